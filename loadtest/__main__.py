@@ -1,0 +1,61 @@
+"""`python -m loadtest`: a bounded load test with progress and a verdict; `--ui` opens Locust's web page instead.
+
+Settings are environment variables (settings.py). Exit code 0: every threshold kept; 1: missed, or it could not run.
+"""
+
+import argparse
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from loadtest.settings import SettingError, Settings
+from loadtest.verdict import load_thresholds
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="loadtest", description="Put load on the service.")
+    parser.add_argument("--ui", action="store_true", help="Locust's web page instead of a bounded run")
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.from_environment()
+        load_thresholds()
+        ui_port = int(os.environ.get("LOCUST_PORT") or 8089)
+        workers = int(os.environ.get("WORKERS") or 1)
+    except (SettingError, ValueError) as error:
+        sys.exit(f"loadtest: {error}")
+    try:
+        with urllib.request.urlopen(f"{settings.host}/healthz", timeout=5):  # noqa: S310  the host is checked
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        sys.exit(
+            f"loadtest: no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
+        )
+    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--stop-timeout", "60"]
+    command += ["--loglevel", "WARNING", "--only-summary"]
+    if workers > 1:
+        command += ["--processes", str(workers)]
+    if arguments.ui:
+        command += ["--web-host", "127.0.0.1", "--web-port", str(ui_port)]
+        print(f"Locust's page: http://127.0.0.1:{ui_port} (Ctrl-C ends it)", flush=True)
+    else:
+        reports = HERE / "reports"
+        reports.mkdir(exist_ok=True)
+        report = reports / time.strftime(f"%Y%m%d-%H%M%S-{settings.shape}.html")
+        command += ["--headless", "--html", str(report)]
+        print(
+            f"{settings.shape}: {settings.users} users for {settings.duration:g} s against {settings.host};"
+            f" report: {os.path.relpath(report)}",
+            flush=True,
+        )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    os.execve(sys.executable, command, environment)  # noqa: S606  our own interpreter
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What people do: sign up, browse, write, chat (whole and streamed), and now and then walk away in mid-stream."""
+
+import json
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from locust import between, events
+from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
+from locust.exception import RescheduleTask
+
+from loadtest.settings import Settings
+
+QUESTIONS = (
+    "Which of my items should I look at first, and why?",
+    "Summarise what changed since yesterday in two sentences.",
+    "Write a friendly reminder about the open items, with one line for each of them. " * 4,
+    "Explain the difference between a histogram and a summary to a new colleague. " * 12,
+)
+FIRST_TOKEN = "FIRST TOKEN"  # noqa: S105  a request type of its own: a moment inside a request, not a request
+LEFT = "LEFT"  # likewise: a stream that its reader left
+
+
+class Person(FastHttpUser):
+    """Somebody with an account of their own. `configure` gives think times and weights."""
+
+    abstract = True
+    api_key = ""
+    connection_timeout = 10.0
+    network_timeout = 60.0
+
+    def on_start(self) -> None:
+        """Sign up, trying again for as long as the service refuses."""
+        while not self.api_key:
+            with self.client.post(
+                "/users", json={"name": f"load-{secrets.token_hex(4)}"}, catch_response=True
+            ) as response:
+                if response.status_code == 201:
+                    self.api_key = json.loads(response.text or "{}")["api_key"]
+            if not self.api_key:
+                self.wait()
+
+    def call(self, method: str, path: str, name: str, **options: Any) -> ResponseContextManager:
+        """One request with the person's key; `name` is the route it is counted under."""
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        return self.client.request(method, path, name=name, headers=headers, **options)
+
+    def make_item(self) -> int | str:
+        """Create an item and return its id; a refusal ends the task."""
+        title = random.choice(("Milk", "Bread", "Report", "Call back", "Invoice"))
+        response = self.call("POST", "/items", "/items", json={"title": title, "description": "from a load test"})
+        if response.status_code != 201:
+            raise RescheduleTask
+        item_id: int | str = json.loads(response.text or "{}")["id"]
+        return item_id
+
+
+def browse(person: Person) -> None:
+    """Look through the first pages of the own items."""
+    cursor: str | None = None
+    for _ in range(random.randint(1, 3)):
+        path = "/items?limit=20" + (f"&after={cursor}" if cursor else "")
+        response = person.call("GET", path, "/items")
+        if response.status_code != 200:
+            return
+        page = json.loads(response.text or "{}")
+        if page["items"] and random.random() < 0.5:
+            person.call("GET", f"/items/{random.choice(page['items'])['id']}", "/items/{item_id}")
+        cursor = page["next"]
+        if cursor is None:
+            return
+
+
+def write(person: Person) -> None:
+    """Add an item, correct it, and throw it away half of the times."""
+    item_id = person.make_item()
+    person.call("PUT", f"/items/{item_id}", "/items/{item_id}", json={"title": "Corrected", "description": "once more"})
+    if random.random() < 0.5:
+        person.call("DELETE", f"/items/{item_id}", "/items/{item_id}")
+
+
+def chat(person: Person) -> None:
+    """Ask for a whole answer."""
+    person.call("POST", "/chat", "/chat", json={"message": random.choice(QUESTIONS), "stream": False})
+
+
+def stream(person: Person) -> None:
+    """Ask for a streamed answer and read it to the end."""
+    _read_stream(person, leave_after=None)
+
+
+def wander(person: Person) -> None:
+    """Ask for a streamed answer and leave after its first words."""
+    _read_stream(person, leave_after=random.randint(1, 5))
+
+
+def _read_stream(person: Person, leave_after: int | None) -> None:
+    started = time.perf_counter()
+    deltas = 0
+    finished = False
+    request = {"message": random.choice(QUESTIONS), "stream": True}
+    with person.call("POST", "/chat", "/chat (streamed)", json=request, stream=True, catch_response=True) as response:
+        if response.status_code != 200:
+            return
+        for event in _events(response):
+            if event == "delta":
+                deltas += 1
+                if deltas == 1:
+                    _moment(FIRST_TOKEN, time.perf_counter() - started)
+                if deltas == leave_after:
+                    break
+            elif event == "done":
+                finished = True
+            elif event == "error":
+                response.failure("the stream ended with an error event")
+                break
+        response.request_meta["response_time"] = (time.perf_counter() - started) * 1000
+        if not finished and deltas == leave_after:
+            response.stream.release()  # an unread body: closes the connection, so that the server sees the client go
+            _moment(LEFT, time.perf_counter() - started)
+            response.success()
+        elif not finished:
+            response.failure("the stream broke off")
+        else:
+            response.success()
+
+
+def _events(response: ResponseContextManager) -> Iterator[str]:
+    """The names of the server-sent events, as they arrive."""
+    while block := response.stream.readline(b"\n\n"):
+        for line in block.decode().splitlines():
+            if line.startswith("event:"):
+                yield line[len("event:") :].strip()
+
+
+def _moment(kind: str, seconds: float) -> None:
+    events.request.fire(
+        request_type=kind,
+        name="/chat (streamed)",
+        response_time=seconds * 1000,
+        response_length=0,
+        exception=None,
+        context={},
+    )
+
+
+TASKS: dict[str, Callable[[Any], None]] = {
+    "browse": browse,
+    "write": write,
+    "chat": chat,
+    "stream": stream,
+    "wander": wander,
+}
+
+
+def configure(settings: Settings) -> type[Person]:
+    """The class of people for one test."""
+    return type(
+        "Visitor",
+        (Person,),
+        {
+            "abstract": False,
+            "host": settings.host,
+            "wait_time": between(settings.think_min, settings.think_max),
+            "tasks": {TASKS[name]: weight for name, weight in settings.weights.items() if weight},
+        },
+    )

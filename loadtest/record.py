@@ -1,0 +1,153 @@
+"""Exact counts of what a load test did: every request, none rounded, merged from all workers.
+
+Locust's own statistics round response times; a histogram made from them would not be exact. So each process counts
+for itself, workers send what they counted since their last report, and the master adds it up.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from loadtest.people import FIRST_TOKEN, LEFT
+
+# Seconds; the same bounds as the service's own response times, so that the two can be laid over each other.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
+
+Key = tuple[str, str]  # method, name
+
+
+@dataclass
+class Series:
+    """What is known of one kind of request: times in seconds, failures by kind."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def requests(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def failed(self) -> int:
+        return self.failures.total()
+
+    def add(self, other: "Series") -> None:
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+        self.failures.update(other.failures)
+
+    def since(self, earlier: "Series | None") -> "Series":
+        """What came after `earlier`, a former state of the same series."""
+        if earlier is None:
+            return self
+        counts = [now - then for now, then in zip(self.counts, earlier.counts, strict=True)]
+        return Series(counts, self.seconds - earlier.seconds, self.failures - earlier.failures)
+
+    def copy(self) -> "Series":
+        return Series(list(self.counts), self.seconds, Counter(self.failures))
+
+    def quantile(self, share: float) -> float:
+        """The response time in seconds that `share` of the requests kept, to the upper bound of its bucket.
+
+        Beyond the last bound it is infinite: better too strict a verdict than a flattering one.
+        """
+        wanted = share * self.requests
+        seen = 0
+        for bound, count in zip((*BUCKETS, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen >= wanted and seen:
+                return bound
+        return 0.0
+
+
+class Record:
+    """Counts requests by method and name; also a prometheus_client collector."""
+
+    def __init__(self) -> None:
+        self.series: dict[Key, Series] = {}
+        self.users = 0
+        self.workers = 0
+        self.running = False
+        self.scrapes = 0
+
+    def count(self, method: str, name: str, seconds: float, exception: BaseException | None) -> None:
+        """One request that ended after `seconds`; `exception` where it failed."""
+        series = self.series.setdefault((method, name), Series())
+        series.counts[bisect_left(BUCKETS, seconds)] += 1
+        series.seconds += seconds
+        if exception is not None:
+            series.failures[failure_kind(exception)] += 1
+
+    def drain(self) -> list[Any]:
+        """Everything counted so far, as plain data for the way to the master; starts again from nothing."""
+        drained, self.series = self.series, {}
+        return [[*key, one.counts, one.seconds, dict(one.failures)] for key, one in drained.items()]
+
+    def merge(self, data: Iterable[Any]) -> None:
+        """Add what a worker drained."""
+        for method, name, counts, seconds, failures in data:
+            series = self.series.setdefault((method, name), Series())
+            series.add(Series(list(counts), seconds, Counter(failures)))
+
+    def snapshot(self) -> dict[Key, Series]:
+        return {key: series.copy() for key, series in self.series.items()}
+
+    def requests(self) -> dict[Key, Series]:
+        """The series that are requests (not moments inside one)."""
+        return {key: series for key, series in self.series.items() if key[0] not in (FIRST_TOKEN, LEFT)}
+
+    def collect(self) -> Iterator[Metric]:
+        self.scrapes += 1
+        yield GaugeMetricFamily("locust_users", "People that the load test simulates right now.", self.users)
+        yield GaugeMetricFamily("locust_workers", "Worker processes that report to the master.", self.workers)
+        yield GaugeMetricFamily("locust_test_running", "1 while a load test runs, else 0.", float(self.running))
+        labels = ["method", "name"]
+        requests = CounterMetricFamily("locust_requests", "Requests that got an end, failed ones too.", labels=labels)
+        failures = CounterMetricFamily(
+            "locust_failures", "Requests that failed, by kind.", labels=[*labels, "error_class"]
+        )
+        times = HistogramMetricFamily(
+            "locust_response_time_seconds", "Response time as the client saw it, to the last byte.", labels=labels
+        )
+        first = HistogramMetricFamily(
+            "locust_time_to_first_token_seconds", "From the request to the first part of a stream.", labels=["name"]
+        )
+        left = CounterMetricFamily(
+            "locust_streams_left", "Streams that their reader left before the end.", labels=["name"]
+        )
+        for (method, name), series in self.series.items():
+            if method == LEFT:
+                left.add_metric([name], series.requests)
+                continue
+            if method == FIRST_TOKEN:
+                first.add_metric([name], _buckets(series), series.seconds)
+                continue
+            requests.add_metric([method, name], series.requests)
+            times.add_metric([method, name], _buckets(series), series.seconds)
+            for kind, count in series.failures.items():
+                failures.add_metric([method, name, kind], count)
+        yield from (requests, failures, times, first, left)
+
+
+def _buckets(series: Series) -> list[tuple[str, float]]:
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip((*map(str, BUCKETS), "+Inf"), series.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets
+
+
+def failure_kind(exception: BaseException) -> str:
+    """A bounded name for a failure: `HTTP 503`, the exception's class, or `check` for what a test found wrong."""
+    code = getattr(exception, "code", None)
+    if isinstance(code, int) and 100 <= code <= 599:
+        return f"HTTP {code}"
+    name = type(exception).__name__
+    return "check" if name == "CatchResponseError" else name

@@ -1,0 +1,35 @@
+"""Load shapes: how many users at which moment of a run."""
+
+import math
+
+from loadtest.settings import Settings
+
+STEPS = 10
+
+
+def users_at(settings: Settings, elapsed: float) -> int | None:
+    """How many users a shape wants `elapsed` seconds into the run; None when the run is over.
+
+    - steady, soak: all users after a tenth of the time (a minute at most), then level
+    - ramp: from one user to all, evenly, over the whole time
+    - spike: a fifth of the users, all of them in the middle fifth of the time, a fifth again
+    - step: a tenth more users in each tenth of the time, to find the capacity
+    """
+    if elapsed >= settings.duration:
+        return None
+    share = elapsed / settings.duration
+    match settings.shape:
+        case "ramp":
+            wanted = settings.users * share
+        case "spike":
+            wanted = settings.users if 0.4 <= share < 0.6 else settings.users / 5
+        case "step":
+            wanted = settings.users * (step_at(settings, elapsed) + 1) / STEPS
+        case _:
+            wanted = settings.users * min(1.0, elapsed / min(settings.duration / 10, 60.0))
+    return max(1, math.ceil(wanted))
+
+
+def step_at(settings: Settings, elapsed: float) -> int:
+    """The number of the step (from 0) that a `step` run is in."""
+    return min(STEPS - 1, int(elapsed / settings.duration * STEPS))

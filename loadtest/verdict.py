@@ -1,0 +1,84 @@
+"""Was the load test good enough? Thresholds per route, a table, and where the capacity ends."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.record import BUCKETS, Key, Series
+
+THRESHOLDS = Path(__file__).with_name("thresholds.toml")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What is allowed: a share of failures and a p95 in seconds."""
+
+    error_ratio: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One route's result against its threshold."""
+
+    key: Key
+    series: Series
+    threshold: Threshold
+
+    @property
+    def error_ratio(self) -> float:
+        return self.series.failed / self.series.requests if self.series.requests else 0.0
+
+    @property
+    def p95(self) -> float:
+        return self.series.quantile(0.95)
+
+    @property
+    def missed(self) -> list[str]:
+        missed = []
+        if self.error_ratio > self.threshold.error_ratio:
+            missed.append(f"errors {self.error_ratio:.2%} > {self.threshold.error_ratio:.2%}")
+        if self.p95 > self.threshold.p95:
+            missed.append(f"p95 {self.p95:g} s > {self.threshold.p95:g} s")
+        return missed
+
+
+def load_thresholds(path: Path = THRESHOLDS) -> dict[str, Threshold]:
+    """Read the thresholds.
+
+    Raises:
+        ValueError: something in the file is missing or not what it must be.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+        thresholds = {
+            name: Threshold(float(table["error_ratio"]), float(table["p95"])) for name, table in tables.items()
+        }
+        thresholds["default"]  # must be there
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name}: {error!r}") from None
+    for name, threshold in thresholds.items():
+        if threshold.p95 not in BUCKETS:
+            raise ValueError(f"{path.name}: [{name}] p95 = {threshold.p95:g}: choose one of {BUCKETS}")
+    return thresholds
+
+
+def judge(series: Mapping[Key, Series], thresholds: Mapping[str, Threshold]) -> list[Finding]:
+    """Each route beside its threshold, in the order of its name."""
+    return [
+        Finding(key, one, thresholds.get(key[1], thresholds["default"]))
+        for key, one in sorted(series.items(), key=lambda item: (item[0][1], item[0][0]))
+    ]
+
+
+def table(findings: list[Finding]) -> str:
+    """The findings for a terminal. p50 and p95 are upper bounds of their histogram bucket."""
+    rows = [f"{'route':<28}{'requests':>10}{'failed':>9}{'errors':>9}{'mean':>10}{'p50 <=':>9}{'p95 <=':>9}  verdict"]
+    for one in findings:
+        mean = one.series.seconds / one.series.requests if one.series.requests else 0.0
+        rows.append(
+            f"{' '.join(one.key):<28}{one.series.requests:>10}{one.series.failed:>9}{one.error_ratio:>9.2%}"
+            f"{mean:>8.3f} s{one.series.quantile(0.5):>7g} s{one.p95:>7g} s  {'; '.join(one.missed) or 'kept'}"
+        )
+    return "\n".join(rows)
