@@ -11,6 +11,7 @@ from locust import between, events
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.exception import RescheduleTask
 
+from loadtest.record import FIRST_TOKEN, LEFT
 from loadtest.settings import Settings
 
 QUESTIONS = (
@@ -19,8 +20,6 @@ QUESTIONS = (
     "Write a friendly reminder about the open items, with one line for each of them. " * 4,
     "Explain the difference between a histogram and a summary to a new colleague. " * 12,
 )
-FIRST_TOKEN = "FIRST TOKEN"  # noqa: S105  a request type of its own: a moment inside a request, not a request
-LEFT = "LEFT"  # likewise: a stream that its reader left
 
 
 class Person(FastHttpUser):
