@@ -25,3 +25,11 @@ lock: venv  ## Pin all Python packages anew, with hashes
 	$(UV_COMPILE) -c requirements/dev.txt requirements/native.in -o requirements/native.txt
 	$(UV_COMPILE) -c requirements/dev.txt app/requirements.in -o app/requirements.txt
 	$(UV_COMPILE) -c requirements/dev.txt loadtest/requirements.in -o loadtest/requirements.txt
+
+.PHONY: dashboards
+dashboards: venv  ## Write grafana/dashboards/*.json from grafana/src
+	$(BIN)/python -m grafana.src
+
+.PHONY: dashboards-check
+dashboards-check: venv  ## Check that the committed dashboards are the generated ones
+	$(BIN)/python -m grafana.src --check

@@ -1,0 +1,44 @@
+"""`python -m grafana.src [--check]`: writes the dashboards, or says whether the committed ones are up to date."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .dashboards import DASHBOARDS
+
+FOLDER = Path(__file__).parent.parent / "dashboards"
+
+
+def rendered() -> dict[str, str]:
+    """File name -> content of every dashboard."""
+    return {
+        f"{dashboard.uid.removeprefix('sightline-')}.json": json.dumps(dashboard.to_json(), indent=2) + "\n"
+        for dashboard in DASHBOARDS
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m grafana.src", description="Writes grafana/dashboards/*.json.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what it would be")
+    check = parser.parse_args().check
+    wanted = rendered()
+    present = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+    if check:
+        stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+        if stale:
+            print(f"Not up to date in grafana/dashboards: {', '.join(stale)}. Run: make dashboards", file=sys.stderr)
+        return bool(stale)
+    FOLDER.mkdir(exist_ok=True)
+    for name in present.keys() - wanted.keys():
+        (FOLDER / name).unlink()
+    for name, content in wanted.items():
+        (FOLDER / name).write_text(content, encoding="utf-8")
+    print(f"Wrote {len(wanted)} dashboards to grafana/dashboards")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""All dashboards, from general to specific."""
+
+from __future__ import annotations
+
+from . import overview
+
+DASHBOARDS = (overview.DASHBOARD,)

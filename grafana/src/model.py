@@ -1,0 +1,301 @@
+"""What a dashboard is made of here, and the JSON it becomes (Grafana's classic schema).
+
+A panel cannot be written without title, description and unit, and rows refuse to leave gaps in the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from string import ascii_uppercase
+from typing import Any, Literal
+
+from .promql import expand
+
+Json = dict[str, Any]
+
+# 41 is what Grafana 12.0 writes; newer ones, 13 included, migrate from it. A higher number would be a claim about
+# fields that 12.0 does not know.
+SCHEMA_VERSION = 41
+PLUGIN_VERSION = "12.0.0"
+COLUMNS = 24
+
+DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
+
+
+@dataclass(frozen=True)
+class Query:
+    """One PromQL query.
+
+    instant: only the last value (tables). min_step: no finer than this, for expensive queries.
+    """
+
+    expr: str
+    legend: str = "__auto"
+    instant: bool = False
+    format: Literal["time_series", "table", "heatmap"] = "time_series"
+    min_step: str = ""
+
+    def to_json(self, ref_id: str) -> Json:
+        return {
+            "refId": ref_id,
+            "datasource": DATASOURCE,
+            "editorMode": "code",
+            "expr": expand(self.expr),
+            "legendFormat": self.legend,
+            "format": self.format,
+            "range": not self.instant,
+            "instant": self.instant,
+            "exemplar": False,
+        } | ({"interval": self.min_step} if self.min_step else {})
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link behind a value: to another dashboard or a page."""
+
+    title: str
+    url: str
+    new_tab: bool = False
+
+    def to_json(self) -> Json:
+        return {"title": self.title, "url": self.url, "targetBlank": self.new_tab}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of any kind; `panels` has the functions that make one.
+
+    width: columns out of 24. height: grid units of 30 px and a gap.
+    """
+
+    kind: str
+    title: str
+    description: str
+    unit: str
+    queries: tuple[Query, ...]
+    width: int
+    height: int
+    options: Json
+    custom: Json = field(default_factory=dict)
+    defaults: Json = field(default_factory=dict)
+    overrides: tuple[Json, ...] = ()
+    transformations: tuple[Json, ...] = ()
+    links: tuple[Link, ...] = ()
+    panel_links: tuple[Link, ...] = ()
+    repeat: str = ""
+
+    def sized(self, width: int, height: int | None = None) -> Panel:
+        return replace(self, width=width, height=height or self.height)
+
+    def to_json(self, panel_id: int, x: int, y: int) -> Json:
+        if not (self.title and self.description and self.unit and self.queries):
+            raise ValueError(f"panel {self.title!r} lacks a title, a description, a unit or a query")
+        defaults: Json = {"unit": self.unit, **self.defaults}
+        if self.custom:
+            defaults["custom"] = self.custom
+        if self.links:
+            defaults["links"] = [link.to_json() for link in self.links]
+        panel: Json = {
+            "id": panel_id,
+            "type": self.kind,
+            "title": self.title,
+            "description": self.description,
+            "pluginVersion": PLUGIN_VERSION,
+            "datasource": DATASOURCE,
+            "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
+            "fieldConfig": {"defaults": defaults, "overrides": list(self.overrides)},
+            "options": self.options,
+            "targets": [q.to_json(letter) for q, letter in zip(self.queries, ascii_uppercase, strict=False)],
+        }
+        if self.transformations:
+            panel["transformations"] = list(self.transformations)
+        if self.panel_links:
+            panel["links"] = [link.to_json() for link in self.panel_links]
+        return panel
+
+
+@dataclass(frozen=True)
+class Row:
+    """A titled row of panels, placed left to right; each line of them fills the 24 columns exactly.
+
+    A row without a title (the strip on top) has no heading.
+    """
+
+    title: str
+    panels: Sequence[Panel]
+    collapsed: bool = False
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A drop-down filled by a query for label values, with several choices and All."""
+
+    name: str
+    label: str
+    query: str
+    description: str
+    multi: bool = True
+    regex: str = ""
+
+    def to_json(self) -> Json:
+        everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
+        return {
+            "type": "query",
+            "name": self.name,
+            "label": self.label,
+            "description": self.description,
+            "datasource": DATASOURCE,
+            "definition": self.query,
+            "query": {"query": self.query, "refId": f"Variable-{self.name}"},
+            "regex": self.regex,
+            "includeAll": True,
+            "multi": self.multi,
+            "allValue": ".*",
+            "current": everything,
+            "options": [],
+            "refresh": 2,  # with every change of the time range: instances come and go
+            "sort": 1,
+            "hide": 0,
+            "skipUrlSync": False,
+        }
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Marks on every time series: a region for as long as the query returns something."""
+
+    name: str
+    expr: str
+    colour: str
+    title: str
+    text: str = ""
+    tags: str = ""
+    enabled: bool = True
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.name,
+            "datasource": DATASOURCE,
+            "enable": self.enabled,
+            "hide": False,
+            "iconColor": self.colour,
+            "target": {
+                "refId": "Annotation",
+                "expr": expand(self.expr),
+                "legendFormat": "",
+                "interval": "",
+                "range": True,
+            },
+            "titleFormat": self.title,
+            "textFormat": self.text,
+            "tagKeys": self.tags,
+            "useValueForTime": False,
+        }
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A dashboard; `to_json` numbers and places its panels."""
+
+    uid: str
+    title: str
+    description: str
+    tags: tuple[str, ...]
+    variables: tuple[Variable, ...]
+    annotations: tuple[Annotation, ...]
+    links: tuple[Json, ...]
+    rows: tuple[Row, ...]
+    time_from: str = "now-1h"
+    refresh: str = "30s"
+
+    def to_json(self) -> Json:
+        return {
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": list(self.tags),
+            "schemaVersion": SCHEMA_VERSION,
+            "version": 1,
+            "editable": False,
+            "graphTooltip": 1,  # shared crosshair
+            "liveNow": False,
+            "refresh": self.refresh,
+            "time": {"from": self.time_from, "to": "now"},
+            "timepicker": {"refresh_intervals": ["10s", "30s", "1m", "5m", "15m", "30m", "1h"]},
+            "timezone": "browser",
+            "weekStart": "",
+            "fiscalYearStartMonth": 0,
+            "links": list(self.links),
+            "annotations": {"list": [_BUILT_IN_ANNOTATION, *(a.to_json() for a in self.annotations)]},
+            "templating": {"list": [_DATASOURCE_VARIABLE, *(v.to_json() for v in self.variables)]},
+            "panels": _place(self.rows, self.uid),
+        }
+
+
+_BUILT_IN_ANNOTATION: Json = {
+    "builtIn": 1,
+    "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+    "enable": True,
+    "hide": True,
+    "iconColor": "rgba(0, 211, 255, 1)",
+    "name": "Annotations & Alerts",
+    "type": "dashboard",
+}
+
+_DATASOURCE_VARIABLE: Json = {
+    "type": "datasource",
+    "name": "datasource",
+    "label": "Data source",
+    "description": "The Prometheus that all panels ask",
+    "query": "prometheus",
+    "regex": "",
+    "current": {},
+    "options": [],
+    "includeAll": False,
+    "multi": False,
+    "refresh": 1,
+    "hide": 0,
+    "skipUrlSync": False,
+}
+
+
+def _place(rows: Sequence[Row], uid: str) -> list[Json]:
+    placed: list[Json] = []
+    next_id = 1
+    y = 0
+    for row in rows:
+        header: Json | None = None
+        if row.title:
+            header = {
+                "id": next_id,
+                "type": "row",
+                "title": row.title,
+                "collapsed": row.collapsed,
+                "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": y},
+                "panels": [],
+            }
+            placed.append(header)
+            next_id += 1
+            y += 1
+        inside: list[Json] = []
+        x, line_height, top = 0, 0, y
+        for panel in row.panels:
+            if x and panel.height != line_height:
+                raise ValueError(f"{uid}: {panel.title!r} is not as high as the panels beside it")
+            if x + panel.width > COLUMNS:
+                raise ValueError(f"{uid}: {panel.title!r} does not fit into its line")
+            line_height = panel.height
+            inside.append(panel.to_json(next_id, x, top))
+            next_id += 1
+            x += panel.width
+            if x == COLUMNS:
+                x, top = 0, top + line_height
+        if x:
+            raise ValueError(f"{uid}: the last line of row {row.title!r} ends at column {x} of {COLUMNS}")
+        if header is not None and row.collapsed:
+            header["panels"] = inside  # a collapsed row keeps its panels and takes no room
+        else:
+            placed.extend(inside)
+            y = top
+    return placed

@@ -1,0 +1,478 @@
+"""The kinds of panels, each with one look for all dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .model import Json, Link, Panel, Query
+
+Queries = Query | Sequence[Query]
+
+
+def _tuple(queries: Queries) -> tuple[Query, ...]:
+    return (queries,) if isinstance(queries, Query) else tuple(queries)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Thresholds in three steps: good up to `warning`, then bad from `critical` on.
+
+    With `critical` below `warning` lower values are the bad ones (a budget that runs out).
+    """
+
+    warning: float
+    critical: float
+
+    def to_json(self) -> Json:
+        low, high = sorted((self.warning, self.critical))
+        colours = ("green", "orange", "red") if self.warning <= self.critical else ("red", "orange", "green")
+        return {
+            "mode": "absolute",
+            "steps": [
+                {"color": colours[0], "value": None},
+                {"color": colours[1], "value": low},
+                {"color": colours[2], "value": high},
+            ],
+        }
+
+
+_PLAIN: Json = {"mode": "absolute", "steps": [{"color": "text", "value": None}]}
+
+
+def plain(colour: str) -> Json:
+    """No thresholds: one colour for a number that is neither good nor bad."""
+    return {"mode": "absolute", "steps": [{"color": colour, "value": None}]}
+
+
+def override(name: str, /, **properties: Any) -> Json:
+    """Properties for the series called `name`. `custom_x` sets the panel's own option x."""
+    return {"matcher": {"id": "byName", "options": name}, "properties": _properties(properties)}
+
+
+def override_matching(regex: str, /, **properties: Any) -> Json:
+    return {"matcher": {"id": "byRegexp", "options": regex}, "properties": _properties(properties)}
+
+
+def _properties(properties: Mapping[str, Any]) -> list[Json]:
+    return [{"id": key.replace("custom_", "custom."), "value": value} for key, value in properties.items()]
+
+
+def fixed(colour: str) -> Json:
+    return {"mode": "fixed", "fixedColor": colour}
+
+
+def coloured(colours: Mapping[str, str]) -> tuple[Json, ...]:
+    """One fixed colour per series name."""
+    return tuple(override(name, color=fixed(colour)) for name, colour in colours.items())
+
+
+def dashed(*names: str, colour: str = "text") -> tuple[Json, ...]:
+    """A thin dashed line without area: a limit beside what is measured."""
+    return tuple(
+        override(
+            name,
+            color=fixed(colour),
+            custom_lineStyle={"fill": "dash", "dash": [8, 6]},
+            custom_fillOpacity=0,
+            custom_lineWidth=1,
+            custom_stacking={"mode": "none", "group": "A"},
+        )
+        for name in names
+    )
+
+
+def stat(
+    title: str,
+    description: str,
+    query: Queries,
+    *,
+    unit: str,
+    steps: Steps | None = None,
+    colour: str = "blue",
+    decimals: int | None = None,
+    width: int = 4,
+    height: int = 4,
+    links: Sequence[Link] = (),
+    no_value: str = "0",
+    sparkline: bool = True,
+    mappings: Sequence[Json] = (),
+    lowest: float | None = 0,
+    highest: float | None = None,
+    text: Literal["value", "name", "value_and_name"] = "value",
+) -> Panel:
+    """A number with a sparkline; `steps` colour it, otherwise it is `colour`."""
+    defaults: Json = {
+        "color": {"mode": "thresholds"},
+        "thresholds": steps.to_json() if steps else plain(colour),
+        "noValue": no_value,
+        "mappings": list(mappings),
+    }
+    _set(defaults, decimals=decimals, min=lowest, max=highest)
+    return Panel(
+        kind="stat",
+        title=title,
+        description=description,
+        unit=unit,
+        queries=_tuple(query),
+        width=width,
+        height=height,
+        options={
+            "colorMode": "value",
+            "graphMode": "area" if sparkline else "none",
+            "justifyMode": "auto",
+            "orientation": "auto",
+            "percentChangeColorMode": "standard",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "showPercentChange": False,
+            "textMode": text,
+            "wideLayout": True,
+        },
+        defaults=defaults,
+        links=tuple(links),
+    )
+
+
+def timeseries(
+    title: str,
+    description: str,
+    query: Queries,
+    *,
+    unit: str,
+    width: int = 8,
+    height: int = 8,
+    stacked: bool = False,
+    bars: bool = False,
+    fill: int | None = None,
+    limit: float | None = None,
+    lowest: float | None = 0,
+    highest: float | None = None,
+    soft_highest: float | None = None,
+    decimals: int | None = None,
+    overrides: Sequence[Json] = (),
+    links: Sequence[Link] = (),
+    panel_links: Sequence[Link] = (),
+    no_value: str = "No data in this range",
+    legend_calcs: Sequence[str] = ("mean", "max", "lastNotNull"),
+    legend_right: bool = False,
+    sort_by: str = "Max",
+    log: bool = False,
+) -> Panel:
+    """Lines over time, with a table of mean, max and last value as legend.
+
+    limit: an objective, drawn as a dashed red line from which the ground turns red.
+    """
+    custom: Json = {
+        "drawStyle": "bars" if bars else "line",
+        "lineInterpolation": "linear",
+        "lineWidth": 1 if stacked or bars else 2,
+        "fillOpacity": fill if fill is not None else (70 if bars else 45 if stacked else 8),
+        "gradientMode": "opacity" if not (stacked or bars) else "none",
+        "showPoints": "never",
+        "pointSize": 5,
+        "spanNulls": False,
+        "insertNulls": False,
+        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+        "axisPlacement": "auto",
+        "axisLabel": "",
+        "axisBorderShow": False,
+        "axisColorMode": "text",
+        "axisCenteredZero": False,
+        "axisGridShow": True,
+        "scaleDistribution": {"type": "log", "log": 10} if log else {"type": "linear"},
+        "barAlignment": 0,
+        "barWidthFactor": 0.8,
+        "hideFrom": {"legend": False, "tooltip": False, "viz": False},
+        "thresholdsStyle": {"mode": "dashed" if limit is not None else "off"},
+    }
+    _set(custom, axisSoftMin=0 if lowest is None else None, axisSoftMax=soft_highest)
+    thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
+    if limit is not None:
+        thresholds["steps"].append({"color": "red", "value": limit})
+    defaults: Json = {
+        "color": {"mode": "palette-classic-by-name"},
+        "thresholds": thresholds,
+        "noValue": no_value,
+        "mappings": [],
+    }
+    _set(defaults, decimals=decimals, min=lowest, max=highest)
+    return Panel(
+        kind="timeseries",
+        title=title,
+        description=description,
+        unit=unit,
+        queries=_tuple(query),
+        width=width,
+        height=height,
+        options={
+            "legend": {
+                "showLegend": True,
+                "displayMode": "table",
+                "placement": "right" if legend_right else "bottom",
+                "calcs": list(legend_calcs),
+                "sortBy": sort_by,
+                "sortDesc": True,
+            },
+            "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": False},
+        },
+        custom=custom,
+        defaults=defaults,
+        overrides=tuple(overrides),
+        links=tuple(links),
+        panel_links=tuple(panel_links),
+    )
+
+
+def heatmap(
+    title: str,
+    description: str,
+    expr: str,
+    *,
+    unit: str,
+    width: int = 8,
+    height: int = 8,
+    scheme: str = "Turbo",
+    panel_links: Sequence[Link] = (),
+) -> Panel:
+    """How a histogram's observations are spread, per second; `expr` gives buckets by `le`."""
+    return Panel(
+        kind="heatmap",
+        title=title,
+        description=description,
+        unit=unit,
+        queries=(Query(expr, "{{le}}", format="heatmap"),),
+        width=width,
+        height=height,
+        options={
+            "calculate": False,
+            "cellGap": 1,
+            "cellValues": {"unit": "cps"},
+            "color": {
+                "mode": "scheme",
+                "scheme": scheme,
+                "steps": 64,
+                "exponent": 0.5,
+                "fill": "blue",
+                "reverse": False,
+                "scale": "exponential",
+            },
+            "exemplars": {"color": "rgba(255,0,255,0.7)"},
+            "filterValues": {"le": 1e-9},
+            "legend": {"show": True},
+            "rowsFrame": {"layout": "auto"},
+            "tooltip": {"mode": "single", "showColorScale": True, "yHistogram": True},
+            "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
+        },
+        custom={
+            "hideFrom": {"legend": False, "tooltip": False, "viz": False},
+            "scaleDistribution": {"type": "linear"},
+        },
+        defaults={"noValue": "Nothing observed in this range"},
+        panel_links=tuple(panel_links),
+    )
+
+
+def bar_gauge(
+    title: str,
+    description: str,
+    query: Queries,
+    *,
+    unit: str,
+    width: int = 8,
+    height: int = 8,
+    steps: Steps | None = None,
+    colour: str = "blue",
+    lowest: float = 0,
+    highest: float | None = None,
+    decimals: int | None = None,
+    links: Sequence[Link] = (),
+    no_value: str = "0",
+    overrides: Sequence[Json] = (),
+) -> Panel:
+    """The last value of each series as a horizontal bar."""
+    defaults: Json = {
+        "color": {"mode": "thresholds"},
+        "thresholds": steps.to_json() if steps else plain(colour),
+        "noValue": no_value,
+        "mappings": [],
+    }
+    _set(defaults, decimals=decimals, min=lowest, max=highest)
+    return Panel(
+        kind="bargauge",
+        title=title,
+        description=description,
+        unit=unit,
+        queries=_tuple(query),
+        width=width,
+        height=height,
+        options={
+            "displayMode": "gradient",
+            "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False},
+            "maxVizHeight": 40,
+            "minVizHeight": 14,
+            "minVizWidth": 8,
+            "namePlacement": "auto",
+            "orientation": "horizontal",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "showUnfilled": True,
+            "sizing": "auto",
+            "valueMode": "color",
+        },
+        defaults=defaults,
+        overrides=tuple(overrides),
+        links=tuple(links),
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: the query's field `source`, called `title`."""
+
+    source: str
+    title: str
+    unit: str = ""
+    width: int | None = None
+    steps: Steps | None = None
+    bar: bool = False
+    decimals: int | None = None
+    links: tuple[Link, ...] = ()
+    mappings: tuple[Json, ...] = ()
+
+    def override(self) -> Json:
+        properties: dict[str, Any] = {}
+        if self.unit:
+            properties["unit"] = self.unit
+        if self.decimals is not None:
+            properties["decimals"] = self.decimals
+        if self.width:
+            properties["custom_width"] = self.width
+        if self.links:
+            properties["links"] = [link.to_json() for link in self.links]
+        if self.mappings:
+            properties["mappings"] = list(self.mappings)
+            properties["custom_cellOptions"] = {"type": "color-text"}
+        if self.steps:
+            properties["thresholds"] = self.steps.to_json()
+            properties["custom_cellOptions"] = {"type": "color-text"}
+        if self.bar:
+            properties["color"] = {"mode": "continuous-BlPu"}
+            properties["min"] = 0
+            properties["custom_cellOptions"] = {"type": "gauge", "mode": "gradient", "valueDisplayMode": "text"}
+        return override(self.title, **properties)
+
+
+def table(
+    title: str,
+    description: str,
+    queries: Queries,
+    *,
+    unit: str,
+    columns: Sequence[Column],
+    width: int = 24,
+    height: int = 8,
+    sort_by: str = "",
+    no_value: str = "Nothing",
+    panel_links: Sequence[Link] = (),
+) -> Panel:
+    """A table of instant queries joined on their labels; shows `columns` and nothing else.
+
+    With several queries their values are the fields "Value #A", "Value #B" and so on, else "Value".
+    """
+    several = not isinstance(queries, Query) and len(queries) > 1
+    names = [c.source for c in columns]
+    organize: Json = {
+        "id": "organize",
+        "options": {
+            "excludeByName": {},
+            "indexByName": {name: i for i, name in enumerate(names)},
+            "renameByName": {c.source: c.title for c in columns},
+            "includeByName": dict.fromkeys(names, True),
+        },
+    }
+    return Panel(
+        kind="table",
+        title=title,
+        description=description,
+        unit=unit,
+        queries=_tuple(queries),
+        width=width,
+        height=height,
+        options={
+            "cellHeight": "sm",
+            "footer": {"show": False, "countRows": False, "reducer": ["sum"], "fields": ""},
+            "showHeader": True,
+            "sortBy": [{"displayName": sort_by, "desc": True}] if sort_by else [],
+        },
+        custom={"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": False},
+        defaults={
+            "color": {"mode": "thresholds"},
+            "thresholds": _PLAIN,
+            "noValue": no_value,
+            "mappings": [],
+        },
+        overrides=tuple(c.override() for c in columns),
+        transformations=(*(({"id": "merge", "options": {}},) if several else ()), organize),
+        panel_links=tuple(panel_links),
+    )
+
+
+def state_timeline(
+    title: str,
+    description: str,
+    query: Queries,
+    *,
+    unit: str,
+    mappings: Sequence[Json],
+    width: int = 24,
+    height: int = 6,
+    links: Sequence[Link] = (),
+    no_value: str = "Nothing",
+) -> Panel:
+    """Bands of a state over time. Colours come from value mappings, which only work without threshold colours."""
+    return Panel(
+        kind="state-timeline",
+        title=title,
+        description=description,
+        unit=unit,
+        queries=_tuple(query),
+        width=width,
+        height=height,
+        options={
+            "alignValue": "left",
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+            "mergeValues": True,
+            "perPage": 20,
+            "rowHeight": 0.8,
+            "showValue": "auto",
+            "tooltip": {"mode": "single", "sort": "none"},
+        },
+        custom={
+            "fillOpacity": 75,
+            "lineWidth": 0,
+            "spanNulls": False,
+            "hideFrom": {"legend": False, "tooltip": False, "viz": False},
+        },
+        defaults={
+            "color": {"mode": "palette-classic"},
+            "mappings": list(mappings),
+            "thresholds": _PLAIN,
+            "noValue": no_value,
+        },
+        links=tuple(links),
+    )
+
+
+def values(mapping: Mapping[str, tuple[str, str]]) -> Json:
+    """A value mapping: value -> (text, colour)."""
+    return {
+        "type": "value",
+        "options": {
+            value: {"text": text, "color": colour, "index": i}
+            for i, (value, (text, colour)) in enumerate(mapping.items())
+        },
+    }
+
+
+def _set(target: Json, **entries: Any) -> None:
+    target.update({key: value for key, value in entries.items() if value is not None})
