@@ -1,0 +1,34 @@
+"""`python -m app`: migrate the database, then serve. `python -m app migrate` does the first part only."""
+
+from __future__ import annotations
+
+import argparse
+import logging.config
+import sys
+
+from app.db.migrate import MigrationError, migrate
+from app.logs import log_config
+from app.server import ServeError, serve
+from app.settings import SettingsError, load_settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=("serve", "migrate"), default="serve")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+        logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+        migrate(settings)
+        if arguments.command == "serve":
+            serve(settings)
+    except (SettingsError, MigrationError, ServeError) as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Conversations with the LLM, as stored."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, HTTPException
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import CurrentUser, Session
+from app.api.errors import responses
+from app.api.schemas import (
+    After,
+    Conversation,
+    ConversationPage,
+    ConversationWithMessages,
+    Limit,
+    Message,
+    PathId,
+)
+from app.db import models
+from app.db.engine import named
+
+router = APIRouter(prefix="/conversations", tags=["conversations"])
+
+
+@router.get("", responses=responses(401, 503))
+async def list_conversations(
+    user: CurrentUser, session: Session, limit: Limit = 20, after: After = None
+) -> ConversationPage:
+    """The user's conversations, oldest first, without their messages."""
+    query = select(models.Conversation).where(
+        models.Conversation.user_id == user.id, models.Conversation.id > (after or 0)
+    )
+    query = query.order_by(models.Conversation.id).limit(limit + 1)
+    rows = (await session.scalars(query, execution_options=named("conversation_list"))).all()
+    page = [Conversation.model_validate(row) for row in rows[:limit]]
+    return ConversationPage(conversations=page, next=page[-1].id if len(rows) > limit else None)
+
+
+@router.get("/{conversation_id}", responses=responses(401, 404, 503))
+async def get_conversation(
+    conversation_id: PathId, user: CurrentUser, session: Session, limit: Limit = 100, after: After = None
+) -> ConversationWithMessages:
+    """One conversation with a page of its messages, oldest first."""
+    conversation = await find_conversation(session, conversation_id, user)
+    query = select(models.Message).where(
+        models.Message.conversation_id == conversation.id, models.Message.id > (after or 0)
+    )
+    query = query.order_by(models.Message.id).limit(limit + 1)
+    rows = (await session.scalars(query, execution_options=named("message_list"))).all()
+    page = [Message.model_validate(row) for row in rows[:limit]]
+    return ConversationWithMessages(
+        id=conversation.id,
+        title=conversation.title,
+        created_at=conversation.created_at,
+        messages=page,
+        next=page[-1].id if len(rows) > limit else None,
+    )
+
+
+async def find_conversation(session: AsyncSession, conversation_id: int, user: models.User) -> models.Conversation:
+    """The user's conversation, or a 404 that does not tell whether it exists for somebody else."""
+    query = select(models.Conversation).where(
+        models.Conversation.id == conversation_id, models.Conversation.user_id == user.id
+    )
+    conversation = await session.scalar(query, execution_options=named("conversation_get"))
+    if conversation is None:
+        raise HTTPException(404, "You have no conversation with this id")
+    return conversation

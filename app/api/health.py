@@ -1,0 +1,66 @@
+"""Probes: alive, and ready to serve."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastapi import APIRouter, HTTPException, Request
+from sqlalchemy import select
+
+from app.api.dependencies import sessions_of
+from app.api.errors import responses
+from app.api.schemas import Status
+from app.db.engine import Sessions, named
+
+READY_TIMEOUT = 2.0  # seconds; shorter than the usual timeout of whoever asks
+
+logger = logging.getLogger("app.health")
+router = APIRouter(tags=["health"])
+
+
+class DatabaseProbe:
+    """Asks the database for a sign of life, once for all who ask at the same time.
+
+    A hung database holds one connection and one task, however often it is asked about.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._running: asyncio.Task[None] | None = None
+
+    async def answers(self) -> bool:
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._ask())
+        # Not wait_for(): it would wait for the cancelled driver, which waits for the database.
+        done, _ = await asyncio.wait({self._running}, timeout=READY_TIMEOUT)
+        if not done:
+            logger.warning("The database has not answered for %g s", READY_TIMEOUT)
+            return False
+        if error := self._running.exception():
+            logger.warning("The database is not available: %s", " ".join(str(getattr(error, "orig", error)).split()))
+        return error is None
+
+    async def _ask(self) -> None:
+        async with self._sessions() as session:
+            await session.scalar(select(1), execution_options=named("ready"))
+
+    async def aclose(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running}, timeout=READY_TIMEOUT)
+
+
+@router.get("/healthz")
+async def healthz() -> Status:
+    """The process serves requests; says nothing of what is behind it."""
+    return Status(status="ok")
+
+
+@router.get("/readyz", responses=responses(503))
+async def readyz(request: Request) -> Status:
+    """The service can do its work: its database answers."""
+    probe: DatabaseProbe = request.app.state.database_probe
+    if not await probe.answers():
+        raise HTTPException(503, "The database is not available", {"Retry-After": "1"})
+    return Status(status="ok")

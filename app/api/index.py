@@ -1,0 +1,29 @@
+"""GET /: what this service is and where to look."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from app import __version__
+from app.api.schemas import Index, LLMInfo
+
+router = APIRouter(tags=["index"])
+
+SIMULATED_NOTE = "Answers come from a simulator: no key of an LLM provider is configured, or LLM_PROVIDER=simulated."
+
+
+@router.get("/")
+async def index(request: Request) -> Index:
+    provider: str = request.app.state.llm.provider
+    simulated = provider == "simulated"
+    return Index(
+        service="sightline",
+        version=__version__,
+        llm=LLMInfo(provider=provider, simulated=simulated, note=SIMULATED_NOTE if simulated else None),
+        links={
+            "API description": "/openapi.json",
+            "metrics": "/metrics",
+            "alive": "/healthz",
+            "ready": "/readyz",
+        },
+    )

@@ -1,0 +1,142 @@
+"""What goes in and out over HTTP. The limits are here, so that the OpenAPI document states them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_ID = 2**63 - 1  # PostgreSQL's bigint
+
+# PostgreSQL cannot store U+0000 in text. (Lone surrogates are no valid text for pydantic in the first place.)
+_NO_NUL = r"^[^\x00]*$"
+
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+Limit = Annotated[int, Query(ge=1, le=100, description="The most entries to return.")]
+After = Annotated[
+    int | None, Query(ge=1, le=MAX_ID, description="The cursor `next` of the page before; leave out for the first.")
+]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_NO_NUL)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_NUL)]
+Description = Annotated[str, StringConstraints(max_length=10_000, pattern=_NO_NUL)]
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=200_000, pattern=_NO_NUL)]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+
+
+class Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Output(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class NewUser(Input):
+    name: Name
+
+
+class User(Output):
+    id: Id
+    name: str
+
+
+class UserWithKey(User):
+    api_key: str = Field(description="Shown this once; only its hash is stored.")
+
+
+class NewItem(Input):
+    title: Title
+    description: Description = ""
+
+
+class Item(Output):
+    id: Id
+    title: str
+    description: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class ItemPage(Output):
+    items: list[Item]
+    next: Id | None = Field(description="Pass it as `after` to get the next page; null on the last one.")
+
+
+class ChatRequest(Input):
+    message: Prompt
+    conversation_id: Id | None = Field(None, description="Goes on with this conversation; leave out to begin one.")
+    model: ModelName | None = Field(None, description="One of the service's models; leave out for its default.")
+    stream: bool = Field(False, description="Answer with server-sent events while the model writes.")
+
+
+class Usage(Output):
+    input_tokens: int
+    output_tokens: int
+
+
+class ChatAnswer(Output):
+    conversation_id: Id
+    message: str
+    model: str
+    provider: str
+    usage: Usage
+
+
+class Conversation(Output):
+    id: Id
+    title: str
+    created_at: datetime
+
+
+class ConversationPage(Output):
+    conversations: list[Conversation]
+    next: Id | None = Field(description="Pass it as `after` to get the next page; null on the last one.")
+
+
+class Message(Output):
+    id: Id
+    role: Literal["user", "assistant"]
+    content: str
+    complete: bool = Field(description="False for an answer that broke off.")
+    model: str | None
+    provider: str | None
+    created_at: datetime
+
+
+class ConversationWithMessages(Conversation):
+    messages: list[Message]
+    next: Id | None = Field(description="Pass it as `after` to get the next messages; null on the last page.")
+
+
+class Status(Output):
+    status: Literal["ok"]
+
+
+class Problem(Output):
+    detail: str
+
+
+class InvalidField(Output):
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class InvalidRequest(Output):
+    detail: list[InvalidField]
+
+
+class LLMInfo(Output):
+    provider: str
+    simulated: bool
+    note: str | None
+
+
+class Index(Output):
+    service: str
+    version: str
+    llm: LLMInfo
+    links: dict[str, str]

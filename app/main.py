@@ -1,0 +1,57 @@
+"""The application: routes, middlewares, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.api import conversations, health, items, users
+from app.api.errors import add_error_handlers
+from app.db.engine import make_engine, make_sessions
+from app.middleware import BodyLimitMiddleware, RequestLogMiddleware, SecurityHeadersMiddleware
+from app.settings import Settings, load_settings
+from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the service. It expects a migrated database (`app.db.migrate`) and connects on the first request.
+
+    Raises app.settings.SettingsError when `settings` is None and the environment is not usable.
+    """
+    settings = settings or load_settings()
+    engine = make_engine(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await app.state.database_probe.aclose()
+        await engine.dispose()
+
+    app = FastAPI(
+        title="Sightline reference service",
+        version=__version__,
+        lifespan=lifespan,
+        # The interactive pages load scripts from a CDN; the document itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+        # Measured by app.telemetry.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.settings = settings
+    app.state.sessions = make_sessions(engine)
+    app.state.database_probe = health.DatabaseProbe(app.state.sessions)
+
+    add_error_handlers(app)
+    for module in (users, items, conversations, health):
+        app.include_router(module.router)
+    app.add_route("/metrics", metrics_endpoint(token_file=settings.metrics_token_file), include_in_schema=False)
+
+    # The last one added is the outermost: everything else is measured.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.app_max_body_bytes, timeout=settings.app_request_timeout)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestLogMiddleware)
+    app.add_middleware(PrometheusMiddleware)
+    return app

@@ -1,0 +1,122 @@
+"""Typed settings, read from the environment. Every secret can also come from a file (`..._FILE`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
+
+_SECRETS = ("database_password", "openai_api_key", "anthropic_api_key", "faults_token")
+
+
+class SettingsError(Exception):
+    """The environment is not usable; the message says which variable and why, never a secret's value."""
+
+
+class Settings(BaseSettings):
+    """Settings of the service; the environment variable of a field is its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,  # `OPENAI_API_KEY=` in an .env file means "not set"
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # an error message must not print a secret
+    )
+
+    app_host: str = "127.0.0.1"
+    app_port: int = Field(8000, ge=0, le=65535)
+    app_workers: int = Field(1, ge=1, le=64)
+    app_max_connections: int = Field(1000, ge=10, description="per worker; more are answered 503")
+    app_max_body_bytes: int = Field(1024 * 1024, ge=1024, description="a larger request body is answered 413")
+    app_request_timeout: float = Field(30, gt=0, description="seconds for a client to send its headers, then its body")
+    app_stream_timeout: float = Field(600, gt=0, description="seconds that a streamed answer may take")
+    app_shutdown_timeout: int = Field(10, ge=0, description="seconds that requests have to finish after SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["plain", "json"] = "plain"
+
+    database_host: str = "127.0.0.1"
+    database_port: int = Field(5432, ge=1, le=65535)
+    database_name: str = "sightline"
+    database_user: str = "sightline"
+    database_password: SecretStr | None = None
+    database_password_file: Path | None = None
+    database_pool_size: int = Field(5, ge=1, le=1000)
+    database_max_overflow: int = Field(5, ge=0, le=1000)
+    database_pool_timeout: float = Field(5, gt=0, description="seconds to wait for a connection of the pool")
+    database_wait: float = Field(30, ge=0, description="seconds to wait for the database at start")
+    database_statement_timeout: float = Field(30, gt=0, description="seconds that one statement may take")
+
+    llm_provider: Literal["auto", "simulated", "openai", "anthropic"] = "auto"
+    llm_model: str | None = None
+    openai_api_key: SecretStr | None = None
+    openai_api_key_file: Path | None = None
+    openai_base_url: str | None = None
+    anthropic_api_key: SecretStr | None = None
+    anthropic_api_key_file: Path | None = None
+    anthropic_base_url: str | None = None
+
+    metrics_token_file: Path | None = None
+
+    faults_enabled: bool = False
+    faults_token: SecretStr | None = None
+    faults_token_file: Path | None = None
+    faults_dir: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in _SECRETS:
+            path = values.get(f"{name}_file")
+            if path and not values.get(name):
+                values = {**values, name: _read_secret(f"{name}_file".upper(), Path(str(path)))}
+        return values
+
+    @model_validator(mode="after")
+    def _faults_need_a_token(self) -> Self:
+        if self.faults_enabled and self.faults_token is None:
+            raise ValueError(
+                "FAULTS_ENABLED=true needs FAULTS_TOKEN_FILE: the file of the token that may switch faults"
+            )
+        return self
+
+    @property
+    def database_url(self) -> URL:
+        password = self.database_password.get_secret_value() if self.database_password else None
+        return URL.create(
+            "postgresql+psycopg",
+            username=self.database_user,
+            password=password,
+            host=self.database_host,
+            port=self.database_port,
+            database=self.database_name,
+        )
+
+
+def _read_secret(variable: str, path: Path) -> str:
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"{variable}: cannot read {path}: {reason}") from error
+    if not secret:
+        raise SettingsError(f"{variable}: {path} is empty")
+    return secret
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises SettingsError with one line per wrong variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            variable = "".join(str(part) for part in problem["loc"]).upper()
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{variable}: {message}" if variable else message)
+        raise SettingsError("\n".join(lines)) from None
