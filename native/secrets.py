@@ -1,0 +1,29 @@
+"""The stack's passwords: made on first use, one file each, shared by Docker and native mode."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+NAMES = ("postgres_password", "app_db_password", "exporter_db_password", "grafana_admin_password")
+
+
+def generate(folder: Path) -> list[str]:
+    """Make the missing ones of the secrets in `folder` and return their names. Those that exist are left alone.
+
+    The folder is for its owner alone. The files in it are world-readable, because the containers' users, who have other
+    ids, read them through bind mounts; on the machine nobody else gets through the folder.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    made = []
+    for name in NAMES:
+        file = folder / name
+        if not file.exists() or not file.stat().st_size:
+            partial = folder / f".{name}.{os.getpid()}"
+            partial.write_text(secrets.token_urlsafe(24))
+            partial.chmod(0o444)
+            partial.replace(file)
+            made.append(name)
+    return made

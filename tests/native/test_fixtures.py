@@ -1,0 +1,49 @@
+"""The fixtures that every other test builds on: real servers, reachable and well."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from tests.servers import Alertmanager, Postgres, Prometheus, Running
+
+
+def test_postgres_has_the_roles_of_the_stack(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.create_database()) as connection:
+        row = connection.execute("SELECT current_user, usesuper FROM pg_user WHERE usename = current_user").fetchone()
+    assert row == ("sightline", False)
+    with psycopg.connect(postgres.superuser_dsn) as connection:
+        assert connection.execute("SHOW shared_preload_libraries").fetchone() == ("pg_stat_statements",)
+    with psycopg.connect(postgres.exporter_dsn) as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM pg_stat_statements").fetchone() == (True,)
+    assert stat.S_IMODE(postgres.data.stat().st_mode) == 0o700
+    assert stat.S_IMODE(postgres.secrets.stat().st_mode) == 0o700
+
+
+def test_postgres_lets_nobody_in_without_the_password(postgres: Postgres) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(postgres.superuser_dsn.replace(":" + postgres.superuser_dsn.split(":")[2].split("@")[0], ":x"))
+
+
+def test_exporters_and_prometheus(
+    start_prometheus: Callable[..., Prometheus],
+    start_alertmanager: Callable[..., Alertmanager],
+    node_exporter: Running,
+    postgres_exporter: Running,
+    wait_until: Callable[..., object],
+) -> None:
+    alertmanager = start_alertmanager("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+    prometheus = start_prometheus(
+        "global: {scrape_interval: 1s}\n"
+        "scrape_configs:\n"
+        f"  - {{job_name: node, static_configs: [{{targets: ['127.0.0.1:{node_exporter.port}']}}]}}\n"
+        f"  - {{job_name: postgres, static_configs: [{{targets: ['127.0.0.1:{postgres_exporter.port}']}}]}}\n"
+        f"  - {{job_name: alertmanager, static_configs: [{{targets: ['127.0.0.1:{alertmanager.port}']}}]}}\n"
+    )
+    wait_until(lambda: set(prometheus.targets().values()) == {"up"})
+    wait_until(lambda: prometheus.value("pg_up") == 1)
+    assert prometheus.value("count(node_cpu_seconds_total{mode='idle'})") >= 1
+    assert alertmanager.alerts() == []

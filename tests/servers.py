@@ -1,0 +1,284 @@
+"""Real servers for tests, on free ports of 127.0.0.1 in temporary folders.
+
+As context managers here, for fixtures of any scope, and as fixtures in conftest.py. A server that can't be had fails
+the test with a sentence that says why; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from native import postgres as native_postgres
+from native import secrets, servers
+from native.paths import temporary_folder
+
+T = TypeVar("T")
+START_TIMEOUT = 60.0  # seconds; a loaded machine of two cores needs some
+
+
+def wait_until(predicate: Callable[[], T], timeout: float = 60.0, interval: float = 0.1) -> T:
+    """Call `predicate` until it returns something true, and return that.
+
+    Fails with the last value, or the last exception, after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        failure: Exception | None = None
+        value: T | None = None
+        try:
+            value = predicate()
+        except (OSError, AssertionError, LookupError, ValueError) as error:
+            failure = error
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true after {timeout:g} s; last value: {value!r}") from failure
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((servers.HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class Running:
+    """A server that was started and answers."""
+
+    def __init__(self, server: servers.Server, log: Path) -> None:
+        self.server = server
+        self.port = server.port
+        self.url = server.url
+        self.log_file = log
+        with open(log, "ab") as output:
+            self.process = subprocess.Popen(
+                # The server goes when the tests go, however they end.
+                ["setpriv", "--pdeathsig", "INT", "--", *server.command],
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env={**servers.plain_environment(), **server.environment},
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def wait(self) -> None:
+        def ready() -> bool:
+            exit_code = self.process.poll()
+            if exit_code is not None:
+                raise RuntimeError(f"{self.server.name} ended with exit code {exit_code}:\n{self.log[-2000:]}")
+            return self.server.probe() is None
+
+        wait_until(ready, START_TIMEOUT)
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
+        """End it, kindly at first; calling it again does nothing."""
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Prometheus(Running):
+    """A running Prometheus that can be asked."""
+
+    def api(self, path: str, **parameters: str) -> Any:
+        """The `data` of an answer of the HTTP API, e.g. api("targets")."""
+        address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """An instant query's vector: sorted (label, value) pairs -> value."""
+        result = self.api("query", query=expression)["result"]
+        return {tuple(sorted(series["metric"].items())): float(series["value"][1]) for series in result}
+
+    def value(self, expression: str) -> float:
+        """The value of an expression that yields exactly one series (AssertionError otherwise)."""
+        values = list(self.query(expression).values())
+        assert len(values) == 1, f"{expression} has {len(values)} series"
+        return values[0]
+
+    def targets(self) -> dict[str, str]:
+        """The health (up, down, unknown) of every target by job."""
+        return {target["labels"]["job"]: target["health"] for target in self.api("targets")["activeTargets"]}
+
+
+class Alertmanager(Running):
+    """A running Alertmanager that can be asked."""
+
+    def alerts(self) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=30) as answer:
+            alerts: list[dict[str, Any]] = json.load(answer)
+            return alerts
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running PostgreSQL with the stack's roles, as a fresh `make up` makes them."""
+
+    host: str
+    port: int
+    data: Path
+    secrets: Path
+    running: Running
+    user: str = "sightline"
+
+    @property
+    def password(self) -> str:
+        return (self.secrets / "app_db_password").read_text()
+
+    @property
+    def superuser_dsn(self) -> str:
+        password = (self.secrets / "postgres_password").read_text()
+        return f"postgresql://postgres:{password}@{self.host}:{self.port}/postgres"
+
+    @property
+    def exporter_dsn(self) -> str:
+        password = (self.secrets / "exporter_db_password").read_text()
+        return f"postgresql://sightline_exporter:{password}@{self.host}:{self.port}/sightline"
+
+    def dsn(self, database: str = "sightline") -> str:
+        """The DSN of the service's own role, which is no superuser."""
+        return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{database}"
+
+    def create_database(self) -> str:
+        """The DSN of a new empty database that belongs to the service's role."""
+        import psycopg
+
+        with psycopg.connect(self.superuser_dsn, autocommit=True) as connection:
+            row = connection.execute("SELECT 'test_' || replace(gen_random_uuid()::text, '-', '')").fetchone()
+            assert row is not None
+            connection.execute(f'CREATE DATABASE "{row[0]}" OWNER {self.user}')
+        return self.dsn(row[0])
+
+    def environment(self, dsn: str | None = None) -> dict[str, str]:
+        """The service's DATABASE_... settings for a database of this server (its own by default)."""
+        return {
+            "DATABASE_HOST": self.host,
+            "DATABASE_PORT": str(self.port),
+            "DATABASE_NAME": dsn.rpartition("/")[2] if dsn else "sightline",
+            "DATABASE_USER": self.user,
+            "DATABASE_PASSWORD_FILE": str(self.secrets / "app_db_password"),
+        }
+
+
+def start(make: Callable[[int], servers.Server], folder: Path, kind: type[Running] = Running) -> Any:
+    """Start a server on a free port and wait until it answers; once more if somebody was faster at the port."""
+    for attempt in range(3):
+        server = make(free_port())
+        running = kind(server, folder / f"{server.name}.log")
+        try:
+            running.wait()
+        except BaseException as error:
+            running.stop()
+            if attempt < 2 and isinstance(error, RuntimeError) and "address already in use" in running.log.lower():
+                continue
+            raise
+        return running
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def folder(name: str) -> Iterator[Path]:
+    path = temporary_folder(f"sightline-{name}-")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def postgres(flags: tuple[str, ...] = ()) -> Iterator[Postgres]:
+    """A PostgreSQL made by postgres/init; it forgets everything and, unlike the stack's, doesn't wait for the disk."""
+    flags = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off", "-cmax_connections=200", *flags)
+    with folder("postgres") as path:
+        path.chmod(0o711)  # as root, PostgreSQL runs as another user and must get through to its own folder
+        secrets.generate(path / "secrets")
+        native_postgres.initialise(path / "data", path / "secrets", flags=flags)
+        running = start(lambda port: servers.postgres(path / "data", port, flags=flags), path)
+        try:
+            yield Postgres(servers.HOST, running.port, path / "data", path / "secrets", running)
+        finally:
+            running.stop(signal.SIGINT)  # PostgreSQL's "fast" shutdown: doesn't wait for clients
+
+
+@contextmanager
+def prometheus(config: Path | str, flags: tuple[str, ...] = ()) -> Iterator[Prometheus]:
+    """Prometheus with a folder that holds prometheus.yml, with a configuration file, or with a file's text."""
+    with folder("prometheus") as path:
+        file = _config_file(config, path, "prometheus.yml")
+        running = start(lambda port: servers.prometheus(file, path / "data", port, flags=flags), path, Prometheus)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@contextmanager
+def alertmanager(config: Path | str, flags: tuple[str, ...] = ()) -> Iterator[Alertmanager]:
+    """Alertmanager with a folder that holds alertmanager.yml, with a configuration file, or with a file's text."""
+    with folder("alertmanager") as path:
+        file = _config_file(config, path, "alertmanager.yml")
+        running = start(lambda port: servers.alertmanager(file, path / "data", port, flags=flags), path, Alertmanager)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@contextmanager
+def node_exporter() -> Iterator[Running]:
+    with folder("node-exporter") as path:
+        running = start(servers.node_exporter, path)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@contextmanager
+def postgres_exporter(database: Postgres) -> Iterator[Running]:
+    with folder("postgres-exporter") as path:
+        password = database.secrets / "exporter_db_password"
+        running = start(lambda port: servers.postgres_exporter(port, database.port, password), path)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@contextmanager
+def app(environment: Mapping[str, str]) -> Iterator[Running]:
+    """The service by `python -m app` with these settings (a database's: `Postgres.environment()`)."""
+    with folder("app") as path:
+        running = start(lambda port: servers.app(port, {**environment, "TMPDIR": str(path)}), path)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+def _config_file(config: Path | str, folder: Path, name: str) -> Path:
+    if isinstance(config, str):
+        (folder / name).write_text(config)
+        return folder / name
+    return config / name if config.is_dir() else config
