@@ -41,7 +41,8 @@ class RequestLogMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         this_id = given if _WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex
         _request_id.set(this_id)
@@ -117,14 +118,16 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         declared = Headers(scope=scope).get("content-length", "0")
         # The server has refused a Content-Length that is not a number.
         if len(declared) > 18 or int(declared) > self.max_bytes:
             response = JSONResponse(
                 {"detail": self._too_large()}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, headers={"Connection": "close"}
             )
-            return await response(scope, receive, send)
+            await response(scope, receive, send)
+            return
         deadline = asyncio.get_running_loop().time() + self.timeout
         received = 0
         reading = True

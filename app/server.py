@@ -2,17 +2,107 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import logging
 import socket
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from app.logs import log_config
 from app.settings import Settings
 
+logger = logging.getLogger("app.server")
+
 
 class ServeError(Exception):
     """The service could not start to serve; the message says why."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, plus what it has no limit for: slow clients, and the size of headers.
+
+    A connection is closed when it has had `timeout` seconds, counted from its start or from the end of the last
+    response, and no complete request headers have come, or when the client has not read for that long what was sent.
+    """
+
+    MAX_HEADER_BYTES = 64 * 1024
+
+    def __init__(self, *args: Any, timeout: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timeout = timeout
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._in_headers = True
+        self._header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_headers and not self.transport.is_closing():
+            self._header_bytes += len(data)
+            if self._header_bytes > self.MAX_HEADER_BYTES:
+                self.send_400_response("The request headers are too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers = True
+        self._header_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > 2 * self.MAX_HEADER_BYTES:  # trailers of a chunked body come here, too
+            raise ValueError("headers too large")  # the parser's caller answers 400
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # else a pipelined request is being served
+            self._expect_request()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # close() would wait for a client that does not read the rest.
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self._timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def _expect_request(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+        self._request_timer = self.loop.call_later(self._timeout, self.timeout_keep_alive_handler)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._request_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
 
 
 def serve(settings: Settings) -> None:
@@ -24,7 +114,7 @@ def serve(settings: Settings) -> None:
         "app.main:create_app",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=functools.partial(BoundedHttpProtocol, timeout=settings.app_request_timeout),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         workers=settings.app_workers,
@@ -35,8 +125,9 @@ def serve(settings: Settings) -> None:
         limit_concurrency=settings.app_max_connections,
         timeout_graceful_shutdown=settings.app_shutdown_timeout,
     )
-    listener = _listen(settings.app_host, settings.app_port)
-    with listener:
+    with _listen(settings.app_host, settings.app_port) as listener:
+        host, port = listener.getsockname()[:2]
+        logger.info("Serving on http://%s:%d with %d worker(s)", host, port, settings.app_workers)
         if settings.app_workers > 1:
             Multiprocess(config, sockets=[listener]).run()
             return

@@ -27,27 +27,30 @@ class Settings(BaseSettings):
     )
 
     app_host: str = "127.0.0.1"
-    app_port: int = Field(8000, ge=0, le=65535)
-    app_workers: int = Field(1, ge=1, le=64)
-    app_max_connections: int = Field(1000, ge=10, description="per worker; more are answered 503")
-    app_max_body_bytes: int = Field(1024 * 1024, ge=1024, description="a larger request body is answered 413")
-    app_request_timeout: float = Field(30, gt=0, description="seconds for a client to send its headers, then its body")
-    app_stream_timeout: float = Field(600, gt=0, description="seconds that a streamed answer may take")
-    app_shutdown_timeout: int = Field(10, ge=0, description="seconds that requests have to finish after SIGTERM")
+    app_port: int = Field(default=8000, ge=0, le=65535)
+    app_workers: int = Field(default=1, ge=1, le=64)
+    app_max_connections: int = Field(default=1000, ge=10, description="per worker; more are answered 503")
+    app_max_body_bytes: int = Field(default=1024 * 1024, ge=1024, description="a larger request body is answered 413")
+    app_request_timeout: float = Field(
+        default=30, gt=0, description="seconds for a client to send its headers, then its body"
+    )
+    app_shutdown_timeout: int = Field(
+        default=10, ge=0, description="seconds that requests have to finish after SIGTERM"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"
 
     database_host: str = "127.0.0.1"
-    database_port: int = Field(5432, ge=1, le=65535)
+    database_port: int = Field(default=5432, ge=1, le=65535)
     database_name: str = "sightline"
     database_user: str = "sightline"
     database_password: SecretStr | None = None
     database_password_file: Path | None = None
-    database_pool_size: int = Field(5, ge=1, le=1000)
-    database_max_overflow: int = Field(5, ge=0, le=1000)
-    database_pool_timeout: float = Field(5, gt=0, description="seconds to wait for a connection of the pool")
-    database_wait: float = Field(30, ge=0, description="seconds to wait for the database at start")
-    database_statement_timeout: float = Field(30, gt=0, description="seconds that one statement may take")
+    database_pool_size: int = Field(default=5, ge=1, le=1000)
+    database_max_overflow: int = Field(default=5, ge=0, le=1000)
+    database_pool_timeout: float = Field(default=5, gt=0, description="seconds to wait for a connection of the pool")
+    database_wait: float = Field(default=30, ge=0, description="seconds to wait for the database at start")
+    database_statement_timeout: float = Field(default=30, gt=0, description="seconds that one statement may take")
 
     llm_provider: Literal["auto", "simulated", "openai", "anthropic"] = "auto"
     llm_model: str | None = None

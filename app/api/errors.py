@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.api.schemas import InvalidRequest, Problem
+from app.db.engine import one_line
 from app.middleware import REQUEST_ID_HEADER, request_id
 
 logger = logging.getLogger("app.errors")
@@ -34,43 +35,39 @@ _DESCRIPTIONS = {
 
 def responses(*codes: int) -> Responses:
     """OpenAPI entries for error responses; 422 is always among them."""
-    return {422: {"model": InvalidRequest, "description": "The request is not valid"}} | {
-        code: {"model": Problem, "description": _DESCRIPTIONS[code]} for code in codes
-    }
+    invalid: Responses = {422: {"model": InvalidRequest, "description": "The request is not valid"}}
+    return invalid | {code: {"model": Problem, "description": _DESCRIPTIONS[code]} for code in codes}
 
 
 BODY_ERRORS = (400, 408, 413)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(PoolTimeoutError, _database_unavailable)
-    app.add_exception_handler(DBAPIError, _database_error)
-    app.add_exception_handler(Exception, _internal_error)
+    @app.exception_handler(RequestValidationError)
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        """Says what is wrong without sending the input back: it may be a secret, or what JSON cannot carry (NaN)."""
+        fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+        return JSONResponse({"detail": fields}, 422)
+
+    @app.exception_handler(PoolTimeoutError)
+    async def pool_exhausted(request: Request, error: PoolTimeoutError) -> JSONResponse:
+        return _database_unavailable(error)
+
+    @app.exception_handler(DBAPIError)
+    async def database_error(request: Request, error: DBAPIError) -> JSONResponse:
+        # Operational: refused, lost, shutting down, statement timeout, deadlock. What remains is a fault in our SQL.
+        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+            return _database_unavailable(error)
+        raise error
+
+    @app.exception_handler(Exception)
+    async def internal_error(request: Request, error: Exception) -> JSONResponse:
+        """The last resort. Starlette raises the error again, so that the server logs its traceback."""
+        # Sent from outside all middlewares, which therefore cannot add the header.
+        return JSONResponse({"detail": "Internal Server Error"}, 500, headers={REQUEST_ID_HEADER: request_id()})
 
 
-async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
-    """Says what is wrong, but does not send the input back: it may hold a secret or what JSON cannot carry (NaN)."""
-    assert isinstance(error, RequestValidationError)
-    fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-    return JSONResponse({"detail": fields}, 422)
-
-
-async def _database_unavailable(request: Request, error: Exception) -> JSONResponse:
+def _database_unavailable(error: Exception) -> JSONResponse:
     # No traceback: an outage would write one for each request.
-    logger.error("The database is not available: %s", " ".join(str(getattr(error, "orig", error)).split()))
+    logger.error("The database is not available: %s", one_line(error))
     return JSONResponse({"detail": "The database is not available"}, 503, headers={"Retry-After": "1"})
-
-
-async def _database_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, DBAPIError)
-    # Operational: connection refused or lost, server shutting down, statement timeout, deadlock; not a fault in the SQL.
-    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
-        return await _database_unavailable(request, error)
-    raise error
-
-
-async def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    """The last resort. Starlette raises the error again, so that the server logs its traceback."""
-    # Sent from outside all middlewares, which therefore cannot add the header.
-    return JSONResponse({"detail": "Internal Server Error"}, 500, headers={REQUEST_ID_HEADER: request_id()})

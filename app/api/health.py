@@ -8,10 +8,9 @@ import logging
 from fastapi import APIRouter, HTTPException, Request
 from sqlalchemy import select
 
-from app.api.dependencies import sessions_of
 from app.api.errors import responses
 from app.api.schemas import Status
-from app.db.engine import Sessions, named
+from app.db.engine import Sessions, named, one_line
 
 READY_TIMEOUT = 2.0  # seconds; shorter than the usual timeout of whoever asks
 
@@ -38,7 +37,7 @@ class DatabaseProbe:
             logger.warning("The database has not answered for %g s", READY_TIMEOUT)
             return False
         if error := self._running.exception():
-            logger.warning("The database is not available: %s", " ".join(str(getattr(error, "orig", error)).split()))
+            logger.warning("The database is not available: %s", one_line(error))
         return error is None
 
     async def _ask(self) -> None:

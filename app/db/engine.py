@@ -55,3 +55,8 @@ def make_engine(settings: Settings) -> AsyncEngine:
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def one_line(error: BaseException) -> str:
+    """The driver's own words in one line; libpq never puts a password there."""
+    return " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")

@@ -12,6 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from app.db.engine import one_line
 from app.settings import Settings
 
 logger = logging.getLogger("app.migrate")
@@ -42,7 +43,7 @@ def migrate(settings: Settings) -> None:
     except CommandError as error:
         raise MigrationError(f"The database's schema does not fit this version of the service: {error}") from error
     except DBAPIError as error:
-        raise MigrationError(f"A migration failed: {_reason(error)}") from error
+        raise MigrationError(f"A migration failed: {one_line(error)}") from error
     finally:
         engine.dispose()
 
@@ -59,15 +60,10 @@ def _wait_for_database(engine: Engine, settings: Settings) -> None:
             if time.monotonic() >= deadline:
                 raise MigrationError(
                     f"{where} did not let user {settings.database_user!r} into database {settings.database_name!r} "
-                    f"within {settings.database_wait:g} s: {_reason(error)}. "
+                    f"within {settings.database_wait:g} s: {one_line(error)}. "
                     "Check DATABASE_HOST, DATABASE_PORT, DATABASE_NAME, DATABASE_USER and DATABASE_PASSWORD_FILE."
                 ) from error
             if not waiting:
-                logger.info("Waiting for %s: %s", where, _reason(error))
+                logger.info("Waiting for %s: %s", where, one_line(error))
                 waiting = True
             time.sleep(0.5)
-
-
-def _reason(error: DBAPIError) -> str:
-    """The driver's own words, in one line; libpq never puts the password there."""
-    return " ".join(str(error.orig).split()).rstrip(".")
