@@ -1,0 +1,133 @@
+"""The service that the rest of the application calls: picks the provider, measures every call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from app.settings import Settings, SettingsError
+from app.telemetry import llm as telemetry
+
+from .simulated import MODELS as SIMULATED_MODELS
+from .simulated import SimulatedProvider
+from .types import Chunk, Completion, LLMError, Message, Provider
+
+logger = logging.getLogger(__name__)
+
+PRICES = Path(__file__).with_name("prices.toml")
+
+
+class LLMService:
+    """Answers of a language model, with metrics. `provider` may be replaced, its calls under way end as they began."""
+
+    def __init__(self, provider: Provider, default_model: str | None = None) -> None:
+        self.provider = provider
+        self.default_model = default_model or provider.default_model
+
+    async def complete(self, messages: Sequence[Message], model: str | None = None) -> Completion:
+        """The whole answer.
+
+        Raises LLMError if the provider fails.
+        """
+        provider, model = self.provider, model or self.default_model
+        try:
+            async with telemetry.track_call(provider.name, model, prompt=_prompt(messages)) as call:
+                text = await provider.complete(messages, model, call)
+        except Exception as error:
+            raise _failed(provider.name, error) from None
+        finish_reason = call.finish_reasons[0] if call.finish_reasons else None
+        return Completion(text, model, provider.name, call.usage, finish_reason)
+
+    async def stream(self, messages: Sequence[Message], model: str | None = None) -> AsyncGenerator[Chunk]:
+        """The answer piece by piece. Close the generator to leave early: the provider's request is closed with it.
+
+        Raises LLMError if the provider fails, also in the middle, and with kind `incomplete` if the answer is cut off.
+        """
+        provider, model = self.provider, model or self.default_model
+        try:
+            async with (
+                telemetry.track_call(provider.name, model, prompt=_prompt(messages)) as call,
+                aclosing(provider.stream(messages, model, call)) as texts,  # type: ignore[type-var]
+            ):
+                async for text in texts:
+                    yield Chunk(text)
+        except Exception as error:
+            raise _failed(provider.name, error) from None
+        if call.outcome == "incomplete":
+            logger.warning("LLM call to %s failed: incomplete", provider.name)
+            raise LLMError("incomplete")
+        yield Chunk("", call.usage, call.finish_reasons[0])
+
+    def track_tokens(self, input_tokens: int, output_tokens: int, provider: str, model: str) -> None:
+        """Count tokens of a call that was made elsewhere; `complete` and `stream` count theirs by themselves."""
+        telemetry.track_tokens(input_tokens, output_tokens, provider, model)
+
+    async def aclose(self) -> None:
+        """Close the provider's connections."""
+        await self.provider.aclose()
+
+
+def create_service(settings: Settings) -> LLMService:
+    """The service for these settings. LLM_PROVIDER=auto takes OpenAI, then Anthropic, by what is set, else simulates.
+
+    Raises SettingsError if a key or an SDK is missing or the price table is wrong.
+    """
+    provider = _create_provider(settings)
+    service = LLMService(provider, settings.llm_model)
+    models = SIMULATED_MODELS if isinstance(provider, SimulatedProvider) else ()
+    try:
+        telemetry.configure({provider.name: {service.default_model, *models}}, PRICES)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return service
+
+
+def _create_provider(settings: Settings) -> Provider:
+    choice: str = settings.llm_provider
+    if choice == "auto":
+        if settings.openai_api_key or settings.openai_base_url:
+            choice = "openai"
+        elif settings.anthropic_api_key:
+            choice = "anthropic"
+    if choice == "openai":
+        return _create_openai(settings)
+    if choice == "anthropic":
+        return _create_anthropic(settings)
+    return SimulatedProvider()
+
+
+def _create_openai(settings: Settings) -> Provider:
+    if not settings.openai_api_key and not settings.openai_base_url:
+        raise SettingsError(
+            "LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE, or OPENAI_BASE_URL for a server of your own"
+        )
+    try:
+        from .openai_compatible import OpenAIProvider
+    except ImportError:
+        raise SettingsError("LLM_PROVIDER=openai needs its SDK: pip install openai") from None
+    # A server of one's own, like Ollama or vLLM, takes any key, but the SDK insists on one.
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
+    return OpenAIProvider(key, settings.openai_base_url)
+
+
+def _create_anthropic(settings: Settings) -> Provider:
+    if not settings.anthropic_api_key:
+        raise SettingsError("LLM_PROVIDER=anthropic needs ANTHROPIC_API_KEY_FILE")
+    try:
+        from .anthropic_messages import AnthropicProvider
+    except ImportError:
+        raise SettingsError("LLM_PROVIDER=anthropic needs its SDK: pip install anthropic") from None
+    return AnthropicProvider(settings.anthropic_api_key.get_secret_value(), settings.anthropic_base_url)
+
+
+def _prompt(messages: Sequence[Message]) -> str:
+    """What the user wrote last: the conversation before it was measured when it was new."""
+    return next((message.content for message in reversed(messages) if message.role == "user"), "")
+
+
+def _failed(provider: str, error: Exception) -> LLMError:
+    kind = telemetry.error_type(error)
+    logger.warning("LLM call to %s failed: %s (%s)", provider, kind, type(error).__name__)
+    return LLMError(kind)
