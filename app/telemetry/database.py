@@ -1,0 +1,710 @@
+"""Prometheus metrics of a SQLAlchemy engine: queries, transactions and the connection pool as the application sees them.
+
+Depends on prometheus_client and SQLAlchemy 2 alone and may be copied alone. One line per engine, sync or async:
+
+    instrument_engine(engine, pool="main", query_names=("list_items",))
+
+    session.execute(select(Item), execution_options={"query_name": "list_items"})   # optional, for a query of its own
+
+Labels come from fixed lists: `pool` is the name given here, `query_name` one of those allowed here and `other` for all
+else, `operation` one of OPERATIONS, `sqlstate_class` one of SQLSTATE_CLASSES. Nothing of a statement, its parameters or
+its results becomes a label. Times are in seconds of the monotonic clock. Nothing here ever raises into a query.
+
+What counts as what:
+- A query is one execution of a cursor: an `executemany`, or one batch of an ORM bulk insert, is one. Failed ones are
+  timed too. Rows that a server-side cursor fetches later are not part of the time.
+- A transaction is one that reached the database: `begin` without a statement is none; every statement of an AUTOCOMMIT
+  connection is one. A session that only read and then closed is a `rollback`, for SQLAlchemy as for PostgreSQL, so a
+  high share of rollbacks is no fault in itself. COMMIT of a transaction that PostgreSQL aborted is a `rollback` too.
+- PostgreSQL counts the same, and on top of it what no event tells: pre-pings, the first connection's set-up, and
+  whatever other clients and its own workers do.
+- DBAPI connections taken with `engine.raw_connection()` are in the pool's metrics; their statements are not seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import re
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any, Final, ParamSpec
+
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import Engine, event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+P = ParamSpec("P")
+
+OPERATIONS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "CALL", "DDL", "SAVEPOINT", "OTHER")
+ERROR_OPERATIONS: Final = (*OPERATIONS, "CONNECT", "COMMIT", "ROLLBACK")
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; the standard's classes are the same everywhere.
+# fmt: off
+SQLSTATE_CLASSES: Final = frozenset((
+    "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "22", "23", "24", "25", "26", "27",
+    "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55", "57", "58", "72",
+    "F0", "HV", "P0", "XX", "other",
+))
+# fmt: on
+# connection, data, integrity, transaction rollback, syntax or access, resources, object state, operator intervention
+COMMON_SQLSTATE_CLASSES: Final = ("08", "22", "23", "40", "42", "53", "55", "57", "other")
+OUTCOMES: Final = ("commit", "rollback", "commit_failed")
+INVALIDATIONS: Final = ("error", "ping", "cancelled", "manual", "soft")
+OTHER: Final = "other"
+
+BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+QUERY_DURATION = Histogram(
+    "db_query_duration_seconds",
+    "Time from sending a statement until its result is ready, failed statements included",
+    ("pool", "operation", "query_name"),
+    buckets=BUCKETS,
+)
+QUERY_ERRORS = Counter(
+    "db_query_errors",
+    "Errors of the database or its driver by SQLSTATE class (08 connection, 23 integrity, 40 deadlock...)",
+    ("pool", "operation", "sqlstate_class"),
+)
+TRANSACTIONS = Counter(
+    "db_transactions",
+    "Transactions that ended; read-only sessions that close are rollbacks",
+    ("pool", "outcome"),
+)
+COMMIT_DURATION = Histogram("db_commit_duration_seconds", "Time of a COMMIT", ("pool",), buckets=BUCKETS)
+POOL_CONNECTIONS = Gauge(
+    "db_pool_connections", "Open connections of the pool", ("pool", "state"), multiprocess_mode="livesum"
+)
+POOL_CONNECTIONS_MAX = Gauge(
+    "db_pool_connections_max",
+    "Most connections the pool may open: size and overflow; +Inf without a limit",
+    ("pool",),
+    multiprocess_mode="livesum",
+)
+POOL_OVERFLOW = Gauge(
+    "db_pool_overflow", "Open connections beyond the pool's size", ("pool",), multiprocess_mode="livesum"
+)
+POOL_WAIT = Histogram(
+    "db_pool_checkout_wait_seconds",
+    "Time a caller waited for a connection to become free, without connecting and pinging",
+    ("pool",),
+    buckets=BUCKETS,
+)
+POOL_USE = Histogram(
+    "db_pool_connection_use_seconds",
+    "Time a connection was out of the pool",
+    ("pool",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+POOL_PENDING = Gauge(
+    "db_pool_pending_checkouts", "Callers that want a connection and have none", ("pool",), multiprocess_mode="livesum"
+)
+POOL_TIMEOUTS = Counter("db_pool_checkout_timeouts", "Checkouts given up because no connection became free", ("pool",))
+POOL_INVALIDATIONS = Counter("db_pool_invalidations", "Connections thrown away before their time", ("pool", "kind"))
+
+_log = logging.getLogger(__name__)
+
+
+def instrument_engine(
+    engine: Engine | AsyncEngine, pool: str = "main", query_names: Iterable[str] = ()
+) -> Instrumentation:
+    """Measure everything that goes through `engine`, from now on and also after `engine.dispose()`.
+
+    Give every engine of a process a `pool` name of its own; engines of one name are added up. A second call for the
+    same engine returns the same handle and may allow more `query_names`. Raises ValueError for another `pool` name.
+    """
+    root = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    root = getattr(root, "_proxied", root)  # engine.execution_options() makes a view of the engine that owns the pool
+    handle = _handles.get(id(root))
+    if handle is None or not handle.watches(root):
+        handle = _handles[id(root)] = Instrumentation(root, _pool_metrics(pool))
+    elif handle.pool != pool:
+        raise ValueError(f"this engine is instrumented as pool {handle.pool!r} already, not {pool!r}")
+    handle.allow(query_names)
+    return handle
+
+
+# Operation ------------------------------------------------------------------------------------------------------------
+
+_KEYWORDS: Final = {
+    **{word: word for word in ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "CALL", "SAVEPOINT")},
+    **dict.fromkeys(("VALUES", "TABLE"), "SELECT"),
+    **dict.fromkeys(("CREATE", "ALTER", "DROP", "TRUNCATE", "COMMENT", "GRANT", "REVOKE"), "DDL"),
+    "RELEASE": "SAVEPOINT",
+}
+_AFTER_WITH: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE"})
+_FIRST_WORD: Final = re.compile(r"[\s(]*([A-Za-z]+)")
+_ROLLBACK_TO: Final = re.compile(r"\s*ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b", re.IGNORECASE)
+_TOKEN: Final = re.compile(r"--|/\*|\*/|\$(?:[A-Za-z_]\w*)?\$|[Ee]'|['\"`(),]|[A-Za-z_][\w$]*")
+_ESCAPED_END: Final = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
+_SCAN_LIMIT: Final = 20_000  # characters; a statement whose kind is not known by then is OTHER
+_CACHE_LIMIT: Final = 512
+
+
+def operation_of(statement: str) -> str:
+    """The kind of a statement, one of OPERATIONS, from its first keyword after comments, parentheses and CTEs."""
+    first = _FIRST_WORD.match(statement)
+    word = first[1].upper() if first else "WITH"
+    if word == "ROLLBACK":  # ROLLBACK TO [SAVEPOINT] name, or a whole transaction's
+        return "SAVEPOINT" if _ROLLBACK_TO.match(statement) else "OTHER"
+    if word != "WITH":
+        return _KEYWORDS.get(word, "OTHER")
+    return _KEYWORDS.get(_main_keyword(statement[:_SCAN_LIMIT]), "OTHER")
+
+
+def _main_keyword(sql: str) -> str:
+    """The first word of a statement, or where that is WITH, the keyword after its CTEs. Linear in the text's length."""
+    depth = with_depth = position = 0
+    names_follow = False  # what comes after WITH, RECURSIVE and a comma is a name, even if it reads like a keyword
+    inside_with = False
+    while token := _TOKEN.search(sql, position):
+        text, position = token[0], token.end()
+        if text == "--":
+            position = sql.find("\n", position)
+        elif text == "/*":
+            position = _comment_end(sql, position)
+        elif text in {"'", '"', "`"}:
+            position = sql.find(text, position) + 1 or -1
+            names_follow = False
+        elif text in {"E'", "e'"}:
+            end = _ESCAPED_END.match(sql, position)
+            position = end.end() if end else -1
+        elif text[0] == "$":
+            position = sql.find(text, position) + len(text) if text in sql[position:] else -1
+        elif text in {"(", ")"}:
+            depth += 1 if text == "(" else -1
+        elif text == ",":
+            names_follow = depth == with_depth
+        elif text != "*/":
+            word = text.upper()
+            if not inside_with:
+                if word != "WITH":
+                    return word
+                inside_with, with_depth, names_follow = True, depth, True
+            elif depth == with_depth:
+                if not names_follow and word in _AFTER_WITH:
+                    return word
+                names_follow = names_follow and word == "RECURSIVE"
+        if position < 0:
+            break
+    return ""
+
+
+def _comment_end(sql: str, position: int) -> int:
+    """The end of a block comment, which may hold others (PostgreSQL); -1 where it has none."""
+    depth = 1
+    while depth:
+        opening, closing = sql.find("/*", position), sql.find("*/", position)
+        if closing < 0:
+            return -1
+        nested = 0 <= opening < closing
+        depth += 1 if nested else -1
+        position = (opening if nested else closing) + 2
+    return position
+
+
+# Bookkeeping ----------------------------------------------------------------------------------------------------------
+
+
+class _Transaction:
+    """What a Connection is in the middle of."""
+
+    __slots__ = ("active", "autocommit", "ending", "failed")
+
+    def __init__(self, autocommit: bool) -> None:
+        self.autocommit = autocommit
+        self.active = False  # a statement was sent
+        self.failed = False  # the server refused one since the last savepoint: PostgreSQL can only roll back
+        self.ending = "OTHER"  # COMMIT or ROLLBACK while that is under way
+
+
+class _Slot:
+    """One DBAPI connection, kept in its `info`."""
+
+    __slots__ = ("commit", "generation", "since", "state")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation  # of the pool; dispose() makes a new one
+        self.state = "new"  # new, used, idle, gone
+        self.since = 0.0
+        self.commit: _Transaction | None = None  # the one that do_commit is about to end
+
+
+class _Checkout:
+    """One call of pool.connect()."""
+
+    __slots__ = ("busy", "connecting")
+
+    def __init__(self) -> None:
+        self.busy = 0.0  # seconds spent connecting and pinging, which is not waiting
+        self.connecting: float | None = None
+
+
+class _Counts:
+    """The open connections of one engine."""
+
+    __slots__ = ("__weakref__", "idle", "limit", "size", "used")
+
+    def __init__(self) -> None:
+        self.used = self.idle = 0
+        self.size = self.limit = 0.0
+
+
+_KEY: Final = "sightline"
+_checkout: ContextVar[_Checkout | None] = ContextVar("sightline_checkout", default=None)
+
+
+class _PoolMetrics:
+    """The children of one pool's metrics, looked up once."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.durations: dict[tuple[str, str], Histogram] = {}
+        for operation in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            self.duration(operation, OTHER)
+        for operation in ("SELECT", "INSERT", "UPDATE", "DELETE", "OTHER", "CONNECT", "COMMIT"):
+            for sqlstate_class in COMMON_SQLSTATE_CLASSES:  # from 0, or increase() would miss the first error
+                QUERY_ERRORS.labels(pool, operation, sqlstate_class)
+        self.commits, self.rollbacks, self.commits_failed = (TRANSACTIONS.labels(pool, name) for name in OUTCOMES)
+        self.commit_duration = COMMIT_DURATION.labels(pool)
+        self.wait = POOL_WAIT.labels(pool)
+        self.use = POOL_USE.labels(pool)
+        self.pending = POOL_PENDING.labels(pool)
+        self.timeouts = POOL_TIMEOUTS.labels(pool)
+        self.invalidations = {kind: POOL_INVALIDATIONS.labels(pool, kind) for kind in INVALIDATIONS}
+        self._used, self._idle = (POOL_CONNECTIONS.labels(pool, state) for state in ("used", "idle"))
+        self._max = POOL_CONNECTIONS_MAX.labels(pool)
+        self._overflow = POOL_OVERFLOW.labels(pool)
+        self._engines: weakref.WeakSet[_Counts] = weakref.WeakSet()
+        self._moves: deque[Callable[[], None]] = deque()
+        self._settling = threading.Lock()
+
+    def duration(self, operation: str, query_name: str) -> Histogram:
+        child = self.durations.get((operation, query_name))
+        if child is None:
+            child = self.durations[operation, query_name] = QUERY_DURATION.labels(self.pool, operation, query_name)
+        return child
+
+    def error(self, operation: str, sqlstate_class: str) -> None:
+        QUERY_ERRORS.labels(self.pool, operation, sqlstate_class).inc()
+
+    def add(self, counts: _Counts) -> None:
+        self.change(lambda: self._engines.add(counts))
+
+    def remove(self, counts: _Counts) -> None:
+        self.change(lambda: self._engines.discard(counts))
+
+    def change(self, move: Callable[[], None]) -> None:
+        """Apply a change of the counts and publish them.
+
+        The garbage collector may return a forgotten connection to its pool at any moment, also while this very thread
+        is in here: nobody ever waits for the lock, whoever has it does the others' work.
+        """
+        self._moves.append(move)
+        while self._moves and self._settling.acquire(blocking=False):
+            try:
+                while self._moves:
+                    self._moves.popleft()()
+                self._publish()
+            finally:
+                self._settling.release()
+
+    def _publish(self) -> None:
+        engines = list(self._engines)
+        self._used.set(sum(counts.used for counts in engines))
+        self._idle.set(sum(counts.idle for counts in engines))
+        self._max.set(sum(counts.limit for counts in engines))
+        self._overflow.set(sum(max(0, counts.used + counts.idle - counts.size) for counts in engines))
+
+
+_pools: dict[str, _PoolMetrics] = {}
+_handles: weakref.WeakValueDictionary[int, Instrumentation] = weakref.WeakValueDictionary()
+
+
+def _pool_metrics(pool: str) -> _PoolMetrics:
+    if pool not in _pools:
+        _pools[pool] = _PoolMetrics(pool)
+    return _pools[pool]
+
+
+def _harmless(function: Callable[P, None]) -> Callable[P, None]:
+    """Keep a fault of the measurement away from what is measured; say it once."""
+    said = False
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        nonlocal said
+        try:
+            function(*args, **kwargs)
+        except Exception:
+            if not said:
+                said = True
+                _log.warning("Database telemetry: %s failed; said once", function.__name__, exc_info=True)
+
+    return call
+
+
+# Instrumentation ------------------------------------------------------------------------------------------------------
+
+
+class Instrumentation:
+    """The handle of one instrumented engine."""
+
+    def __init__(self, engine: Engine, metrics: _PoolMetrics) -> None:
+        self.pool = metrics.pool
+        self._metrics = metrics
+        self._engine = engine
+        self._dialect: Any = engine.dialect
+        self._first_pool = engine.pool  # the key of the pool's listeners, which move on to its successors
+        self._operations: dict[str, str] = {}
+        self._query_names: frozenset[str] = frozenset()
+        self._counts = _Counts()
+        self._generation = 0
+        self._wrapped: list[tuple[Any, str, Any]] = []
+        self._listeners: list[tuple[Any, str, Callable[..., Any]]] = []
+        metrics.add(self._counts)
+        self._measure_pool()
+        self._wrap(self._dialect, "do_commit", self._do_commit)
+        self._wrap(self._dialect, "do_commit_twophase", self._do_commit_twophase)
+        self._wrap(self._dialect, "do_ping", self._do_ping)
+        for name in (
+            "before_cursor_execute",
+            "after_cursor_execute",
+            "handle_error",
+            "begin",
+            "begin_twophase",
+            "commit",
+            "rollback",
+            "rollback_twophase",
+            "rollback_savepoint",
+            "engine_disposed",
+        ):
+            self._listen(engine, name)
+        for name in ("connect", "checkout", "checkin", "close", "detach", "invalidate", "soft_invalidate"):
+            self._listen(self._first_pool, name)
+        self._listen(self._dialect, "do_connect", insert=True)
+
+    def watches(self, engine: Engine) -> bool:
+        return self._engine is engine
+
+    def allow(self, query_names: Iterable[str]) -> None:
+        """Allow more values of the label `query_name`."""
+        self._query_names |= frozenset(query_names)
+
+    def uninstrument(self) -> None:
+        """Leave the engine as it was. Counters keep what they counted; the gauges forget this engine."""
+        for target, name, listener in self._listeners:
+            if event.contains(target, name, listener):
+                event.remove(target, name, listener)
+        self._listeners.clear()
+        for target, name, wrapper in self._wrapped:
+            if vars(target).get(name) is wrapper:
+                delattr(target, name)
+        self._wrapped.clear()
+        self._metrics.remove(self._counts)
+        _handles.pop(id(self._engine), None)
+
+    def _listen(self, target: Any, name: str, insert: bool = False) -> None:
+        listener = getattr(self, f"_on_{name}")
+        event.listen(target, name, listener, insert=insert)
+        self._listeners.append((target, name, listener))
+
+    def _wrap(self, target: Any, name: str, around: Callable[..., Any]) -> None:
+        wrapper = functools.partial(around, getattr(target, name))
+        setattr(target, name, wrapper)
+        self._wrapped.append((target, name, wrapper))
+
+    # Queries
+
+    @_harmless
+    def _on_before_cursor_execute(
+        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, m: bool
+    ) -> None:
+        transaction = self._transaction(conn)
+        transaction.active = True
+        context._sightline_started = perf_counter()
+
+    @_harmless
+    def _on_after_cursor_execute(
+        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, m: bool
+    ) -> None:
+        self._observe(statement, context, many)
+        if conn._sightline_transaction.autocommit:
+            self._metrics.commits.inc()
+
+    def _observe(self, statement: str, context: Any, many: bool) -> None:
+        seconds = perf_counter() - context._sightline_started
+        context._sightline_started = None
+        name = context.execution_options.get("query_name", OTHER)
+        if not isinstance(name, str) or name not in self._query_names:
+            name = OTHER
+        self._metrics.duration(self._operation(statement, many), name).observe(seconds)
+
+    def _operation(self, statement: str, many: bool) -> str:
+        if many:  # the text of a bulk insert is new each time and begins with its keyword
+            return operation_of(statement)
+        operation = self._operations.get(statement)
+        if operation is None:
+            operation = operation_of(statement)
+            if len(self._operations) >= _CACHE_LIMIT:
+                self._operations.clear()
+            if len(statement) <= _SCAN_LIMIT:
+                self._operations[statement] = operation
+        return operation
+
+    @_harmless
+    def _on_handle_error(self, context: Any) -> None:
+        if context.is_pre_ping:
+            return
+        connection, statement = context.connection, context.statement
+        transaction = None if connection is None else self._transaction(connection)
+        execution = context.execution_context
+        if getattr(execution, "_sightline_started", None) is not None:
+            self._observe(statement, execution, execution.executemany)
+            if transaction is not None and transaction.autocommit:
+                self._metrics.rollbacks.inc()
+        if context.sqlalchemy_exception is None:
+            return  # not of the database: a cancelled task, a bug in the caller's own types
+        sqlstate = _sqlstate(context.original_exception)
+        if transaction is None:
+            operation = "CONNECT"
+        elif statement is None:
+            operation = transaction.ending
+        else:
+            operation = self._operation(statement, True)
+            transaction.failed = sqlstate is not None
+        lost = transaction is None or context.is_disconnect
+        self._metrics.error(operation, _sqlstate_class(sqlstate, lost))
+
+    # Transactions
+
+    def _transaction(self, conn: Any) -> _Transaction:
+        try:
+            return conn._sightline_transaction  # type: ignore[no-any-return]
+        except AttributeError:  # begun before the engine was instrumented
+            conn._sightline_transaction = transaction = _Transaction(self._is_autocommit(conn))
+            return transaction
+
+    def _is_autocommit(self, conn: Any) -> bool:
+        level = conn.get_execution_options().get("isolation_level")
+        if level is None:
+            level = getattr(self._dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=...)
+        return str(level).upper() == "AUTOCOMMIT"
+
+    @_harmless
+    def _on_begin(self, conn: Any) -> None:
+        conn._sightline_transaction = _Transaction(self._is_autocommit(conn))
+
+    @_harmless
+    def _on_begin_twophase(self, conn: Any, xid: Any) -> None:
+        conn._sightline_transaction = _Transaction(False)
+
+    @_harmless
+    def _on_commit(self, conn: Any) -> None:
+        transaction = self._transaction(conn)
+        transaction.ending = "COMMIT"
+        if transaction.active and not transaction.autocommit:
+            self._slot(conn.connection).commit = transaction
+
+    def _do_commit(self, do_commit: Callable[[Any], None], dbapi_connection: Any) -> None:
+        transaction = self._about_to_commit(dbapi_connection)
+        if transaction is None:  # the pool's own reset, nothing begun, AUTOCOMMIT
+            do_commit(dbapi_connection)
+        else:
+            self._commit(transaction, lambda: do_commit(dbapi_connection))
+
+    def _about_to_commit(self, dbapi_connection: Any) -> _Transaction | None:
+        try:
+            slot = dbapi_connection.info[_KEY]
+        except Exception:
+            return None
+        transaction, slot.commit = slot.commit, None
+        return transaction  # type: ignore[no-any-return]
+
+    def _do_commit_twophase(self, do_commit: Callable[..., None], conn: Any, *args: Any, **kwargs: Any) -> None:
+        transaction = self._transaction(conn)
+        transaction.ending = "COMMIT"
+        self._commit(transaction, lambda: do_commit(conn, *args, **kwargs))
+
+    def _commit(self, transaction: _Transaction, commit: Callable[[], None]) -> None:
+        aborted = transaction.failed and self._dialect.name == "postgresql"
+        outcome = self._metrics.commits_failed
+        started = perf_counter()
+        try:
+            commit()
+            outcome = self._metrics.rollbacks if aborted else self._metrics.commits
+        finally:
+            seconds = perf_counter() - started
+            transaction.active = transaction.failed = False
+            outcome.inc()
+            self._metrics.commit_duration.observe(seconds)
+
+    @_harmless
+    def _on_rollback(self, conn: Any) -> None:
+        transaction = self._transaction(conn)
+        transaction.ending = "ROLLBACK"
+        if transaction.active and not transaction.autocommit:
+            transaction.active = transaction.failed = False
+            self._metrics.rollbacks.inc()
+
+    @_harmless
+    def _on_rollback_twophase(self, conn: Any, xid: Any, is_prepared: bool) -> None:
+        self._on_rollback(conn)
+
+    @_harmless
+    def _on_rollback_savepoint(self, conn: Any, name: str, context: None) -> None:
+        self._transaction(conn).failed = False
+
+    # Pool
+
+    def _measure_pool(self) -> None:
+        """Take over a new pool: at the start, and whenever engine.dispose() has made one."""
+        pool: Any = self._engine.pool
+        size, limit = _pool_limits(pool)
+        self._wrapped = [wrapped for wrapped in self._wrapped if wrapped[1] != "connect"]
+        self._wrap(pool, "connect", self._connect)
+
+        def start() -> None:
+            self._counts.size, self._counts.limit, self._counts.idle = size, limit, 0
+
+        self._metrics.change(start)
+
+    @_harmless
+    def _on_engine_disposed(self, engine: Engine) -> None:
+        self._generation += 1  # what is still in use goes back to the old pool and never becomes idle in the new one
+        self._measure_pool()
+
+    def _connect(self, connect: Callable[[], Any]) -> Any:
+        before = _checkout.get()
+        checkout = _Checkout()
+        _checkout.set(checkout)
+        self._metrics.pending.inc()
+        started = perf_counter()
+        try:
+            return connect()
+        except exc.TimeoutError:
+            self._metrics.timeouts.inc()
+            raise
+        finally:
+            ended = perf_counter()
+            if checkout.connecting is not None:  # failed to connect
+                checkout.busy += ended - checkout.connecting
+            self._metrics.pending.dec()
+            self._metrics.wait.observe(max(0.0, ended - started - checkout.busy))
+            _checkout.set(before)
+
+    def _do_ping(self, do_ping: Callable[[Any], bool], dbapi_connection: Any) -> bool:
+        started = perf_counter()
+        try:
+            return do_ping(dbapi_connection)
+        finally:
+            checkout = _checkout.get()
+            if checkout is not None:
+                checkout.busy += perf_counter() - started
+
+    @_harmless
+    def _on_do_connect(self, dialect: Any, record: Any, cargs: Any, cparams: Any) -> None:
+        checkout = _checkout.get()
+        if checkout is not None:
+            checkout.connecting = perf_counter()
+
+    @_harmless
+    def _on_connect(self, dbapi_connection: Any, record: Any) -> None:
+        checkout = _checkout.get()
+        if checkout is not None and checkout.connecting is not None:
+            checkout.busy += perf_counter() - checkout.connecting
+            checkout.connecting = None
+
+    def _slot(self, entry: Any) -> _Slot:
+        slot = entry.info.get(_KEY)
+        if slot is None:
+            slot = entry.info[_KEY] = _Slot(self._generation)
+        return slot  # type: ignore[no-any-return]
+
+    @_harmless
+    def _on_checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        slot = self._slot(record)
+        if slot.state != "used":
+            from_idle = slot.state == "idle" and slot.generation == self._generation
+            slot.state, slot.since = "used", perf_counter()
+            self._move(used=1, idle=-1 if from_idle else 0)
+
+    @_harmless
+    def _on_checkin(self, dbapi_connection: Any, record: Any) -> None:
+        slot = self._slot(record)
+        if slot.state == "used":
+            stays = dbapi_connection is not None and slot.generation == self._generation
+            self._move(used=-1, idle=1 if stays else 0, since=slot.since)
+            slot.state = "idle" if stays else "gone"
+
+    @_harmless
+    def _on_close(self, dbapi_connection: Any, record: Any) -> None:
+        slot = self._slot(record)
+        if slot.state == "used":
+            self._move(used=-1, since=slot.since)
+        elif slot.state == "idle" and slot.generation == self._generation:
+            self._move(idle=-1)
+        slot.state = "gone"
+
+    @_harmless
+    def _on_detach(self, dbapi_connection: Any, record: Any) -> None:
+        self._on_close(dbapi_connection, record)
+
+    def _move(self, used: int = 0, idle: int = 0, since: float | None = None) -> None:
+        now = perf_counter()
+
+        def move() -> None:
+            self._counts.used += used
+            self._counts.idle += idle
+            if since is not None:
+                self._metrics.use.observe(now - since)
+
+        self._metrics.change(move)
+
+    @_harmless
+    def _on_invalidate(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
+        if exception is None:
+            kind = "manual"
+        elif isinstance(exception, exc.DisconnectionError):
+            kind = "ping"
+        else:
+            kind = "error" if isinstance(exception, Exception) else "cancelled"
+        self._metrics.invalidations[kind].inc()
+
+    @_harmless
+    def _on_soft_invalidate(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
+        self._metrics.invalidations["soft"].inc()
+
+
+def _pool_limits(pool: Any) -> tuple[float, float]:
+    """Size, and size with overflow, of a pool; infinite where it sets no limit."""
+    kind = type(pool).__name__
+    if kind in {"StaticPool", "AssertionPool"}:
+        return 1.0, 1.0
+    size = getattr(pool, "size", None)
+    if size is None:  # NullPool
+        return math.inf, math.inf
+    if not callable(size):  # SingletonThreadPool
+        return float(size), float(size)
+    overflow = getattr(pool, "_max_overflow", 0)  # has no public name
+    if overflow < 0 or size() == 0:
+        return float(size()) or math.inf, math.inf
+    return float(size()), float(size() + overflow)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    for attribute in ("sqlstate", "pgcode"):  # psycopg 3 and asyncpg; psycopg2
+        value = getattr(error, attribute, None)
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def _sqlstate_class(sqlstate: str | None, lost: bool) -> str:
+    """The class of an error; one without a code that lost, or never had, the connection is a connection exception."""
+    if sqlstate is None:
+        return "08" if lost else OTHER
+    return sqlstate[:2] if sqlstate[:2] in SQLSTATE_CLASSES else OTHER
