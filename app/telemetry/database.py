@@ -1,4 +1,4 @@
-"""Prometheus metrics of a SQLAlchemy engine: queries, transactions and the connection pool as the application sees them.
+"""Prometheus metrics of a SQLAlchemy engine, as the application sees it: queries, transactions, connection pool.
 
 Depends on prometheus_client and SQLAlchemy 2 alone and may be copied alone. One line per engine, sync or async:
 
@@ -421,7 +421,7 @@ class Instrumentation:
 
     @_harmless
     def _on_before_cursor_execute(
-        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, m: bool
+        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, many: bool
     ) -> None:
         transaction = self._transaction(conn)
         transaction.active = True
@@ -429,7 +429,7 @@ class Instrumentation:
 
     @_harmless
     def _on_after_cursor_execute(
-        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, m: bool
+        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, many: bool
     ) -> None:
         self._observe(statement, context, many)
         if conn._sightline_transaction.autocommit:
