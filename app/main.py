@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import conversations, health, items, users
+from app.api import chat, conversations, health, index, items, users
 from app.api.errors import add_error_handlers
 from app.db.engine import make_engine, make_sessions
+from app.llm import create_service
 from app.middleware import BodyLimitMiddleware, RequestLogMiddleware, SecurityHeadersMiddleware
 from app.settings import Settings, load_settings
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
+
+logger = logging.getLogger("app.main")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -22,12 +26,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises app.settings.SettingsError when `settings` is None and the environment is not usable.
     """
     settings = settings or load_settings()
+    service = create_service(settings)
     engine = make_engine(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if service.provider.name == "simulated":
+            logger.info(index.SIMULATED_NOTE)
         yield
         await app.state.database_probe.aclose()
+        await service.aclose()
         await engine.dispose()
 
     app = FastAPI(
@@ -43,9 +51,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.sessions = make_sessions(engine)
     app.state.database_probe = health.DatabaseProbe(app.state.sessions)
+    app.state.llm = service
 
     add_error_handlers(app)
-    for module in (users, items, conversations, health):
+    for module in (index, users, items, chat, conversations, health):
         app.include_router(module.router)
     app.add_route("/metrics", metrics_endpoint(token_file=settings.metrics_token_file), include_in_schema=False)
 

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     anthropic_api_key_file: Path | None = None
     anthropic_base_url: str | None = None
 
-    metrics_token_file: Path | None = None
+    metrics_token_file: str | None = None
 
     faults_enabled: bool = False
     faults_token: SecretStr | None = None

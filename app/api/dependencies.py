@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db.engine import Sessions, named
+from app.db.engine import named
 from app.db.models import User
 
 _KEY_PREFIX = "sl_"  # lets secret scanners find a leaked key
@@ -20,13 +20,8 @@ _KEY_PREFIX = "sl_"  # lets secret scanners find a leaked key
 _bearer = HTTPBearer(auto_error=False, description="The `api_key` that `POST /users` returned.")
 
 
-def sessions_of(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with sessions_of(request)() as session:
+    async with request.app.state.sessions() as session:
         yield session
         await session.commit()
 

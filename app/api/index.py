@@ -14,7 +14,7 @@ SIMULATED_NOTE = "Answers come from a simulator: no key of an LLM provider is co
 
 @router.get("/")
 async def index(request: Request) -> Index:
-    provider: str = request.app.state.llm.provider
+    provider: str = request.app.state.llm.provider.name
     simulated = provider == "simulated"
     return Index(
         service="sightline",

@@ -82,7 +82,7 @@ class ChatAnswer(Output):
     message: str
     model: str
     provider: str
-    usage: Usage
+    usage: Usage | None = Field(description="Null if the provider did not tell it.")
 
 
 class Conversation(Output):

@@ -1,0 +1,186 @@
+"""POST /chat: ask the LLM, whole or streamed, and store question and answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Literal, cast
+
+import anyio
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import StreamingResponse
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Send
+
+from app import llm
+from app.api.conversations import find_conversation
+from app.api.dependencies import CurrentUser, Session
+from app.api.errors import BODY_ERRORS, Responses, responses
+from app.api.schemas import ChatAnswer, ChatRequest, Usage
+from app.db import models
+from app.db.engine import Sessions, named
+
+HISTORY = 20  # earlier messages of the conversation that the model gets to see
+_STORE_TIMEOUT = 10  # seconds to store an answer whose client has left
+
+# Kinds of app.llm.LLMError that the caller can do something about, or that pass; all others are the provider's failure.
+_STATUS = {
+    "bad_request": 400,
+    "content_filter": 400,
+    "context_length": 400,
+    "rate_limit": 503,
+    "overloaded": 503,
+    "timeout": 504,
+}
+
+_ANSWERS: Responses = {
+    200: {
+        "description": "The answer: JSON, or server-sent events if `stream` is true: one `start` "
+        "(conversation_id, model, provider), `delta` (text) for each piece, then `done` (usage, finish_reason) or, "
+        "if the provider fails on the way, `error` (detail).",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+router = APIRouter(prefix="/chat", tags=["chat"])
+
+
+@router.post("", response_model=ChatAnswer, responses=_ANSWERS | responses(401, 404, *BODY_ERRORS, 502, 503, 504))
+async def chat(
+    question: ChatRequest, request: Request, user: CurrentUser, session: Session
+) -> ChatAnswer | StreamingResponse:
+    """Ask the LLM. Question and answer are stored in a conversation, also the part of an answer that broke off."""
+    service: llm.LLMService = request.app.state.llm
+    sessions: Sessions = request.app.state.sessions
+    conversation_id, messages = await _store_question(session, user, question)
+    # Gives the connection back to the pool: a model takes seconds to answer.
+    await session.commit()
+    if question.stream:
+        return await _stream(service, sessions, conversation_id, messages, question.model)
+    try:
+        answer = await service.complete(messages, question.model)
+    except llm.LLMError as error:
+        raise _http_error(error) from error
+    await _store_answer(session, conversation_id, answer.text, answer.model, answer.provider)
+    return ChatAnswer(
+        conversation_id=conversation_id,
+        message=answer.text,
+        model=answer.model,
+        provider=answer.provider,
+        usage=_usage(answer.usage),
+    )
+
+
+async def _stream(
+    service: llm.LLMService,
+    sessions: Sessions,
+    conversation_id: int,
+    messages: list[llm.Message],
+    model: str | None,
+) -> StreamingResponse:
+    """Wait for the first piece, so that a provider that fails at once gives an honest status code, then stream."""
+    model_name, provider = model or service.default_model, service.provider.name
+    chunks = service.stream(messages, model)
+    try:
+        first = await anext(chunks)
+    except llm.LLMError as error:
+        raise _http_error(error) from error
+
+    async def events() -> AsyncGenerator[bytes]:
+        text = ""
+        complete = False
+        chunk = first
+        try:
+            yield _event("start", conversation_id=conversation_id, model=model_name, provider=provider)
+            while chunk.finish_reason is None:
+                text += chunk.text
+                yield _event("delta", text=chunk.text)
+                chunk = await anext(chunks)
+            complete = True
+        except llm.LLMError as error:
+            yield _event("error", detail=str(error))
+        finally:
+            # When the client has left, every await here would be cancelled again: hence the shield.
+            with anyio.move_on_after(_STORE_TIMEOUT, shield=True):
+                await chunks.aclose()
+                if text:
+                    async with sessions.begin() as session:
+                        await _store_answer(session, conversation_id, text, model_name, provider, complete)
+        if complete:
+            usage = _usage(chunk.usage)
+            yield _event("done", usage=usage and usage.model_dump(), finish_reason=chunk.finish_reason)
+
+    return _EventStream(events())
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events; the generator is closed at once when the client leaves, wherever it was at that moment."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        super().__init__(events, headers={"X-Accel-Buffering": "no"})  # nginx would hold the pieces back
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().stream_response(send)
+
+
+def _event(name: Literal["start", "delta", "done", "error"], **data: object) -> bytes:
+    # json.dumps escapes line breaks and everything that is not ASCII: one event is always two lines.
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def _store_question(
+    session: AsyncSession, user: models.User, question: ChatRequest
+) -> tuple[int, list[llm.Message]]:
+    """Store the message, in a new conversation if none is named; return the conversation and what to send the model."""
+    history: list[llm.Message] = []
+    if question.conversation_id is None:
+        insertion = insert(models.Conversation).values(user_id=user.id, title=question.message[:80])
+        conversation_id = (
+            await session.execute(
+                insertion.returning(models.Conversation.id), execution_options=named("conversation_create")
+            )
+        ).scalar_one()
+    else:
+        conversation_id = (await find_conversation(session, question.conversation_id, user)).id
+        query = select(models.Message).where(models.Message.conversation_id == conversation_id)
+        query = query.order_by(models.Message.id.desc()).limit(HISTORY)
+        rows = (await session.scalars(query, execution_options=named("message_list"))).all()
+        history = [llm.Message(cast(Literal["user", "assistant"], row.role), row.content) for row in reversed(rows)]
+    await _store(session, conversation_id=conversation_id, role="user", content=question.message)
+    return conversation_id, [*history, llm.Message("user", question.message)]
+
+
+async def _store_answer(
+    session: AsyncSession, conversation_id: int, text: str, model: str, provider: str, complete: bool = True
+) -> None:
+    # What a model writes need not be what PostgreSQL takes: no NUL, no lone surrogates.
+    content = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    await _store(
+        session,
+        conversation_id=conversation_id,
+        role="assistant",
+        content=content,
+        complete=complete,
+        model=model,
+        provider=provider,
+    )
+
+
+async def _store(session: AsyncSession, **values: Any) -> None:
+    await session.execute(insert(models.Message).values(**values), execution_options=named("message_create"))
+
+
+def _usage(usage: llm.Usage | None) -> Usage | None:
+    return Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens) if usage else None
+
+
+def _http_error(error: llm.LLMError) -> HTTPException:
+    status = _STATUS.get(error.kind, 502)
+    headers = {"Retry-After": "5"} if status == 503 else None
+    return HTTPException(status, f"No answer: {error}", headers)
