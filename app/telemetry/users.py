@@ -126,7 +126,7 @@ class ActiveUsers(Collector):
 
 
 def _map(directory: Path | None) -> mmap.mmap:
-    """Key and vector, in a file for the workers that share `directory`, else in memory. The first worker draws the key."""
+    """Key and vector: in a file where workers share `directory`, else in memory. The first one draws the key."""
     if directory is None:
         mapped = mmap.mmap(-1, _SIZE)
         mapped[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
