@@ -1,5 +1,6 @@
 """What Locust loads: people, shape, exact record, metrics, progress and verdict. Settings: settings.py."""
 
+import logging
 import sys
 import time
 from typing import Any
@@ -22,6 +23,7 @@ try:
 except (SettingError, ValueError) as error:
     sys.exit(f"loadtest: {error}")
 
+logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)  # the verdict's table says it, exactly
 Visitor = configure(settings)
 record = Record()
 PROGRESS_SECONDS = 5.0
