@@ -17,38 +17,10 @@ from .types import Message
 
 MODELS = ("simulated-small", "simulated-large")
 _OPENING = "This is a simulated answer. "
-_WORDS = [
-    "latency",
-    "traffic",
-    "errors",
-    "saturation",
-    "request",
-    "response",
-    "service",
-    "database",
-    "query",
-    "index",
-    "token",
-    "model",
-    "prompt",
-    "answer",
-    "cache",
-    "queue",
-    "worker",
-    "thread",
-    "pool",
-    "budget",
-    "alert",
-    "rule",
-    "panel",
-    "metric",
-    "label",
-    "bucket",
-    "quantile",
-    "window",
-    "rate",
-    "graph",
-]
+_WORDS = (
+    *("latency", "traffic", "errors", "saturation", "request", "response", "service", "database", "query", "index"),
+    *("token", "model", "prompt", "answer", "cache", "queue", "worker", "pool", "budget", "alert", "rule", "panel"),
+)
 _CHUNK_SECONDS = 0.02  # a fast model sends several tokens at a time, as over a real network
 
 

@@ -513,17 +513,18 @@ class Call:
         return "error", error_type(cause)
 
     def _usage_missing(self, error: BaseException | None) -> str | None:
-        if self.outcome == "success" and self.usage is not None:
-            return None
+        """Why the final usage is not known, if it is not."""
         if self.outcome == "error":
             cause = error if self._failure is None else self._failure
             # A call that was refused used no tokens; one that broke off may have used some that nobody reports.
             refused = self._last_chunk is None and _status(cause) is not None
-            return None if refused or isinstance(self._failure, str) else "error"
+            return None if refused or (isinstance(cause, str) and self.usage is not None) else "error"
+        if self.outcome == "success" and self.usage is not None:
+            return None
         if self.outcome == "cancelled" or (self._source is not None and not self._exhausted):
             return "cancelled"
-        if self._source is not None and self.usage is None and not _mentions_usage(self._last_chunk):
-            return "not_requested" if self.outcome == "success" else "not_returned"
+        if self._source is not None and not _may_carry_usage(self._last_chunk):
+            return "not_requested"
         return "not_returned"
 
 
@@ -725,10 +726,11 @@ _EVENTS: dict[Any, Callable[[Call, Any], None]] = {
 }
 
 
-def _mentions_usage(chunk: Any) -> bool:
-    """Whether a chunk has a usage field, even an empty one: OpenAI's chunks do if include_usage was asked for."""
-    fields = chunk if isinstance(chunk, dict) else getattr(chunk, "model_fields_set", ())
-    return "usage" in fields or not hasattr(chunk, "choices")
+def _may_carry_usage(chunk: Any) -> bool:
+    """False for a chunk of OpenAI's without a usage field: with include_usage every chunk has one, if an empty one."""
+    if _get(chunk, "choices") is None:
+        return True
+    return "usage" in (chunk if isinstance(chunk, dict) else getattr(chunk, "model_fields_set", ()))
 
 
 # Errors

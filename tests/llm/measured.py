@@ -1,0 +1,88 @@
+"""What the metrics say about one model, and what they should say."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY
+
+from app.telemetry.llm import Price
+
+PRICE = Price(input=1.0, output=10.0, cache_read=0.1, cache_write=1.25, cache_write_1h=2.0)
+
+Numbers = dict[str, float]
+
+
+def measured(provider: str, model: str) -> Numbers:
+    """All that is not 0 for this provider and model, without buckets and without sums of seconds.
+
+    `llm_tokens_total{type=input}`: the provider and the model are left out of the names.
+    """
+    numbers: Numbers = {}
+    for family in REGISTRY.collect():
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            if not sample.name.startswith("llm_") or (labels.pop("provider"), labels.pop("model")) != (provider, model):
+                continue
+            if sample.value == 0 or sample.name.endswith(("_bucket", "_created", "_seconds_sum")):
+                continue
+            rest = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+            numbers[f"{sample.name}{{{rest}}}" if rest else sample.name] = sample.value
+    return numbers
+
+
+def seconds(metric: str, provider: str, model: str) -> float:
+    """The sum of a histogram of seconds."""
+    return sum(
+        sample.value
+        for family in REGISTRY.collect()
+        if family.name == metric
+        for sample in family.samples
+        if sample.name.endswith("_sum") and (sample.labels["provider"], sample.labels["model"]) == (provider, model)
+    )
+
+
+def call(outcome: str, prompt: int = 11, operation: str = "chat", calls: int = 1) -> Numbers:
+    labels = f"{{operation={operation},outcome={outcome}}}"
+    numbers = {
+        f"llm_requests_total{labels}": calls,
+        f"llm_request_duration_seconds_count{labels}": calls,
+        "llm_prompt_length_characters_count": calls,
+        "llm_prompt_length_characters_sum": prompt * calls,
+        "llm_prompt_length_characters_max": prompt,
+    }
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def tokens(given: int, made: int, usd: float, cache_read: int = 0, cache_write: int = 0, reasoning: int = 0) -> Numbers:
+    numbers = {
+        "llm_tokens_total{type=input}": given,
+        "llm_tokens_total{type=output}": made,
+        "llm_request_tokens_sum{type=input}": given,
+        "llm_request_tokens_sum{type=output}": made,
+        "llm_request_tokens_count{type=input}": 1,
+        "llm_request_tokens_count{type=output}": 1,
+        "llm_token_details_total{detail=input_cache_read}": cache_read,
+        "llm_token_details_total{detail=input_cache_write}": cache_write,
+        "llm_token_details_total{detail=output_reasoning}": reasoning,
+        "llm_cost_usd_total": usd,
+    }
+    return {name: float(value) for name, value in numbers.items() if value}
+
+
+def finish(reason: str) -> Numbers:
+    return {f"llm_finish_reasons_total{{reason={reason}}}": 1.0}
+
+
+def missing(reason: str) -> Numbers:
+    return {f"llm_usage_missing_total{{reason={reason}}}": 1.0}
+
+
+def failed(kind: str) -> Numbers:
+    return {f"llm_errors_total{{error_type={kind}}}": 1.0}
+
+
+def retried(reason: str, times: int = 1) -> Numbers:
+    return {f"llm_retries_total{{reason={reason}}}": float(times)}
+
+
+FIRST_TOKEN: Numbers = {"llm_time_to_first_token_seconds_count": 1.0}
+STREAMED: Numbers = FIRST_TOKEN | {"llm_time_per_output_token_seconds_count": 1.0}
