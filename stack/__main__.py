@@ -1,0 +1,52 @@
+"""Containers for those who have no engine or no registry: `python3 -m stack` prints the commands."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+from native.errors import NativeError
+from stack import engine, images
+
+USAGE = """usage: python3 -m stack COMMAND
+  run PROGRAM ...  run a program with a Docker engine and all images; a private engine ends with its last user
+  standins         build stand-ins for the upstream images that can't be pulled
+  start            start a private engine (where none answers) and leave it running
+  env              print the variables that lead a shell to the private engine
+  stop             stop the private engine
+"""
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["run", _, *_]:
+            with engine.engine() as environment:
+                images.obtain(environment)
+                return subprocess.run(arguments[1:], env=environment).returncode
+        case ["standins"]:
+            with engine.engine() as environment:
+                images.obtain(environment)
+        case ["start"]:
+            if not engine.start():
+                print("A Docker engine answers already; nothing to start.")
+        case ["env"]:
+            for name, value in engine.private_environment().items():
+                print(f"export {name}={shlex.quote(value)}")
+        case ["stop"]:
+            if not engine.stop():
+                print("No private engine of this project runs.")
+        case _:
+            print(USAGE, end="", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except NativeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
