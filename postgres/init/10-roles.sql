@@ -34,6 +34,8 @@ ALTER ROLE sightline_exporter LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLIC
     PASSWORD :'exporter_password';
 ALTER ROLE sightline_exporter SET default_transaction_read_only = on;
 ALTER ROLE sightline_exporter SET statement_timeout = '10s';
+-- Its own queries would be most of pg_stat_statements.
+ALTER ROLE sightline_exporter SET pg_stat_statements.track = 'none';
 GRANT pg_monitor TO sightline_exporter;
 
 SELECT 'CREATE DATABASE sightline OWNER sightline' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'sightline') \gexec
