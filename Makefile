@@ -19,6 +19,34 @@ $(BIN)/.installed: requirements/dev.txt
 .PHONY: venv
 venv: $(BIN)/.installed  ## Make the virtual environment with everything pinned
 
+# Docker where an engine answers, else ordinary processes; MODE=docker or MODE=native decides by hand.
+mode = $(or $(MODE),$(shell python3 -m native.mode))
+
+.PHONY: up down status logs clean
+.SECONDEXPANSION:  # asks for the mode only when one of these is made
+up: $$$$@-$$$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
+down: $$$$@-$$$$(mode)  ## Stop everything; the data stay
+status: $$$$@-$$$$(mode)  ## Show the health of every part
+logs: $$$$@-$$$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
+clean: $$$$@-$$$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
+
+.PHONY: up-native down-native status-native logs-native clean-native
+up-native: $(BIN)/.installed
+	@echo "$(if $(MODE),Native mode,No Docker engine answers): the stack runs as ordinary processes on 127.0.0.1."
+	@$(BIN)/python -m native up
+down-native: $(BIN)/.installed
+	@$(BIN)/python -m native down
+status-native: $(BIN)/.installed
+	@$(BIN)/python -m native status
+logs-native: $(BIN)/.installed
+	@$(BIN)/python -m native logs $(SERVICE) $(if $(FOLLOW),--follow)
+clean-native: $(BIN)/.installed
+	@$(BIN)/python -m native clean $(if $(CONFIRM),--yes)
+
+.PHONY: test
+test: $(BIN)/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some)
+	@$(BIN)/python -m pytest -m "not stack and not drill" $(or $(TESTS),tests)
+
 .PHONY: lock
 lock: venv  ## Pin all Python packages anew, with hashes
 	$(UV_COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt

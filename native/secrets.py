@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-NAMES = ("postgres_password", "app_db_password", "exporter_db_password", "grafana_admin_password")
+NAMES = ("postgres_password", "app_db_password", "exporter_db_password", "grafana_admin_password", "grafana_secret_key")
 
 
 def generate(folder: Path) -> list[str]:

@@ -7,6 +7,8 @@ Everything listens on 127.0.0.1 only. Passwords are handed over as files, never 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -32,10 +34,16 @@ class Server:
     probe: Callable[[], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
     page: str | None = None  # what a browser can open
+    folder: Path = PROJECT  # where it is started
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.address}"
 
 
 def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
@@ -90,6 +98,7 @@ def alertmanager(config: Path, data: Path, port: int, *, flags: tuple[str, ...] 
         ),
         probe=http_probe(f"http://{HOST}:{port}/-/ready"),
         page=url,
+        folder=config.parent,  # the secrets' names in the configuration are relative to where it is started
     )
 
 
@@ -109,8 +118,7 @@ def postgres_exporter(port: int, database_port: int, password_file: Path) -> Ser
         command=(
             str(find("postgres_exporter")["postgres_exporter"]),
             f"--web.listen-address={HOST}:{port}",
-            "--collector.stat_statements",
-            "--collector.long_running_transactions",
+            f"@{PROJECT / 'postgres' / 'exporter.args'}",
         ),
         environment={
             "DATA_SOURCE_URI": f"{HOST}:{database_port}/sightline?sslmode=disable",
@@ -140,6 +148,7 @@ def postgres(data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
         port=port,
         command=as_owner(data, str(programs["postgres"]), "-D", str(data), *options, *flags),
         probe=probe,
+        stop_signal=signal.SIGINT,  # "fast": ends its clients' connections instead of waiting for them
     )
 
 
@@ -152,6 +161,40 @@ def app(port: int, environment: Mapping[str, str]) -> Server:
         environment={**environment, "APP_HOST": HOST, "APP_PORT": str(port)},
         probe=http_probe(f"http://{HOST}:{port}/readyz"),
         page=f"http://localhost:{port}/docs",
+    )
+
+
+def grafana(data: Path, port: int, prometheus_url: str, alertmanager_url: str, secrets: Path, home: str) -> Server:
+    """Grafana from `home` (the folder of a release) or, where that is empty, as installed."""
+    program = Path(home, "bin", "grafana") if home else Path(shutil.which("grafana") or "grafana").resolve()
+    installed = Path("/usr/share/grafana")  # where the packages of Linux distributions have it
+    homepath = (
+        Path(home) if home else program.parent.parent if (program.parent.parent / "public").exists() else installed
+    )
+    grafana_folder = PROJECT / "grafana"
+    return Server(
+        name="grafana",
+        port=port,
+        command=(str(program), "server", f"--homepath={homepath}"),
+        environment={
+            "GF_SERVER_HTTP_ADDR": HOST,
+            "GF_SERVER_HTTP_PORT": str(port),
+            "GF_PATHS_DATA": str(data),
+            "GF_PATHS_LOGS": str(data / "log"),
+            "GF_PATHS_PROVISIONING": str(grafana_folder / "provisioning"),
+            "GF_LOG_MODE": "console",
+            "GF_SECURITY_ADMIN_PASSWORD__FILE": str(secrets / "grafana_admin_password"),
+            "GF_SECURITY_SECRET_KEY__FILE": str(secrets / "grafana_secret_key"),
+            "GF_ANALYTICS_REPORTING_ENABLED": "false",
+            "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+            "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+            "GF_USERS_ALLOW_SIGN_UP": "false",
+            "PROMETHEUS_URL": prometheus_url,
+            "ALERTMANAGER_URL": alertmanager_url,
+            "GRAFANA_DASHBOARDS_DIR": str(grafana_folder / "dashboards"),
+        },
+        probe=http_probe(f"http://{HOST}:{port}/api/health"),
+        page=f"http://localhost:{port}",
     )
 
 

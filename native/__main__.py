@@ -1,0 +1,207 @@
+"""`python -m native COMMAND`: the stack as ordinary processes. `make` calls this where no Docker engine answers."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from native import packages, ports, secrets, settings
+from native.errors import NativeError
+from native.servers import Server
+from native.stack import Stack
+from native.supervise import Supervisor, config
+
+HEALTHY_TIMEOUT = 120.0  # seconds for everything to be well
+CRASHING_TIMEOUT = 15.0  # seconds that a server may go on dying before we give up
+NO_GRAFANA = (
+    "Grafana is missing: put `grafana` on PATH or set GRAFANA_HOME to an unpacked release, then `make up` again."
+)
+
+
+def up(stack: Stack, supervisor: Supervisor) -> None:
+    """Start everything and wait until it is well; where it runs already, start what doesn't and report."""
+    with only_one(stack):
+        packages.find(*packages.PROGRAMS, *packages.POSTGRES)
+        made = secrets.generate(stack.secrets)
+        servers = stack.servers()
+        wanted = config(supervisor, servers)
+        if supervisor.running and supervisor.config.read_text() == wanted:
+            supervisor.start_stopped()
+        else:
+            if supervisor.leftovers():
+                print("Settings have changed, or the supervisor has died: starting anew")
+                supervisor.stop()
+            ports.check(stack.ports)
+            print("Preparing the database")
+            stack.prepare()
+            supervisor.start(wanted)
+        print(f"Waiting for {len(servers)} servers")
+        wait_until_well(stack, supervisor, servers)
+    print_welcome(stack, servers)
+    if "grafana_admin_password" in made:
+        password = (stack.secrets / "grafana_admin_password").read_text()
+        print(f"Grafana's user is admin, its password {password} (shown this once, kept in {stack.secrets})")
+
+
+def down(stack: Stack, supervisor: Supervisor) -> None:
+    """End every process; the data stay."""
+    with only_one(stack):
+        if not supervisor.running and not supervisor.leftovers():
+            print("Nothing runs.")
+            return
+        print("Stopping")
+        supervisor.stop()
+    print(f"Stopped. The data stay in {stack.data}; `make clean` removes them.")
+
+
+def status(stack: Stack, supervisor: Supervisor) -> None:
+    """Print how everything is. Raises NativeError if something is not well."""
+    processes = supervisor.processes()
+    if not processes:
+        raise NativeError("Nothing runs; `make up` starts it.")
+    unwell = 0
+    print(f"{'SERVER':<19}{'PROCESS':<36}{'HEALTH':<9}ADDRESS")
+    for server in stack.servers():
+        process = processes.get(server.name, {"statename": "unknown", "description": "added since: `make up`"})
+        problem = server.probe() if process["statename"] == "RUNNING" else process["description"] or "not running"
+        state = f"{process['statename'].lower()} {process['description'] if not problem else ''}"
+        print(f"{server.name:<19}{state:<36}{'unwell' if problem else 'ok':<9}{server.page or server.address}")
+        if problem:
+            print(f"{'':<19}{problem}")
+            unwell += 1
+    print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
+    targets = stack.targets()
+    for job, health in sorted(targets.items()):
+        print(f"{job:<19}{health}")
+        unwell += health != "up"
+    if not targets:
+        print("Prometheus does not answer.")
+    if not stack.has_grafana:
+        print(f"\n{NO_GRAFANA}")
+    if unwell:
+        raise NativeError(
+            f"{unwell} not well; `make logs SERVICE=...` shows why." if processes else "Not up: `make up`."
+        )
+
+
+def logs(stack: Stack, supervisor: Supervisor, service: str, follow: bool) -> None:
+    """Hand over to `tail` with one server's log, or everybody's."""
+    names = [server.name for server in stack.servers()]
+    if service and service not in names:
+        raise NativeError(f"No server is called {service}; there are {', '.join(names)}.")
+    files = [file for name in names if (file := supervisor.logs / f"{name}.log").exists() and service in ("", name)]
+    if not files:
+        raise NativeError("There are no logs yet: `make up` first.")
+    sys.stdout.flush()
+    os.execvp("tail", ["tail", "-n", "100" if service else "15", *(["-F"] if follow else []), *map(str, files)])
+
+
+def clean(stack: Stack, supervisor: Supervisor, confirmed: bool) -> None:
+    """End everything and remove the data and the logs; the secrets and the unpacked servers stay."""
+    folders = [folder for folder in (stack.data, supervisor.run, supervisor.logs) if folder.exists()]
+    if not confirmed and input(f"Remove all data of the stack in {stack.data}? [y/N] ").strip().lower() != "y":
+        raise NativeError("Nothing removed. CONFIRM=1 answers yes.")
+    down(stack, supervisor)
+    for folder in folders:
+        shutil.rmtree(folder)
+    print("Removed.")
+
+
+@contextmanager
+def only_one(stack: Stack) -> Iterator[None]:
+    """One `make up` or `make down` at a time; a second one waits."""
+    stack.state.mkdir(parents=True, exist_ok=True)
+    with open(stack.state / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def wait_until_well(stack: Stack, supervisor: Supervisor, servers: list[Server]) -> None:
+    """Print each server as it becomes well, at last Prometheus' targets. Raises NativeError if it takes too long."""
+    started = time.monotonic()
+    waiting = {server.name: server for server in servers}
+    crashing: dict[str, float] = {}  # since when
+    while waiting:
+        processes = supervisor.processes()
+        for name, server in list(waiting.items()):
+            state = processes.get(name, {}).get("statename", "gone")
+            problem = server.probe() if state in ("RUNNING", "STARTING") else f"its process is {state.lower()}"
+            now = time.monotonic()
+            if problem is None:
+                print(f"  {name:<19}ok after {now - started:.1f} s", flush=True)
+                del waiting[name]
+            elif state in ("RUNNING", "STARTING"):
+                crashing.pop(name, None)
+            elif now - crashing.setdefault(name, now) > CRASHING_TIMEOUT:
+                raise gave_up(supervisor, name, "keeps dying")
+            if problem and now - started > HEALTHY_TIMEOUT:
+                raise gave_up(supervisor, name, problem)
+        time.sleep(0.2)
+    while not (targets := stack.targets()) or any(health != "up" for health in targets.values()):
+        if time.monotonic() - started > HEALTHY_TIMEOUT:
+            bad = ", ".join(sorted(job for job, health in targets.items() if health != "up"))
+            raise NativeError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
+        time.sleep(0.5)
+    print(f"  {'all targets':<19}up after {time.monotonic() - started:.1f} s")
+
+
+def gave_up(supervisor: Supervisor, name: str, problem: str) -> NativeError:
+    log = supervisor.logs / f"{name}.log"
+    lines = log.read_text(errors="replace").strip().splitlines()[-5:] if log.exists() else []
+    last = "".join(f"\n  {line}" for line in lines)
+    return NativeError(
+        f"{name} {problem}. The end of its log:{last}\n`make logs SERVICE={name}` shows more; `make down` stops."
+    )
+
+
+def print_welcome(stack: Stack, servers: list[Server]) -> None:
+    print("\nEverything is well.")
+    for server in servers:
+        if server.page:
+            print(f"  {server.name:<19}{server.page}")
+    if not stack.has_grafana:
+        print(NO_GRAFANA)
+    print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m native", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "down", "status"):
+        commands.add_parser(name)
+    log_command = commands.add_parser("logs")
+    log_command.add_argument("service", nargs="?", default="")
+    log_command.add_argument("--follow", action="store_true")
+    commands.add_parser("clean").add_argument("--yes", action="store_true")
+    arguments = parser.parse_args()
+    os.umask(0o022)
+    try:
+        stack = Stack(settings.load())
+        supervisor = Supervisor(stack.state)
+        match arguments.command:
+            case "up":
+                up(stack, supervisor)
+            case "down":
+                down(stack, supervisor)
+            case "status":
+                status(stack, supervisor)
+            case "logs":
+                logs(stack, supervisor, arguments.service, arguments.follow)
+            case "clean":
+                clean(stack, supervisor, arguments.yes)
+    except NativeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
