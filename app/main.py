@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app import __version__
 from app.api import chat, conversations, health, index, items, users
 from app.api.errors import add_error_handlers
-from app.db.engine import make_engine, make_sessions
+from app.db.engine import QUERY_NAMES, make_engine, make_sessions
 from app.llm import create_service
 from app.middleware import BodyLimitMiddleware, RequestLogMiddleware, SecurityHeadersMiddleware
 from app.settings import Settings, load_settings
+from app.telemetry.database import instrument_engine
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
 
 logger = logging.getLogger("app.main")
@@ -28,13 +29,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
     service = create_service(settings)
     engine = make_engine(settings)
+    instrument_engine(engine, pool="main", query_names=QUERY_NAMES)
+    sessions = make_sessions(engine)
+
+    probe = health.DatabaseProbe(sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if service.provider.name == "simulated":
             logger.info(index.SIMULATED_NOTE)
-        yield
-        await app.state.database_probe.aclose()
+        async with app.state.faults.watch() if settings.faults_enabled else nullcontext():
+            yield
+        await probe.aclose()
         await service.aclose()
         await engine.dispose()
 
@@ -48,13 +54,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Measured by app.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.settings = settings
-    app.state.sessions = make_sessions(engine)
-    app.state.database_probe = health.DatabaseProbe(app.state.sessions)
+    app.state.sessions = sessions
+    app.state.database_probe = probe
     app.state.llm = service
 
     add_error_handlers(app)
-    for module in (index, users, items, chat, conversations, health):
+    dependencies = []
+    if settings.faults_enabled:
+        from app.faults import add_faults, hit_by_faults
+
+        add_faults(app, settings, engine, service)
+        dependencies = [Depends(hit_by_faults)]
+    for module in (users, items, chat, conversations):
+        app.include_router(module.router, dependencies=dependencies)
+    for module in (index, health):
         app.include_router(module.router)
     app.add_route("/metrics", metrics_endpoint(token_file=settings.metrics_token_file), include_in_schema=False)
 

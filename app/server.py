@@ -6,14 +6,17 @@ import asyncio
 import functools
 import logging
 import socket
+import sys
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from app.logs import log_config
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 logger = logging.getLogger("app.server")
 
@@ -111,7 +114,7 @@ def serve(settings: Settings) -> None:
     Raises ServeError.
     """
     config = uvicorn.Config(
-        "app.main:create_app",
+        "app.server:app_or_exit",
         factory=True,
         loop="uvloop",
         http=functools.partial(BoundedHttpProtocol, timeout=settings.app_request_timeout),  # type: ignore[arg-type]
@@ -135,6 +138,18 @@ def serve(settings: Settings) -> None:
         server.run(sockets=[listener])
         if not server.started:
             raise ServeError("the application did not start; the log above says why")
+
+
+def app_or_exit() -> FastAPI:
+    """What each worker serves. Settings that only show here to be wrong end all workers, with one line and no retry."""
+    # Not above: the supervisor of several workers is no worker, and must not take a worker's place in the metrics.
+    from app.main import create_app
+
+    try:
+        return create_app()
+    except SettingsError as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        sys.exit(STARTUP_FAILURE)
 
 
 def _listen(host: str, port: int) -> socket.socket:

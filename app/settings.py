@@ -66,7 +66,8 @@ class Settings(BaseSettings):
     faults_enabled: bool = False
     faults_token: SecretStr | None = None
     faults_token_file: Path | None = None
-    faults_dir: Path | None = None
+    faults_dir: Path | None = Field(default=None, description="private folder of the switches, shared by the workers")
+    faults_disk_dir: Path | None = Field(default=None, description="where the fault `disk` puts its file")
 
     @model_validator(mode="before")
     @classmethod

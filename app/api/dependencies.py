@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.engine import named
 from app.db.models import User
+from app.telemetry.users import active_users
 
 _KEY_PREFIX = "sl_"  # lets secret scanners find a leaked key
 
@@ -54,6 +55,7 @@ async def _current_user(
         user = await session.scalar(query, execution_options=named("user_by_key"))
     if user is None:
         raise HTTPException(401, "A valid API key is needed", {"WWW-Authenticate": "Bearer"})
+    active_users.touch(str(user.id))
     return user
 
 

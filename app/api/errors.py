@@ -22,8 +22,8 @@ Responses = dict[int | str, dict[str, Any]]
 _DESCRIPTIONS = {
     400: "The body is not readable as JSON",
     401: "No API key, or not a valid one",
-    403: "The token may not do this",
     404: "Not found",
+    409: "Not possible here",
     408: "The request was not sent in time",
     413: "The request body is too large",
     500: "An error inside the service",
