@@ -24,11 +24,11 @@ mode = $(or $(MODE),$(shell python3 -m native.mode))
 
 .PHONY: up down status logs clean
 .SECONDEXPANSION:  # asks for the mode only when one of these is made
-up: $$$$@-$$$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
-down: $$$$@-$$$$(mode)  ## Stop everything; the data stay
-status: $$$$@-$$$$(mode)  ## Show the health of every part
-logs: $$$$@-$$$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
-clean: $$$$@-$$$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
+up: $$@-$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
+down: $$@-$$(mode)  ## Stop everything; the data stay
+status: $$@-$$(mode)  ## Show the health of every part
+logs: $$@-$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
+clean: $$@-$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
 
 .PHONY: up-native down-native status-native logs-native clean-native
 up-native: $(BIN)/.installed
