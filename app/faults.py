@@ -237,6 +237,16 @@ class LLMRateLimit(LLMFault):
         return replace(behaviour, requests_per_minute=self.requests_per_minute)
 
 
+class LLMIncomplete(LLMFault):
+    """Answers break off in the middle, without an error and without saying what they used."""
+
+    name = "llm-incomplete"
+    share: Annotated[float, Field(gt=0, le=1, description="Of the answers, this share breaks off.")] = 0.5
+
+    def change(self, behaviour: SimulatedBehaviour) -> SimulatedBehaviour:
+        return replace(behaviour, incomplete_share=self.share)
+
+
 class LLMTokenFlood(LLMFault):
     """Answers are very long: tokens, and their cost, run away."""
 
@@ -358,6 +368,7 @@ FAULTS: dict[str, type[Fault]] = {
         LLMSlow,
         LLMErrors,
         LLMRateLimit,
+        LLMIncomplete,
         LLMTokenFlood,
         Memory,
         CPU,

@@ -42,6 +42,8 @@ class SimulatedBehaviour:
     """Share of the calls that fail, 0 to 1."""
     error_kind: str = "server"
     """How they fail: an error type of llm_errors_total."""
+    incomplete_share: float = 0.0
+    """Share of the answers that break off without a word: no finish reason, no usage."""
     requests_per_minute: int = 60_000
     """Rate limit per worker: what is over it fails with `rate_limit`."""
     timeout_seconds: float = 60.0
@@ -53,8 +55,8 @@ class SimulatedBehaviour:
             raise ValueError("times, rates and spread are finite numbers, 0 or more; tokens_per_second is more")
         if self.output_tokens < 1 or self.requests_per_minute < 0:
             raise ValueError("output_tokens is 1 or more, requests_per_minute 0 or more")
-        if not 0 <= self.error_share <= 1:
-            raise ValueError("error_share is between 0 and 1")
+        if not 0 <= self.error_share <= 1 or not 0 <= self.incomplete_share <= 1:
+            raise ValueError("error_share and incomplete_share are between 0 and 1")
 
 
 class SimulatedError(Exception):
@@ -79,11 +81,13 @@ class SimulatedProvider:
 
     async def complete(self, messages: Sequence[Message], model: str, call: Call) -> str:
         """The whole answer, after the time that streaming it would have taken."""
-        text, last = "", {}
+        text, finish_reason, usage = "", None, None
         async for chunk in self._chunks(messages, call):
-            last = chunk
             text += _text(chunk)
-        call.record({"choices": [{"finish_reason": "stop"}], "usage": last["usage"]})
+            for choice in chunk["choices"]:
+                finish_reason = choice["finish_reason"]
+            usage = chunk["usage"]
+        call.record({"choices": [{"finish_reason": finish_reason}], "usage": usage})
         return text
 
     async def stream(self, messages: Sequence[Message], model: str, call: Call) -> AsyncIterator[str]:
@@ -119,6 +123,8 @@ class SimulatedProvider:
             words = " ".join(dice.choice(_WORDS) for _ in range(min(per_chunk, length - sent)))
             yield {"choices": [{"delta": {"content": f"{opening}{words} "}, "finish_reason": None}], "usage": None}
             opening = ""
+        if behaviour.incomplete_share and dice.random() < behaviour.incomplete_share:
+            return
         yield {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": None}
         # About four characters to a token, as a rule of thumb for English
         prompt_tokens = math.ceil(sum(len(message.content) for message in messages) / 4)
