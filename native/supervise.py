@@ -98,6 +98,13 @@ class Supervisor:
         """Start every server that doesn't run."""
         self._call("startAllProcesses", False)
 
+    def stop_server(self, name: str) -> None:
+        """End one server, which then stays down until `start_server`."""
+        self._call("stopProcess", name)
+
+    def start_server(self, name: str) -> None:
+        self._call("startProcess", name)
+
     def processes(self) -> dict[str, dict[str, Any]]:
         """supervisord's words on every process by name: statename, pid, description; nothing if it doesn't run."""
         try:

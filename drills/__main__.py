@@ -1,0 +1,128 @@
+"""`python -m drills`: list the drills; `python -m drills NAME`: run one against the running stack.
+
+Exit code 0: every alert that was waited for fired, was delivered and is resolved; 1: one did not, or the drill could
+not be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from drills.catalogue import DRILLS, Drill
+from drills.plan import load_plan
+from drills.stacks import DrillError, Stack, running_stack
+from drills.watch import Watch
+from native.paths import PROJECT
+
+PATIENCE = 15 * 60.0  # seconds to wait for the alerts, and again for their end; a fault lasts half an hour at most
+LATER = 10 * 60.0  # alerts that take longer than this before they fire are named, not waited for
+LOOK_EVERY = 2.0
+WARM_UP = 60.0  # seconds of ordinary traffic before the fault, so that the alerts know what ordinary is
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="drills", description="Break something, and watch the alerts.")
+    parser.add_argument("name", nargs="?", help="which drill; without it they are listed")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop)  # mend what is broken, also then
+    try:
+        if not arguments.name:
+            _list()
+        elif arguments.name not in DRILLS:
+            sys.exit(f"incident: no drill is called {arguments.name}. `make incident` lists them.")
+        else:
+            sys.exit(0 if _run(DRILLS[arguments.name], running_stack()) else 1)
+    except (DrillError, OSError, ValueError) as error:
+        sys.exit(f"incident: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nincident: stopped; what was broken is mended.")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _list() -> None:
+    plan = load_plan()
+    print("Drills: make incident NAME=...\n")
+    for drill in DRILLS.values():
+        print(f"  \033[1m{drill.name:<24}\033[0m{drill.story}")
+        print(f"  {'':<24}{', '.join(plan.drills[drill.name]) or 'no alert of its own'}")
+
+
+def _run(drill: Drill, stack: Stack) -> bool:
+    rules = stack.rules()
+    alerts = [alert for alert in load_plan().drills[drill.name] if alert in rules]
+    later = [alert for alert in alerts if rules[alert]["duration"] > LATER]
+    expected = [alert for alert in alerts if alert not in later]
+    print(f"{drill.name}: {drill.story}")
+    print(f"Expecting {', '.join(expected)}." if expected else "No alert is waited for.")
+    for alert in later:
+        print(f"{alert} would follow after {rules[alert]['duration'] / 60:g} minutes; it is not waited for.")
+    with _traffic(stack):
+        print(f"{WARM_UP:g} s of ordinary traffic first.", flush=True)
+        time.sleep(WARM_UP)
+        watch = Watch(stack, _tell)
+        with drill.breaks(stack):
+            print("\nBroken. From now on, in seconds:", flush=True)
+            fired = _wait(watch, expected, "delivered")
+        print("\nMended. From now on, in seconds:", flush=True)
+        watch.mend()
+        resolved = fired and _wait(watch, expected, "resolved")
+    print()
+    for alert in expected:
+        annotations = rules[alert]["annotations"]
+        print(f"{alert}: docs/runbooks/{alert}.md, dashboard {annotations['dashboard_url'].split('?')[0]}")
+    if not fired:
+        missing = [alert for alert in expected if not watch.all_reached([alert], "delivered")]
+        print(f"NOT seen within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
+    elif not resolved:
+        missing = [alert for alert in expected if not watch.all_reached([alert], "resolved")]
+        print(f"NOT resolved within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
+    else:
+        print("Every alert fired, was delivered and is resolved.")
+    return resolved
+
+
+def _wait(watch: Watch, alerts: list[str], stage: str) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not watch.all_reached(alerts, stage):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_EVERY)
+        watch.look()
+    return True
+
+
+def _tell(alert: str, stage: str, seconds: float) -> None:
+    print(f"  {seconds:5.0f}  {alert} {stage}", flush=True)
+
+
+@contextmanager
+def _traffic(stack: Stack) -> Iterator[None]:
+    """A small load test in the background: an outage that nobody feels is none."""
+    environment = {**os.environ, "HOST": stack.app, "USERS": "15", "DURATION": "1h", "SHAPE": "steady"}
+    with open(os.devnull, "w") as nowhere:
+        load = subprocess.Popen(
+            [sys.executable, "-m", "loadtest"], cwd=PROJECT, env=environment, stdout=nowhere, stderr=subprocess.PIPE
+        )
+    try:
+        time.sleep(2)
+        if load.poll() is not None and load.stderr is not None:
+            raise DrillError(f"no traffic could be made: {load.stderr.read().decode().strip()}")
+        yield
+    finally:
+        load.terminate()
+        load.wait(60)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The drills: what is broken, how, and which alerts must come of it.
+
+A drill breaks something for real and mends it again, whatever happens in between. Which alerts are to be expected
+stands in the one place for it, prometheus/drills.yml, where an alert that no drill can reach gives its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from drills.stacks import Stack
+
+FAULT_SECONDS = 1800  # a fault ends by itself after half an hour, should the drill die before it mends it
+
+Break = Callable[[Stack], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Drill:
+    """One thing that breaks."""
+
+    name: str
+    story: str
+    """What happens, in one sentence, as an incident report would begin."""
+    breaks: Break
+
+
+def fault(name: str, **parameters: Any) -> Break:
+    """Switch a fault of app/faults.py on and off."""
+
+    @contextmanager
+    def broken(stack: Stack) -> Iterator[None]:
+        stack.fault(name, seconds=FAULT_SECONDS, **parameters)
+        try:
+            yield
+        finally:
+            stack.mend()
+
+    return broken
+
+
+def stopped(service: str) -> Break:
+    """Stop a service and start it again."""
+
+    @contextmanager
+    def broken(stack: Stack) -> Iterator[None]:
+        stack.services.stop(service)
+        try:
+            yield
+        finally:
+            stack.services.start(service)
+
+    return broken
+
+
+DRILLS = {
+    drill.name: drill
+    for drill in (
+        Drill("slow", "A change made every request two seconds slower.", fault("slow", delay=2)),
+        Drill("errors", "Half of all requests are answered with 500.", fault("errors", share=0.5)),
+        Drill("outage", "Every request is refused before it reaches the database.", fault("errors", share=1.0)),
+        Drill(
+            "exceptions", "A new release raises an exception nobody has seen before.", fault("exceptions", share=0.2)
+        ),
+        Drill("event-loop", "A handler that forgot to await blocks the event loop.", fault("event-loop", stall=1.5)),
+        Drill("crash", "The service's workers die as soon as they are up.", fault("crash", workers="all", delay=0.5)),
+        Drill("database-slow", "Every query takes a second longer.", fault("database-slow", delay=1)),
+        Drill("pool-exhausted", "Connections are taken and not given back.", fault("pool-exhausted")),
+        Drill("deadlocks", "Two transactions lock the same rows in opposite order.", fault("deadlocks", pause=0.5)),
+        Drill("long-transaction", "Somebody forgot to commit.", fault("long-transaction")),
+        Drill("llm-slow", "The model takes ten seconds to its first word.", fault("llm-slow", first_token_seconds=10)),
+        Drill("llm-errors", "Half of the calls of the model fail.", fault("llm-errors", share=0.5)),
+        Drill("llm-rate-limit", "The provider refuses what is above the quota.", fault("llm-rate-limit")),
+        Drill("llm-token-flood", "Answers become endless, and dear.", fault("llm-token-flood", output_tokens=50_000)),
+        Drill("cpu", "Something takes all the CPU there is.", fault("cpu")),
+        Drill("service-down", "The service is gone.", stopped("app")),
+        Drill("database-down", "PostgreSQL is gone.", stopped("postgres")),
+        Drill("database-exporter-down", "Nobody measures PostgreSQL any more.", stopped("postgres-exporter")),
+        Drill("host-exporter-down", "Nobody measures the host any more.", stopped("node-exporter")),
+        Drill("alertmanager-down", "Nobody would hear of an alert.", stopped("alertmanager")),
+    )
+}

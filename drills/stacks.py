@@ -1,0 +1,187 @@
+"""The running stack as a drill sees it: addresses, and services that can be stopped, started and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from native.paths import PROJECT
+from native.settings import Settings, load
+from native.supervise import Supervisor
+
+TIMEOUT = 10.0  # seconds for an answer of one of the servers
+
+
+class DrillError(Exception):
+    """A drill that can't be run; the message says what to do."""
+
+
+class Services(Protocol):
+    """Somebody who stops and starts the stack's services by their names in docker-compose.yml."""
+
+    def stop(self, service: str) -> None: ...
+
+    def start(self, service: str) -> None: ...
+
+    def pids(self, service: str) -> list[int]:
+        """The service's main processes, as this machine numbers them."""
+
+
+class NativeServices:
+    """The services of native mode, through its process supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+
+    def stop(self, service: str) -> None:
+        self.supervisor.stop_server(service)
+
+    def start(self, service: str) -> None:
+        self.supervisor.start_server(service)
+
+    def pids(self, service: str) -> list[int]:
+        return [int(self.supervisor.processes()[service]["pid"])]
+
+
+class ComposeServices:
+    """The services of Docker Compose."""
+
+    def stop(self, service: str) -> None:
+        self._compose("stop", service)
+
+    def start(self, service: str) -> None:
+        self._compose("start", service)
+
+    def pids(self, service: str) -> list[int]:
+        containers = self._compose("ps", "--quiet", service).split()
+        return [int(self._docker("inspect", "--format", "{{.State.Pid}}", one)) for one in containers]
+
+    def _compose(self, *arguments: str) -> str:
+        return self._docker("compose", *arguments)
+
+    def _docker(self, *arguments: str) -> str:
+        result = subprocess.run(["docker", *arguments], cwd=PROJECT, capture_output=True, text=True)  # noqa: S603, S607
+        if result.returncode:
+            raise DrillError(f"docker {' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack and how to reach its parts."""
+
+    app: str
+    prometheus: str
+    alertmanager: str
+    services: Services
+    faults_token: str | None
+
+    def fault(self, name: str, **parameters: Any) -> None:
+        """Switch a fault of the service on."""
+        self._faults("POST", f"/{name}", parameters)
+
+    def mend(self) -> None:
+        """Switch all faults of the service off; a service that is down has none on."""
+        try:
+            self._faults("DELETE", "", None)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return
+
+    def kill(self, service: str) -> None:
+        """End a service's main processes without a chance to say goodbye."""
+        for pid in self.services.pids(service):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except PermissionError:
+                raise DrillError(f"Killing {service} needs root: its process belongs to somebody else.") from None
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        address = f"{self.prometheus}/api/v1/query"
+        return list(_get(address, query=expression)["data"]["result"])
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """What Prometheus says of every alert that is pending or firing."""
+        return list(_get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"])
+
+    def delivered(self) -> set[str]:
+        """The names of the alerts that have arrived in Alertmanager and are active there."""
+        return {alert["labels"]["alertname"] for alert in _get(f"{self.alertmanager}/api/v2/alerts")}
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Every alerting rule by name, as Prometheus has it loaded; `duration` is its `for` in seconds."""
+        groups = _get(f"{self.prometheus}/api/v1/rules", type="alert")["data"]["groups"]
+        return {rule["name"]: rule for group in groups for rule in group["rules"]}
+
+    def _faults(self, method: str, path: str, body: dict[str, Any] | None) -> None:
+        if self.faults_token is None:
+            raise DrillError(
+                "The service's faults are switched off. Set FAULTS_ENABLED=true in .env, run `make up` again, and off "
+                "again when you are done: whoever has the token in secrets/ can break the service."
+            )
+        request = urllib.request.Request(  # noqa: S310  our own address
+            f"{self.app}/faults{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.faults_token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
+                pass
+        except urllib.error.HTTPError as error:
+            detail = error.read().decode(errors="replace")[:300]
+            if error.code == 404:
+                detail = "its faults are switched off; set FAULTS_ENABLED=true in .env and run `make up` again"
+            raise DrillError(f"The service refuses the fault ({error.code}): {detail}") from None
+
+
+def _get(address: str, **parameters: str) -> Any:
+    if parameters:
+        address += "?" + urllib.parse.urlencode(parameters)
+    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  our own addresses
+        return json.load(answer)
+
+
+def running_stack() -> Stack:
+    """The stack that `make up` started, native or in Docker.
+
+    Raises:
+        DrillError: none runs.
+    """
+    settings = load()
+    supervisor = Supervisor(settings.folder("SIGHTLINE_STATE"))
+    services: Services = NativeServices(supervisor) if supervisor.running else ComposeServices()
+    address = partial(_address, settings)
+    stack = Stack(
+        app=address("APP_PORT"),
+        prometheus=address("PROMETHEUS_PORT"),
+        alertmanager=address("ALERTMANAGER_PORT"),
+        services=services,
+        faults_token=_token(settings.folder("SECRETS_DIR") / "faults_token"),
+    )
+    for name, url in (("Prometheus", stack.prometheus), ("Alertmanager", stack.alertmanager)):
+        try:
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=TIMEOUT):  # noqa: S310
+                pass
+        except OSError:
+            raise DrillError(f"No {name} answers at {url}. `make up` starts the stack.") from None
+    return stack
+
+
+def _address(settings: Settings, port: str) -> str:
+    return f"http://127.0.0.1:{settings.port(port)}"
+
+
+def _token(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,89 @@
+"""Watching alerts on their way: pending, firing, delivered, resolved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+from drills.stacks import Stack
+
+STAGES = ("pending", "firing", "delivered", "resolved")
+
+
+@dataclass
+class Course:
+    """One alert's course: seconds from the beginning of the drill (resolved: from the mending), None if not seen."""
+
+    alert: str
+    severity: str = ""
+    pending: float | None = None
+    firing: float | None = None
+    delivered: float | None = None
+    resolved: float | None = None
+
+
+class Watch:
+    """Follows the alerts of a stack from now on and tells what happens.
+
+    Args:
+        stack: the running stack.
+        tell: called with (alert, stage, seconds) at each step of any alert.
+        delivered: the names of the alerts that have reached their receiver so far; Alertmanager's word by default.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        tell: Callable[[str, str, float], None],
+        delivered: Callable[[], Collection[str]] | None = None,
+    ) -> None:
+        self.stack = stack
+        self.tell = tell
+        self.delivered = delivered or stack.delivered
+        self.courses: dict[str, Course] = {}
+        self.began = time.time()
+        self.mended: float | None = None
+        self.before = {alert["labels"]["alertname"] for alert in stack.alerts()}
+
+    def look(self) -> None:
+        """See what has changed; a server that does not answer (it may be the drill) changes nothing."""
+        now = time.time()
+        with suppress(OSError, ValueError, KeyError):
+            alerts = self.stack.alerts()
+            for alert in alerts:
+                self._seen(alert["labels"], alert["state"], now)
+            firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+            for course in self.courses.values():
+                if course.firing is not None and course.alert not in firing:
+                    since = self.mended or self.began
+                    self._reach(course, "resolved", now - since)
+                elif course.alert in firing and course.resolved is not None:
+                    course.resolved = None  # it came back
+        with suppress(OSError, ValueError, KeyError):
+            for name in self.delivered():
+                if (delivered := self.courses.get(name)) and delivered.firing is not None:
+                    self._reach(delivered, "delivered", now - self.began)
+
+    def mend(self) -> None:
+        """From now on, resolved is counted from here."""
+        self.mended = time.time()
+
+    def all_reached(self, alerts: Collection[str], stage: str) -> bool:
+        return all(name in self.courses and getattr(self.courses[name], stage) is not None for name in alerts)
+
+    def _seen(self, labels: dict[str, str], state: str, now: float) -> None:
+        name = labels["alertname"]
+        course = self.courses.get(name)
+        if course is None:
+            course = self.courses[name] = Course(name, labels.get("severity", ""))
+        self._reach(course, "pending", now - self.began)
+        if state == "firing":
+            self._reach(course, "firing", now - self.began)
+
+    def _reach(self, course: Course, stage: str, seconds: float) -> None:
+        if getattr(course, stage) is None:
+            setattr(course, stage, max(0.0, seconds))
+            if course.alert not in self.before:
+                self.tell(course.alert, stage, max(0.0, seconds))
