@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import Annotation, Dashboard, Json, Link, Row, Variable
+from .model import Annotation, Dashboard, Json, Link, Query, Row, Variable
+from .panels import Column, table, values
 
 # The objectives. The rules in prometheus/rules hold the same numbers; a test keeps the two together.
 SLO_ERROR_RATIO = 0.001  # 99.9 % of requests succeed, over 30 days
@@ -22,8 +23,31 @@ JOB = Variable("job", "Service", "label_values(app_info, job)", "Prometheus job 
 INSTANCE = Variable(
     "instance", "Instance", 'label_values(app_info{job=~"$job"}, instance)', "Replicas of the service, as scraped"
 )
+ENDPOINT = Variable(
+    "endpoint", "Endpoint", 'label_values(http_requests_total{job=~"$job"}, endpoint)', "Route templates of the service"
+)
+PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)', "Who serves it")
+MODEL = Variable(
+    "model",
+    "Model",
+    'label_values(llm_requests_total{job=~"$job", provider=~"$provider"}, model)',
+    "Language models as asked for; unlisted ones are `other`",
+)
+POOL = Variable(
+    "pool", "Pool", 'label_values(db_pool_connections_max{job=~"$job"}, pool)', "Connection pools of the service"
+)
 NODE = Variable("node", "Host", "label_values(node_uname_info, instance)", "Hosts, as node_exporter is scraped")
 SERVER = Variable("server", "PostgreSQL", "label_values(pg_up, instance)", "PostgreSQL servers, by their exporter")
+DATNAME = Variable(
+    "datname",
+    "Database",
+    'label_values(pg_stat_database_xact_commit{instance=~"$server", datname!~"template.*|"}, datname)',
+    "Databases of the PostgreSQL servers",
+)
+
+# On Monitoring, job and instance are those of any target; everywhere else they are the service's.
+TARGET_JOB = Variable("job", "Job", "label_values(up, job)", "Scrape jobs of Prometheus")
+TARGET = Variable("instance", "Target", 'label_values(up{job=~"$job"}, instance)', "Targets of the scrape jobs")
 
 UIDS = {
     "Overview": "sightline-overview",
@@ -38,8 +62,43 @@ UIDS = {
 
 def drill(to: str, extra: str = "", title: str = "") -> Link:
     """A data link to the dashboard called `to` with all variables and the time range; `extra` adds parameters."""
-    parameters = "${__url_time_range}&${__all_variables}" + (f"&{extra}" if extra else "")
+    variables = "" if to == "Monitoring" else "&${__all_variables}"
+    parameters = "${__url_time_range}" + variables + (f"&{extra}" if extra else "")
     return Link(title or f"Open {to}", f"/d/{UIDS[to]}?{parameters}")
+
+
+# Runbooks lie beside Prometheus, which serves them; through Grafana's way to its data source they are reached from
+# wherever Grafana is, whatever Prometheus' address.
+RUNBOOK = Link(
+    "Runbook",
+    "/api/datasources/proxy/uid/${datasource}/user/runbooks/${__value.text}.md",
+    new_tab=True,
+)
+ALERTS_TABLE = table(
+    "Firing alerts",
+    "Alerts of severity warning or critical, and for how long their condition has held. A click on a name opens its "
+    "runbook.",
+    Query(
+        'time() - ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{alertstate="firing", severity=~"critical|warning"}',
+        instant=True,
+        format="table",
+    ),
+    unit="s",
+    columns=(
+        Column(
+            "severity",
+            "Severity",
+            width=100,
+            mappings=(values({"critical": ("critical", "red"), "warning": ("warning", "orange")}),),
+        ),
+        Column("alertname", "Alert", links=(RUNBOOK,)),
+        Column("area", "Area", width=110),
+        Column("instance", "Instance"),
+        Column("Value", "For", unit="s", width=110, decimals=0),
+    ),
+    sort_by="For",
+    no_value="Nothing is firing",
+)
 
 
 FIRING_ALERTS = Annotation(
@@ -69,21 +128,21 @@ def dashboard(
         tags=("sightline",),
         variables=variables,
         annotations=(FIRING_ALERTS, *annotations, LOAD_TEST),
-        links=tuple(_top_link(other, uid) for other, uid in UIDS.items() if other != name),
+        links=tuple(_top_link(other, uid, name) for other, uid in UIDS.items() if other != name),
         rows=rows,
         time_from=time_from,
     )
 
 
-def _top_link(name: str, uid: str) -> Json:
+def _top_link(name: str, uid: str, origin: str) -> Json:
     return {
         "type": "link",
         "title": name,
-        "tooltip": f"Open {name}, with the same variables and time",
+        "tooltip": f"Open {name} for the same time",
         "url": f"/d/{uid}",
         "icon": "dashboard",
         "asDropdown": False,
-        "includeVars": True,
+        "includeVars": "Monitoring" not in (name, origin),  # its job and instance mean any target
         "keepTime": True,
         "targetBlank": False,
         "tags": [],

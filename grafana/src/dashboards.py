@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import overview
+from . import database, host, http, llm, loadtest, monitoring, overview
 
-DASHBOARDS = (overview.DASHBOARD,)
+DASHBOARDS = tuple(page.DASHBOARD for page in (overview, http, llm, database, host, loadtest, monitoring))

@@ -157,11 +157,13 @@ def timeseries(
     legend_calcs: Sequence[str] = ("mean", "max", "lastNotNull"),
     legend_right: bool = False,
     sort_by: str = "Max",
+    by_name: bool = False,
     log: bool = False,
 ) -> Panel:
     """Lines over time, with a table of mean, max and last value as legend.
 
-    limit: an objective, drawn as a dashed red line from which the ground turns red.
+    limit: an objective, drawn as a dashed red line.
+    by_name: a series has the same colour on every panel, whatever is beside it.
     """
     custom: Json = {
         "drawStyle": "bars" if bars else "line",
@@ -191,7 +193,7 @@ def timeseries(
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
     defaults: Json = {
-        "color": {"mode": "palette-classic-by-name"},
+        "color": {"mode": "palette-classic-by-name" if by_name else "palette-classic"},
         "thresholds": thresholds,
         "noValue": no_value,
         "mappings": [],

@@ -1,24 +1,30 @@
 """Small functions that write PromQL, so that every panel treats idle time and missing series alike.
 
-Expressions are plain PromQL with four abbreviations, which `expand` resolves: `@app`, `@host` and `@db` are the
-matchers that the drop-downs set, `@rate` is the window for rates.
+Expressions are plain PromQL with abbreviations, which `expand` resolves: `@app`, `@host` and so on stand for the
+matchers that the drop-downs set, `@rate` for the window of rates.
 """
 
 from __future__ import annotations
 
 import re
 
+_APP = 'job=~"$job", instance=~"$instance"'
 ABBREVIATIONS = {
-    "app": 'job=~"$job", instance=~"$instance"',
+    "app": _APP,
+    "http": f'{_APP}, endpoint=~"$endpoint"',
+    "llm": f'{_APP}, provider=~"$provider", model=~"$model"',
+    "pool": f'{_APP}, pool=~"$pool"',
+    "target": _APP,
     "host": 'instance=~"$node"',
     "db": 'instance=~"$server"',
+    "data": 'instance=~"$server", datname=~"$datname"',
     "rate": "$__rate_interval",
 }
 
 
 def expand(expr: str) -> str:
-    """Resolves the abbreviations."""
-    return re.sub(r"@(app|host|db|rate)\b", lambda match: ABBREVIATIONS[match.group(1)], expr)
+    """Resolves the abbreviations; an unknown one is a KeyError."""
+    return re.sub(r"@([a-z]+)\b", lambda match: ABBREVIATIONS[match.group(1)], expr)
 
 
 def total(expr: str, *by: str) -> str:
@@ -67,3 +73,8 @@ def observed(expr: str) -> str:
 def heat(histogram: str, matchers: str = "@app") -> str:
     """Observations per second in each bucket, for a heatmap."""
     return total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le")
+
+
+def or_named(expr: str, label: str, name: str = "none") -> str:
+    """One series called `name` in `label`, at zero, while `expr` returns nothing: a quiet panel is not an empty one."""
+    return f'{expr} or on () label_replace(vector(0), "{label}", "{name}", "", "")'

@@ -1,0 +1,467 @@
+"""Database: the application's view (pool, queries, transactions) beside PostgreSQL's own."""
+
+from __future__ import annotations
+
+from .common import (
+    DATNAME,
+    INSTANCE,
+    JOB,
+    LATENCY_COLOURS,
+    POOL,
+    POOL_COLOURS,
+    SERVER,
+    dashboard,
+)
+from .model import Query, Row
+from .panels import Column, Steps, coloured, dashed, heatmap, stat, table, timeseries
+from .promql import heat, mean, observed, or_named, or_zero, quantile
+
+QUERY = "db_query_duration_seconds"
+WAIT = "db_pool_checkout_wait_seconds"
+USED = 'sum(db_pool_connections{@pool, state="used"})'
+COMMITS = "rate(pg_stat_database_xact_commit{@data}[@rate])"
+ROLLBACKS = "rate(pg_stat_database_xact_rollback{@data}[@rate])"
+# Reads that found their block in shared memory; a server that reads nothing misses nothing.
+CACHE_HITS = (
+    "sum(rate(pg_stat_database_blks_hit{@data}[@rate])) / (sum(rate(pg_stat_database_blks_hit{@data}[@rate]))"
+    " + sum(rate(pg_stat_database_blks_read{@data}[@rate])) > 0) or vector(1)"
+)
+# PostgreSQL 17 moved the counters of checkpoints from the background writer to the checkpointer.
+TIMED = (
+    "rate(pg_stat_checkpointer_num_timed_total{@db}[@rate])"
+    " or rate(pg_stat_bgwriter_checkpoints_timed_total{@db}[@rate])"
+)
+REQUESTED = (
+    "rate(pg_stat_checkpointer_num_requested_total{@db}[@rate])"
+    " or rate(pg_stat_bgwriter_checkpoints_req_total{@db}[@rate])"
+)
+
+STRIP = tuple(
+    panel.sized(3)
+    for panel in (
+        stat(
+            "Pool in use",
+            "Connections that are checked out, of all that the application's pools may open.",
+            Query(or_zero(f"{USED} / sum(db_pool_connections_max{{@pool}})")),
+            unit="percentunit",
+            decimals=0,
+            steps=Steps(0.7, 0.9),
+            highest=1,
+        ),
+        stat(
+            "Wait for a connection",
+            "95 of 100 callers get a connection from the pool within this time.",
+            Query(observed(quantile(0.95, WAIT, matchers="@pool"))),
+            unit="s",
+            steps=Steps(0.05, 0.5),
+            no_value="idle",
+        ),
+        stat(
+            "Query time p95",
+            "95 of 100 queries are answered within this time.",
+            Query(observed(quantile(0.95, QUERY, matchers="@pool"))),
+            unit="s",
+            steps=Steps(0.1, 0.5),
+            no_value="idle",
+        ),
+        stat(
+            "Transactions",
+            "Commits and rollbacks per second, as PostgreSQL counts them.",
+            Query(or_zero(f"sum({COMMITS}) + sum({ROLLBACKS})")),
+            unit="count:tx/s",
+            decimals=1,
+        ),
+        stat(
+            "Server connections",
+            "Connections to PostgreSQL, of all that it accepts.",
+            Query(or_zero("sum(pg_stat_activity_count{@db}) / sum(pg_settings_max_connections{@db})")),
+            unit="percentunit",
+            decimals=0,
+            steps=Steps(0.8, 0.95),
+            highest=1,
+        ),
+        stat(
+            "Cache hits",
+            "Reads that found their block in PostgreSQL's memory. A working set that fits is above 99 %.",
+            Query(CACHE_HITS),
+            unit="percentunit",
+            decimals=1,
+            steps=Steps(0.95, 0.9),
+            highest=1,
+        ),
+        stat(
+            "Longest transaction",
+            "Age of the oldest open transaction. An old one keeps dead rows from being cleaned up and may hold locks.",
+            Query(or_zero("max(pg_stat_activity_max_tx_duration{@data})")),
+            unit="s",
+            steps=Steps(60, 300),
+        ),
+        stat(
+            "Deadlocks",
+            "Deadlocks in the time range; PostgreSQL ends one of the two transactions.",
+            Query(or_zero("sum(increase(pg_stat_database_deadlocks{@data}[$__range]))"), instant=True),
+            unit="none",
+            decimals=0,
+            steps=Steps(1, 5),
+            sparkline=False,
+        ),
+    )
+)
+
+CONNECTIONS = (
+    timeseries(
+        "Application: connection pool",
+        "Connections of the application's pools. Callers that wait have none; at the limit they queue.",
+        (
+            Query("sum by (state) (db_pool_connections{@pool})", "{{state}}"),
+            Query("sum(db_pool_connections_max{@pool})", "limit"),
+            Query("sum(db_pool_pending_checkouts{@pool})", "waiting"),
+        ),
+        unit="none",
+        stacked=True,
+        height=9,
+        overrides=(*coloured(POOL_COLOURS), *dashed("limit"), *dashed("waiting", colour="red")),
+    ),
+    timeseries(
+        "PostgreSQL: connections",
+        "Connections by what they do, beside the number that the server accepts. Idle in transaction is what hurts.",
+        (
+            Query('sum by (state) (pg_stat_activity_count{@data, state!=""}) > 0', "{{state}}"),
+            Query("sum(pg_settings_max_connections{@db})", "limit"),
+        ),
+        unit="none",
+        stacked=True,
+        height=9,
+        overrides=(
+            *coloured(
+                {
+                    "active": "orange",
+                    "idle": "green",
+                    "idle in transaction": "red",
+                    "idle in transaction (aborted)": "dark-red",
+                }
+            ),
+            *dashed("limit"),
+        ),
+    ),
+    timeseries(
+        "Wait for a connection",
+        "How long callers wait until the pool has a connection for them, without the time to connect.",
+        (
+            Query(mean(WAIT, matchers="@pool"), "average"),
+            Query(quantile(0.5, WAIT, matchers="@pool"), "p50"),
+            Query(quantile(0.95, WAIT, matchers="@pool"), "p95"),
+            Query(quantile(0.99, WAIT, matchers="@pool"), "p99"),
+        ),
+        unit="s",
+        height=9,
+        overrides=coloured(LATENCY_COLOURS),
+        no_value="Nobody asked for a connection in this range",
+    ),
+)
+
+QUERIES = (
+    timeseries(
+        "Query time",
+        "From sending a statement until its result is ready, as the application feels it.",
+        (
+            Query(mean(QUERY, matchers="@pool"), "average"),
+            Query(quantile(0.5, QUERY, matchers="@pool"), "p50"),
+            Query(quantile(0.95, QUERY, matchers="@pool"), "p95"),
+            Query(quantile(0.99, QUERY, matchers="@pool"), "p99"),
+        ),
+        unit="s",
+        height=9,
+        overrides=coloured(LATENCY_COLOURS),
+        no_value="No queries in this range",
+    ),
+    heatmap(
+        "Query time spread",
+        "Queries per second in each bucket of query time.",
+        heat(QUERY, "@pool"),
+        unit="s",
+        height=9,
+    ),
+    timeseries(
+        "Query time p95 by name",
+        "95 of 100 queries of this name are answered within this time. Names come from the code, the rest is `other`.",
+        Query(quantile(0.95, QUERY, "query_name", matchers="@pool"), "{{query_name}}"),
+        unit="s",
+        height=9,
+        by_name=True,
+        no_value="No queries in this range",
+    ),
+    timeseries(
+        "Queries by name",
+        "Queries per second.",
+        Query(f"sum by (query_name) (rate({QUERY}_count{{@pool}}[@rate]))", "{{query_name}}"),
+        unit="count:queries/s",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Where the time goes",
+        "Seconds per second that queries take, by name: 1 is one connection busy all the time. The top of this list is "
+        "where tuning pays.",
+        Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate]))", "{{query_name}}"),
+        unit="none",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Query errors",
+        "Errors per second by SQLSTATE class: 08 connection, 23 integrity, 40 deadlock or serialisation, 42 wrong SQL, "
+        "53 out of resources, 57 cancelled.",
+        Query(
+            or_named("sum by (sqlstate_class) (rate(db_query_errors_total{@pool}[@rate]) > 0)", "sqlstate_class"),
+            "{{sqlstate_class}}",
+        ),
+        unit="cps",
+        stacked=True,
+        by_name=True,
+    ),
+)
+
+TRANSACTIONS = (
+    timeseries(
+        "Application: transactions",
+        "Transactions per second as the application ends them. A session that only read ends as a rollback.",
+        Query("sum by (outcome) (rate(db_transactions_total{@pool}[@rate]))", "{{outcome}}"),
+        unit="count:tx/s",
+        stacked=True,
+        overrides=coloured({"commit": "green", "rollback": "yellow", "commit_failed": "red"}),
+    ),
+    timeseries(
+        "PostgreSQL: transactions",
+        "Transactions per second as the server counts them: all clients, the exporter included.",
+        (Query(f"sum({COMMITS})", "commits"), Query(f"sum({ROLLBACKS})", "rollbacks")),
+        unit="count:tx/s",
+        stacked=True,
+        overrides=coloured({"commits": "green", "rollbacks": "yellow"}),
+    ),
+    timeseries(
+        "Commit time",
+        "How long a COMMIT takes: the time to write the log to disk.",
+        (
+            Query(mean("db_commit_duration_seconds", matchers="@pool"), "average"),
+            Query(quantile(0.95, "db_commit_duration_seconds", matchers="@pool"), "p95"),
+        ),
+        unit="s",
+        overrides=coloured(LATENCY_COLOURS),
+        no_value="No commits in this range",
+    ),
+)
+
+SERVER_ROW = (
+    timeseries(
+        "Rows",
+        "Rows per second by what was done to them. Far more returned than fetched means whole tables are read.",
+        tuple(
+            Query(f"sum(rate(pg_stat_database_tup_{kind}{{@data}}[@rate]))", kind)
+            for kind in ("returned", "fetched", "inserted", "updated", "deleted")
+        ),
+        unit="count:rows/s",
+    ),
+    timeseries(
+        "Cache hits",
+        "Reads that found their block in PostgreSQL's memory; the rest came from the system's cache or a disk.",
+        Query(
+            "sum by (datname) (rate(pg_stat_database_blks_hit{@data}[@rate]))"
+            " / (sum by (datname) (rate(pg_stat_database_blks_hit{@data}[@rate]))"
+            " + sum by (datname) (rate(pg_stat_database_blks_read{@data}[@rate])) > 0)"
+            " or sum by (datname) (pg_stat_database_blks_hit{@data}) * 0 + 1",
+            "{{datname}}",
+        ),
+        unit="percentunit",
+        lowest=None,
+        highest=1,
+        by_name=True,
+        legend_calcs=("mean", "min", "lastNotNull"),
+        sort_by="Name",
+    ),
+    timeseries(
+        "Locks",
+        "Locks that are held or waited for, by mode. Exclusive ones block others.",
+        Query(or_named("sum by (mode) (pg_locks_count{@data}) > 0", "mode"), "{{mode}}"),
+        unit="none",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Deadlocks and conflicts",
+        "Deadlocks, and queries cancelled because of recovery on a replica, per second.",
+        (
+            Query("sum(rate(pg_stat_database_deadlocks{@data}[@rate]))", "deadlocks"),
+            Query("sum(rate(pg_stat_database_conflicts{@data}[@rate]))", "conflicts"),
+        ),
+        unit="cps",
+        width=6,
+        overrides=coloured({"deadlocks": "red", "conflicts": "orange"}),
+    ),
+    timeseries(
+        "Temporary files",
+        "Bytes per second written to disk because sorting or hashing did not fit into work_mem.",
+        Query("sum by (datname) (rate(pg_stat_database_temp_bytes{@data}[@rate]))", "{{datname}}"),
+        unit="Bps",
+        width=6,
+        by_name=True,
+    ),
+    timeseries(
+        "Checkpoints",
+        "Checkpoints per hour. Many requested ones mean that max_wal_size is too small for what is written.",
+        (Query(f"3600 * sum({TIMED})", "timed"), Query(f"3600 * sum({REQUESTED})", "requested")),
+        unit="none",
+        width=6,
+        overrides=coloured({"timed": "green", "requested": "orange"}),
+    ),
+    timeseries(
+        "Longest transaction",
+        "Age of the oldest open transaction, by what it does now. Nothing open is zero.",
+        Query(
+            or_named("max by (state) (pg_stat_activity_max_tx_duration{@data}) > 0", "state"),
+            "{{state}}",
+        ),
+        unit="s",
+        width=6,
+        by_name=True,
+    ),
+)
+
+STORAGE = (
+    timeseries(
+        "Database size",
+        "Size of each database on disk.",
+        Query("sum by (datname) (pg_database_size_bytes{@data})", "{{datname}}"),
+        unit="bytes",
+        width=6,
+        by_name=True,
+    ),
+    timeseries(
+        "Log size",
+        "Size of the write-ahead log that is kept. It grows when a replica or an archive lags.",
+        Query("sum by (instance) (pg_wal_size_bytes{@db})", "{{instance}}"),
+        unit="bytes",
+        width=6,
+    ),
+    timeseries(
+        "Dead rows",
+        "Rows that were deleted or replaced and wait to be cleaned up, of the ten worst tables.",
+        Query("topk(10, sum by (relname) (pg_stat_user_tables_n_dead_tup{@data}))", "{{relname}}"),
+        unit="short",
+        width=6,
+        by_name=True,
+        no_value="No tables",
+    ),
+    timeseries(
+        "Rows read by whole-table scans",
+        "Rows per second read without an index, of the ten worst tables. Fine for small tables only.",
+        Query("topk(10, sum by (relname) (rate(pg_stat_user_tables_seq_tup_read{@data}[@rate])))", "{{relname}}"),
+        unit="count:rows/s",
+        width=6,
+        by_name=True,
+        no_value="No tables",
+    ),
+)
+
+STATEMENT = "sum by (datname, user, queryid)"
+STATEMENTS = (
+    table(
+        "Statements that take the most time",
+        "The twenty statements that took the most time of the server in the time range (pg_stat_statements). The text "
+        "of one: SELECT query FROM pg_stat_statements WHERE queryid = …",
+        (
+            Query(
+                f"topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                instant=True,
+                format="table",
+            ),
+            Query(
+                f"{STATEMENT} (increase(pg_stat_statements_calls_total{{@data}}[$__range]))"
+                f" and topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                instant=True,
+                format="table",
+            ),
+            Query(
+                f"{STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range]))"
+                f" / ({STATEMENT} (increase(pg_stat_statements_calls_total{{@data}}[$__range])) > 0)"
+                f" and topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                instant=True,
+                format="table",
+            ),
+            Query(
+                f"{STATEMENT} (increase(pg_stat_statements_rows_total{{@data}}[$__range]))"
+                f" and topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                instant=True,
+                format="table",
+            ),
+        ),
+        unit="short",
+        height=10,
+        columns=(
+            Column("queryid", "Query id"),
+            Column("datname", "Database", width=150),
+            Column("user", "Role", width=150),
+            Column("Value #A", "Total time", unit="s", width=220, bar=True),
+            Column("Value #B", "Calls", unit="short", width=150, decimals=0),
+            Column("Value #C", "Time per call", unit="s", width=150, steps=Steps(0.1, 0.5)),
+            Column("Value #D", "Rows", unit="short", width=150, decimals=0),
+        ),
+        sort_by="Total time",
+        no_value="pg_stat_statements has counted nothing in this range",
+    ),
+)
+
+POOL_DETAIL = (
+    timeseries(
+        "Connection use",
+        "How long a connection is out of the pool. Long use by few callers starves the rest.",
+        (
+            Query(mean("db_pool_connection_use_seconds", matchers="@pool"), "average"),
+            Query(quantile(0.95, "db_pool_connection_use_seconds", matchers="@pool"), "p95"),
+        ),
+        unit="s",
+        width=6,
+        overrides=coloured(LATENCY_COLOURS),
+        no_value="Nobody asked for a connection in this range",
+    ),
+    timeseries(
+        "Callers that gave up",
+        "Checkouts per second that ran into the pool's timeout.",
+        Query("sum by (pool) (rate(db_pool_checkout_timeouts_total{@pool}[@rate]))", "{{pool}}"),
+        unit="cps",
+        width=6,
+        by_name=True,
+    ),
+    timeseries(
+        "Connections thrown away",
+        "Connections per second that the pool discarded, by why.",
+        Query(or_named("sum by (kind) (rate(db_pool_invalidations_total{@pool}[@rate]) > 0)", "kind"), "{{kind}}"),
+        unit="cps",
+        width=6,
+        by_name=True,
+    ),
+    timeseries(
+        "Connections beyond the pool's size",
+        "Connections that were opened on top of the pool's size and are closed after use.",
+        Query("sum by (instance, pool) (db_pool_overflow{@pool})", "{{instance}} {{pool}}"),
+        unit="none",
+        width=6,
+        by_name=True,
+    ),
+)
+
+DASHBOARD = dashboard(
+    "Database",
+    "The application's pool and queries beside PostgreSQL's own view of connections, transactions, locks and cache.",
+    variables=(JOB, INSTANCE, POOL, SERVER, DATNAME),
+    rows=(
+        Row("", STRIP),
+        Row("Connections", CONNECTIONS),
+        Row("Queries", QUERIES),
+        Row("Transactions", TRANSACTIONS),
+        Row("PostgreSQL", SERVER_ROW),
+        Row("Pool in detail", POOL_DETAIL, collapsed=True),
+        Row("Storage and tables", STORAGE, collapsed=True),
+        Row("Statements", STATEMENTS, collapsed=True),
+    ),
+)

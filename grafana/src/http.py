@@ -1,0 +1,323 @@
+"""HTTP: rate, errors and duration by endpoint, and who uses the service."""
+
+from __future__ import annotations
+
+from .common import (
+    ENDPOINT,
+    INSTANCE,
+    JOB,
+    LATENCY_COLOURS,
+    SLO_ERROR_RATIO,
+    SLO_LATENCY,
+    STATUS_COLOURS,
+    WINDOW_COLOURS,
+    dashboard,
+)
+from .model import Link, Query, Row
+from .panels import Column, Steps, coloured, heatmap, stat, table, timeseries
+from .promql import heat, mean, observed, or_zero, quantile, ratio
+
+REQUESTS = "rate(http_requests_total{@http}[@rate])"
+SERVER_ERRORS = 'rate(http_requests_total{@http, status_code=~"5.."}[@rate])'
+CLIENT_ERRORS = 'rate(http_requests_total{@http, status_code=~"4.."}[@rate])'
+DURATION = "http_request_duration_seconds"
+ONE_ENDPOINT = Link(
+    "Only ${__field.labels.endpoint}",
+    "/d/sightline-http?${__url_time_range}&${__all_variables}&var-endpoint=${__field.labels.endpoint:percentencode}",
+)
+
+STRIP = tuple(
+    panel.sized(3)
+    for panel in (
+        stat(
+            "Requests",
+            "Requests answered per second.",
+            Query(or_zero(f"sum({REQUESTS})")),
+            unit="reqps",
+            decimals=1,
+        ),
+        stat(
+            "Server errors",
+            "Share of requests answered with a 5xx status. Orange from the objective on, red from ten times as much.",
+            Query(ratio(SERVER_ERRORS, REQUESTS)),
+            unit="percentunit",
+            decimals=2,
+            steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+        ),
+        stat(
+            "Client errors",
+            "Share of requests answered with a 4xx status. Callers cause these; a jump often follows a release.",
+            Query(ratio(CLIENT_ERRORS, REQUESTS)),
+            unit="percentunit",
+            decimals=1,
+            steps=Steps(0.1, 0.3),
+        ),
+        stat(
+            "Average time",
+            "Average time to the last byte of the response.",
+            Query(observed(mean(DURATION, matchers="@http"))),
+            unit="s",
+            no_value="idle",
+        ),
+        stat(
+            "p95 time",
+            "95 of 100 requests are answered within this time.",
+            Query(observed(quantile(0.95, DURATION, matchers="@http"))),
+            unit="s",
+            steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
+            no_value="idle",
+        ),
+        stat(
+            "p99 time",
+            "99 of 100 requests are answered within this time.",
+            Query(observed(quantile(0.99, DURATION, matchers="@http"))),
+            unit="s",
+            steps=Steps(SLO_LATENCY, 4 * SLO_LATENCY),
+            no_value="idle",
+        ),
+        stat(
+            "In progress",
+            "Requests that are being answered at this moment.",
+            Query(or_zero("sum(http_requests_in_progress{@http})")),
+            unit="none",
+        ),
+        stat(
+            "Active users",
+            "Distinct users seen in the last 5 minutes. Instances share users, so the largest counts: a lower bound.",
+            Query(or_zero('max(active_users{@app, window="5m"})')),
+            unit="none",
+        ),
+    )
+)
+
+RATE_AND_ERRORS = (
+    timeseries(
+        "Request rate by endpoint",
+        "Requests per second of each route template.",
+        Query(f"sum by (endpoint) ({REQUESTS})", "{{endpoint}}"),
+        unit="reqps",
+        by_name=True,
+        height=9,
+        links=(ONE_ENDPOINT,),
+    ),
+    timeseries(
+        "Request rate by status",
+        "Requests per second by class of status.",
+        Query(f'sum by (class) (label_replace({REQUESTS}, "class", "${{1}}xx", "status_code", "(.).."))', "{{class}}"),
+        unit="reqps",
+        stacked=True,
+        height=9,
+        overrides=coloured(STATUS_COLOURS),
+    ),
+    timeseries(
+        "Error rate by endpoint",
+        "Share of requests answered with a 5xx status. The line is the objective: what stays above it spends the "
+        "error budget too fast.",
+        Query(ratio(SERVER_ERRORS, REQUESTS, "endpoint"), "{{endpoint}}"),
+        unit="percentunit",
+        limit=SLO_ERROR_RATIO,
+        by_name=True,
+        height=9,
+        links=(ONE_ENDPOINT,),
+    ),
+)
+
+DURATIONS = (
+    timeseries(
+        "Response time",
+        "Time to the last byte of the response, average and percentiles. The line is the latency objective.",
+        (
+            Query(mean(DURATION, matchers="@http"), "average"),
+            Query(quantile(0.5, DURATION, matchers="@http"), "p50"),
+            Query(quantile(0.9, DURATION, matchers="@http"), "p90"),
+            Query(quantile(0.95, DURATION, matchers="@http"), "p95"),
+            Query(quantile(0.99, DURATION, matchers="@http"), "p99"),
+        ),
+        unit="s",
+        limit=SLO_LATENCY,
+        height=10,
+        overrides=coloured(LATENCY_COLOURS),
+    ),
+    heatmap(
+        "Response time spread",
+        "Requests per second in each bucket of response time. Two bands are two kinds of requests.",
+        heat(DURATION, "@http"),
+        unit="s",
+        height=10,
+    ),
+    timeseries(
+        "Response time p95 by endpoint",
+        "95 of 100 requests of the endpoint are answered within this time.",
+        Query(quantile(0.95, DURATION, "endpoint", matchers="@http"), "{{endpoint}}"),
+        unit="s",
+        limit=SLO_LATENCY,
+        height=10,
+        by_name=True,
+        links=(ONE_ENDPOINT,),
+    ),
+)
+
+BY = ("method", "endpoint")
+ENDPOINTS = (
+    table(
+        "Endpoints",
+        "Every endpoint at the end of the time range. A click on one shows the dashboard for it alone.",
+        (
+            Query(f"sum by (method, endpoint) ({REQUESTS})", instant=True, format="table"),
+            Query(ratio(SERVER_ERRORS, REQUESTS, *BY), instant=True, format="table"),
+            Query(ratio(CLIENT_ERRORS, REQUESTS, *BY), instant=True, format="table"),
+            Query(observed(mean(DURATION, *BY, matchers="@http")), instant=True, format="table"),
+            Query(observed(quantile(0.5, DURATION, *BY, matchers="@http")), instant=True, format="table"),
+            Query(observed(quantile(0.95, DURATION, *BY, matchers="@http")), instant=True, format="table"),
+            Query(observed(quantile(0.99, DURATION, *BY, matchers="@http")), instant=True, format="table"),
+            Query("sum by (method, endpoint) (http_requests_in_progress{@http})", instant=True, format="table"),
+        ),
+        unit="short",
+        height=10,
+        columns=(
+            Column("method", "Method", width=100),
+            Column(
+                "endpoint",
+                "Endpoint",
+                links=(
+                    Link(
+                        "Only this endpoint",
+                        "/d/sightline-http?${__url_time_range}&${__all_variables}"
+                        "&var-endpoint=${__value.text:percentencode}",
+                    ),
+                ),
+            ),
+            Column("Value #A", "Requests", unit="reqps", width=180, bar=True, decimals=2),
+            Column(
+                "Value #B",
+                "Server errors",
+                unit="percentunit",
+                width=150,
+                steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+                decimals=2,
+            ),
+            Column("Value #C", "Client errors", unit="percentunit", width=150, steps=Steps(0.1, 0.3), decimals=1),
+            Column("Value #D", "Average", unit="s", width=150),
+            Column("Value #E", "p50", unit="s", width=150),
+            Column("Value #F", "p95", unit="s", width=150, steps=Steps(SLO_LATENCY / 2, SLO_LATENCY)),
+            Column("Value #G", "p99", unit="s", width=150, steps=Steps(SLO_LATENCY, 4 * SLO_LATENCY)),
+            Column("Value #H", "In progress", unit="none", width=150),
+        ),
+        sort_by="Requests",
+    ),
+)
+
+USERS = (
+    timeseries(
+        "Active users",
+        "Distinct users seen in each window. Instances share users, so the largest counts: a lower bound.",
+        Query("max by (window) (active_users{@app})", "{{window}}"),
+        unit="none",
+        overrides=coloured(WINDOW_COLOURS),
+    ),
+    timeseries(
+        "Requests in progress",
+        "Requests that are being answered, by endpoint. A steady climb means they no longer finish.",
+        Query("sum by (endpoint) (http_requests_in_progress{@http})", "{{endpoint}}"),
+        unit="none",
+        stacked=True,
+        by_name=True,
+        links=(ONE_ENDPOINT,),
+    ),
+    timeseries(
+        "Request rate by instance",
+        "Requests per second of each replica. They should share the load evenly.",
+        Query(f"sum by (instance) ({REQUESTS})", "{{instance}}"),
+        unit="reqps",
+    ),
+)
+
+FAILURES = (
+    timeseries(
+        "Server errors",
+        "Responses per second with a 5xx status, by endpoint and status.",
+        Query(or_zero(f"sum by (endpoint, status_code) ({SERVER_ERRORS})"), "{{status_code}} {{endpoint}}"),
+        unit="reqps",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Client errors",
+        "Responses per second with a 4xx status, by endpoint and status. 499 is a client that left before the end.",
+        Query(or_zero(f"sum by (endpoint, status_code) ({CLIENT_ERRORS})"), "{{status_code}} {{endpoint}}"),
+        unit="reqps",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Exceptions",
+        "Exceptions per second that no handler caught, by class and endpoint.",
+        Query(
+            or_zero("sum by (exception, endpoint) (rate(http_exceptions_total{@http}[@rate]))"),
+            "{{exception}} {{endpoint}}",
+        ),
+        unit="cps",
+        stacked=True,
+        by_name=True,
+    ),
+)
+
+START_AND_SIZES = (
+    timeseries(
+        "Response start p95 by endpoint",
+        "Time until the response starts, which is what a streaming endpoint is judged by.",
+        Query(quantile(0.95, "http_response_start_seconds", "endpoint", matchers="@http"), "{{endpoint}}"),
+        unit="s",
+        limit=SLO_LATENCY,
+        by_name=True,
+        links=(ONE_ENDPOINT,),
+    ),
+    heatmap(
+        "Response start spread",
+        "Requests per second in each bucket of the time until the response starts.",
+        heat("http_response_start_seconds", "@http"),
+        unit="s",
+    ),
+    timeseries(
+        "Traffic",
+        "Bytes per second of bodies received (up) and sent (down).",
+        (
+            Query(or_zero("sum(rate(http_request_size_bytes_sum{@http}[@rate]))"), "received"),
+            Query(or_zero("-sum(rate(http_response_size_bytes_sum{@http}[@rate]))"), "sent"),
+        ),
+        unit="Bps",
+        lowest=None,
+        overrides=coloured({"received": "blue", "sent": "purple"}),
+    ),
+    timeseries(
+        "Request size by endpoint",
+        "Average size of request bodies.",
+        Query(mean("http_request_size_bytes", "endpoint", matchers="@http"), "{{endpoint}}"),
+        unit="bytes",
+        by_name=True,
+        width=12,
+    ),
+    timeseries(
+        "Response size by endpoint",
+        "Average size of response bodies.",
+        Query(mean("http_response_size_bytes", "endpoint", matchers="@http"), "{{endpoint}}"),
+        unit="bytes",
+        by_name=True,
+        width=12,
+    ),
+)
+
+DASHBOARD = dashboard(
+    "HTTP",
+    "Rate, errors and duration of requests, by endpoint; who is active; what fails.",
+    variables=(JOB, INSTANCE, ENDPOINT),
+    rows=(
+        Row("", STRIP),
+        Row("Rate and errors", RATE_AND_ERRORS),
+        Row("Response time", DURATIONS),
+        Row("Endpoints", ENDPOINTS),
+        Row("Users and concurrency", USERS),
+        Row("What fails", FAILURES),
+        Row("Response start and sizes", START_AND_SIZES, collapsed=True),
+    ),
+)

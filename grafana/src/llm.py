@@ -1,0 +1,404 @@
+"""LLM: what the language models cost, how fast they answer, and what goes wrong, by provider and model."""
+
+from __future__ import annotations
+
+from .common import (
+    INSTANCE,
+    JOB,
+    LATENCY_COLOURS,
+    MODEL,
+    PROVIDER,
+    TOKEN_COLOURS,
+    dashboard,
+)
+from .model import Link, Query, Row
+from .panels import Column, Steps, coloured, heatmap, stat, table, timeseries
+from .promql import heat, mean, observed, or_named, or_zero, quantile, ratio
+
+DURATION = "llm_request_duration_seconds"
+FIRST_TOKEN = "llm_time_to_first_token_seconds"  # noqa: S105  a metric's name
+PER_TOKEN = "llm_time_per_output_token_seconds"  # noqa: S105
+PROMPT = "llm_prompt_length_characters"
+CALLS = "rate(llm_requests_total{@llm}[@rate])"
+FAILED = 'rate(llm_requests_total{@llm, outcome="error"}[@rate])'
+NAME = "{{provider}} {{model}}"
+ONE_MODEL = Link(
+    "Only ${__field.labels.model}",
+    "/d/sightline-llm?${__url_time_range}&${__all_variables}&var-model=${__field.labels.model:percentencode}",
+)
+OUTCOME_COLOURS = {"success": "green", "error": "red", "incomplete": "orange", "cancelled": "text"}
+
+STRIP = tuple(
+    panel.sized(3)
+    for panel in (
+        stat(
+            "Calls per minute",
+            "Calls of language models that ended, all outcomes.",
+            Query(or_zero(f"60 * sum({CALLS})")),
+            unit="short",
+            decimals=1,
+        ),
+        stat(
+            "Failed calls",
+            "Share of calls that ended with an error, after all retries.",
+            Query(ratio(FAILED, CALLS)),
+            unit="percentunit",
+            decimals=1,
+            steps=Steps(0.01, 0.05),
+        ),
+        stat(
+            "Response p95",
+            "95 of 100 calls are complete within this time.",
+            Query(observed(quantile(0.95, DURATION, matchers="@llm"))),
+            unit="s",
+            steps=Steps(10, 30),
+            no_value="idle",
+        ),
+        stat(
+            "First token p95",
+            "95 of 100 streamed answers begin within this time: what people wait for.",
+            Query(observed(quantile(0.95, FIRST_TOKEN, matchers="@llm"))),
+            unit="s",
+            steps=Steps(2, 5),
+            no_value="idle",
+        ),
+        stat(
+            "Input per minute",
+            "Tokens sent to the models per minute, those read from a provider's cache included.",
+            Query(or_zero('60 * sum(rate(llm_tokens_total{@llm, type="input"}[@rate]))')),
+            unit="short",
+            colour=TOKEN_COLOURS["input"],
+        ),
+        stat(
+            "Output per minute",
+            "Tokens that the models wrote per minute, reasoning included.",
+            Query(or_zero('60 * sum(rate(llm_tokens_total{@llm, type="output"}[@rate]))')),
+            unit="short",
+            colour=TOKEN_COLOURS["output"],
+        ),
+        stat(
+            "Cost per hour",
+            "What tokens cost at the present pace, by the price table of the service.",
+            Query(or_zero("3600 * sum(rate(llm_cost_usd_total{@llm}[@rate]))")),
+            unit="currencyUSD",
+            decimals=2,
+        ),
+        stat(
+            "In progress",
+            "Calls that wait for a model at this moment.",
+            Query(or_zero("sum(llm_requests_in_progress{@llm})")),
+            unit="none",
+        ),
+    )
+)
+
+TOKENS = (
+    timeseries(
+        "Tokens by direction",
+        "Tokens per second sent to the models (input) and written by them (output).",
+        Query("sum by (type) (rate(llm_tokens_total{@llm}[@rate]))", "{{type}}"),
+        unit="count:tokens/s",
+        stacked=True,
+        overrides=coloured(TOKEN_COLOURS),
+    ),
+    timeseries(
+        "Tokens by model",
+        "Tokens per second, input and output together.",
+        Query("sum by (provider, model) (rate(llm_tokens_total{@llm}[@rate]))", NAME),
+        unit="count:tokens/s",
+        stacked=True,
+        by_name=True,
+        links=(ONE_MODEL,),
+    ),
+    timeseries(
+        "Cost by model",
+        "US dollars per hour at the present pace. Models without a price are missing: see unpriced calls below.",
+        Query("3600 * sum by (provider, model) (rate(llm_cost_usd_total{@llm}[@rate]))", NAME),
+        unit="currencyUSD",
+        stacked=True,
+        by_name=True,
+        links=(ONE_MODEL,),
+    ),
+)
+
+BY = ("provider", "model")
+MODELS = (
+    table(
+        "Models",
+        "Every model: the pace at the end of the time range, and cost and tokens over the whole of it.",
+        (
+            Query(f"60 * sum by (provider, model) ({CALLS})", instant=True, format="table"),
+            Query(ratio(FAILED, CALLS, *BY), instant=True, format="table"),
+            Query(observed(mean(DURATION, *BY, matchers="@llm")), instant=True, format="table"),
+            Query(observed(quantile(0.95, DURATION, *BY, matchers="@llm")), instant=True, format="table"),
+            Query(observed(quantile(0.95, FIRST_TOKEN, *BY, matchers="@llm")), instant=True, format="table"),
+            Query(
+                'sum by (provider, model) (increase(llm_tokens_total{@llm, type="input"}[$__range]))',
+                instant=True,
+                format="table",
+            ),
+            Query(
+                'sum by (provider, model) (increase(llm_tokens_total{@llm, type="output"}[$__range]))',
+                instant=True,
+                format="table",
+            ),
+            Query(
+                "sum by (provider, model) (increase(llm_cost_usd_total{@llm}[$__range]))", instant=True, format="table"
+            ),
+        ),
+        unit="short",
+        height=7,
+        columns=(
+            Column("provider", "Provider", width=150),
+            Column(
+                "model",
+                "Model",
+                links=(
+                    Link(
+                        "Only this model",
+                        "/d/sightline-llm?${__url_time_range}&${__all_variables}"
+                        "&var-model=${__value.text:percentencode}",
+                    ),
+                ),
+            ),
+            Column("Value #A", "Calls per minute", unit="short", width=190, bar=True, decimals=1),
+            Column("Value #B", "Failed", unit="percentunit", width=150, steps=Steps(0.01, 0.05), decimals=1),
+            Column("Value #C", "Average", unit="s", width=150),
+            Column("Value #D", "p95", unit="s", width=150, steps=Steps(10, 30)),
+            Column("Value #E", "First token p95", unit="s", width=150, steps=Steps(2, 5)),
+            Column("Value #F", "Input tokens", unit="short", width=150),
+            Column("Value #G", "Output tokens", unit="short", width=150),
+            Column("Value #H", "Cost", unit="currencyUSD", width=150, decimals=2),
+        ),
+        sort_by="Calls per minute",
+    ),
+)
+
+RESPONSE = (
+    timeseries(
+        "Model response time",
+        "From the request to the end of the answer, retries included.",
+        (
+            Query(mean(DURATION, matchers="@llm"), "average"),
+            Query(quantile(0.5, DURATION, matchers="@llm"), "p50"),
+            Query(quantile(0.9, DURATION, matchers="@llm"), "p90"),
+            Query(quantile(0.95, DURATION, matchers="@llm"), "p95"),
+            Query(quantile(0.99, DURATION, matchers="@llm"), "p99"),
+        ),
+        unit="s",
+        height=10,
+        overrides=coloured(LATENCY_COLOURS),
+        no_value="No calls in this range",
+    ),
+    heatmap(
+        "Response time spread",
+        "Calls per second in each bucket of response time.",
+        heat(DURATION, "@llm"),
+        unit="s",
+        height=10,
+    ),
+    timeseries(
+        "Response time p95 by model",
+        "95 of 100 calls of the model are complete within this time.",
+        Query(quantile(0.95, DURATION, *BY, matchers="@llm"), NAME),
+        unit="s",
+        height=10,
+        by_name=True,
+        links=(ONE_MODEL,),
+        no_value="No calls in this range",
+    ),
+)
+
+STREAMING = (
+    timeseries(
+        "Time to first token p95",
+        "Streamed answers only: how long people look at nothing.",
+        Query(quantile(0.95, FIRST_TOKEN, *BY, matchers="@llm"), NAME),
+        unit="s",
+        by_name=True,
+        links=(ONE_MODEL,),
+        no_value="Nothing streamed in this range",
+    ),
+    heatmap(
+        "Time to first token spread",
+        "Streamed answers per second in each bucket of the time to the first token.",
+        heat(FIRST_TOKEN, "@llm"),
+        unit="s",
+    ),
+    timeseries(
+        "Time per output token",
+        "Average time between tokens after the first. Below 0.1 s the answer comes faster than people read.",
+        Query(mean(PER_TOKEN, *BY, matchers="@llm"), NAME),
+        unit="s",
+        by_name=True,
+        links=(ONE_MODEL,),
+        no_value="Nothing streamed in this range",
+    ),
+)
+
+PROMPTS = (
+    timeseries(
+        "Prompt length, average",
+        "Average number of characters in the users' prompts.",
+        Query(mean(PROMPT, *BY, matchers="@llm"), NAME),
+        unit="count:characters",
+        by_name=True,
+        width=6,
+        links=(ONE_MODEL,),
+        no_value="No prompts in this range",
+    ),
+    timeseries(
+        "Prompt length, maximum",
+        "The longest prompt of the last minute, in characters. Nothing is missed between two scrapes.",
+        Query("max by (provider, model) (llm_prompt_length_characters_max{@llm})", NAME),
+        unit="count:characters",
+        by_name=True,
+        width=6,
+        links=(ONE_MODEL,),
+    ),
+    heatmap(
+        "Prompt length spread",
+        "Prompts per second in each bucket of length.",
+        heat(PROMPT, "@llm"),
+        unit="short",
+        width=6,
+    ),
+    timeseries(
+        "Tokens per call",
+        "Average number of tokens in a call, by direction.",
+        Query(mean("llm_request_tokens", "type", matchers="@llm"), "{{type}}"),
+        unit="count:tokens",
+        width=6,
+        overrides=coloured(TOKEN_COLOURS),
+        no_value="No calls in this range",
+    ),
+)
+
+RELIABILITY = (
+    timeseries(
+        "Calls by outcome",
+        "Calls per second. Cancelled: the reader left. Incomplete: the answer broke off without a reason.",
+        Query(f"sum by (outcome) ({CALLS})", "{{outcome}}"),
+        unit="cps",
+        stacked=True,
+        overrides=coloured(OUTCOME_COLOURS),
+    ),
+    timeseries(
+        "Failed calls by model",
+        "Share of calls that ended with an error.",
+        Query(ratio(FAILED, CALLS, *BY), NAME),
+        unit="percentunit",
+        by_name=True,
+        limit=0.05,
+        links=(ONE_MODEL,),
+    ),
+    timeseries(
+        "Errors by kind",
+        "Failed calls per second by kind of error.",
+        Query(
+            or_named("sum by (error_type) (rate(llm_errors_total{@llm}[@rate]) > 0)", "error_type"), "{{error_type}}"
+        ),
+        unit="cps",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Retries",
+        "Attempts per second that were repeated, most of them silently by the provider's client, by cause.",
+        Query(or_named("sum by (reason) (rate(llm_retries_total{@llm}[@rate]) > 0)", "reason"), "{{reason}}"),
+        unit="cps",
+        stacked=True,
+        by_name=True,
+    ),
+    timeseries(
+        "Finish reasons",
+        "Why answers ended, per second. `length` means that they were cut off.",
+        Query("sum by (reason) (rate(llm_finish_reasons_total{@llm}[@rate]))", "{{reason}}"),
+        unit="cps",
+        stacked=True,
+        overrides=coloured(
+            {"stop": "green", "length": "orange", "tool_calls": "blue", "content_filter": "red", "other": "text"}
+        ),
+    ),
+    timeseries(
+        "Calls in progress",
+        "Calls that wait for a model. A steady climb means that they no longer return.",
+        Query("sum by (provider, model) (llm_requests_in_progress{@llm})", NAME),
+        unit="none",
+        stacked=True,
+        by_name=True,
+        links=(ONE_MODEL,),
+    ),
+)
+
+ACCOUNTING = (
+    timeseries(
+        "Rate limit left, requests",
+        "Requests that the provider still allows in its window, as of its last response. Providers that say nothing "
+        "about it have no line.",
+        Query('min by (provider, model) (llm_rate_limit_remaining{@llm, resource="requests"})', NAME),
+        unit="short",
+        by_name=True,
+        width=6,
+        no_value="No provider reports a limit",
+    ),
+    timeseries(
+        "Rate limit left, tokens",
+        "Tokens that the provider still allows in its window, as of its last response.",
+        Query('min by (provider, model) (llm_rate_limit_remaining{@llm, resource="tokens"})', NAME),
+        unit="short",
+        by_name=True,
+        width=6,
+        no_value="No provider reports a limit",
+    ),
+    timeseries(
+        "Missing usage and prices",
+        "Share of calls whose tokens are unknown, and of those with known tokens but without a price. The panels for "
+        "tokens and cost lack them.",
+        (
+            Query(ratio("rate(llm_usage_missing_total{@llm}[@rate])", CALLS), "usage missing"),
+            Query(ratio("rate(llm_unpriced_requests_total{@llm}[@rate])", CALLS), "without a price"),
+        ),
+        unit="percentunit",
+        width=6,
+    ),
+    timeseries(
+        "Cache and reasoning",
+        "Share of input tokens read from the provider's cache, and of output tokens spent on reasoning.",
+        (
+            Query(
+                ratio(
+                    'rate(llm_token_details_total{@llm, detail="input_cache_read"}[@rate])',
+                    'rate(llm_tokens_total{@llm, type="input"}[@rate])',
+                ),
+                "input from cache",
+            ),
+            Query(
+                ratio(
+                    'rate(llm_token_details_total{@llm, detail="output_reasoning"}[@rate])',
+                    'rate(llm_tokens_total{@llm, type="output"}[@rate])',
+                ),
+                "output for reasoning",
+            ),
+        ),
+        unit="percentunit",
+        width=6,
+        overrides=coloured({"input from cache": "blue", "output for reasoning": "purple"}),
+    ),
+)
+
+DASHBOARD = dashboard(
+    "LLM",
+    "Tokens, cost and speed of language models, and what goes wrong, by provider and model.",
+    variables=(JOB, INSTANCE, PROVIDER, MODEL),
+    rows=(
+        Row("", STRIP),
+        Row("Tokens and cost", TOKENS),
+        Row("Models", MODELS),
+        Row("Response time", RESPONSE),
+        Row("Streaming", STREAMING),
+        Row("Prompts", PROMPTS),
+        Row("Reliability", RELIABILITY),
+        Row("Limits and accounting", ACCOUNTING),
+    ),
+)

@@ -1,0 +1,265 @@
+"""Load test: what Locust does, over what the service feels at the same time."""
+
+from __future__ import annotations
+
+from .common import INSTANCE, JOB, LATENCY_COLOURS, NODE, SLO_ERROR_RATIO, SLO_LATENCY, STATUS_COLOURS, dashboard, drill
+from .model import Query, Row
+from .panels import Column, Steps, coloured, heatmap, stat, table, timeseries
+from .promql import heat, mean, observed, or_named, or_zero, quantile, ratio
+
+TIMES = "locust_response_time_seconds"
+SENT = "rate(locust_requests_total[@rate])"
+FAILED = "rate(locust_failures_total[@rate])"
+ANSWERED = "rate(http_requests_total{@app}[@rate])"
+NO_TEST = "No load test ran in this range"
+CPU = '1 - avg by (instance) (rate(node_cpu_seconds_total{@host, mode="idle"}[@rate]))'
+
+STRIP = tuple(
+    panel.sized(4)
+    for panel in (
+        stat(
+            "Simulated people",
+            "People that the load test simulates now.",
+            Query(or_zero("sum(locust_users)")),
+            unit="none",
+            colour="purple",
+        ),
+        stat(
+            "Requests sent",
+            "Requests per second that came to an end, failed ones too, as Locust counts them.",
+            Query(or_zero(f"sum({SENT})")),
+            unit="reqps",
+            decimals=1,
+            colour="purple",
+        ),
+        stat(
+            "Failed",
+            "Share of requests that failed in Locust's eyes: wrong status, broken connection, wrong content.",
+            Query(ratio(FAILED, SENT)),
+            unit="percentunit",
+            decimals=2,
+            steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+        ),
+        stat(
+            "p95, as sent",
+            "95 of 100 requests are answered within this time, as the client sees it.",
+            Query(observed(quantile(0.95, TIMES, matchers=""))),
+            unit="s",
+            steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
+            no_value="no test",
+        ),
+        stat(
+            "p95, as answered",
+            "95 of 100 requests are answered within this time, as the service measures it. What the client waits "
+            "longer is spent in queues and on the network.",
+            Query(observed(quantile(0.95, "http_request_duration_seconds"))),
+            unit="s",
+            steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
+            no_value="idle",
+            links=(drill("HTTP"),),
+        ),
+        stat(
+            "CPU",
+            "Busy share of all processors, of the busiest host. A load generator on the same host takes its part.",
+            Query(f"max({CPU})"),
+            unit="percentunit",
+            decimals=0,
+            steps=Steps(0.7, 0.9),
+            highest=1,
+            links=(drill("Host"),),
+        ),
+    )
+)
+
+CLIENT = (
+    timeseries(
+        "People and requests",
+        "Simulated people, and the requests per second that they send.",
+        (
+            Query(or_zero("sum(locust_users)"), "people"),
+            Query(or_zero(f"sum({SENT})"), "requests per second"),
+        ),
+        unit="short",
+        height=9,
+        overrides=coloured({"people": "purple", "requests per second": "blue"}),
+    ),
+    timeseries(
+        "Response time, as sent",
+        "As the client sees it, to the last byte, average and percentiles.",
+        (
+            Query(mean(TIMES, matchers=""), "average"),
+            Query(quantile(0.5, TIMES, matchers=""), "p50"),
+            Query(quantile(0.95, TIMES, matchers=""), "p95"),
+            Query(quantile(0.99, TIMES, matchers=""), "p99"),
+        ),
+        unit="s",
+        height=9,
+        limit=SLO_LATENCY,
+        overrides=coloured(LATENCY_COLOURS),
+        no_value=NO_TEST,
+    ),
+    timeseries(
+        "Failures by kind",
+        "Requests per second that failed in Locust's eyes.",
+        Query(or_named(f"sum by (error_class) ({FAILED}) > 0", "error_class"), "{{error_class}}"),
+        unit="reqps",
+        height=9,
+        stacked=True,
+        by_name=True,
+    ),
+)
+
+SERVICE = (
+    timeseries(
+        "Answered by the service",
+        "Requests per second by class of status, as the service counts them.",
+        Query(f'sum by (class) (label_replace({ANSWERED}, "class", "${{1}}xx", "status_code", "(.).."))', "{{class}}"),
+        unit="reqps",
+        stacked=True,
+        overrides=coloured(STATUS_COLOURS),
+        links=(drill("HTTP"),),
+    ),
+    timeseries(
+        "Response time, as answered",
+        "As the service measures it. The line is the latency objective.",
+        (
+            Query(mean("http_request_duration_seconds"), "average"),
+            Query(quantile(0.5, "http_request_duration_seconds"), "p50"),
+            Query(quantile(0.95, "http_request_duration_seconds"), "p95"),
+            Query(quantile(0.99, "http_request_duration_seconds"), "p99"),
+        ),
+        unit="s",
+        limit=SLO_LATENCY,
+        overrides=coloured(LATENCY_COLOURS),
+        links=(drill("HTTP"),),
+        no_value="No requests in this range",
+    ),
+    timeseries(
+        "What gets short",
+        "Utilisation of what a load test usually exhausts first.",
+        (
+            Query(f"max({CPU})", "CPU"),
+            Query(
+                or_zero('sum(db_pool_connections{@app, state="used"}) / sum(db_pool_connections_max{@app})'),
+                "connection pool",
+            ),
+            Query("max(1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host})", "memory"),
+        ),
+        unit="percentunit",
+        highest=1,
+        overrides=coloured({"CPU": "blue", "connection pool": "orange", "memory": "green"}),
+        links=(drill("Host"),),
+    ),
+    timeseries(
+        "Requests in progress",
+        "Requests that the service works on. When it grows faster than the people, the service has reached its limit.",
+        (
+            Query(or_zero("sum(http_requests_in_progress{@app})"), "in progress"),
+            Query(or_zero("sum(db_pool_pending_checkouts{@app})"), "waiting for a connection"),
+        ),
+        unit="none",
+        overrides=coloured({"in progress": "blue", "waiting for a connection": "red"}),
+        links=(drill("HTTP"),),
+    ),
+    timeseries(
+        "Query time p95",
+        "95 of 100 queries are answered within this time.",
+        Query(quantile(0.95, "db_query_duration_seconds"), "p95"),
+        unit="s",
+        overrides=coloured(LATENCY_COLOURS),
+        links=(drill("Database"),),
+        no_value="No queries in this range",
+    ),
+    timeseries(
+        "Model response time p95",
+        "95 of 100 calls of language models are complete within this time.",
+        Query(quantile(0.95, "llm_request_duration_seconds"), "p95"),
+        unit="s",
+        overrides=coloured(LATENCY_COLOURS),
+        links=(drill("LLM"),),
+        no_value="No calls in this range",
+    ),
+)
+
+BY = ("method", "name")
+REQUESTS = (
+    table(
+        "Requests of the load test",
+        "Every kind of request over the whole time range, as Locust counts it.",
+        (
+            Query("sum by (method, name) (increase(locust_requests_total[$__range]))", instant=True, format="table"),
+            Query(
+                ratio("increase(locust_failures_total[$__range])", "increase(locust_requests_total[$__range])", *BY),
+                instant=True,
+                format="table",
+            ),
+            Query(
+                "sum by (method, name) (increase(locust_response_time_seconds_sum[$__range]))"
+                " / (sum by (method, name) (increase(locust_response_time_seconds_count[$__range])) > 0)",
+                instant=True,
+                format="table",
+            ),
+            *(
+                Query(
+                    f"histogram_quantile({q}, sum by (le, method, name) "
+                    "(increase(locust_response_time_seconds_bucket[$__range]))) >= 0",
+                    instant=True,
+                    format="table",
+                )
+                for q in (0.5, 0.95, 0.99)
+            ),
+        ),
+        unit="short",
+        height=9,
+        columns=(
+            Column("method", "Method", width=110),
+            Column("name", "Request"),
+            Column("Value #A", "Requests", unit="short", width=220, bar=True, decimals=0),
+            Column("Value #B", "Failed", unit="percentunit", width=150, steps=Steps(0.001, 0.01), decimals=2),
+            Column("Value #C", "Average", unit="s", width=150),
+            Column("Value #D", "p50", unit="s", width=150),
+            Column("Value #E", "p95", unit="s", width=150, steps=Steps(SLO_LATENCY / 2, SLO_LATENCY)),
+            Column("Value #F", "p99", unit="s", width=150, steps=Steps(SLO_LATENCY, 4 * SLO_LATENCY)),
+        ),
+        sort_by="Requests",
+        no_value=NO_TEST,
+    ),
+)
+
+DETAIL = (
+    heatmap(
+        "Response time spread, as sent",
+        "Requests per second in each bucket of response time, as the client sees it.",
+        heat(TIMES, ""),
+        unit="s",
+    ),
+    timeseries(
+        "Response time p95 by request",
+        "95 of 100 requests of this kind are answered within this time, as the client sees it.",
+        Query(quantile(0.95, TIMES, "method", "name", matchers=""), "{{method}} {{name}}"),
+        unit="s",
+        by_name=True,
+        no_value=NO_TEST,
+    ),
+    timeseries(
+        "First token p95, as sent",
+        "95 of 100 streamed answers begin within this time, as the client sees it.",
+        Query(quantile(0.95, "locust_time_to_first_token_seconds", "name", matchers=""), "{{name}}"),
+        unit="s",
+        by_name=True,
+        no_value="Nothing streamed in a load test in this range",
+    ),
+)
+
+DASHBOARD = dashboard(
+    "Load test",
+    "What a load test sends, over what the service feels at the same time.",
+    variables=(JOB, INSTANCE, NODE),
+    rows=(
+        Row("", STRIP),
+        Row("What Locust does", CLIENT),
+        Row("What the service feels", SERVICE),
+        Row("Requests", REQUESTS),
+        Row("Detail", DETAIL, collapsed=True),
+    ),
+)

@@ -1,0 +1,284 @@
+"""Monitoring: does the monitoring itself work?"""
+
+from __future__ import annotations
+
+from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard
+from .model import Query, Row
+from .panels import Steps, coloured, stat, state_timeline, timeseries, values
+from .promql import or_named, or_zero
+
+UP = values({"0": ("down", "red"), "1": ("up", "green")})
+OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
+
+STRIP = tuple(
+    panel.sized(3)
+    for panel in (
+        stat(
+            "Targets down",
+            "Targets that Prometheus cannot scrape. A load test is not missed.",
+            Query(or_zero('count(up{job!="locust"} == 0)')),
+            unit="none",
+            steps=Steps(1, 2),
+        ),
+        stat(
+            "Firing alerts",
+            "Alerts of severity warning or critical that fire now.",
+            Query(or_zero('count(ALERTS{alertstate="firing", severity=~"warning|critical"})')),
+            unit="none",
+            steps=Steps(1, 2),
+        ),
+        stat(
+            "Rule failures",
+            "Evaluations of rules that failed in the last hour. An alert that cannot be evaluated cannot fire.",
+            Query(or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))")),
+            unit="none",
+            decimals=0,
+            steps=Steps(1, 10),
+        ),
+        stat(
+            "Lost notifications",
+            "Alerts that Prometheus or Alertmanager could not hand on in the last hour.",
+            Query(
+                "(sum(increase(prometheus_notifications_dropped_total[1h])) or vector(0))"
+                " + (sum(increase(alertmanager_notifications_failed_total[1h])) or vector(0))"
+            ),
+            unit="none",
+            decimals=0,
+            steps=Steps(1, 5),
+        ),
+        stat(
+            "Configuration",
+            "Whether the latest configuration of Prometheus and of Alertmanager was accepted.",
+            Query(
+                "min(prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful)",
+            ),
+            unit="none",
+            mappings=(OK,),
+            steps=Steps(1, 0),
+            sparkline=False,
+            no_value="unknown",
+        ),
+        stat(
+            "Samples",
+            "Samples per second that Prometheus takes in.",
+            Query(or_zero("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))")),
+            unit="count:samples/s",
+            decimals=0,
+        ),
+        stat(
+            "Series",
+            "Time series that Prometheus holds in memory. A jump means a label that grows without bound.",
+            Query(or_zero("sum(prometheus_tsdb_head_series)")),
+            unit="short",
+            steps=Steps(100_000, 500_000),
+        ),
+        stat(
+            "Slowest scrape",
+            "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
+            Query("max(scrape_duration_seconds)"),
+            unit="s",
+            steps=Steps(2, 8),
+        ),
+    )
+)
+
+TARGETS = (
+    state_timeline(
+        "Targets",
+        "Every target that Prometheus scrapes: up or down.",
+        Query("max by (job, instance) (up{@target})", "{{job}} {{instance}}"),
+        unit="none",
+        mappings=(UP,),
+        width=12,
+        height=9,
+    ),
+    timeseries(
+        "Scrape duration",
+        "Time that Prometheus needs to read each target.",
+        Query("max by (job, instance) (scrape_duration_seconds{@target})", "{{job}} {{instance}}"),
+        unit="s",
+        by_name=True,
+        width=6,
+        height=9,
+    ),
+    timeseries(
+        "Samples per scrape",
+        "What each target returns, after relabelling. A steady climb is a label without bound.",
+        Query(
+            "max by (job, instance) (scrape_samples_post_metric_relabeling{@target})",
+            "{{job}} {{instance}}",
+        ),
+        unit="short",
+        by_name=True,
+        width=6,
+        height=9,
+    ),
+)
+
+ALERTING = (
+    ALERTS_TABLE.sized(12, 8),
+    timeseries(
+        "Alerts by state",
+        "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
+        Query(or_named('count by (alertstate) (ALERTS{severity!="none"})', "alertstate"), "{{alertstate}}"),
+        unit="none",
+        stacked=True,
+        width=6,
+        overrides=coloured({"firing": "red", "pending": "yellow"}),
+    ),
+    timeseries(
+        "Alerts in Alertmanager",
+        "Alerts that Alertmanager holds: active, or suppressed by a silence or by another alert.",
+        Query(or_named("sum by (state) (alertmanager_alerts)", "state"), "{{state}}"),
+        unit="none",
+        stacked=True,
+        width=6,
+        overrides=coloured({"active": "red", "suppressed": "blue", "unprocessed": "text"}),
+    ),
+)
+
+NOTIFICATIONS = (
+    timeseries(
+        "Prometheus to Alertmanager",
+        "Alerts per minute that Prometheus hands to Alertmanager, and those it could not.",
+        (
+            Query(or_zero("60 * sum(rate(prometheus_notifications_sent_total[@rate]))"), "sent"),
+            Query(or_zero("60 * sum(rate(prometheus_notifications_errors_total[@rate]))"), "failed"),
+            Query(or_zero("60 * sum(rate(prometheus_notifications_dropped_total[@rate]))"), "dropped"),
+        ),
+        unit="short",
+        overrides=coloured({"sent": "green", "failed": "orange", "dropped": "red"}),
+    ),
+    timeseries(
+        "Alertmanager to people",
+        "Messages per hour by way. None are sent before a receiver is switched on.",
+        Query(
+            or_named("3600 * sum by (integration) (rate(alertmanager_notifications_total[@rate]) > 0)", "integration"),
+            "{{integration}}",
+        ),
+        unit="short",
+        by_name=True,
+    ),
+    timeseries(
+        "Messages that failed",
+        "Messages per hour that Alertmanager could not deliver, by way and why.",
+        Query(
+            or_named(
+                "3600 * sum by (integration, reason) (rate(alertmanager_notifications_failed_total[@rate]) > 0)",
+                "integration",
+            ),
+            "{{integration}} {{reason}}",
+        ),
+        unit="short",
+        by_name=True,
+    ),
+)
+
+RULES = (
+    timeseries(
+        "Rule evaluation",
+        "Time that the last evaluation of each rule group took. It must stay far below the group's interval.",
+        Query(
+            'max by (group) (label_replace(prometheus_rule_group_last_duration_seconds, "group", "$1", "rule_group", '
+            '".*;(.*)"))',
+            "{{group}}",
+        ),
+        unit="s",
+        by_name=True,
+    ),
+    timeseries(
+        "Evaluations that failed or were missed",
+        "Per minute: rules that could not be evaluated, and rounds that were left out because the last one took too "
+        "long.",
+        (
+            Query("60 * sum(rate(prometheus_rule_evaluation_failures_total[@rate]))", "failed"),
+            Query("60 * sum(rate(prometheus_rule_group_iterations_missed_total[@rate]))", "missed"),
+        ),
+        unit="short",
+        overrides=coloured({"failed": "red", "missed": "orange"}),
+    ),
+    timeseries(
+        "Query time p90",
+        "90 of 100 queries of rules, dashboards and people are answered within this time, by phase.",
+        Query('max by (slice) (prometheus_engine_query_duration_seconds{quantile="0.9"}) >= 0', "{{slice}}"),
+        unit="s",
+        by_name=True,
+        no_value="No queries in this range",
+    ),
+)
+
+STORAGE = (
+    timeseries(
+        "Series in memory",
+        "Time series that Prometheus holds in memory.",
+        Query("sum by (instance) (prometheus_tsdb_head_series)", "{{instance}}"),
+        unit="short",
+        width=6,
+    ),
+    timeseries(
+        "Samples taken in",
+        "Samples per second.",
+        Query("sum by (instance) (rate(prometheus_tsdb_head_samples_appended_total[@rate]))", "{{instance}}"),
+        unit="count:samples/s",
+        width=6,
+    ),
+    timeseries(
+        "Disk space of Prometheus",
+        "Blocks, the write-ahead log and the chunks of the head.",
+        (
+            Query("sum(prometheus_tsdb_storage_blocks_bytes)", "blocks"),
+            Query("sum(prometheus_tsdb_wal_storage_size_bytes)", "write-ahead log"),
+            Query("sum(prometheus_tsdb_head_chunks_storage_size_bytes)", "head"),
+        ),
+        unit="bytes",
+        stacked=True,
+        width=6,
+    ),
+    timeseries(
+        "Failures of the storage",
+        "Failed compactions, damaged log segments, and samples that came too late or twice, per minute.",
+        (
+            Query("60 * sum(rate(prometheus_tsdb_compactions_failed_total[@rate]))", "failed compactions"),
+            Query("60 * sum(rate(prometheus_tsdb_wal_corruptions_total[@rate]))", "damaged segments"),
+            Query("60 * sum(rate(prometheus_tsdb_out_of_order_samples_total[@rate]))", "out of order"),
+            Query(
+                "60 * sum(rate(prometheus_target_scrapes_sample_duplicate_timestamp_total[@rate]))",
+                "duplicates",
+            ),
+        ),
+        unit="short",
+        width=6,
+        overrides=coloured({"failed compactions": "red", "damaged segments": "dark-red"}),
+    ),
+    timeseries(
+        "Memory",
+        "Resident memory of Prometheus, Alertmanager and the exporters.",
+        Query("max by (job, instance) (process_resident_memory_bytes{@target})", "{{job}} {{instance}}"),
+        unit="bytes",
+        by_name=True,
+        width=12,
+    ),
+    timeseries(
+        "CPU",
+        "Processors that Prometheus, Alertmanager and the exporters keep busy.",
+        Query("sum by (job, instance) (rate(process_cpu_seconds_total{@target}[@rate]))", "{{job}} {{instance}}"),
+        unit="none",
+        decimals=3,
+        by_name=True,
+        width=12,
+    ),
+)
+
+DASHBOARD = dashboard(
+    "Monitoring",
+    "Does the monitoring work? Targets, rules, alerts on their way to people, and storage.",
+    variables=(TARGET_JOB, TARGET),
+    rows=(
+        Row("", STRIP),
+        Row("Targets", TARGETS),
+        Row("Alerts", ALERTING),
+        Row("Notifications", NOTIFICATIONS),
+        Row("Rules", RULES),
+        Row("Storage", STORAGE, collapsed=True),
+    ),
+)
