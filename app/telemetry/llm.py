@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import math
 import mmap
 import os
@@ -46,6 +47,8 @@ try:
     from . import exposition
 except ImportError:  # copied alone: one process, numbers in memory
     exposition = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 Response = TypeVar("Response")
 Item = TypeVar("Item")
@@ -404,7 +407,10 @@ class Call:
         """Read usage and finish reasons from a whole response, and return it."""
         self._ended = time.perf_counter()
         self._recorded = True
-        _read_whole(self, response)
+        try:
+            _read_whole(self, response)
+        except Exception as error:
+            _unreadable(error)
         return response
 
     def rate_limit(self, resource: str, remaining: int) -> None:
@@ -430,9 +436,12 @@ class Call:
         try:
             read = None
             for chunk in source:
-                if read is None:
-                    read = _reader(chunk)
-                read(self, chunk)
+                try:
+                    if read is None:
+                        read = _reader(chunk)
+                    read(self, chunk)
+                except Exception as error:
+                    read = _unreadable(error)
                 yield chunk
         except BaseException as error:
             self._broken(error)
@@ -443,9 +452,12 @@ class Call:
         try:
             read = None
             async for chunk in source:
-                if read is None:
-                    read = _reader(chunk)
-                read(self, chunk)
+                try:
+                    if read is None:
+                        read = _reader(chunk)
+                    read(self, chunk)
+                except Exception as error:
+                    read = _unreadable(error)
                 yield chunk
         except BaseException as error:
             self._broken(error)
@@ -618,6 +630,12 @@ def _note_finish(call: Call, reason: Any) -> None:
 
 def _reader(chunk: Any) -> Callable[[Call, Any], None]:
     return _read_choices if _get(chunk, "choices") is not None else _read_event
+
+
+def _unreadable(error: Exception) -> Callable[[Call, Any], None]:
+    """What no reader understands goes unmeasured, and to the caller as it is: telemetry must not break a call."""
+    logger.warning("LLM response of an unknown shape, not measured: %s", type(error).__name__)
+    return lambda call, chunk: None
 
 
 def _read_choices(call: Call, chunk: Any) -> None:
