@@ -236,11 +236,12 @@ class _Slot:
 class _Checkout:
     """One call of pool.connect()."""
 
-    __slots__ = ("busy", "connecting")
+    __slots__ = ("busy", "connecting", "started")
 
     def __init__(self) -> None:
+        self.started: float | None = None
+        self.connecting: float | None = None  # since when
         self.busy = 0.0  # seconds spent connecting and pinging, which is not waiting
-        self.connecting: float | None = None
 
 
 class _Counts:
@@ -306,9 +307,11 @@ class _PoolMetrics:
         self._moves.append(move)
         while self._moves and self._settling.acquire(blocking=False):
             try:
-                while self._moves:
-                    self._moves.popleft()()
-                self._publish()
+                try:
+                    while self._moves:
+                        self._moves.popleft()()
+                finally:
+                    self._publish()
             finally:
                 self._settling.release()
 
@@ -330,18 +333,19 @@ def _pool_metrics(pool: str) -> _PoolMetrics:
     return _pools[pool]
 
 
+_said: set[str] = set()
+
+
 def _harmless(function: Callable[P, None]) -> Callable[P, None]:
     """Keep a fault of the measurement away from what is measured; say it once."""
-    said = False
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        nonlocal said
         try:
             function(*args, **kwargs)
         except Exception:
-            if not said:
-                said = True
+            if function.__name__ not in _said:
+                _said.add(function.__name__)
                 _log.warning("Database telemetry: %s failed; said once", function.__name__, exc_info=True)
 
     return call
@@ -459,15 +463,15 @@ class Instrumentation:
     def _on_handle_error(self, context: Any) -> None:
         if context.is_pre_ping:
             return
-        connection, statement = context.connection, context.statement
+        connection, execution = context.connection, context.execution_context
+        statement = context.statement or getattr(execution, "statement", None)  # fetching has none of its own
         transaction = None if connection is None else self._transaction(connection)
-        execution = context.execution_context
         if getattr(execution, "_sightline_started", None) is not None:
-            self._observe(statement, execution, execution.executemany)
+            self._observe(statement or "", execution, execution.executemany)
             if transaction is not None and transaction.autocommit:
                 self._metrics.rollbacks.inc()
-        if context.sqlalchemy_exception is None:
-            return  # not of the database: a cancelled task, a bug in the caller's own types
+        if not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
+            return  # not of the database or its driver: a cancelled task, a statement without its parameters
         sqlstate = _sqlstate(context.original_exception)
         if transaction is None:
             operation = "CONNECT"
@@ -530,17 +534,25 @@ class Instrumentation:
         self._commit(transaction, lambda: do_commit(conn, *args, **kwargs))
 
     def _commit(self, transaction: _Transaction, commit: Callable[[], None]) -> None:
-        aborted = transaction.failed and self._dialect.name == "postgresql"
-        outcome = self._metrics.commits_failed
+        done = False
         started = perf_counter()
         try:
             commit()
-            outcome = self._metrics.rollbacks if aborted else self._metrics.commits
+            done = True
         finally:
-            seconds = perf_counter() - started
-            transaction.active = transaction.failed = False
-            outcome.inc()
-            self._metrics.commit_duration.observe(seconds)
+            self._committed(transaction, done, perf_counter() - started)
+
+    @_harmless
+    def _committed(self, transaction: _Transaction, done: bool, seconds: float) -> None:
+        if not done:
+            outcome = self._metrics.commits_failed
+        elif transaction.failed and self._dialect.name == "postgresql":  # it answered ROLLBACK, which is no error
+            outcome = self._metrics.rollbacks
+        else:
+            outcome = self._metrics.commits
+        transaction.active = transaction.failed = False
+        outcome.inc()
+        self._metrics.commit_duration.observe(seconds)
 
     @_harmless
     def _on_rollback(self, conn: Any) -> None:
@@ -578,23 +590,36 @@ class Instrumentation:
         self._measure_pool()
 
     def _connect(self, connect: Callable[[], Any]) -> Any:
-        before = _checkout.get()
+        outer = _checkout.get()
         checkout = _Checkout()
         _checkout.set(checkout)
-        self._metrics.pending.inc()
-        started = perf_counter()
+        self._asked(checkout)
         try:
             return connect()
         except exc.TimeoutError:
-            self._metrics.timeouts.inc()
+            self._given_up()
             raise
         finally:
-            ended = perf_counter()
-            if checkout.connecting is not None:  # failed to connect
-                checkout.busy += ended - checkout.connecting
+            _checkout.set(outer)
+            self._answered(checkout)
+
+    @_harmless
+    def _asked(self, checkout: _Checkout) -> None:
+        self._metrics.pending.inc()
+        checkout.started = perf_counter()
+
+    @_harmless
+    def _given_up(self) -> None:
+        self._metrics.timeouts.inc()
+
+    @_harmless
+    def _answered(self, checkout: _Checkout) -> None:
+        now = perf_counter()
+        if checkout.started is not None:
             self._metrics.pending.dec()
-            self._metrics.wait.observe(max(0.0, ended - started - checkout.busy))
-            _checkout.set(before)
+            if checkout.connecting is not None:  # could not connect
+                checkout.busy += now - checkout.connecting
+            self._metrics.wait.observe(max(0.0, now - checkout.started - checkout.busy))
 
     def _do_ping(self, do_ping: Callable[[Any], bool], dbapi_connection: Any) -> bool:
         started = perf_counter()
@@ -637,17 +662,17 @@ class Instrumentation:
         slot = self._slot(record)
         if slot.state == "used":
             stays = dbapi_connection is not None and slot.generation == self._generation
-            self._move(used=-1, idle=1 if stays else 0, since=slot.since)
             slot.state = "idle" if stays else "gone"
+            self._move(used=-1, idle=1 if stays else 0, since=slot.since)
 
     @_harmless
     def _on_close(self, dbapi_connection: Any, record: Any) -> None:
         slot = self._slot(record)
-        if slot.state == "used":
+        before, slot.state = slot.state, "gone"
+        if before == "used":
             self._move(used=-1, since=slot.since)
-        elif slot.state == "idle" and slot.generation == self._generation:
+        elif before == "idle" and slot.generation == self._generation:
             self._move(idle=-1)
-        slot.state = "gone"
 
     @_harmless
     def _on_detach(self, dbapi_connection: Any, record: Any) -> None:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests import servers
+from tests.database.measured import Runner
+from tests.servers import Postgres
+
+TABLES = """
+DROP TABLE IF EXISTS account, owner;
+CREATE TABLE owner (id int PRIMARY KEY);
+CREATE TABLE account (
+    id int PRIMARY KEY,
+    balance int NOT NULL DEFAULT 0,
+    owner int REFERENCES owner DEFERRABLE INITIALLY DEFERRED
+);
+INSERT INTO account (id) SELECT generate_series(1, 10);
+"""
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgres: Postgres) -> str:
+    return postgres.create_database()
+
+
+@pytest.fixture
+def dsn(empty_database: str) -> str:
+    """A database with ten accounts, as new."""
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(TABLES)
+    return empty_database
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest, dsn: str) -> Runner:
+    """run(scenario, **engine options) -> the numbers it left."""
+    return Runner(request.param, dsn)
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that a test may stop and kill, with two-phase commit switched on."""
+    with servers.postgres(flags=("-cmax_prepared_transactions=5",)) as running:
+        yield running

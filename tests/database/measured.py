@@ -1,0 +1,123 @@
+"""Run a scenario on an instrumented engine, sync or async, and read every number it left."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from prometheus_client.metrics import MetricWrapperBase
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from app.telemetry import database
+from app.telemetry.database import Instrumentation, instrument_engine
+
+T = TypeVar("T")
+Numbers = dict[str, float]
+_names = (f"test_{number}" for number in itertools.count())
+
+
+def new_pool() -> str:
+    """A pool name that no test has used, so that its numbers begin at 0."""
+    return next(_names)
+
+
+def numbers(pool: str) -> Numbers:
+    """Every series of a pool that is not 0, without times and buckets, as `metric label label` without `db_`."""
+    found = {}
+    for metric in vars(database).values():
+        if isinstance(metric, MetricWrapperBase):
+            for family in metric.collect():
+                for sample in family.samples:
+                    if sample.labels.get("pool") == pool and not sample.name.endswith(("_bucket", "_sum", "_created")):
+                        labels = [value for name, value in sample.labels.items() if name != "pool"]
+                        found[" ".join([sample.name.removeprefix("db_"), *labels])] = sample.value
+    return {name: value for name, value in sorted(found.items()) if value}
+
+
+def seconds(pool: str, metric: str) -> float:
+    """The sum of a histogram over its label values."""
+    collector = next(
+        metric_object
+        for metric_object in vars(database).values()
+        if isinstance(metric_object, MetricWrapperBase) and next(iter(metric_object.describe())).name == metric
+    )
+    return sum(
+        sample.value
+        for family in collector.collect()
+        for sample in family.samples
+        if sample.name == f"{metric}_sum" and sample.labels["pool"] == pool
+    )
+
+
+def pool_numbers(*, checkouts: int = 1, idle: int = 1, limit: float = 15) -> Numbers:
+    """What the pool's metrics say when everything has been given back."""
+    expected = {
+        "pool_checkout_wait_seconds_count": checkouts,
+        "pool_connection_use_seconds_count": checkouts,
+        "pool_connections idle": idle,
+        "pool_connections_max": limit,
+    }
+    return {name: value for name, value in expected.items() if value}
+
+
+def ended(*, commit: int = 0, rollback: int = 0, commit_failed: int = 0) -> Numbers:
+    """Transactions that ended; each COMMIT is timed."""
+    expected = {
+        "transactions_total commit": commit,
+        "transactions_total rollback": rollback,
+        "transactions_total commit_failed": commit_failed,
+        "commit_duration_seconds_count": commit + commit_failed,
+    }
+    return {name: value for name, value in expected.items() if value}
+
+
+def queries(**operations: int) -> Numbers:
+    """Statements without a name of their own."""
+    return {f"query_duration_seconds_count {operation} other": count for operation, count in operations.items()}
+
+
+@dataclass
+class Runner:
+    """Runs scenarios written against a sync Engine; `async` runs them on the engine inside an AsyncEngine."""
+
+    kind: str
+    dsn: str
+    pool: str = ""
+    handle: Instrumentation | None = field(default=None, repr=False)
+
+    def __call__(self, scenario: Callable[[Engine], Any], query_names: Iterable[str] = (), **options: Any) -> Numbers:
+        """Run the scenario on a new engine and return the pool's numbers from before the engine is disposed of."""
+        self.pool = new_pool()
+        url = self.dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+        if self.kind == "sync":
+            return self._run_sync(url, scenario, query_names, options)
+        return asyncio.run(self._run_async(url, scenario, query_names, options))
+
+    def seconds(self, metric: str) -> float:
+        return seconds(self.pool, metric)
+
+    def _run_sync(self, url: str, scenario: Callable[[Engine], Any], names: Iterable[str], options: Any) -> Numbers:
+        engine = create_engine(url, **options)
+        self.handle = instrument_engine(engine, pool=self.pool, query_names=names)
+        try:
+            scenario(engine)
+            return numbers(self.pool)
+        finally:
+            engine.dispose()
+
+    async def _run_async(
+        self, url: str, scenario: Callable[[Engine], Any], names: Iterable[str], options: Any
+    ) -> Numbers:
+        engine = create_async_engine(url, **options)
+        self.handle = instrument_engine(engine, pool=self.pool, query_names=names)
+        try:
+            # A session takes no connection before it needs one; run_sync is SQLAlchemy's bridge to the sync API.
+            async with AsyncSession(engine) as session:
+                await session.run_sync(lambda _: scenario(engine.sync_engine))
+            return numbers(self.pool)
+        finally:
+            await engine.dispose()
