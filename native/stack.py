@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import urllib.request
 from pathlib import Path
 
-from native import postgres, servers
-from native.paths import PROJECT
-from native.servers import HOST, PROBE_TIMEOUT, Server
+from native import configs, postgres, servers
+from native.servers import HOST, Server
 from native.settings import Settings
-
-OPTIONAL_JOBS = {"locust"}  # scrape jobs whose targets need not be there
+from native.targets import targets
 
 
 class Stack:
@@ -81,15 +77,8 @@ class Stack:
         postgres.initialise(self.data / "postgres", self.secrets)
 
     def targets(self) -> dict[str, str]:
-        """Job -> health of what Prometheus scrapes; empty if Prometheus can't be asked. Optional jobs only when up."""
-        address = f"http://{HOST}:{self.settings.port('PROMETHEUS_PORT')}/api/v1/targets?state=active"
-        try:
-            with urllib.request.urlopen(address, timeout=PROBE_TIMEOUT) as answer:
-                active = json.load(answer)["data"]["activeTargets"]
-        except (OSError, ValueError, KeyError):
-            return {}
-        health = {target["labels"]["job"]: target["health"] for target in active}
-        return {job: state for job, state in health.items() if job not in OPTIONAL_JOBS or state == "up"}
+        """Job -> health of what Prometheus scrapes; empty if Prometheus can't be asked."""
+        return targets(f"http://{HOST}:{self.settings.port('PROMETHEUS_PORT')}")
 
     def _app_environment(self) -> dict[str, str]:
         return {
@@ -106,28 +95,16 @@ class Stack:
         return self.state / "run" / name
 
     def _link_configs(self) -> None:
-        """Folders with links to the very files that Docker uses; the address books alone are our own."""
-        port = self.settings.port
-        addresses = {
-            "app": port("APP_PORT"),
-            "postgres": port("POSTGRES_EXPORTER_PORT"),
-            "node": port("NODE_EXPORTER_PORT"),
-            "prometheus": port("PROMETHEUS_PORT"),
-            "alertmanager": port("ALERTMANAGER_PORT"),
-            "grafana": port("GRAFANA_PORT") if self.has_grafana else None,
-            "locust": port("LOCUST_METRICS_PORT"),
+        names = {
+            "app": "APP_PORT",
+            "postgres": "POSTGRES_EXPORTER_PORT",
+            "node": "NODE_EXPORTER_PORT",
+            "prometheus": "PROMETHEUS_PORT",
+            "alertmanager": "ALERTMANAGER_PORT",
+            "locust": "LOCUST_METRICS_PORT",
+            **({"grafana": "GRAFANA_PORT"} if self.has_grafana else {}),
         }
         (self.state / "run").mkdir(mode=0o700, exist_ok=True)
-        for name in ("prometheus", "alertmanager"):
-            folder = self._configs(name)
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            for entry in (PROJECT / name).iterdir():
-                if entry.name not in ("targets", "secrets"):
-                    (folder / entry.name).symlink_to(entry)
-            (folder / "secrets").symlink_to(self.secrets)
-        books = self._configs("prometheus") / "targets"
-        books.mkdir()
-        for job, number in addresses.items():
-            targets = [{"targets": [f"{HOST}:{number}"]}] if number else []
-            (books / f"{job}.yml").write_text(json.dumps(targets) + "\n")  # JSON is YAML, too
+        configs.link("alertmanager", self._configs("alertmanager"), self.secrets)
+        prometheus = configs.link("prometheus", self._configs("prometheus"), self.secrets)
+        configs.write_targets(prometheus, {job: [f"{HOST}:{self.settings.port(name)}"] for job, name in names.items()})

@@ -7,6 +7,7 @@ the test with a sentence that says why; nothing is skipped.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from native import configs, secrets, servers
 from native import postgres as native_postgres
-from native import secrets, servers
 from native.paths import temporary_folder
 
 T = TypeVar("T")
@@ -84,7 +85,11 @@ class Running:
                 raise RuntimeError(f"{self.server.name} ended with exit code {exit_code}:\n{self.log[-2000:]}")
             return self.server.probe() is None
 
-        wait_until(ready, START_TIMEOUT)
+        try:
+            wait_until(ready, START_TIMEOUT)
+        except AssertionError as error:
+            problem = self.server.probe()
+            raise AssertionError(f"{self.server.name} {problem}. The end of its log:\n{self.log[-2000:]}") from error
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
         """End it, kindly at first; calling it again does nothing."""
@@ -227,6 +232,33 @@ def prometheus(config: Path | str, flags: tuple[str, ...] = ()) -> Iterator[Prom
     with folder("prometheus") as path:
         file = _config_file(config, path, "prometheus.yml")
         running = start(lambda port: servers.prometheus(file, path / "data", port, flags=flags), path, Prometheus)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@contextmanager
+def prometheus_of_the_stack(interval: str = "1s", **targets: Running | int) -> Iterator[Prometheus]:
+    """Prometheus with the stack's own configuration and rules, scraping these targets (scrape job -> server or port).
+
+    It scrapes itself as the job `prometheus`. Scrapes and evaluations come every `interval` instead of 15 s.
+    """
+    with folder("stack") as path:
+        configs.link("prometheus", path / "config", path / "secrets")
+        file = path / "config" / "prometheus.yml"
+        text = file.read_text()
+        file.unlink()
+        file.write_text(re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", text))
+
+        def make(port: int) -> servers.Server:
+            numbers = {job: target if isinstance(target, int) else target.port for job, target in targets.items()}
+            shutil.rmtree(path / "config" / "targets", ignore_errors=True)
+            books = {job: [f"{servers.HOST}:{number}"] for job, number in {**numbers, "prometheus": port}.items()}
+            configs.write_targets(path / "config", books)
+            return servers.prometheus(file, path / "data", port)
+
+        running = start(make, path, Prometheus)
         try:
             yield running
         finally:
