@@ -43,9 +43,29 @@ logs-native: $(BIN)/.installed
 clean-native: $(BIN)/.installed
 	@$(BIN)/python -m native clean $(if $(CONFIRM),--yes)
 
+.PHONY: up-docker down-docker status-docker logs-docker clean-docker secrets standins
+up-docker:
+	@python3 -m stack up
+down-docker:
+	@python3 -m stack down
+status-docker:
+	@python3 -m stack status
+logs-docker:
+	@python3 -m stack logs $(SERVICE) $(if $(FOLLOW),--follow)
+clean-docker:
+	@python3 -m stack clean $(if $(CONFIRM),--yes)
+secrets:  ## Make the passwords that `docker compose up` needs (make up does it by itself)
+	@python3 -m stack secrets
+standins:  ## Where no registry is in reach: build stand-ins for the upstream images from Debian packages
+	@python3 -m stack standins
+
 .PHONY: test
 test: $(BIN)/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some)
 	@$(BIN)/python -m pytest -m "not stack and not drill" $(or $(TESTS),tests)
+
+.PHONY: test-stack
+test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine serves where none answers (root on Debian)
+	@python3 -m stack run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/stack)
 
 .PHONY: lock
 lock: venv  ## Pin all Python packages anew, with hashes

@@ -1,1 +1,1 @@
-"""Containers where nothing is ready for them: a private Docker engine, and stand-ins for images that can't be pulled."""
+"""Containers where nothing is ready: a private Docker engine, and stand-ins for images that can't be pulled."""

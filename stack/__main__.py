@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from native.errors import NativeError
-from stack import engine, images
+from stack import compose, engine, images
 
 USAGE = """usage: python3 -m stack COMMAND
   run PROGRAM ...  run a program with a Docker engine and all images; a private engine ends with its last user
@@ -15,6 +15,8 @@ USAGE = """usage: python3 -m stack COMMAND
   start            start a private engine (where none answers) and leave it running
   env              print the variables that lead a shell to the private engine
   stop             stop the private engine
+  up, down, status, logs [SERVICE] [--follow], clean [--yes], secrets
+                   what `make` calls where a Docker engine answers
 """
 
 
@@ -36,6 +38,20 @@ def main(arguments: list[str]) -> int:
         case ["stop"]:
             if not engine.stop():
                 print("No private engine of this project runs.")
+        case ["up"]:
+            compose.up()
+        case ["down"]:
+            compose.down()
+        case ["status"]:
+            compose.status()
+        case ["logs", *options]:
+            service = [option for option in options if option != "--follow"]
+            compose.logs(" ".join(service), "--follow" in options)
+        case ["clean", *options]:
+            compose.clean("--yes" in options)
+        case ["secrets"]:
+            made = compose.make_secrets()
+            print(f"Made: {', '.join(made)}" if made else "All secrets are there.")
         case _:
             print(USAGE, end="", file=sys.stderr)
             return 2

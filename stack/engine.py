@@ -35,6 +35,7 @@ from stack.paths import (
     SOCKET,
     USERS_LOCK,
 )
+from stack.programs import run, succeeds
 from stack.steps import step
 
 SUITE = "trixie"  # a released Debian, so that the engine stays what it is: Docker 26.1 with Compose 2.26
@@ -42,14 +43,15 @@ MINIMUM_DEBIAN = 12
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd", "tini")
 RUNTIME = "runc"  # from the machine's own release: unlike the others it needs the C library it was built with
 WAIT_SECONDS = 60  # for the engine to answer, or to end
+ANSWER_SECONDS = 20
 QUEUE_SECONDS = 1800  # for another checkout's engine to be free: about the time of a whole CI run
 
 
 def answers(environment: Mapping[str, str] | None = None) -> bool:
     """Whether a Docker engine answers to a client that has Compose."""
-    return all(
-        _succeeds(command, environment) for command in (["docker", "version"], ["docker", "compose", "version"])
-    )
+    everything = {**os.environ, **(environment or {})}
+    commands = (["docker", "version"], ["docker", "compose", "version"])
+    return all(succeeds(command, everything, timeout=ANSWER_SECONDS) for command in commands)
 
 
 def private_environment() -> dict[str, str]:
@@ -153,8 +155,9 @@ def _unpack() -> None:
     tools = [tool for tool in ("iptables", "debootstrap") if not shutil.which(tool)]
     if tools:
         with step(f"Installing {' and '.join(tools)}"):
-            _run(["apt-get", "update", "-qq"])
-            _run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *tools])
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            run(["apt-get", "update", "-qq"], environment)
+            run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *tools], environment)
     if PROGRAMS.exists():
         return
     with step(f"Unpacking a private Docker engine from Debian packages into {PROGRAMS}"):
@@ -163,7 +166,7 @@ def _unpack() -> None:
         partial.mkdir(parents=True)
         for suite, packages in ((SUITE, PACKAGES), (release()[1], (RUNTIME,))):
             for package in Apt(suite, HOME).download(list(packages)):
-                _run(["dpkg-deb", "--extract", str(package), str(partial)])
+                run(["dpkg-deb", "--extract", str(package), str(partial)])
                 package.unlink()
         for folder in ("bin", "config/cli-plugins"):
             (partial / folder).mkdir(parents=True)
@@ -198,7 +201,9 @@ def _start() -> None:
                 daemon.wait()
                 _stop()
                 last = LOG.read_text().splitlines()[-1:]
-                raise NativeError(f"The private Docker engine does not start; its log {LOG} ends with: {' '.join(last)}")
+                raise NativeError(
+                    f"The private Docker engine does not start; its log {LOG} ends with: {' '.join(last)}"
+                )
             time.sleep(0.2)
 
 
@@ -248,17 +253,3 @@ def _try_lock(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _succeeds(command: list[str], environment: Mapping[str, str] | None) -> bool:
-    try:
-        result = subprocess.run(command, env={**os.environ, **(environment or {})}, capture_output=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return result.returncode == 0
-
-
-def _run(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-    if result.returncode:
-        raise NativeError(f"`{' '.join(command)}` failed: {' '.join(result.stderr.strip().splitlines()[-2:])}")

@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from native.errors import NativeError
 from native.packages import mirrors
 from stack.paths import HOME, PROJECT
+from stack.programs import run, succeeds
 from stack.steps import step
 
 LABEL = "sightline.stand-in"  # on every stand-in; its value is the version of what is really inside
@@ -38,19 +39,18 @@ def missing(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: image
         for name, image in upstream().items()
-        if subprocess.run(["docker", "image", "inspect", image], env=environment, capture_output=True).returncode
+        if not succeeds(["docker", "image", "inspect", image], environment)
     }
 
 
 def pull(images: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
     """Pull images; why it failed, None if it did not."""
     for image in images.values():
-        with step(f"Pulling {image}"):
-            result = subprocess.run(
-                ["docker", "pull", "--quiet", image], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-        if result.returncode:
-            return " ".join(result.stderr.split())
+        try:
+            with step(f"Pulling {image}"):
+                run(["docker", "pull", "--quiet", image], environment)
+        except NativeError as error:
+            return str(error)
     return None
 
 
@@ -61,7 +61,7 @@ def obtain(environment: Mapping[str, str]) -> None:
         return
     reason = pull(wanted, environment)
     if reason:
-        print(f"    cannot pull: {reason}", flush=True)
+        print(reason, file=sys.stderr)
         build_standins(missing(environment), environment)
 
 
@@ -71,11 +71,13 @@ def build_standins(images: Mapping[str, str], environment: Mapping[str, str]) ->
     Raises NativeError where this machine can't (it takes root on Debian).
     """
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        raise NativeError("Stand-ins are built from Debian packages: run this as root on Debian with debootstrap installed.")
+        raise NativeError(
+            "Stand-ins are built from Debian packages: run this as root on Debian with debootstrap installed."
+        )
     HOME.mkdir(exist_ok=True)
     with open(HOME / "images.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _docker(["image", "inspect", BASE], environment).returncode:
+        if not succeeds(["docker", "image", "inspect", BASE], environment):
             with step(f"Making the stand-ins' base, a small Debian ({SUITE})"):
                 _import_base(environment)
         for name, image in images.items():
@@ -89,44 +91,34 @@ def certificates() -> Path | None:
 
 
 def _import_base(environment: Mapping[str, str]) -> None:
+    # debootstrap and chroot would pass a TMPDIR on that the new root does not have
+    plain = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
     with tempfile.TemporaryDirectory(dir=HOME, prefix="base-") as folder:
         root = Path(folder) / "root"
-        _run(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), mirrors()["main"]])
+        run(
+            ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), mirrors()["main"]],
+            plain,
+        )
         # What this machine needs to reach its mirrors, a build needs too: its certificates and its apt's leniency.
         for certificate in CERTIFICATES.glob("*.crt"):
             shutil.copy(certificate, root / "usr/local/share/ca-certificates")
-        _run(["chroot", str(root), "update-ca-certificates"])
-        settings = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
-        lenient = re.findall(r"^Acquire::Check-(?:Valid-Until|Date) .*$", settings, re.MULTILINE)
+        run(["chroot", str(root), "update-ca-certificates"], plain)
+        lenient = re.findall(r"^Acquire::Check-(?:Valid-Until|Date) .*$", run(["apt-config", "dump"]), re.MULTILINE)
         (root / "etc/apt/apt.conf.d/90machine").write_text("\n".join([*lenient, 'Acquire::Languages "none";', ""]))
-        unwanted = ["./var/cache/apt/*", "./var/lib/apt/lists/*", "./usr/share/doc/*", "./usr/share/man/*", "./usr/share/locale/*"]
-        (root / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude={path[1:]}\n" for path in unwanted[2:]))
+        documentation = [f"/usr/share/{name}/*" for name in ("doc", "man", "locale")]
+        (root / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude={path}\n" for path in documentation))
+        unwanted = [f"--exclude=.{path}" for path in [*documentation, "/var/cache/apt/*", "/var/lib/apt/lists/*"]]
         archive = Path(folder) / "root.tar"
-        _run(["tar", "-C", str(root), *(f"--exclude={path}" for path in unwanted), "-cf", str(archive), "."])
-        _check(_docker(["import", str(archive), BASE], environment))
+        run(["tar", "-C", str(root), *unwanted, "-cf", str(archive), "."])
+        run(["docker", "import", str(archive), BASE], environment)
 
 
 def _build(name: str, image: str, environment: Mapping[str, str]) -> None:
-    arguments = [f"--build-arg=BASE={BASE}", f"--build-arg=TAG={image.rpartition(':')[2]}", "--target", name, str(SOURCES)]
-    unlabelled = _check(_docker(["build", "--quiet", *arguments], environment))
-    about = _check(_docker(["run", "--rm", "--network=none", "--entrypoint=cat", unlabelled, "/etc/stand-in"], environment))
-    label = f"{LABEL}={', '.join(about.splitlines())}"
-    _check(_docker(["build", "--quiet", "--label", label, "--tag", image, *arguments], environment))
-    _check(_docker(["image", "rm", unlabelled], environment))
-
-
-def _docker(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], env=environment, capture_output=True, text=True)
-
-
-def _check(result: subprocess.CompletedProcess[str]) -> str:
-    if result.returncode:
-        lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        raise NativeError(f"`{' '.join(result.args[:3])}` failed: " + "\n".join(lines[-12:]))
-    return result.stdout.strip()
-
-
-def _run(command: list[str]) -> None:
-    # debootstrap and chroot would pass a TMPDIR on that the new root does not have
-    environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
-    _check(subprocess.run(command, env=environment, capture_output=True, text=True))
+    """Build a stand-in, ask it what is inside, and build it again (all cached) with that as its label."""
+    build = ["docker", "build", "--quiet", "--target", name, f"--build-arg=BASE={BASE}", str(SOURCES)]
+    build += [f"--build-arg=TAG={image.rpartition(':')[2]}"]
+    unlabelled = run(build, environment)
+    inside = ["docker", "run", "--rm", "--network=none", "--entrypoint=cat", unlabelled, "/etc/stand-in"]
+    versions = ", ".join(run(inside, environment).splitlines())
+    run([*build, f"--label={LABEL}={versions}", "--tag", image], environment)
+    run(["docker", "image", "rm", unlabelled], environment)

@@ -26,7 +26,7 @@ PROVISIONING = Path(os.environ.get("GF_PATHS_PROVISIONING", "/etc/grafana/provis
 PROXY = "/api/datasources/proxy/uid/"
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """A file that Grafana would refuse; the message names it."""
 
 
@@ -36,7 +36,7 @@ def documents(kind: str) -> list[dict[str, Any]]:
     for file in sorted((PROVISIONING / kind).glob("*.y*ml")):
         document = yaml.safe_load(os.path.expandvars(file.read_text()))
         if not isinstance(document, dict) or document.get("apiVersion") != 1:
-            raise Broken(f"{file}: no provisioning file of apiVersion 1")
+            raise BrokenError(f"{file}: no provisioning file of apiVersion 1")
         found.append(document)
     return found
 
@@ -47,11 +47,11 @@ def read_datasources() -> dict[str, dict[str, Any]]:
     for source in sources:
         for key in ("name", "uid", "type", "url"):
             if not source.get(key):
-                raise Broken(f"data source {source.get('name')}: no {key}")
+                raise BrokenError(f"data source {source.get('name')}: no {key}")
         if not re.fullmatch(r"https?://[^/$]+(/.*)?", source["url"]):
-            raise Broken(f"data source {source['name']}: {source['url']} is no address")
+            raise BrokenError(f"data source {source['name']}: {source['url']} is no address")
     if sum(bool(source.get("isDefault")) for source in sources) > 1:
-        raise Broken("more than one default data source")
+        raise BrokenError("more than one default data source")
     return unique(sources, "uid")
 
 
@@ -62,21 +62,21 @@ def read_dashboards() -> dict[str, dict[str, Any]]:
         for provider in document["providers"]:
             folder = Path(provider["options"]["path"])
             if not folder.is_dir():
-                raise Broken(f"dashboard provider {provider['name']}: there is no folder {folder}")
+                raise BrokenError(f"dashboard provider {provider['name']}: there is no folder {folder}")
             for file in sorted(folder.rglob("*.json")):
                 try:
                     dashboard = json.loads(file.read_text())
                 except ValueError as error:
-                    raise Broken(f"{file}: {error}") from error
+                    raise BrokenError(f"{file}: {error}") from error
                 for key in ("uid", "title", "schemaVersion", "panels"):
                     if not dashboard.get(key):
-                        raise Broken(f"{file}: no {key}")
+                        raise BrokenError(f"{file}: no {key}")
                 if re.search(r"\$\{DS_", file.read_text()) or "__inputs" in dashboard:
-                    raise Broken(f"{file}: exported for import; provisioning does not fill in its inputs")
+                    raise BrokenError(f"{file}: exported for import; provisioning does not fill in its inputs")
                 dashboards.append(dashboard)
     home = os.environ.get("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH")
     if home and not Path(home).is_file():
-        raise Broken(f"the home dashboard {home} does not exist")
+        raise BrokenError(f"the home dashboard {home} does not exist")
     unique(dashboards, "title")
     return unique(dashboards, "uid")
 
@@ -85,7 +85,7 @@ def unique(things: list[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
     by_key: dict[str, dict[str, Any]] = {}
     for thing in things:
         if thing[key] in by_key:
-            raise Broken(f"{key} {thing[key]} occurs twice")
+            raise BrokenError(f"{key} {thing[key]} occurs twice")
         by_key[thing[key]] = thing
     return by_key
 
@@ -93,7 +93,7 @@ def unique(things: list[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
 def password() -> str:
     file = os.environ.get("GF_SECURITY_ADMIN_PASSWORD__FILE")
     if not file:
-        raise Broken("no GF_SECURITY_ADMIN_PASSWORD__FILE: this placeholder has no default password")
+        raise BrokenError("no GF_SECURITY_ADMIN_PASSWORD__FILE: this placeholder has no default password")
     return Path(file).read_text().strip()
 
 
@@ -126,7 +126,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, {"message": f"no data source {uid}"})
             return
         try:
-            with urllib.request.urlopen(f"{self.datasources[uid]['url'].rstrip('/')}/{path}", timeout=10) as response:
+            with urllib.request.urlopen(f"{self.datasources[uid]['url'].rstrip('/')}/{path}", timeout=10) as response:  # noqa: S310
                 self.answer(response.status, json.load(response))
         except urllib.error.HTTPError as error:
             self.answer(error.code, {"message": error.read().decode(errors="replace")})
@@ -140,7 +140,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text.encode())
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class' name
         """Requests are not worth a line."""
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     try:
         Handler.datasources, Handler.dashboards = read_datasources(), read_dashboards()
         Handler.authorization = "Basic " + base64.b64encode(f"admin:{password()}".encode()).decode()
-    except (Broken, OSError, yaml.YAMLError) as error:
+    except (BrokenError, OSError, yaml.YAMLError) as error:
         sys.exit(f"Cannot provision: {error}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"provisioned {len(Handler.datasources)} data sources and {len(Handler.dashboards)} dashboards", flush=True)

@@ -1,0 +1,174 @@
+"""What `make up`, `down`, `status`, `logs` and `clean` do where a Docker engine answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from native import ports, secrets
+from native.errors import NativeError
+from native.targets import targets
+from stack import images
+from stack.paths import PROJECT
+from stack.programs import run
+from stack.steps import step
+
+SETTINGS = PROJECT / ".env"
+HEALTHY_SECONDS = 180
+TARGETS_SECONDS = 90  # a few scrape intervals
+PAGES = {"app": "/docs"}
+EVERYTHING = "--profile=*"  # the services of profiles, too
+
+
+def make_secrets() -> list[str]:
+    """Make the secrets that are missing and note in `.env` where they are; returns the names of the new ones."""
+    made = secrets.generate(_secrets_folder())
+    settings = SETTINGS.read_text() if SETTINGS.exists() else ""
+    if not _setting("SECRETS_DIR", settings):
+        gap = "" if not settings or settings.endswith("\n") else "\n"
+        SETTINGS.write_text(f"{settings}{gap}SECRETS_DIR=./secrets\n")
+    return made
+
+
+def up() -> None:
+    """Start everything and wait until it is well.
+
+    Raises NativeError where a port is taken, an image can't be had or a service does not become healthy.
+    """
+    made = make_secrets()
+    environment = _environment()
+    published = _published(environment)
+    if not _containers(environment):
+        ports.check({f"{service.upper()}_PORT": port for service, port in published.items()})
+    _pull_missing(environment)
+    with step("Building the service's image"):
+        _compose(["build", "--quiet"], environment)
+    with step("Starting the services and waiting until they are healthy"):
+        try:
+            _compose(["up", "--detach", "--no-build", "--wait", f"--wait-timeout={HEALTHY_SECONDS}"], environment)
+        except NativeError as error:
+            raise NativeError(f"{error}\n{_last_words(environment)}") from None
+    with step("Waiting until Prometheus reaches all its targets"):
+        _wait_for_targets(published["prometheus"])
+    print("\nEverything is well.")
+    for service, port in published.items():
+        print(f"  {service:<19}http://localhost:{port}{PAGES.get(service, '')}")
+    if "grafana_admin_password" in made:
+        folder = _secrets_folder()
+        password = (folder / "grafana_admin_password").read_text()
+        print(f"Grafana's user is admin, its password {password} (shown this once, kept in {folder})")
+    print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
+
+
+def down() -> None:
+    """Stop and remove the containers; the data stay in the volumes."""
+    _compose([EVERYTHING, "down", "--remove-orphans"], _environment())
+    print("Stopped. The data stay in Docker's volumes; `make clean` removes them.")
+
+
+def status() -> None:
+    """Print how everything is. Raises NativeError if something is not well."""
+    environment = _environment()
+    containers = _containers(environment)
+    if not containers:
+        raise NativeError("Not up: `make up`.")
+    published = _published(environment)
+    health = _targets(published["prometheus"])
+    print(f"{'SERVICE':<19}{'STATE':<34}ADDRESS")
+    for container in containers:
+        service = container["Service"]
+        address = f"http://localhost:{published[service]}" if service in published else ""
+        print(f"{service:<19}{container['Status']:<34}{address}")
+    print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
+    for job, state in sorted(health.items()):
+        print(f"{job:<19}{state}")
+    if not health:
+        print("Prometheus does not answer.")
+    well = all(container["Health"] == "healthy" for container in containers) and set(health.values()) == {"up"}
+    if not well:
+        raise NativeError("Not everything is well; `make logs SERVICE=...` shows why.")
+
+
+def logs(service: str, follow: bool) -> None:
+    """Hand over to `docker compose logs`, of one service or all."""
+    arguments = ["--tail=100", *(["--follow"] if follow else []), *([service] if service else [])]
+    os.execvpe("docker", ["docker", "compose", EVERYTHING, "logs", *arguments], _environment())
+
+
+def clean(confirmed: bool) -> None:
+    """Stop everything and remove its data and its own images; secrets and upstream images stay."""
+    if not confirmed and input("Remove the stack's containers and all their data? [y/N] ").strip().lower() != "y":
+        raise NativeError("Nothing removed. CONFIRM=1 answers yes.")
+    _compose([EVERYTHING, "down", "--remove-orphans", "--volumes", "--rmi=local"], _environment())
+    print("Removed.")
+
+
+def _setting(name: str, settings: str) -> str | None:
+    found = re.search(rf"^{name}=(.+)$", settings, re.MULTILINE)
+    return found[1].strip("'\" ") if found else None
+
+
+def _secrets_folder() -> Path:
+    settings = SETTINGS.read_text() if SETTINGS.exists() else ""
+    return PROJECT / (os.environ.get("SECRETS_DIR") or _setting("SECRETS_DIR", settings) or "secrets")
+
+
+def _environment() -> dict[str, str]:
+    """This process' environment, with what Compose can't find out by itself."""
+    environment = {**os.environ, "SECRETS_DIR": str(_secrets_folder())}
+    if not environment.get("CERTIFICATES_DIR") and (folder := images.certificates()):
+        environment["CERTIFICATES_DIR"] = str(folder)
+    return environment
+
+
+def _missing(environment: Mapping[str, str]) -> dict[str, str]:
+    """The upstream images that the engine lacks; Locust's is for the profile `load` only."""
+    return {name: image for name, image in images.missing(environment).items() if name != "locust"}
+
+
+def _pull_missing(environment: Mapping[str, str]) -> None:
+    reason = images.pull(_missing(environment), environment)
+    if reason:
+        raise NativeError(
+            f"These images can't be pulled: {', '.join(_missing(environment).values())}\n{reason}\n"
+            "No registry in reach? `make standins` builds stand-ins from Debian packages; then `make up` again."
+        )
+
+
+def _wait_for_targets(port: int) -> None:
+    deadline = time.monotonic() + TARGETS_SECONDS
+    while not (health := _targets(port)) or set(health.values()) != {"up"}:
+        if time.monotonic() > deadline:
+            bad = ", ".join(sorted(job for job, state in health.items() if state != "up"))
+            raise NativeError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
+        time.sleep(0.5)
+
+
+def _targets(port: int) -> dict[str, str]:
+    return targets(f"http://127.0.0.1:{port}")
+
+
+def _published(environment: Mapping[str, str]) -> dict[str, int]:
+    """The port of each service that people can open."""
+    services = json.loads(_compose(["config", "--format=json"], environment))["services"]
+    return {name: int(service["ports"][0]["published"]) for name, service in services.items() if "ports" in service}
+
+
+def _containers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    lines = _compose([EVERYTHING, "ps", "--all", "--format=json"], environment).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _last_words(environment: Mapping[str, str]) -> str:
+    """The end of the logs of what is not healthy."""
+    unwell = [container["Service"] for container in _containers(environment) if container["Health"] != "healthy"]
+    return _compose(["logs", "--no-color", "--tail=5", *unwell], environment)
+
+
+def _compose(arguments: list[str], environment: Mapping[str, str]) -> str:
+    return run(["docker", "compose", *arguments], environment, cwd=PROJECT)

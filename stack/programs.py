@@ -1,0 +1,28 @@
+"""Running other programs: their output as a value, their failure as one clear message."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from native.errors import NativeError
+
+COMPLAINT_LINES = 12
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """What the program prints. Raises NativeError with the end of its complaint if it fails."""
+    result = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
+    if result.returncode:
+        complaint = (result.stderr.strip() or result.stdout.strip()).splitlines()
+        raise NativeError(f"`{' '.join(command)}` failed:\n" + "\n".join(complaint[-COMPLAINT_LINES:]))
+    return result.stdout.strip()
+
+
+def succeeds(command: list[str], environment: Mapping[str, str] | None = None, timeout: float | None = None) -> bool:
+    """Whether the program is there and ends well within `timeout` seconds."""
+    try:
+        return subprocess.run(command, env=environment, capture_output=True, timeout=timeout).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
