@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.telemetry.llm import Call
+from app.telemetry.llm import ERROR_TYPES, Call
 
 from .types import Message
 
@@ -50,13 +50,21 @@ class SimulatedBehaviour:
     """A first token that takes longer is not waited for: the call fails with `timeout`."""
 
     def __post_init__(self) -> None:
-        amounts = (self.first_token_seconds, self.tokens_per_second, self.spread, self.timeout_seconds)
-        if not all(math.isfinite(amount) and amount >= 0 for amount in amounts) or self.tokens_per_second == 0:
-            raise ValueError("times, rates and spread are finite numbers, 0 or more; tokens_per_second is more")
-        if self.output_tokens < 1 or self.requests_per_minute < 0:
-            raise ValueError("output_tokens is 1 or more, requests_per_minute 0 or more")
-        if not 0 <= self.error_share <= 1 or not 0 <= self.incomplete_share <= 1:
-            raise ValueError("error_share and incomplete_share are between 0 and 1")
+        for name, least in (
+            ("first_token_seconds", 0),
+            ("spread", 0),
+            ("timeout_seconds", 0),
+            ("tokens_per_second", 1),
+        ):
+            if not least <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is a finite number, {least} or more")
+        for name, least in (("output_tokens", 1), ("requests_per_minute", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {least} or more")
+        if not 0 <= self.error_share <= 1:
+            raise ValueError("error_share is between 0 and 1")
+        if self.error_kind not in ERROR_TYPES:
+            raise ValueError(f"error_kind is one of {', '.join(ERROR_TYPES)}")
 
 
 class SimulatedError(Exception):
