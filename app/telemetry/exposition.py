@@ -76,7 +76,7 @@ def _samples(family: Family, labels: dict[str, str], numbers: list[float]) -> It
 def _total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] | None:
     """The numbers of a group over the workers, None when no worker has it."""
     end = start + family.width
-    rows = []
+    rows: list[list[float]] = []
     for _, memory, alive in workers:
         if end <= memory.readable() and (family.type != "gauge" or alive or family.mode not in LIVE_MODES):
             row: Any = memory.cells[start:end].tolist()

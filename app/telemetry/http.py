@@ -1,56 +1,632 @@
-"""HTTP metrics of a FastAPI or Starlette application, and the /metrics endpoint."""
+"""HTTP metrics of a FastAPI or Starlette application, and its /metrics endpoint.
 
-from collections.abc import Awaitable, Callable
-from time import perf_counter
+    app.add_middleware(PrometheusMiddleware)
+    app.add_route("/metrics", metrics_endpoint(), include_in_schema=False)
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
-from starlette.requests import Request
-from starlette.responses import Response
+Every request is counted once, when the last byte of its response is sent, under the template of its route (the full
+one, of mounts and included routers too) and never under its path. That costs a few look-ups and some ten additions to
+doubles, whatever the number of routes or workers; docs/benchmarks.md has the figures.
+"""
+
+import hmac
+import logging
+import os
+import platform
+import re
+import zlib
+from asyncio import CancelledError, get_running_loop
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter, time
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import gzip_accepted
+from starlette.convertors import CONVERTOR_TYPES
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import PARAM_REGEX
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUESTS = Counter("http_requests_total", "Requests answered.", ["method", "endpoint", "status_code"])
-DURATION = Histogram("http_request_duration_seconds", "Seconds to the last byte.", ["method", "endpoint"])
-IN_PROGRESS = Gauge(
-    "http_requests_in_progress", "Requests being answered.", ["method", "endpoint"], multiprocess_mode="livesum"
-)
+from .exposition import SharedMetric, pieces
+from .storage import LOCK, SCRATCH, Family, storage, worker
+
+try:
+    from fastapi.routing import iter_route_contexts
+except ImportError:  # Starlette alone, or a FastAPI whose included routes stand in the list themselves
+
+    def iter_route_contexts(routes: Sequence[Any]) -> Iterator[Any]:  # type: ignore[misc]
+        yield from routes
+
+
+log = logging.getLogger(__name__)
+
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
+SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+OTHER = "OTHER"  # every other method
+OVERFLOW = "overflow"
+CLIENT_GONE = 499  # nginx's word for a client that left before the response was complete
+
+REQUESTS = SharedMetric("counter", "http_requests", "HTTP requests by route template and status; 499 is client gone.")
+DURATION = SharedMetric("histogram", "http_request_duration_seconds", "Time until the last byte of the response.")
+START = SharedMetric("histogram", "http_response_start_seconds", "Time until the response starts.")
+REQUEST_SIZE = SharedMetric("histogram", "http_request_size_bytes", "Request body, as far as the application read it.")
+RESPONSE_SIZE = SharedMetric("histogram", "http_response_size_bytes", "Response body, as far as it was sent.")
+IN_PROGRESS = SharedMetric("gauge", "http_requests_in_progress", "HTTP requests being answered.")
+EXCEPTIONS = SharedMetric("counter", "http_exceptions", "Exceptions that no handler caught, by class.")
+OVERFLOWED = SharedMetric("counter", "http_metrics_overflow", "Requests counted as overflow: the limit was reached.")
+APP_INFO = SharedMetric("gauge", "app_info", "Always 1; the versions of the application and of Python.")
+
+_COUNTED = "telemetry.http"  # in the scope of a request that is counted, for middlewares of mounted applications
+_SLICE = 0.002  # seconds a scrape works before it lets requests go on
+_MAX_SCRAPES = 16  # in the queue; more are answered 503
+
+
+class _Row:
+    """The cells of one method and route template; of histograms the sum's, the buckets follow."""
+
+    __slots__ = ("duration", "exceptions", "in_progress", "labels", "received", "sent", "start", "statuses")
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.statuses: dict[int, int] = {}
+        self.exceptions: dict[str, int] = {}
+        self.in_progress = self.duration = self.start = self.received = self.sent = SCRATCH
 
 
 class PrometheusMiddleware:
-    """Count and time every HTTP request: `app.add_middleware(PrometheusMiddleware)`."""
+    """Counts and times every HTTP request of an application: `app.add_middleware(PrometheusMiddleware)`.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Add it last, so that it is outermost and sees what the other middlewares answer. Websockets are passed through.
+
+    Args:
+        buckets: upper bounds, in seconds, of the two histograms of time.
+        exclude: paths that are not counted at all, for example `("/metrics",)`.
+        labels: labels with constant values for all metrics of this middleware.
+        limit: the number of label combinations after which new ones are counted as `endpoint="overflow"`.
+        unmatched: the `endpoint` of requests that match no route.
+        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None.
+        version: the `version` in app_info; a FastAPI application's own by default.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        buckets: Sequence[float] = DURATION_BUCKETS,
+        exclude: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
+        limit: int = 10_000,
+        unmatched: str = "unmatched",
+        exemplar: Callable[[Scope], Mapping[str, str] | None] | None = None,
+        version: str | None = None,
+    ) -> None:
+        if isinstance(exclude, str):
+            raise TypeError('exclude is a collection of paths: exclude=("/metrics",)')
+        if list(buckets) != sorted(set(buckets)) or not buckets:
+            raise ValueError("buckets must be numbers in rising order")
         self.app = app
+        self.buckets = [float(bound) for bound in buckets if bound < float("inf")]
+        self.limit = limit
+        self._exclude = frozenset(exclude)
+        self._unmatched = unmatched
+        self._exemplar = exemplar
+        self._version = version
+        constant = dict(labels or {})
+        self._constant = tuple(constant.values())
+        names = ("method", "endpoint", *constant)
+        self._requests = REQUESTS.family(("method", "endpoint", "status_code", *constant))
+        self._duration = DURATION.family(names, self.buckets)
+        self._start = START.family(names, self.buckets)
+        self._received = REQUEST_SIZE.family(names, SIZE_BUCKETS)
+        self._sent = RESPONSE_SIZE.family(names, SIZE_BUCKETS)
+        self._in_progress = IN_PROGRESS.family(names, mode="livesum")
+        self._exceptions = EXCEPTIONS.family(("method", "endpoint", "exception", *constant))
+        self._info = APP_INFO.family(("version", "python", *constant), mode="livemax")
+        self._overflowed = self._cell(OVERFLOWED.family(tuple(constant)), self._constant)
+        self._templates: _Templates | None = None
+        self._combinations = 0
+        self._warned: set[str] = set()
+        self._rows: dict[tuple[str, str], _Row] = {}  # by method and endpoint
+        self._found: dict[tuple[str, int, int], _Row] = {}  # by method and the ids of the scope's route and endpoint
+        self._waiting: dict[_Exchange, None] = {}  # began, and not yet shown as in progress
+        self._overflow = _Row((OTHER, OVERFLOW, *self._constant))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if self._templates is None:
+            self._start_up(scope)
+        if scope["type"] != "http" or _COUNTED in scope or scope["path"] in self._exclude:
             await self.app(scope, receive, send)
             return
-        method = scope["method"] if scope["method"] in METHODS else "OTHER"
-        status = 500
-        start = perf_counter()
-
-        async def counting_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        scope[_COUNTED] = True
+        exchange = _Exchange(self, scope, receive, send)
+        if self._waiting:
+            self._waiting[exchange] = None
+        else:
+            self._waiting[exchange] = None
+            self._show_soon()
         try:
-            await self.app(scope, receive, counting_send)
-        finally:
-            route = scope.get("route")
-            endpoint = getattr(route, "path_format", "unmatched")
-            REQUESTS.labels(method, endpoint, str(status)).inc()
-            DURATION.labels(method, endpoint).observe(perf_counter() - start)
+            await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            exchange.fail(error)
+            raise
+        if exchange.open:
+            # Nobody complained about the missing rest: the client is gone, or the server will say 500 or cut it off.
+            exchange.finish(CLIENT_GONE if exchange.gone else 500)
+
+    def _start_up(self, scope: Scope) -> None:
+        """What needs the application and this process's slot: at its first message, of the lifespan as a rule."""
+        worker()
+        app = scope.get("app")
+        version = self._version or str(getattr(app, "version", "") or "")
+        cell = self._cell(self._info, (version, platform.python_version(), *self._constant))
+        storage.cells[cell] = 1.0
+        self._templates = _Templates(app if hasattr(app, "routes") else self.app)
+
+    # Requests in progress. The template is known only once the router has run, and nobody in this process can look
+    # before the handler waits for something: so the gauge is set in the event loop's next round, if there is one.
+
+    def _show_soon(self) -> None:
+        try:
+            get_running_loop().call_soon(self._show)
+        except RuntimeError:  # not asyncio: what the path says will do
+            self._show()
+
+    def _show(self) -> None:
+        try:
+            for exchange in list(self._waiting):
+                exchange.cell = self._row(exchange.scope, 0).in_progress
+                # Who takes it out decides: if it is finished (in another thread) in this moment, nothing is shown.
+                if self._waiting.pop(exchange, 0) is None:
+                    storage.cells[exchange.cell] += 1.0
+        except Exception:
+            self.warn("a request in progress was not shown", exc_info=True)
+
+    # Rows
+
+    def _row(self, scope: Scope, status: int) -> _Row:
+        """The row of a request: its method and the template of its route."""
+        route, endpoint = scope.get("route"), scope.get("endpoint")
+        key = scope["method"], id(route), id(endpoint)
+        row = self._found.get(key)
+        if row is not None:
+            return row
+        method = key[0] if key[0] in METHODS else OTHER
+        template, fixed = self._templates.of(scope, status) if self._templates else (None, False)
+        name = self._unmatched if template is None else template
+        row = self._rows.get((method, name))
+        if row is None:
+            if self._room(5):
+                row = self._rows[method, name] = _Row((method, name, *self._constant))
+                self._fill(row)
+            else:
+                row = self._overflow
+        if fixed and method is not OTHER and row is not self._overflow:
+            self._found[key] = row
+        return row
+
+    def _room(self, combinations: int = 1) -> bool:
+        """Whether the limit allows so many more."""
+        if self._combinations + combinations <= self.limit:
+            self._combinations += combinations
+            return True
+        self.warn(f"more than {self.limit} label combinations; new ones are counted as endpoint={OVERFLOW!r}")
+        self._fill(self._overflow)
+        return False
+
+    def _fill(self, row: _Row) -> None:
+        row.in_progress = self._cell(self._in_progress, row.labels)
+        row.duration = self._cell(self._duration, row.labels)
+        row.start = self._cell(self._start, row.labels)
+        row.received = self._cell(self._received, row.labels)
+        row.sent = self._cell(self._sent, row.labels)
+
+    def _cell(self, family: Family, labelvalues: tuple[str, ...]) -> int:
+        start = storage.own(family, labelvalues, alone=False)
+        return SCRATCH if start is None else start + 1
+
+    def status_cell(self, row: _Row, status: int) -> int:
+        """The counter of a status in a row."""
+        if row is not self._overflow and not self._room():
+            row = self._overflow
+        cell = row.statuses.get(status)
+        if cell is None:
+            name = str(status) if 100 <= status <= 599 else "other"
+            cell = row.statuses[status] = self._cell(self._requests, (*row.labels[:2], name, *self._constant))
+        if row is self._overflow:
+            storage.cells[self._overflowed] += 1.0
+        return cell
+
+    def count_exception(self, row: _Row, error: BaseException) -> None:
+        name = type(error).__name__
+        if name not in row.exceptions and (row is self._overflow or not self._room()):
+            row, name = self._overflow, OVERFLOW
+        cell = row.exceptions.get(name)
+        if cell is None:
+            cell = self._cell(self._exceptions, (*row.labels[:2], name, *self._constant))
+            row.exceptions[name] = cell
+        storage.cells[cell] += 1.0
+
+    def warn(self, message: str, *, exc_info: bool = False) -> None:
+        """Say it once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("HTTP metrics: %s", message, exc_info=exc_info)
 
 
-def metrics_endpoint(*, token_file: str | None = None) -> Callable[[Request], Awaitable[Response]]:
-    """The handler of GET /metrics: `app.add_route("/metrics", metrics_endpoint(), include_in_schema=False)`."""
+class _Exchange:
+    """One request and its response."""
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "began",
+        "cell",
+        "first",
+        "gone",
+        "middleware",
+        "open",
+        "received",
+        "scope",
+        "sent",
+        "status",
+    )
+
+    def __init__(self, middleware: PrometheusMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        self.middleware = middleware
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.open = True  # not yet counted
+        self.gone = False  # the client
+        self.status = 0
+        self.first = 0.0  # when the response started
+        self.received = self.sent = 0  # bytes of the bodies
+        self.cell = 0  # of the gauge that shows it as in progress
+        self.began = perf_counter()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.received += len(message.get("body") or b"")
+        elif self.open:
+            self.gone = True
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        # No coroutine of its own around the server's, except around the last one.
+        if message["type"] == "http.response.body":
+            self.sent += len(message.get("body") or b"")
+            if not message.get("more_body", False) and self.open:
+                return self._send_last(message)
+        elif message["type"] == "http.response.start":
+            self.first = perf_counter()
+            self.status = message["status"]
+        elif message["type"] == "http.response.pathsend":
+            return self._send_file(message)
+        return self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
+        await self._send(message)
+        if self.open:
+            self.finish(CLIENT_GONE if self.gone else self.status)
+
+    async def _send_file(self, message: Message) -> None:
+        try:
+            self.sent += (await anyio.Path(message["path"]).stat()).st_size
+        except OSError:
+            self.middleware.warn("the size of a file that the server sends is not known")
+        await self._send_last(message)
+
+    def fail(self, error: BaseException) -> None:
+        """An exception passes through; it will be a 500 unless the client is the reason."""
+        left = self.gone or isinstance(error, ClientDisconnect | CancelledError | GeneratorExit)
+        left = left or (isinstance(error, OSError) and _passed(error.__traceback__, self._send))
+        try:
+            if isinstance(error, Exception) and not left:
+                self.middleware.count_exception(self.middleware._row(self.scope, 500), error)
+        except Exception:
+            self.middleware.warn("an exception was not counted", exc_info=True)
+        if self.open:
+            self.finish(CLIENT_GONE if left else 500)
+
+    def finish(self, status: int) -> None:
+        """Count it. Never raises."""
+        self.open = False
+        try:
+            if LOCK is None:
+                self._count(status)
+            else:
+                with LOCK:
+                    self._count(status)
+        except Exception:
+            self.middleware.warn("a request was not counted", exc_info=True)
+
+    def _count(self, status: int) -> None:
+        now = perf_counter()
+        middleware = self.middleware
+        scope = self.scope
+        row = middleware._found.get((scope["method"], id(scope.get("route")), id(scope.get("endpoint"))))
+        if row is None:
+            row = middleware._row(scope, status)
+        cells = storage.cells
+        if middleware._waiting.pop(self, 0) is not None:
+            cells[self.cell] -= 1.0
+        cell = row.statuses.get(status)
+        if cell is None or row is middleware._overflow:
+            cell = middleware.status_cell(row, status)
+        cells[cell] += 1.0
+        elapsed = now - self.began
+        bucket = row.duration + 1 + bisect_left(middleware.buckets, elapsed)
+        cells[row.duration] += elapsed
+        cells[bucket] += 1.0
+        if self.first or status != CLIENT_GONE:
+            until_start = (self.first or now) - self.began
+            cells[row.start] += until_start
+            cells[row.start + 1 + bisect_left(middleware.buckets, until_start)] += 1.0
+        if self.received:
+            cells[row.received] += self.received
+        cells[row.received + 1 + bisect_left(SIZE_BUCKETS, self.received)] += 1.0
+        if scope["method"] == "HEAD":
+            self.sent = 0  # the server does not send it
+        if self.sent:
+            cells[row.sent] += self.sent
+        cells[row.sent + 1 + bisect_left(SIZE_BUCKETS, self.sent)] += 1.0
+        if middleware._exemplar is not None:
+            labels = middleware._exemplar(scope)
+            if labels:
+                storage.write_exemplar(bucket, labels, elapsed, time())
+                storage.write_exemplar(cell, labels, 1.0, time())
+
+
+def _passed(traceback: TracebackType | None, function: Callable[..., Any]) -> bool:
+    """Whether an exception came through a function, here the server's send()."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    while traceback is not None:
+        if traceback.tb_frame.f_code is code:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+class _Template:
+    """A route's full path, from the application's root."""
+
+    def __init__(self, pattern: str, text: str | None, kept: Any) -> None:
+        self.regex = re.compile(pattern)
+        self.text = text  # None: a mount with routes of its own, none of which matched
+        self.kept = kept  # objects known by their ids must not be replaced by others with the same ids
+
+
+class _Templates:
+    """From what the router leaves in the scope (`route`, `endpoint`) to the full template of the route.
+
+    A table by identity, made from the application's routes once, and again when they change: a request costs the same
+    with any number of routes. Where one route is reached by several ways (an application mounted twice, a router
+    included twice), the path decides between these few.
+    """
+
+    def __init__(self, app: Any) -> None:
+        while not hasattr(app, "routes") and hasattr(app, "app"):
+            app = app.app  # through other middlewares
+        self._app = app
+        self._made = 0.0
+        self._count = -1
+        self._all: list[_Template] = []
+        self._by_id: dict[int, list[_Template]] = {}
+
+    def of(self, scope: Scope, status: int) -> tuple[str | None, bool]:
+        """The template, None where no route matched, and whether the same route and endpoint always have this one."""
+        route, endpoint = scope.get("route"), scope.get("endpoint")
+        if route is None and endpoint is None:
+            # The router has seen it, and there is no such route; or another middleware answered, or a slash is missing.
+            searched = "router" in scope and status not in (307, 308)
+            return (None if searched else self._match(scope, self._all_now())), False
+        templates = self._known(route, endpoint)
+        if not templates and self._outdated():
+            self._make()
+            templates = self._known(route, endpoint)
+        if not templates:
+            return getattr(route, "path_format", None), False
+        if len({template.text for template in templates}) == 1 and templates[0].text is not None:
+            return templates[0].text, True
+        return self._match(scope, [t for t in templates if t.text is not None] or self._all), False
+
+    def _known(self, route: Any, endpoint: Any) -> list[_Template]:
+        by_route, by_endpoint = self._by_id.get(id(route), []), self._by_id.get(id(endpoint), [])
+        # FastAPI sets `route` for its own routes only: it may still be the mount above a plain Starlette route.
+        return [template for template in by_route if template in by_endpoint] or by_endpoint or by_route
+
+    def _all_now(self) -> list[_Template]:
+        if self._outdated():
+            self._make()
+        return self._all
+
+    def _outdated(self) -> bool:
+        return perf_counter() - self._made > 1 or len(getattr(self._app, "routes", ())) != self._count
+
+    def _match(self, scope: Scope, templates: Iterable[_Template]) -> str | None:
+        path = scope["path"]
+        paths = [path]
+        for prefix in (scope.get("root_path"), scope.get("app_root_path")):
+            if prefix and path.startswith(prefix):
+                paths.insert(0, path[len(prefix) :])
+        templates = list(templates)
+        for redirected in (False, True):
+            for candidate in paths:
+                if redirected:
+                    candidate = candidate[:-1] if candidate.endswith("/") else candidate + "/"
+                for template in templates:
+                    if template.text is not None and template.regex.fullmatch(candidate):
+                        return template.text
+        return None
+
+    def _make(self) -> None:
+        routes = getattr(self._app, "routes", ())
+        self._all, self._by_id = [], {}
+        self._add(routes, "", "", 0)
+        self._count = len(routes)
+        self._made = perf_counter()
+
+    def _add(self, routes: Sequence[Any], pattern: str, text: str, depth: int) -> None:
+        if depth > 16:  # an application mounted in itself
+            return
+        for route in iter_route_contexts(routes):
+            inner = getattr(route, "routes", None)
+            path = getattr(route, "path", None)
+            if path is None and getattr(route, "host", None) is None:
+                continue
+            path = path or ""
+            whole_pattern, whole_text = pattern + _pattern(path), text + PARAM_REGEX.sub(r"{\1}", path)
+            endpoint = getattr(route, "endpoint", None) if inner is None else getattr(route, "app", None)
+            if inner:
+                self._add(inner, whole_pattern, whole_text, depth + 1)
+                template = _Template(f"{whole_pattern}/.*", None, (route, endpoint))
+            elif inner is not None:  # a mounted application without routes, such as static files
+                template = _Template(f"{whole_pattern}/.*", f"{whole_text}/{{path}}", (route, endpoint))
+            else:
+                template = _Template(whole_pattern, whole_text, (route, endpoint))
+            self._all.append(template)
+            known = (
+                route,
+                endpoint,
+                getattr(route, "route", None),
+                getattr(route, "original_route", None),
+                getattr(getattr(route, "_route_context", None), "starlette_route", None),
+            )
+            for key in {id(part) for part in known if part is not None}:
+                self._by_id.setdefault(key, []).append(template)
+
+
+def _pattern(path: str) -> str:
+    """A regular expression for a path with parameters, like `/items/{item_id:int}`."""
+    parts, end = [], 0
+    for match in PARAM_REGEX.finditer(path):
+        convertor = CONVERTOR_TYPES[(match[2] or ":str").removeprefix(":")]
+        parts += [re.escape(path[end : match.start()]), f"(?:{convertor.regex})"]
+        end = match.end()
+    return "".join(parts) + re.escape(path[end:])
+
+
+# /metrics
+
+
+def metrics_endpoint(
+    *, registry: CollectorRegistry = REGISTRY, token_file: str | os.PathLike[str] | None = None
+) -> Callable[[Request], Awaitable[Response]]:
+    """The handler of GET /metrics: `app.add_route("/metrics", metrics_endpoint(), include_in_schema=False)`.
+
+    Text or OpenMetrics as the Accept header asks, gzip, and `?name[]=` to pick metrics. With `token_file`, only
+    requests that bear the token in this file are answered; the file is read again when it changes. A scrape works in
+    slices of two milliseconds, and requests go on in between; scrapes that come together share one text.
+    """
+    token = None if token_file is None else _Token(Path(token_file))
+    scraper = _Scraper(registry)
 
     async def metrics(request: Request) -> Response:
-        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(REGISTRY), media_type=content_type)
+        if token is not None:
+            refusal = token.refusal(request.headers.get("authorization", ""))
+            if refusal is not None:
+                return refusal
+        return await scraper.scrape(
+            request.headers.get("accept", ""),
+            frozenset(request.query_params.getlist("name[]")),
+            gzip_accepted(request.headers.get("accept-encoding", "")),
+        )
 
     return metrics
+
+
+class _Token:
+    """The bearer token in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._token = b""
+
+    def refusal(self, authorization: str) -> Response | None:
+        try:
+            status = self._path.stat()
+            seen = status.st_mtime_ns, status.st_size, status.st_ino
+            if seen != self._seen:
+                self._token, self._seen = self._path.read_bytes().strip(), seen
+        except OSError as error:
+            log.error("/metrics: cannot read the token file: %s", error)
+            self._token, self._seen = b"", None
+        if not self._token:
+            return PlainTextResponse("The token file of /metrics is missing or empty.\n", status_code=503)
+        scheme, _, given = authorization.partition(" ")
+        same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
+        if scheme.lower() == "bearer" and same:
+            return None
+        return PlainTextResponse("A bearer token is needed.\n", 401, {"www-authenticate": "Bearer"})
+
+
+class _Scraper:
+    """Renders one scrape at a time; one that waited takes the text of another that began after it came."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._lock = anyio.Lock()
+        self._queue = 0
+        self._last: tuple[tuple[str, frozenset[str], bool], float, Response] | None = None
+
+    async def scrape(self, accept: str, names: frozenset[str], gzip: bool) -> Response:
+        if self._queue >= _MAX_SCRAPES:
+            return PlainTextResponse("Too many scrapes at once.\n", 503, {"retry-after": "1"})
+        came = perf_counter()
+        self._queue += 1
+        try:
+            async with self._lock:
+                key = accept, names, gzip
+                if self._last is None or self._last[0] != key or self._last[1] < came:
+                    began = perf_counter()
+                    self._last = key, began, await self._render(*key)
+                return self._last[2]
+        finally:
+            self._queue -= 1
+            if not self._queue:
+                self._last = None  # nobody needs it any more, and it may be large
+
+    async def _render(self, accept: str, names: frozenset[str], gzip: bool) -> Response:
+        content_type, text = pieces(self._registry, accept, names)
+        headers = {"content-type": content_type, "vary": "accept, accept-encoding", "cache-control": "no-store"}
+        deflate = None
+        if gzip:
+            headers["content-encoding"] = "gzip"
+            deflate = zlib.compressobj(1, wbits=31)
+        body = []
+        paused = perf_counter()
+        for piece in text:
+            data = piece.encode()
+            body.append(data if deflate is None else deflate.compress(data))
+            if perf_counter() - paused > _SLICE:
+                await anyio.lowlevel.checkpoint()
+                paused = perf_counter()
+        if deflate is not None:
+            body.append(deflate.flush())
+        return _PiecesResponse([part for part in body if part], headers)
+
+
+class _PiecesResponse(Response):
+    """A body in pieces, of known length."""
+
+    def __init__(self, body: list[bytes], headers: dict[str, str]) -> None:
+        self._pieces = body
+        super().__init__(headers={**headers, "content-length": str(sum(map(len, body)))})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        paused = perf_counter()
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if perf_counter() - paused > _SLICE:
+                await anyio.lowlevel.checkpoint()
+                paused = perf_counter()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

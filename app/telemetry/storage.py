@@ -47,7 +47,7 @@ RESERVE_STEP = 1 << 16  # bytes written ahead, so that a full disk is an error h
 SCHEMA_HEADER = 16
 MAGIC = 0x31_4C_4D_54_53_47_49_53  # of this layout; a folder with another one is refused
 _PID, _READY, _RESERVED, _HAS_EXEMPLARS = range(4)  # places in the header of a worker's file
-_SCRATCH = 256  # a double of the header page that takes what has no room; never read
+SCRATCH = 256  # a double of the header page that takes what has no room; never read
 
 _EXEMPLAR = struct.Struct("<IHxxQdd")  # crc32 of the rest, length of the labels, cell, value, timestamp
 
@@ -492,7 +492,7 @@ class Value:
 
     __slots__ = ("_cell",)
 
-    def __init__(self, cell: int = _SCRATCH) -> None:
+    def __init__(self, cell: int = SCRATCH) -> None:
         self._cell = cell
 
     def inc(self, amount: float) -> None:
@@ -661,7 +661,7 @@ def install(directory: str | os.PathLike[str] | None = None) -> None:
             storage.share(_default_directory(master), claim=master != os.getpid())
     except OSError as error:
         log.warning("metrics of this process are not shared with the other workers: %s", error)
-    prometheus_client.disable_created_metrics()
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     prometheus_client.values.ValueClass = new_value
     os.register_at_fork(before=storage.before_fork, after_in_parent=storage.in_parent, after_in_child=storage.in_child)
 
