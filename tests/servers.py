@@ -102,8 +102,10 @@ class Running:
                 self.process.wait()
 
 
-class Prometheus(Running):
-    """A running Prometheus that can be asked."""
+class PrometheusApi:
+    """A Prometheus that can be asked, however it was started."""
+
+    url: str
 
     def api(self, path: str, **parameters: str) -> Any:
         """The `data` of an answer of the HTTP API, e.g. api("targets")."""
@@ -127,13 +129,23 @@ class Prometheus(Running):
         return {target["labels"]["job"]: target["health"] for target in self.api("targets")["activeTargets"]}
 
 
-class Alertmanager(Running):
-    """A running Alertmanager that can be asked."""
+class Prometheus(Running, PrometheusApi):
+    """A Prometheus on a free port."""
+
+
+class AlertmanagerApi:
+    """An Alertmanager that can be asked, however it was started."""
+
+    url: str
 
     def alerts(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=30) as answer:
             alerts: list[dict[str, Any]] = json.load(answer)
             return alerts
+
+
+class Alertmanager(Running, AlertmanagerApi):
+    """An Alertmanager on a free port."""
 
 
 @dataclass(frozen=True)
