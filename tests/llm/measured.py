@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.telemetry.llm import Price
 
@@ -11,13 +12,15 @@ PRICE = Price(input=1.0, output=10.0, cache_read=0.1, cache_write=1.25, cache_wr
 Numbers = dict[str, float]
 
 
-def measured(provider: str, model: str) -> Numbers:
-    """All that is not 0 for this provider and model, without buckets and without sums of seconds.
+def measured(provider: str, model: str, text: str | None = None) -> Numbers:
+    """All that is not 0 for this provider and model, in this process or in the text of a scrape.
+
+    Without buckets and without sums of seconds.
 
     `llm_tokens_total{type=input}`: the provider and the model are left out of the names.
     """
     numbers: Numbers = {}
-    for family in REGISTRY.collect():
+    for family in REGISTRY.collect() if text is None else text_string_to_metric_families(text):
         for sample in family.samples:
             labels = dict(sample.labels)
             if not sample.name.startswith("llm_") or (labels.pop("provider"), labels.pop("model")) != (provider, model):
