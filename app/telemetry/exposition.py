@@ -265,8 +265,9 @@ def _all_pieces(
     for collector in list(collectors) if collectors is not None else [registry]:
         stored_metric = _metric_in_storage(collector)
         if stored_metric is not None:
-            local = [family for family in storage.by_name.get(stored_metric.name, ()) if family.local]
-            yield from stored(stored_metric, local)
+            families = storage.by_name.get(stored_metric.name, ())
+            # A metric of which this worker has no labels yet is told by what the others have.
+            yield from stored(stored_metric, [family for family in families if family.local] or families[-1:])
         elif shared and isinstance(collector, ProcessCollector):
             yield collected(_process_metrics(workers))
         elif not (shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
