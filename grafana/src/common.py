@@ -10,7 +10,10 @@ SLO_ERROR_RATIO = 0.001  # 99.9 % of requests succeed, over 30 days
 SLO_SLOW_RATIO = 0.01  # 99 % of requests are faster than SLO_LATENCY, over 30 days
 SLO_LATENCY = 0.5  # seconds; a bucket bound of http_request_duration_seconds
 
+BURN_LIMIT = 14.4  # times too fast, over an hour: the alert that calls somebody
+
 # One meaning, one colour, on all dashboards.
+SLO_COLOURS = {"availability": "green", "latency": "blue"}
 STATUS_COLOURS = {"1xx": "text", "2xx": "green", "3xx": "blue", "4xx": "yellow", "5xx": "red"}
 TOKEN_COLOURS = {"input": "blue", "output": "purple"}
 LATENCY_COLOURS = {"average": "text", "p50": "green", "p90": "yellow", "p95": "orange", "p99": "red"}
@@ -24,7 +27,10 @@ INSTANCE = Variable(
     "instance", "Instance", 'label_values(app_info{job=~"$job"}, instance)', "Replicas of the service, as scraped"
 )
 ENDPOINT = Variable(
-    "endpoint", "Endpoint", 'label_values(http_requests_total{job=~"$job"}, endpoint)', "Route templates of the service"
+    "endpoint",
+    "Endpoint",
+    'label_values(http_requests_total{job=~"$job", @people}, endpoint)',
+    "Route templates of the service",
 )
 PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)', "Who serves it")
 MODEL = Variable(
@@ -41,7 +47,7 @@ SERVER = Variable("server", "PostgreSQL", "label_values(pg_up, instance)", "Post
 DATNAME = Variable(
     "datname",
     "Database",
-    'label_values(pg_stat_database_xact_commit{instance=~"$server", datname!~"template.*|"}, datname)',
+    'label_values(pg_stat_database_xact_commit{instance=~"$server", datname!~"template.*"}, datname)',
     "Databases of the PostgreSQL servers",
 )
 
@@ -109,7 +115,24 @@ FIRING_ALERTS = Annotation(
     "{{severity}}, {{area}} {{instance}}",
     "alertname,severity,area",
 )
-LOAD_TEST = Annotation("Load tests", "max by (instance) (locust_users) > 0", "purple", "Load test", "from {{instance}}")
+STARTS = Annotation(
+    "Starts",
+    "changes(max by (job, instance) (process_start_time_seconds{@app})[1m:15s]) > 0",
+    "blue",
+    "{{job}} started",
+    "A process of {{instance}} started",
+)
+DEPLOYS = Annotation(
+    "Deploys",
+    "count by (job, version) (app_info{@app}) unless count by (job, version) (app_info{@app} offset 1m)",
+    "green",
+    "{{job}} {{version}}",
+    "The first instance with version {{version}}",
+)
+REBOOTS = Annotation(
+    "Reboots", "changes(node_boot_time_seconds{@host}[1m]) > 0", "blue", "{{instance}} started", "The host started"
+)
+LOAD_TEST = Annotation("Load tests", "max by (job) (locust_users) > 0", "purple", "Load test", "Locust is at work")
 
 
 def dashboard(
@@ -118,7 +141,7 @@ def dashboard(
     *,
     variables: tuple[Variable, ...],
     rows: tuple[Row, ...],
-    annotations: tuple[Annotation, ...] = (),
+    annotations: tuple[Annotation, ...] = (DEPLOYS, STARTS),
     time_from: str = "now-1h",
 ) -> Dashboard:
     return Dashboard(

@@ -13,8 +13,8 @@ from .common import (
     dashboard,
 )
 from .model import Query, Row
-from .panels import Column, Steps, coloured, dashed, heatmap, stat, table, timeseries
-from .promql import heat, mean, observed, or_named, or_zero, quantile
+from .panels import PER_MINUTE, Column, Steps, coloured, dashed, heatmap, stat, table, timeseries
+from .promql import heat, mean, observed, or_named, or_zero, per_minute, quantile
 
 QUERY = "db_query_duration_seconds"
 WAIT = "db_pool_checkout_wait_seconds"
@@ -49,7 +49,7 @@ STRIP = tuple(
             highest=1,
         ),
         stat(
-            "Wait for a connection",
+            "Pool wait p95",
             "95 of 100 callers get a connection from the pool within this time.",
             Query(observed(quantile(0.95, WAIT, matchers="@pool"))),
             unit="s",
@@ -57,7 +57,7 @@ STRIP = tuple(
             no_value="idle",
         ),
         stat(
-            "Query time p95",
+            "Query p95",
             "95 of 100 queries are answered within this time.",
             Query(observed(quantile(0.95, QUERY, matchers="@pool"))),
             unit="s",
@@ -65,14 +65,14 @@ STRIP = tuple(
             no_value="idle",
         ),
         stat(
-            "Transactions",
+            "Tx rate",
             "Commits and rollbacks per second, as PostgreSQL counts them.",
             Query(or_zero(f"sum({COMMITS}) + sum({ROLLBACKS})")),
             unit="count:tx/s",
             decimals=1,
         ),
         stat(
-            "Server connections",
+            "Connections",
             "Connections to PostgreSQL, of all that it accepts.",
             Query(or_zero("sum(pg_stat_activity_count{@db}) / sum(pg_settings_max_connections{@db})")),
             unit="percentunit",
@@ -90,7 +90,7 @@ STRIP = tuple(
             highest=1,
         ),
         stat(
-            "Longest transaction",
+            "Oldest tx",
             "Age of the oldest open transaction. An old one keeps dead rows from being cleaned up and may hold locks.",
             Query(or_zero("max(pg_stat_activity_max_tx_duration{@data})")),
             unit="s",
@@ -188,16 +188,14 @@ QUERIES = (
         Query(quantile(0.95, QUERY, "query_name", matchers="@pool"), "{{query_name}}"),
         unit="s",
         height=9,
-        by_name=True,
         no_value="No queries in this range",
     ),
     timeseries(
         "Queries by name",
         "Queries per second.",
         Query(f"sum by (query_name) (rate({QUERY}_count{{@pool}}[@rate]))", "{{query_name}}"),
-        unit="count:queries/s",
+        unit="count:q/s",
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Where the time goes",
@@ -206,19 +204,17 @@ QUERIES = (
         Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate]))", "{{query_name}}"),
         unit="none",
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Query errors",
-        "Errors per second by SQLSTATE class: 08 connection, 23 integrity, 40 deadlock or serialisation, 42 wrong SQL, "
+        "Errors per minute by SQLSTATE class: 08 connection, 23 integrity, 40 deadlock or serialisation, 42 wrong SQL, "
         "53 out of resources, 57 cancelled.",
         Query(
-            or_named("sum by (sqlstate_class) (rate(db_query_errors_total{@pool}[@rate]) > 0)", "sqlstate_class"),
+            or_named(per_minute("db_query_errors_total", "sqlstate_class", matchers="@pool"), "sqlstate_class"),
             "{{sqlstate_class}}",
         ),
-        unit="cps",
+        unit=PER_MINUTE,
         stacked=True,
-        by_name=True,
     ),
 )
 
@@ -275,26 +271,24 @@ SERVER_ROW = (
         unit="percentunit",
         lowest=None,
         highest=1,
-        by_name=True,
         legend_calcs=("mean", "min", "lastNotNull"),
         sort_by="Name",
     ),
     timeseries(
         "Locks",
         "Locks that are held or waited for, by mode. Exclusive ones block others.",
-        Query(or_named("sum by (mode) (pg_locks_count{@data}) > 0", "mode"), "{{mode}}"),
+        Query("sum by (mode) (pg_locks_count{@data})", "{{mode}}"),
         unit="none",
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Deadlocks and conflicts",
-        "Deadlocks, and queries cancelled because of recovery on a replica, per second.",
+        "Deadlocks, and queries cancelled because of recovery on a replica, per minute.",
         (
-            Query("sum(rate(pg_stat_database_deadlocks{@data}[@rate]))", "deadlocks"),
-            Query("sum(rate(pg_stat_database_conflicts{@data}[@rate]))", "conflicts"),
+            Query(per_minute("pg_stat_database_deadlocks", matchers="@data"), "deadlocks"),
+            Query(per_minute("pg_stat_database_conflicts", matchers="@data"), "conflicts"),
         ),
-        unit="cps",
+        unit=PER_MINUTE,
         width=6,
         overrides=coloured({"deadlocks": "red", "conflicts": "orange"}),
     ),
@@ -304,7 +298,6 @@ SERVER_ROW = (
         Query("sum by (datname) (rate(pg_stat_database_temp_bytes{@data}[@rate]))", "{{datname}}"),
         unit="Bps",
         width=6,
-        by_name=True,
     ),
     timeseries(
         "Checkpoints",
@@ -318,12 +311,11 @@ SERVER_ROW = (
         "Longest transaction",
         "Age of the oldest open transaction, by what it does now. Nothing open is zero.",
         Query(
-            or_named("max by (state) (pg_stat_activity_max_tx_duration{@data}) > 0", "state"),
+            'max by (state) (pg_stat_activity_max_tx_duration{@data, state=~"active|idle in transaction.*"})',
             "{{state}}",
         ),
         unit="s",
         width=6,
-        by_name=True,
     ),
 )
 
@@ -334,7 +326,6 @@ STORAGE = (
         Query("sum by (datname) (pg_database_size_bytes{@data})", "{{datname}}"),
         unit="bytes",
         width=6,
-        by_name=True,
     ),
     timeseries(
         "Log size",
@@ -349,7 +340,6 @@ STORAGE = (
         Query("topk(10, sum by (relname) (pg_stat_user_tables_n_dead_tup{@data}))", "{{relname}}"),
         unit="short",
         width=6,
-        by_name=True,
         no_value="No tables",
     ),
     timeseries(
@@ -358,7 +348,6 @@ STORAGE = (
         Query("topk(10, sum by (relname) (rate(pg_stat_user_tables_seq_tup_read{@data}[@rate])))", "{{relname}}"),
         unit="count:rows/s",
         width=6,
-        by_name=True,
         no_value="No tables",
     ),
 )
@@ -426,27 +415,24 @@ POOL_DETAIL = (
     ),
     timeseries(
         "Callers that gave up",
-        "Checkouts per second that ran into the pool's timeout.",
-        Query("sum by (pool) (rate(db_pool_checkout_timeouts_total{@pool}[@rate]))", "{{pool}}"),
-        unit="cps",
+        "Checkouts per minute that ran into the pool's timeout.",
+        Query(per_minute("db_pool_checkout_timeouts_total", "pool", matchers="@pool"), "{{pool}}"),
+        unit=PER_MINUTE,
         width=6,
-        by_name=True,
     ),
     timeseries(
         "Connections thrown away",
-        "Connections per second that the pool discarded, by why.",
-        Query(or_named("sum by (kind) (rate(db_pool_invalidations_total{@pool}[@rate]) > 0)", "kind"), "{{kind}}"),
-        unit="cps",
+        "Connections per minute that the pool discarded, by why.",
+        Query(per_minute("db_pool_invalidations_total", "kind", matchers="@pool"), "{{kind}}"),
+        unit=PER_MINUTE,
         width=6,
-        by_name=True,
     ),
     timeseries(
         "Connections beyond the pool's size",
         "Connections that were opened on top of the pool's size and are closed after use.",
-        Query("sum by (instance, pool) (db_pool_overflow{@pool})", "{{instance}} {{pool}}"),
+        Query("sum by (pool) (db_pool_overflow{@pool})", "{{pool}}"),
         unit="none",
         width=6,
-        by_name=True,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import IN, NODE, OUT, dashboard
+from .common import IN, NODE, OUT, REBOOTS, dashboard
 from .model import Query, Row
 from .panels import Column, Steps, coloured, dashed, fixed, override_matching, stat, table, timeseries
 from .promql import or_zero
@@ -303,6 +303,7 @@ NETWORK = (
         "Packets per second that were damaged or dropped, by network card.",
         Query(NETWORK_ERRORS, "{{instance}} {{device}}"),
         unit="pps",
+        soft_highest=1,
     ),
     timeseries(
         "TCP retransmissions",
@@ -343,6 +344,7 @@ LIMITS = (
         Query("node_timex_offset_seconds{@host}", "{{instance}}"),
         unit="s",
         lowest=None,
+        soft_highest=0.01,
         width=6,
     ),
     timeseries(
@@ -372,6 +374,7 @@ DASHBOARD = dashboard(
     "Host",
     "Utilisation, saturation and errors of processors, memory, disks and network.",
     variables=(NODE,),
+    annotations=(REBOOTS,),
     rows=(
         Row("", STRIP),
         Row("Hosts", BY_HOST),

@@ -14,8 +14,8 @@ from .common import (
     dashboard,
 )
 from .model import Link, Query, Row
-from .panels import Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import heat, mean, observed, or_zero, quantile, ratio
+from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
+from .promql import by_status_class, heat, mean, observed, or_named, or_zero, per_minute, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@http}[@rate])"
 SERVER_ERRORS = 'rate(http_requests_total{@http, status_code=~"5.."}[@rate])'
@@ -94,16 +94,15 @@ RATE_AND_ERRORS = (
     timeseries(
         "Request rate by endpoint",
         "Requests per second of each route template.",
-        Query(f"sum by (endpoint) ({REQUESTS})", "{{endpoint}}"),
+        Query(or_named(f"sum by (endpoint) ({REQUESTS})", "endpoint", "no requests"), "{{endpoint}}"),
         unit="reqps",
-        by_name=True,
         height=9,
         links=(ONE_ENDPOINT,),
     ),
     timeseries(
         "Request rate by status",
         "Requests per second by class of status.",
-        Query(f'sum by (class) (label_replace({REQUESTS}, "class", "${{1}}xx", "status_code", "(.).."))', "{{class}}"),
+        Query(by_status_class(REQUESTS), "{{class}}"),
         unit="reqps",
         stacked=True,
         height=9,
@@ -113,10 +112,9 @@ RATE_AND_ERRORS = (
         "Error rate by endpoint",
         "Share of requests answered with a 5xx status. The line is the objective: what stays above it spends the "
         "error budget too fast.",
-        Query(ratio(SERVER_ERRORS, REQUESTS, "endpoint"), "{{endpoint}}"),
+        Query(or_named(ratio(SERVER_ERRORS, REQUESTS, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
         unit="percentunit",
         limit=SLO_ERROR_RATIO,
-        by_name=True,
         height=9,
         links=(ONE_ENDPOINT,),
     ),
@@ -129,11 +127,11 @@ DURATIONS = (
         (
             Query(mean(DURATION, matchers="@http"), "average"),
             Query(quantile(0.5, DURATION, matchers="@http"), "p50"),
-            Query(quantile(0.9, DURATION, matchers="@http"), "p90"),
             Query(quantile(0.95, DURATION, matchers="@http"), "p95"),
             Query(quantile(0.99, DURATION, matchers="@http"), "p99"),
         ),
         unit="s",
+        log=True,
         limit=SLO_LATENCY,
         height=10,
         overrides=coloured(LATENCY_COLOURS),
@@ -150,9 +148,9 @@ DURATIONS = (
         "95 of 100 requests of the endpoint are answered within this time.",
         Query(quantile(0.95, DURATION, "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="s",
+        log=True,
         limit=SLO_LATENCY,
         height=10,
-        by_name=True,
         links=(ONE_ENDPOINT,),
     ),
 )
@@ -221,13 +219,12 @@ USERS = (
         Query("sum by (endpoint) (http_requests_in_progress{@http})", "{{endpoint}}"),
         unit="none",
         stacked=True,
-        by_name=True,
         links=(ONE_ENDPOINT,),
     ),
     timeseries(
         "Request rate by instance",
         "Requests per second of each replica. They should share the load evenly.",
-        Query(f"sum by (instance) ({REQUESTS})", "{{instance}}"),
+        Query(or_named(f"sum by (instance) ({REQUESTS})", "instance", "no requests"), "{{instance}}"),
         unit="reqps",
     ),
 )
@@ -235,30 +232,38 @@ USERS = (
 FAILURES = (
     timeseries(
         "Server errors",
-        "Responses per second with a 5xx status, by endpoint and status.",
-        Query(or_zero(f"sum by (endpoint, status_code) ({SERVER_ERRORS})"), "{{status_code}} {{endpoint}}"),
-        unit="reqps",
+        "Responses per minute with a 5xx status, by endpoint and status.",
+        Query(
+            or_named(f"60 * sum by (endpoint, status_code) ({SERVER_ERRORS})", "status_code"),
+            "{{status_code}} {{endpoint}}",
+        ),
+        unit=PER_MINUTE,
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Client errors",
-        "Responses per second with a 4xx status, by endpoint and status. 499 is a client that left before the end.",
-        Query(or_zero(f"sum by (endpoint, status_code) ({CLIENT_ERRORS})"), "{{status_code}} {{endpoint}}"),
-        unit="reqps",
+        "Responses per minute with a 4xx status, by endpoint and status. 499 is a client that left before the end, "
+        "unmatched is a path that no route serves.",
+        Query(
+            or_named(
+                "60 * sum by (endpoint, status_code)"
+                ' (rate(http_requests_total{@app, endpoint=~"$endpoint", status_code=~"4.."}[@rate]))',
+                "status_code",
+            ),
+            "{{status_code}} {{endpoint}}",
+        ),
+        unit=PER_MINUTE,
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Exceptions",
-        "Exceptions per second that no handler caught, by class and endpoint.",
+        "Exceptions per minute that no handler caught, by class and endpoint.",
         Query(
-            or_zero("sum by (exception, endpoint) (rate(http_exceptions_total{@http}[@rate]))"),
+            or_named(per_minute("http_exceptions_total", "exception", "endpoint", matchers="@http"), "exception"),
             "{{exception}} {{endpoint}}",
         ),
-        unit="cps",
+        unit=PER_MINUTE,
         stacked=True,
-        by_name=True,
     ),
 )
 
@@ -269,7 +274,6 @@ START_AND_SIZES = (
         Query(quantile(0.95, "http_response_start_seconds", "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="s",
         limit=SLO_LATENCY,
-        by_name=True,
         links=(ONE_ENDPOINT,),
     ),
     heatmap(
@@ -293,16 +297,14 @@ START_AND_SIZES = (
         "Request size by endpoint",
         "Average size of request bodies.",
         Query(mean("http_request_size_bytes", "endpoint", matchers="@http"), "{{endpoint}}"),
-        unit="bytes",
-        by_name=True,
+        unit="decbytes",
         width=12,
     ),
     timeseries(
         "Response size by endpoint",
         "Average size of response bodies.",
         Query(mean("http_response_size_bytes", "endpoint", matchers="@http"), "{{endpoint}}"),
-        unit="bytes",
-        by_name=True,
+        unit="decbytes",
         width=12,
     ),
 )

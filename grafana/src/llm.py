@@ -12,8 +12,8 @@ from .common import (
     dashboard,
 )
 from .model import Link, Query, Row
-from .panels import Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import heat, mean, observed, or_named, or_zero, quantile, ratio
+from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
+from .promql import heat, mean, observed, or_named, or_zero, per_minute, quantile, ratio
 
 DURATION = "llm_request_duration_seconds"
 FIRST_TOKEN = "llm_time_to_first_token_seconds"  # noqa: S105  a metric's name
@@ -32,10 +32,10 @@ STRIP = tuple(
     panel.sized(3)
     for panel in (
         stat(
-            "Calls per minute",
-            "Calls of language models that ended, all outcomes.",
+            "Calls",
+            "Calls of language models that ended per minute, all outcomes.",
             Query(or_zero(f"60 * sum({CALLS})")),
-            unit="short",
+            unit=PER_MINUTE,
             decimals=1,
         ),
         stat(
@@ -63,17 +63,17 @@ STRIP = tuple(
             no_value="idle",
         ),
         stat(
-            "Input per minute",
+            "Tokens in",
             "Tokens sent to the models per minute, those read from a provider's cache included.",
             Query(or_zero('60 * sum(rate(llm_tokens_total{@llm, type="input"}[@rate]))')),
-            unit="short",
+            unit=PER_MINUTE,
             colour=TOKEN_COLOURS["input"],
         ),
         stat(
-            "Output per minute",
+            "Tokens out",
             "Tokens that the models wrote per minute, reasoning included.",
             Query(or_zero('60 * sum(rate(llm_tokens_total{@llm, type="output"}[@rate]))')),
-            unit="short",
+            unit=PER_MINUTE,
             colour=TOKEN_COLOURS["output"],
         ),
         stat(
@@ -107,7 +107,6 @@ TOKENS = (
         Query("sum by (provider, model) (rate(llm_tokens_total{@llm}[@rate]))", NAME),
         unit="count:tokens/s",
         stacked=True,
-        by_name=True,
         links=(ONE_MODEL,),
     ),
     timeseries(
@@ -116,7 +115,6 @@ TOKENS = (
         Query("3600 * sum by (provider, model) (rate(llm_cost_usd_total{@llm}[@rate]))", NAME),
         unit="currencyUSD",
         stacked=True,
-        by_name=True,
         links=(ONE_MODEL,),
     ),
 )
@@ -181,7 +179,6 @@ RESPONSE = (
         (
             Query(mean(DURATION, matchers="@llm"), "average"),
             Query(quantile(0.5, DURATION, matchers="@llm"), "p50"),
-            Query(quantile(0.9, DURATION, matchers="@llm"), "p90"),
             Query(quantile(0.95, DURATION, matchers="@llm"), "p95"),
             Query(quantile(0.99, DURATION, matchers="@llm"), "p99"),
         ),
@@ -203,7 +200,6 @@ RESPONSE = (
         Query(quantile(0.95, DURATION, *BY, matchers="@llm"), NAME),
         unit="s",
         height=10,
-        by_name=True,
         links=(ONE_MODEL,),
         no_value="No calls in this range",
     ),
@@ -215,7 +211,6 @@ STREAMING = (
         "Streamed answers only: how long people look at nothing.",
         Query(quantile(0.95, FIRST_TOKEN, *BY, matchers="@llm"), NAME),
         unit="s",
-        by_name=True,
         links=(ONE_MODEL,),
         no_value="Nothing streamed in this range",
     ),
@@ -230,7 +225,6 @@ STREAMING = (
         "Average time between tokens after the first. Below 0.1 s the answer comes faster than people read.",
         Query(mean(PER_TOKEN, *BY, matchers="@llm"), NAME),
         unit="s",
-        by_name=True,
         links=(ONE_MODEL,),
         no_value="Nothing streamed in this range",
     ),
@@ -241,9 +235,7 @@ PROMPTS = (
         "Prompt length, average",
         "Average number of characters in the users' prompts.",
         Query(mean(PROMPT, *BY, matchers="@llm"), NAME),
-        unit="count:characters",
-        by_name=True,
-        width=6,
+        unit="short",
         links=(ONE_MODEL,),
         no_value="No prompts in this range",
     ),
@@ -251,9 +243,7 @@ PROMPTS = (
         "Prompt length, maximum",
         "The longest prompt of the last minute, in characters. Nothing is missed between two scrapes.",
         Query("max by (provider, model) (llm_prompt_length_characters_max{@llm})", NAME),
-        unit="count:characters",
-        by_name=True,
-        width=6,
+        unit="short",
         links=(ONE_MODEL,),
     ),
     heatmap(
@@ -261,25 +251,15 @@ PROMPTS = (
         "Prompts per second in each bucket of length.",
         heat(PROMPT, "@llm"),
         unit="short",
-        width=6,
-    ),
-    timeseries(
-        "Tokens per call",
-        "Average number of tokens in a call, by direction.",
-        Query(mean("llm_request_tokens", "type", matchers="@llm"), "{{type}}"),
-        unit="count:tokens",
-        width=6,
-        overrides=coloured(TOKEN_COLOURS),
-        no_value="No calls in this range",
     ),
 )
 
 RELIABILITY = (
     timeseries(
         "Calls by outcome",
-        "Calls per second. Cancelled: the reader left. Incomplete: the answer broke off without a reason.",
-        Query(f"sum by (outcome) ({CALLS})", "{{outcome}}"),
-        unit="cps",
+        "Calls per minute. Cancelled: the reader left. Incomplete: the answer broke off without a reason.",
+        Query(per_minute("llm_requests_total", "outcome", matchers="@llm"), "{{outcome}}"),
+        unit=PER_MINUTE,
         stacked=True,
         overrides=coloured(OUTCOME_COLOURS),
     ),
@@ -288,33 +268,28 @@ RELIABILITY = (
         "Share of calls that ended with an error.",
         Query(ratio(FAILED, CALLS, *BY), NAME),
         unit="percentunit",
-        by_name=True,
         limit=0.05,
         links=(ONE_MODEL,),
     ),
     timeseries(
         "Errors by kind",
-        "Failed calls per second by kind of error.",
-        Query(
-            or_named("sum by (error_type) (rate(llm_errors_total{@llm}[@rate]) > 0)", "error_type"), "{{error_type}}"
-        ),
-        unit="cps",
+        "Failed calls per minute by kind of error.",
+        Query(or_named(per_minute("llm_errors_total", "error_type", matchers="@llm"), "error_type"), "{{error_type}}"),
+        unit=PER_MINUTE,
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Retries",
-        "Attempts per second that were repeated, most of them silently by the provider's client, by cause.",
-        Query(or_named("sum by (reason) (rate(llm_retries_total{@llm}[@rate]) > 0)", "reason"), "{{reason}}"),
-        unit="cps",
+        "Attempts per minute that were repeated, most of them silently by the provider's client, by cause.",
+        Query(or_named(per_minute("llm_retries_total", "reason", matchers="@llm"), "reason"), "{{reason}}"),
+        unit=PER_MINUTE,
         stacked=True,
-        by_name=True,
     ),
     timeseries(
         "Finish reasons",
-        "Why answers ended, per second. `length` means that they were cut off.",
-        Query("sum by (reason) (rate(llm_finish_reasons_total{@llm}[@rate]))", "{{reason}}"),
-        unit="cps",
+        "Why answers ended, per minute. `length` means that they were cut off.",
+        Query(per_minute("llm_finish_reasons_total", "reason", matchers="@llm"), "{{reason}}"),
+        unit=PER_MINUTE,
         stacked=True,
         overrides=coloured(
             {"stop": "green", "length": "orange", "tool_calls": "blue", "content_filter": "red", "other": "text"}
@@ -326,7 +301,6 @@ RELIABILITY = (
         Query("sum by (provider, model) (llm_requests_in_progress{@llm})", NAME),
         unit="none",
         stacked=True,
-        by_name=True,
         links=(ONE_MODEL,),
     ),
 )
@@ -338,8 +312,6 @@ ACCOUNTING = (
         "about it have no line.",
         Query('min by (provider, model) (llm_rate_limit_remaining{@llm, resource="requests"})', NAME),
         unit="short",
-        by_name=True,
-        width=6,
         no_value="No provider reports a limit",
     ),
     timeseries(
@@ -347,9 +319,15 @@ ACCOUNTING = (
         "Tokens that the provider still allows in its window, as of its last response.",
         Query('min by (provider, model) (llm_rate_limit_remaining{@llm, resource="tokens"})', NAME),
         unit="short",
-        by_name=True,
-        width=6,
         no_value="No provider reports a limit",
+    ),
+    timeseries(
+        "Tokens per call",
+        "Average number of tokens in a call, by direction.",
+        Query(mean("llm_request_tokens", "type", matchers="@llm"), "{{type}}"),
+        unit="short",
+        overrides=coloured(TOKEN_COLOURS),
+        no_value="No calls in this range",
     ),
     timeseries(
         "Missing usage and prices",
@@ -360,7 +338,7 @@ ACCOUNTING = (
             Query(ratio("rate(llm_unpriced_requests_total{@llm}[@rate])", CALLS), "without a price"),
         ),
         unit="percentunit",
-        width=6,
+        width=12,
     ),
     timeseries(
         "Cache and reasoning",
@@ -382,7 +360,7 @@ ACCOUNTING = (
             ),
         ),
         unit="percentunit",
-        width=6,
+        width=12,
         overrides=coloured({"input from cache": "blue", "output for reasoning": "purple"}),
     ),
 )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from .common import INSTANCE, JOB, LATENCY_COLOURS, NODE, SLO_ERROR_RATIO, SLO_LATENCY, STATUS_COLOURS, dashboard, drill
+from .host import CPU, MEMORY
 from .model import Query, Row
-from .panels import Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import heat, mean, observed, or_named, or_zero, quantile, ratio
+from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
+from .promql import by_status_class, heat, mean, observed, or_named, or_zero, per_minute, quantile, ratio
 
 TIMES = "locust_response_time_seconds"
 SENT = "rate(locust_requests_total[@rate])"
 FAILED = "rate(locust_failures_total[@rate])"
-ANSWERED = "rate(http_requests_total{@app}[@rate])"
+ANSWERED = "rate(http_requests_total{@traffic}[@rate])"
 NO_TEST = "No load test ran in this range"
-CPU = '1 - avg by (instance) (rate(node_cpu_seconds_total{@host, mode="idle"}[@rate]))'
 
 STRIP = tuple(
     panel.sized(4)
@@ -52,7 +52,7 @@ STRIP = tuple(
             "p95, as answered",
             "95 of 100 requests are answered within this time, as the service measures it. What the client waits "
             "longer is spent in queues and on the network.",
-            Query(observed(quantile(0.95, "http_request_duration_seconds"))),
+            Query(observed(quantile(0.95, "http_request_duration_seconds", matchers="@traffic"))),
             unit="s",
             steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
             no_value="idle",
@@ -85,7 +85,7 @@ CLIENT = (
     ),
     timeseries(
         "Response time, as sent",
-        "As the client sees it, to the last byte, average and percentiles.",
+        "As the client sees it, to the last byte, average and percentiles. The line is the latency objective.",
         (
             Query(mean(TIMES, matchers=""), "average"),
             Query(quantile(0.5, TIMES, matchers=""), "p50"),
@@ -93,6 +93,7 @@ CLIENT = (
             Query(quantile(0.99, TIMES, matchers=""), "p99"),
         ),
         unit="s",
+        log=True,
         height=9,
         limit=SLO_LATENCY,
         overrides=coloured(LATENCY_COLOURS),
@@ -100,12 +101,14 @@ CLIENT = (
     ),
     timeseries(
         "Failures by kind",
-        "Requests per second that failed in Locust's eyes.",
-        Query(or_named(f"sum by (error_class) ({FAILED}) > 0", "error_class"), "{{error_class}}"),
-        unit="reqps",
+        "Requests per minute that failed in Locust's eyes.",
+        Query(
+            or_named(per_minute("locust_failures_total", "error_class", matchers=""), "error_class"),
+            "{{error_class}}",
+        ),
+        unit=PER_MINUTE,
         height=9,
         stacked=True,
-        by_name=True,
     ),
 )
 
@@ -113,7 +116,7 @@ SERVICE = (
     timeseries(
         "Answered by the service",
         "Requests per second by class of status, as the service counts them.",
-        Query(f'sum by (class) (label_replace({ANSWERED}, "class", "${{1}}xx", "status_code", "(.).."))', "{{class}}"),
+        Query(by_status_class(ANSWERED), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
@@ -123,12 +126,13 @@ SERVICE = (
         "Response time, as answered",
         "As the service measures it. The line is the latency objective.",
         (
-            Query(mean("http_request_duration_seconds"), "average"),
-            Query(quantile(0.5, "http_request_duration_seconds"), "p50"),
-            Query(quantile(0.95, "http_request_duration_seconds"), "p95"),
-            Query(quantile(0.99, "http_request_duration_seconds"), "p99"),
+            Query(mean("http_request_duration_seconds", matchers="@traffic"), "average"),
+            Query(quantile(0.5, "http_request_duration_seconds", matchers="@traffic"), "p50"),
+            Query(quantile(0.95, "http_request_duration_seconds", matchers="@traffic"), "p95"),
+            Query(quantile(0.99, "http_request_duration_seconds", matchers="@traffic"), "p99"),
         ),
         unit="s",
+        log=True,
         limit=SLO_LATENCY,
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("HTTP"),),
@@ -143,7 +147,7 @@ SERVICE = (
                 or_zero('sum(db_pool_connections{@app, state="used"}) / sum(db_pool_connections_max{@app})'),
                 "connection pool",
             ),
-            Query("max(1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host})", "memory"),
+            Query(f"max({MEMORY})", "memory"),
         ),
         unit="percentunit",
         highest=1,
@@ -238,7 +242,6 @@ DETAIL = (
         "95 of 100 requests of this kind are answered within this time, as the client sees it.",
         Query(quantile(0.95, TIMES, "method", "name", matchers=""), "{{method}} {{name}}"),
         unit="s",
-        by_name=True,
         no_value=NO_TEST,
     ),
     timeseries(
@@ -246,7 +249,6 @@ DETAIL = (
         "95 of 100 streamed answers begin within this time, as the client sees it.",
         Query(quantile(0.95, "locust_time_to_first_token_seconds", "name", matchers=""), "{{name}}"),
         unit="s",
-        by_name=True,
         no_value="Nothing streamed in a load test in this range",
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard
 from .model import Query, Row
-from .panels import Steps, coloured, stat, state_timeline, timeseries, values
-from .promql import or_named, or_zero
+from .panels import PER_MINUTE, Steps, coloured, stat, state_timeline, timeseries, values
+from .promql import or_named, or_zero, per_minute
 
 UP = values({"0": ("down", "red"), "1": ("up", "green")})
 OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
@@ -36,7 +36,7 @@ STRIP = tuple(
             steps=Steps(1, 10),
         ),
         stat(
-            "Lost notifications",
+            "Lost alerts",
             "Alerts that Prometheus or Alertmanager could not hand on in the last hour.",
             Query(
                 "(sum(increase(prometheus_notifications_dropped_total[1h])) or vector(0))"
@@ -94,22 +94,20 @@ TARGETS = (
     ),
     timeseries(
         "Scrape duration",
-        "Time that Prometheus needs to read each target.",
-        Query("max by (job, instance) (scrape_duration_seconds{@target})", "{{job}} {{instance}}"),
+        "Time that Prometheus needs to read a target, the slowest one of each job.",
+        Query("max by (job) (scrape_duration_seconds{@target})", "{{job}}"),
         unit="s",
-        by_name=True,
         width=6,
         height=9,
     ),
     timeseries(
         "Samples per scrape",
-        "What each target returns, after relabelling. A steady climb is a label without bound.",
+        "What a target returns, the largest one of each job. A steady climb is a label without bound.",
         Query(
-            "max by (job, instance) (scrape_samples_post_metric_relabeling{@target})",
-            "{{job}} {{instance}}",
+            "max by (job) (scrape_samples_post_metric_relabeling{@target})",
+            "{{job}}",
         ),
         unit="short",
-        by_name=True,
         width=6,
         height=9,
     ),
@@ -146,31 +144,29 @@ NOTIFICATIONS = (
             Query(or_zero("60 * sum(rate(prometheus_notifications_errors_total[@rate]))"), "failed"),
             Query(or_zero("60 * sum(rate(prometheus_notifications_dropped_total[@rate]))"), "dropped"),
         ),
-        unit="short",
+        unit=PER_MINUTE,
         overrides=coloured({"sent": "green", "failed": "orange", "dropped": "red"}),
     ),
     timeseries(
         "Alertmanager to people",
-        "Messages per hour by way. None are sent before a receiver is switched on.",
+        "Messages per minute by way. None are sent before a receiver is switched on.",
         Query(
-            or_named("3600 * sum by (integration) (rate(alertmanager_notifications_total[@rate]) > 0)", "integration"),
+            or_named(per_minute("alertmanager_notifications_total", "integration", matchers=""), "integration"),
             "{{integration}}",
         ),
-        unit="short",
-        by_name=True,
+        unit=PER_MINUTE,
     ),
     timeseries(
         "Messages that failed",
-        "Messages per hour that Alertmanager could not deliver, by way and why.",
+        "Messages per minute that Alertmanager could not deliver, by way and why.",
         Query(
             or_named(
-                "3600 * sum by (integration, reason) (rate(alertmanager_notifications_failed_total[@rate]) > 0)",
+                per_minute("alertmanager_notifications_failed_total", "integration", "reason", matchers=""),
                 "integration",
             ),
             "{{integration}} {{reason}}",
         ),
-        unit="short",
-        by_name=True,
+        unit=PER_MINUTE,
     ),
 )
 
@@ -184,17 +180,15 @@ RULES = (
             "{{group}}",
         ),
         unit="s",
-        by_name=True,
     ),
     timeseries(
-        "Evaluations that failed or were missed",
-        "Per minute: rules that could not be evaluated, and rounds that were left out because the last one took too "
-        "long.",
+        "Evaluations failed or missed",
+        "Rules that could not be evaluated, and rounds that were left out because the last one took too long.",
         (
             Query("60 * sum(rate(prometheus_rule_evaluation_failures_total[@rate]))", "failed"),
             Query("60 * sum(rate(prometheus_rule_group_iterations_missed_total[@rate]))", "missed"),
         ),
-        unit="short",
+        unit=PER_MINUTE,
         overrides=coloured({"failed": "red", "missed": "orange"}),
     ),
     timeseries(
@@ -202,7 +196,6 @@ RULES = (
         "90 of 100 queries of rules, dashboards and people are answered within this time, by phase.",
         Query('max by (slice) (prometheus_engine_query_duration_seconds{quantile="0.9"}) >= 0', "{{slice}}"),
         unit="s",
-        by_name=True,
         no_value="No queries in this range",
     ),
 )
@@ -211,15 +204,15 @@ STORAGE = (
     timeseries(
         "Series in memory",
         "Time series that Prometheus holds in memory.",
-        Query("sum by (instance) (prometheus_tsdb_head_series)", "{{instance}}"),
+        Query("sum(prometheus_tsdb_head_series)", "series"),
         unit="short",
         width=6,
     ),
     timeseries(
         "Samples taken in",
         "Samples per second.",
-        Query("sum by (instance) (rate(prometheus_tsdb_head_samples_appended_total[@rate]))", "{{instance}}"),
-        unit="count:samples/s",
+        Query("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))", "samples"),
+        unit="short",
         width=6,
     ),
     timeseries(
@@ -246,7 +239,7 @@ STORAGE = (
                 "duplicates",
             ),
         ),
-        unit="short",
+        unit=PER_MINUTE,
         width=6,
         overrides=coloured({"failed compactions": "red", "damaged segments": "dark-red"}),
     ),
@@ -255,7 +248,6 @@ STORAGE = (
         "Resident memory of Prometheus, Alertmanager and the exporters.",
         Query("max by (job, instance) (process_resident_memory_bytes{@target})", "{{job}} {{instance}}"),
         unit="bytes",
-        by_name=True,
         width=12,
     ),
     timeseries(
@@ -264,7 +256,6 @@ STORAGE = (
         Query("sum by (job, instance) (rate(process_cpu_seconds_total{@target}[@rate]))", "{{job}} {{instance}}"),
         unit="none",
         decimals=3,
-        by_name=True,
         width=12,
     ),
 )

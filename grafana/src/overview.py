@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .common import (
+    ALERTS_TABLE,
+    BURN_LIMIT,
     IN,
     INSTANCE,
     JOB,
@@ -11,6 +13,7 @@ from .common import (
     OUT,
     POOL_COLOURS,
     SERVER,
+    SLO_COLOURS,
     SLO_ERROR_RATIO,
     SLO_LATENCY,
     STATUS_COLOURS,
@@ -19,18 +22,13 @@ from .common import (
     dashboard,
     drill,
 )
+from .host import CARDS, CPU, DISKS, MEMORY, SPACE
 from .model import Query, Row
-from .panels import Steps, coloured, dashed, override_matching, stat, timeseries
-from .promql import mean, observed, or_zero, quantile, ratio
+from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
+from .promql import by_status_class, mean, observed, or_named, or_zero, quantile, ratio
 
-CPU = '1 - avg by (instance) (rate(node_cpu_seconds_total{@host, mode="idle"}[@rate]))'
-MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
-DISK = (
-    '1 - node_filesystem_avail_bytes{@host, fstype!~"tmpfs|ramfs"}'
-    ' / node_filesystem_size_bytes{@host, fstype!~"tmpfs|ramfs"}'
-)
-REQUESTS = "rate(http_requests_total{@app}[@rate])"
-ERRORS = 'rate(http_requests_total{@app, status_code=~"5.."}[@rate])'
+REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
+ERRORS = 'rate(http_requests_total{@traffic, status_code=~"5.."}[@rate])'
 
 STRIP = (
     stat(
@@ -40,6 +38,19 @@ STRIP = (
         unit="none",
         steps=Steps(1, 2),
         links=(drill("Monitoring"),),
+    ),
+    stat(
+        "Error budget left",
+        "What is left of the error budget of 30 days, of the objective that is worse off: 100 % is untouched, at 0 the "
+        "objective is missed.",
+        Query('min(job_slo:error_budget_left:ratio{job=~"$job"}) or max(slo:objective:ratio) * 0 + 1'),
+        unit="percentunit",
+        decimals=1,
+        steps=Steps(0.5, 0.1),
+        highest=1,
+        lowest=None,
+        no_value="no rules",
+        links=(drill("HTTP"),),
     ),
     stat(
         "Request rate",
@@ -61,7 +72,7 @@ STRIP = (
     stat(
         "Response time p95",
         "95 of 100 requests are answered within this time.",
-        Query(observed(quantile(0.95, "http_request_duration_seconds"))),
+        Query(observed(quantile(0.95, "http_request_duration_seconds", matchers="@traffic"))),
         unit="s",
         steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
         no_value="idle",
@@ -75,7 +86,7 @@ STRIP = (
         links=(drill("HTTP"),),
     ),
     stat(
-        "Model response p95",
+        "Model p95",
         "95 of 100 calls of a language model are complete within this time.",
         Query(observed(quantile(0.95, "llm_request_duration_seconds"))),
         unit="s",
@@ -84,12 +95,20 @@ STRIP = (
         links=(drill("LLM"),),
     ),
     stat(
-        "Tokens per minute",
-        "Input and output of all models.",
+        "Tokens",
+        "Tokens per minute, input and output of all models.",
         Query(or_zero("60 * sum(rate(llm_tokens_total{@app}[@rate]))")),
-        unit="short",
-        decimals=0,
+        unit=PER_MINUTE,
         links=(drill("LLM"),),
+    ),
+    stat(
+        "Query p95",
+        "95 of 100 queries are answered within this time.",
+        Query(observed(quantile(0.95, "db_query_duration_seconds"))),
+        unit="s",
+        steps=Steps(0.1, 0.5),
+        no_value="idle",
+        links=(drill("Database"),),
     ),
     stat(
         "Pool in use",
@@ -102,7 +121,7 @@ STRIP = (
         links=(drill("Database"),),
     ),
     stat(
-        "Transactions",
+        "Tx rate",
         "Commits and rollbacks per second, as PostgreSQL counts them.",
         Query(
             or_zero(
@@ -110,7 +129,7 @@ STRIP = (
                 " + sum(rate(pg_stat_database_xact_rollback{@db}[@rate]))"
             )
         ),
-        unit="ops",
+        unit="count:tx/s",
         decimals=1,
         links=(drill("Database"),),
     ),
@@ -137,7 +156,7 @@ STRIP = (
     stat(
         "Disk",
         "Used space of the fullest file system.",
-        Query(f"max({DISK})"),
+        Query(f"max({SPACE})"),
         unit="percentunit",
         decimals=0,
         steps=Steps(0.8, 0.9),
@@ -146,11 +165,54 @@ STRIP = (
     ),
 )
 
+OBJECTIVES = (
+    timeseries(
+        "Error budget left",
+        "Availability: requests that are not answered with a 5xx status. Latency: requests that are answered in time. "
+        "Over 30 days, or for as long as Prometheus remembers.",
+        Query(
+            'min by (slo) (job_slo:error_budget_left:ratio{job=~"$job"}) or max by (slo) (slo:objective:ratio) * 0 + 1',
+            "{{slo}}",
+        ),
+        unit="percentunit",
+        limit=0,
+        lowest=None,
+        highest=1,
+        overrides=coloured(SLO_COLOURS),
+        legend_calcs=("min", "lastNotNull"),
+        links=(drill("HTTP"),),
+        no_value="The recording rules are not loaded",
+    ),
+    timeseries(
+        "Error budget burn",
+        "How many times faster than sustainable the budget is spent: at 1 it lasts exactly 30 days, at 14.4 (the line) "
+        "two of them are gone within an hour, and somebody is called.",
+        tuple(
+            Query(
+                f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})'
+                " or max by (slo) (slo:objective:ratio) * 0",
+                f"{{{{slo}}}} {window}",
+            )
+            for window in ("1h", "6h")
+        ),
+        unit="none",
+        limit=BURN_LIMIT,
+        decimals=2,
+        overrides=(
+            *coloured({f"{slo} 1h": colour for slo, colour in SLO_COLOURS.items()}),
+            *coloured({f"{slo} 6h": f"dark-{colour}" for slo, colour in SLO_COLOURS.items()}),
+        ),
+        links=(drill("HTTP"),),
+        no_value="The recording rules are not loaded",
+    ),
+    ALERTS_TABLE.sized(8),
+)
+
 SERVICE = (
     timeseries(
         "Request rate by status",
         "Requests per second by class of status.",
-        Query(f'sum by (class) (label_replace({REQUESTS}, "class", "${{1}}xx", "status_code", "(.).."))', "{{class}}"),
+        Query(by_status_class(REQUESTS), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
@@ -160,12 +222,13 @@ SERVICE = (
         "Response time",
         "To the last byte of the response, average and percentiles. The line is the latency objective.",
         (
-            Query(mean("http_request_duration_seconds"), "average"),
-            Query(quantile(0.5, "http_request_duration_seconds"), "p50"),
-            Query(quantile(0.95, "http_request_duration_seconds"), "p95"),
-            Query(quantile(0.99, "http_request_duration_seconds"), "p99"),
+            Query(mean("http_request_duration_seconds", matchers="@traffic"), "average"),
+            Query(quantile(0.5, "http_request_duration_seconds", matchers="@traffic"), "p50"),
+            Query(quantile(0.95, "http_request_duration_seconds", matchers="@traffic"), "p95"),
+            Query(quantile(0.99, "http_request_duration_seconds", matchers="@traffic"), "p99"),
         ),
         unit="s",
+        log=True,
         limit=SLO_LATENCY,
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("HTTP"),),
@@ -174,7 +237,7 @@ SERVICE = (
         "Error rate by endpoint",
         "Share of requests answered with a 5xx status. The line is the objective: more than that spends the error "
         "budget faster than 30 days allow.",
-        Query(ratio(ERRORS, REQUESTS, "endpoint"), "{{endpoint}}"),
+        Query(or_named(ratio(ERRORS, REQUESTS, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
         unit="percentunit",
         limit=SLO_ERROR_RATIO,
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint}"),),
@@ -194,7 +257,7 @@ MODELS = (
         "Token usage",
         "Tokens per second by direction. Input is what was sent to the models, output is what they wrote.",
         Query("sum by (type) (rate(llm_tokens_total{@app}[@rate]))", "{{type}}"),
-        unit="short",
+        unit="count:tokens/s",
         stacked=True,
         overrides=coloured(TOKEN_COLOURS),
         links=(drill("LLM"),),
@@ -257,14 +320,14 @@ DATABASE = (
             Query("sum(rate(pg_stat_database_xact_commit{@db}[@rate]))", "commits"),
             Query("sum(rate(pg_stat_database_xact_rollback{@db}[@rate]))", "rollbacks"),
         ),
-        unit="ops",
+        unit="count:tx/s",
         stacked=True,
         overrides=coloured({"commits": "green", "rollbacks": "yellow"}),
         links=(drill("Database"),),
     ),
 )
 
-HOST = (
+MACHINES = (
     timeseries(
         "CPU usage",
         "Busy share of all processors of each host.",
@@ -287,38 +350,26 @@ HOST = (
         "Disk throughput",
         "Bytes per second read from disks (up) and written to them (down).",
         (
-            Query("sum by (instance) (rate(node_disk_read_bytes_total{@host}[@rate]))", "{{instance}} read"),
-            Query("-sum by (instance) (rate(node_disk_written_bytes_total{@host}[@rate]))", "{{instance}} written"),
+            Query(f"sum(rate(node_disk_read_bytes_total{{@host, {DISKS}}}[@rate]))", "read"),
+            Query(f"-sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
         ),
         unit="Bps",
         width=6,
         lowest=None,
-        overrides=(
-            override_matching(".* read", color={"mode": "fixed", "fixedColor": IN}),
-            override_matching(".* written", color={"mode": "fixed", "fixedColor": OUT}),
-        ),
+        overrides=coloured({"read": IN, "written": OUT}),
         links=(drill("Host"),),
     ),
     timeseries(
         "Network throughput",
-        "Bytes per second received (up) and sent (down), without loopback.",
+        "Bytes per second received (up) and sent (down) by network cards.",
         (
-            Query(
-                'sum by (instance) (rate(node_network_receive_bytes_total{@host, device!="lo"}[@rate]))',
-                "{{instance}} received",
-            ),
-            Query(
-                '-sum by (instance) (rate(node_network_transmit_bytes_total{@host, device!="lo"}[@rate]))',
-                "{{instance}} sent",
-            ),
+            Query(f"sum(rate(node_network_receive_bytes_total{{@host, {CARDS}}}[@rate]))", "received"),
+            Query(f"-sum(rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))", "sent"),
         ),
         unit="Bps",
         width=6,
         lowest=None,
-        overrides=(
-            override_matching(".* received", color={"mode": "fixed", "fixedColor": IN}),
-            override_matching(".* sent", color={"mode": "fixed", "fixedColor": OUT}),
-        ),
+        overrides=coloured({"received": IN, "sent": OUT}),
         links=(drill("Host"),),
     ),
 )
@@ -328,10 +379,11 @@ DASHBOARD = dashboard(
     "Is the service healthy, right now? The four areas, the error budget, and what is firing.",
     variables=(JOB, INSTANCE, NODE, SERVER),
     rows=(
-        Row("", STRIP),
-        Row("Service", tuple(panel.sized(6) for panel in SERVICE)),
+        Row("", (*STRIP[:6], *(panel.sized(3) for panel in STRIP[6:]))),
+        Row("Objectives and alerts", OBJECTIVES),
+        Row("Service", tuple(panel.sized(6, 9) for panel in SERVICE)),
         Row("Language models", MODELS),
         Row("Database", DATABASE),
-        Row("Host", HOST),
+        Row("Host", MACHINES),
     ),
 )

@@ -10,6 +10,8 @@ from .model import Json, Link, Panel, Query
 
 Queries = Query | Sequence[Query]
 
+PER_MINUTE = "count:/min"  # what happens seldom is easier to read per minute than per second
+
 
 def _tuple(queries: Queries) -> tuple[Query, ...]:
     return (queries,) if isinstance(queries, Query) else tuple(queries)
@@ -134,6 +136,9 @@ def stat(
     )
 
 
+_SOFT_HIGHEST = {"none": 1, "percentunit": 0.01, PER_MINUTE: 1, "count:tx/s": 1}
+
+
 def timeseries(
     title: str,
     description: str,
@@ -157,13 +162,13 @@ def timeseries(
     legend_calcs: Sequence[str] = ("mean", "max", "lastNotNull"),
     legend_right: bool = False,
     sort_by: str = "Max",
-    by_name: bool = False,
     log: bool = False,
 ) -> Panel:
     """Lines over time, with a table of mean, max and last value as legend.
 
     limit: an objective, drawn as a dashed red line.
-    by_name: a series has the same colour on every panel, whatever is beside it.
+    soft_highest: how far the axis goes at least, so that next to nothing does not look like a lot.
+    log: a logarithmic axis, for what spans orders of magnitude.
     """
     custom: Json = {
         "drawStyle": "bars" if bars else "line",
@@ -188,12 +193,16 @@ def timeseries(
         "hideFrom": {"legend": False, "tooltip": False, "viz": False},
         "thresholdsStyle": {"mode": "dashed" if limit is not None else "off"},
     }
-    _set(custom, axisSoftMin=0 if lowest is None else None, axisSoftMax=soft_highest)
+    if log:
+        lowest = None  # there is no zero on it
+    elif lowest is None:
+        custom["axisSoftMin"] = 0
+    _set(custom, axisSoftMax=_SOFT_HIGHEST.get(unit) if soft_highest is None else soft_highest)
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
     defaults: Json = {
-        "color": {"mode": "palette-classic-by-name" if by_name else "palette-classic"},
+        "color": {"mode": "palette-classic"},
         "thresholds": thresholds,
         "noValue": no_value,
         "mappings": [],
@@ -342,9 +351,7 @@ class Column:
     mappings: tuple[Json, ...] = ()
 
     def override(self) -> Json:
-        properties: dict[str, Any] = {}
-        if self.unit:
-            properties["unit"] = self.unit
+        properties: dict[str, Any] = {"unit": self.unit or "string"}
         if self.decimals is not None:
             properties["decimals"] = self.decimals
         if self.width:
@@ -359,6 +366,7 @@ class Column:
             properties["custom_cellOptions"] = {"type": "color-text"}
         if self.bar:
             properties["color"] = {"mode": "continuous-BlPu"}
+            properties["fieldMinMax"] = True
             properties["min"] = 0
             properties["custom_cellOptions"] = {"type": "gauge", "mode": "gradient", "valueDisplayMode": "text"}
         return override(self.title, **properties)
