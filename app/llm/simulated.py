@@ -43,26 +43,24 @@ class SimulatedBehaviour:
     error_kind: str = "server"
     """How they fail: an error type of llm_errors_total."""
     incomplete_share: float = 0.0
-    """Share of the answers that break off without a word: no finish reason, no usage."""
+    """Share of the answers that break off: a stream without a word, a whole answer with a `connection` error."""
     requests_per_minute: int = 60_000
     """Rate limit per worker: what is over it fails with `rate_limit`."""
     timeout_seconds: float = 60.0
     """A first token that takes longer is not waited for: the call fails with `timeout`."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("first_token_seconds", 0),
-            ("spread", 0),
-            ("timeout_seconds", 0),
-            ("tokens_per_second", 1),
-        ):
-            if not least <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is a finite number, {least} or more")
+        for name in ("first_token_seconds", "spread", "timeout_seconds"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is a finite number, 0 or more")
+        if not 0 < self.tokens_per_second < math.inf:
+            raise ValueError("tokens_per_second is a finite number above 0")
         for name, least in (("output_tokens", 1), ("requests_per_minute", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {least} or more")
-        if not 0 <= self.error_share <= 1:
-            raise ValueError("error_share is between 0 and 1")
+        for name in ("error_share", "incomplete_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is between 0 and 1")
         if self.error_kind not in ERROR_TYPES:
             raise ValueError(f"error_kind is one of {', '.join(ERROR_TYPES)}")
 
@@ -95,6 +93,8 @@ class SimulatedProvider:
             for choice in chunk["choices"]:
                 finish_reason = choice["finish_reason"]
             usage = chunk["usage"]
+        if finish_reason is None:
+            raise SimulatedError("connection")  # as a whole response that breaks off is an error to any HTTP client
         call.record({"choices": [{"finish_reason": finish_reason}], "usage": usage})
         return text
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from app.llm import LLMError, LLMService, Message, SimulatedBehaviour, SimulatedProvider, create_service
 from app.settings import Settings, SettingsError
 from tests.llm.measured import (
+    FIRST_TOKEN,
     STREAMED,
     call,
     failed,
@@ -146,6 +147,15 @@ async def test_simulated_error_share(model: str) -> None:
     assert 70 <= told.count("server") <= 130
 
 
+async def test_simulated_answers_that_break_off(model: str) -> None:
+    service = simulated(model, incomplete_share=1, spread=0)
+    assert await answers(service, 1) == ["incomplete"]
+    left = {"llm_rate_limit_remaining{resource=requests}": 59_999.0}
+    assert measured("simulated", model) == call("incomplete") | FIRST_TOKEN | missing("not_returned") | left
+    with pytest.raises(LLMError, match="connection"):
+        await service.complete(PROMPT)
+
+
 async def test_simulated_rate_limit(model: str) -> None:
     service = simulated(model, requests_per_minute=3)
     told = await answers(service, 5)
@@ -179,6 +189,7 @@ async def test_simulated_behaviour_changes_at_run_time(model: str) -> None:
         {"spread": float("inf")},
         {"output_tokens": 0},
         {"error_share": 1.1},
+        {"incomplete_share": -0.1},
         {"error_kind": "bad luck"},
         {"requests_per_minute": -1},
     ],
