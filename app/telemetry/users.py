@@ -140,6 +140,7 @@ def _map(directory: Path | None) -> mmap.mmap:
             mapped[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
         return mapped
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing doesn't do it: the map keeps a duplicate of the descriptor
         os.close(descriptor)
 
 
