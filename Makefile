@@ -67,6 +67,15 @@ test: $(BIN)/.installed  ## Run all tests but those that need a Docker engine (T
 test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine serves where none answers (root on Debian)
 	@python3 -m stack run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/stack)
 
+.PHONY: lint
+lint: $(BIN)/.installed dashboards-check  ## Check style, types and every configuration file; FIX=1 mends style
+	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
+	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
+	@$(BIN)/mypy
+	@$(BIN)/python -m native.run promtool check config --lint=all --lint-fatal prometheus/prometheus.yml
+	@$(BIN)/python -m native.run amtool check-config alertmanager/alertmanager.yml
+	@python3 -m stack check
+
 .PHONY: lock
 lock: venv  ## Pin all Python packages anew, with hashes
 	$(UV_COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt

@@ -11,6 +11,7 @@ from stack import compose, engine, images
 
 USAGE = """usage: python3 -m stack COMMAND
   run PROGRAM ...  run a program with a Docker engine and all images; a private engine ends with its last user
+  check            check docker-compose.yml
   standins         build stand-ins for the upstream images that can't be pulled
   start            start a private engine (where none answers) and leave it running
   env              print the variables that lead a shell to the private engine
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
             with engine.engine() as environment:
                 images.obtain(environment)
                 return subprocess.run(arguments[1:], env=environment).returncode
+        case ["check"]:
+            compose.check(engine.client())
         case ["standins"]:
             with engine.engine() as environment:
                 images.obtain(environment)

@@ -35,6 +35,11 @@ def make_secrets() -> list[str]:
     return made
 
 
+def check(client: Mapping[str, str]) -> None:
+    """Raises NativeError where Compose finds fault with docker-compose.yml."""
+    _compose([EVERYTHING, "config", "--quiet"], {**client, "SECRETS_DIR": str(_secrets_folder())})
+
+
 def up() -> None:
     """Start everything and wait until it is well.
 

@@ -23,6 +23,7 @@ from native.packages import Apt, release
 from stack import packet_filter
 from stack.paths import (
     DATA,
+    EXEC,
     GATE_LOCK,
     HOME,
     KEPT_FILE,
@@ -41,6 +42,7 @@ from stack.steps import step
 SUITE = "trixie"  # a released Debian, so that the engine stays what it is: Docker 26.1 with Compose 2.26
 MINIMUM_DEBIAN = 12
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd", "tini")
+TOOLS = {"iptables": "iptables", "ip": "iproute2", "debootstrap": "debootstrap"}  # program -> package
 RUNTIME = "runc"  # from the machine's own release: unlike the others it needs the C library it was built with
 WAIT_SECONDS = 60  # for the engine to answer, or to end
 ANSWER_SECONDS = 20
@@ -52,6 +54,17 @@ def answers(environment: Mapping[str, str] | None = None) -> bool:
     everything = {**os.environ, **(environment or {})}
     commands = (["docker", "version"], ["docker", "compose", "version"])
     return all(succeeds(command, everything, timeout=ANSWER_SECONDS) for command in commands)
+
+
+def client() -> dict[str, str]:
+    """The environment of a process that wants Docker's client with Compose, and no engine."""
+    if succeeds(["docker", "compose", "version"], timeout=ANSWER_SECONDS):
+        return dict(os.environ)
+    _require_root_on_debian()
+    RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _lock(GATE_LOCK, fcntl.LOCK_EX):
+        _unpack()
+    return {**os.environ, **private_environment()}
 
 
 def private_environment() -> dict[str, str]:
@@ -129,6 +142,7 @@ def _join(users: IO[str]) -> None:
                 return
             if not (_owner() not in (None, PROJECT) and KEPT_FILE.exists()) and _try_lock(users, fcntl.LOCK_EX):
                 _stop()  # what an interrupted run may have left
+                _install_tools()
                 _unpack()
                 _start()
                 fcntl.flock(users, fcntl.LOCK_SH)
@@ -150,14 +164,18 @@ def _require_root_on_debian() -> None:
         )
 
 
-def _unpack() -> None:
-    """Put the engine's programs into `.stack/engine`, once; they appear complete or not at all."""
-    tools = [tool for tool in ("iptables", "debootstrap") if not shutil.which(tool)]
-    if tools:
-        with step(f"Installing {' and '.join(tools)}"):
+def _install_tools() -> None:
+    """What the engine calls on the machine itself, and the stand-ins' builder."""
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    if missing:
+        with step(f"Installing {', '.join(missing)}"):
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             run(["apt-get", "update", "-qq"], environment)
-            run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *tools], environment)
+            run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing], environment)
+
+
+def _unpack() -> None:
+    """Put the engine's programs into `.stack/engine`, once; they appear complete or not at all."""
     if PROGRAMS.exists():
         return
     with step(f"Unpacking a private Docker engine from Debian packages into {PROGRAMS}"):
@@ -184,7 +202,7 @@ def _start() -> None:
     with step("Starting the private Docker engine"):
         OWNER_FILE.write_text(str(PROJECT))
         packet_filter.remember(RUN)
-        settings = {"data-root": str(DATA), "exec-root": str(RUN / "exec"), "pidfile": str(PID_FILE)}
+        settings = {"data-root": str(DATA), "exec-root": str(EXEC), "pidfile": str(PID_FILE)}
         (RUN / "daemon.json").write_text(json.dumps(settings))
         command = ["dockerd", f"--config-file={RUN / 'daemon.json'}", f"--host=unix://{SOCKET}"]
         environment = {**os.environ, **private_environment()}
@@ -221,6 +239,7 @@ def _stop() -> None:
     packet_filter.restore(RUN)
     for file in (OWNER_FILE, KEPT_FILE, PID_FILE, SOCKET):
         file.unlink(missing_ok=True)
+    shutil.rmtree(EXEC, ignore_errors=True)
 
 
 def _engine_pid() -> int | None:

@@ -13,6 +13,7 @@ LOG = HOME / "dockerd.log"
 # One private engine a machine, and socket names must be short: a fixed folder, which a reboot empties.
 RUN = Path("/run/sightline-engine")
 SOCKET = RUN / "docker.sock"
+EXEC = RUN / "exec"
 PID_FILE = RUN / "dockerd.pid"
 OWNER_FILE = RUN / "project"  # the project folder whose engine it is
 KEPT_FILE = RUN / "kept"  # there while `start` wants the engine to outlive its users
