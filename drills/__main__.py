@@ -55,12 +55,12 @@ def _list() -> None:
     print("Drills: make incident NAME=...\n")
     for drill in DRILLS.values():
         print(f"  \033[1m{drill.name:<24}\033[0m{drill.story}")
-        print(f"  {'':<24}{', '.join(plan.drills[drill.name]) or 'no alert of its own'}")
+        print(f"  {'':<24}{', '.join(plan.alerts(drill.name)) or 'no alert of its own'}")
 
 
 def _run(drill: Drill, stack: Stack) -> bool:
     rules = stack.rules()
-    alerts = [alert for alert in load_plan().drills[drill.name] if alert in rules]
+    alerts = [alert for alert in load_plan().alerts(drill.name) if alert in rules]
     later = [alert for alert in alerts if rules[alert]["duration"] > LATER]
     expected = [alert for alert in alerts if alert not in later]
     print(f"{drill.name}: {drill.story}")

@@ -72,6 +72,12 @@ DRILLS = {
         Drill("deadlocks", "Two transactions lock the same rows in opposite order.", fault("deadlocks", pause=0.5)),
         Drill("long-transaction", "Somebody forgot to commit.", fault("long-transaction")),
         Drill("llm-slow", "The model takes ten seconds to its first word.", fault("llm-slow", first_token_seconds=10)),
+        Drill(
+            "llm-stuck",
+            "The model has not answered anybody for minutes.",
+            fault("llm-slow", first_token_seconds=55, tokens_per_second=1000),
+        ),
+        Drill("llm-incomplete", "Answers break off in the middle.", fault("llm-incomplete", share=0.5)),
         Drill("llm-errors", "Half of the calls of the model fail.", fault("llm-errors", share=0.5)),
         Drill("llm-rate-limit", "The provider refuses what is above the quota.", fault("llm-rate-limit")),
         Drill("llm-token-flood", "Answers become endless, and dear.", fault("llm-token-flood", output_tokens=50_000)),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import yaml
 
-from drills.catalogue import DRILLS
 from native.paths import PROJECT
 
 FILE = PROJECT / "prometheus" / "drills.yml"
@@ -20,20 +19,25 @@ class Plan:
     drills: dict[str, tuple[str, ...]]
     undrilled: dict[str, str]
 
+    def alerts(self, drill: str) -> tuple[str, ...]:
+        """The alerts that must come of a drill; a drill may show an incident that no alert of its own is meant for."""
+        return self.drills.get(drill, ())
+
 
 def load_plan(file: Path = FILE) -> Plan:
     """Read the plan.
 
     Raises:
-        ValueError: an alert has neither drill nor reason, or a drill that doesn't exist.
+        ValueError: an alert has neither a drill nor a reason, or both.
     """
-    drills: dict[str, list[str]] = {name: [] for name in DRILLS}
+    drills: dict[str, tuple[str, ...]] = {}
     undrilled: dict[str, str] = {}
     for alert, entry in yaml.safe_load(file.read_text()).items():
-        if set(entry) == {"reason"} and entry["reason"]:
-            undrilled[alert] = str(entry["reason"])
-        elif set(entry) == {"drill"} and entry["drill"] in drills:
-            drills[entry["drill"]].append(alert)
-        else:
-            raise ValueError(f"{file.name}: {alert}: give it a reason, or a drill out of {', '.join(DRILLS)}")
-    return Plan({name: tuple(alerts) for name, alerts in drills.items()}, undrilled)
+        match entry:
+            case {"reason": str(reason), **rest} if reason and not rest:
+                undrilled[alert] = reason
+            case {"drill": str(drill), **rest} if drill and not rest:
+                drills[drill] = (*drills.get(drill, ()), alert)
+            case _:
+                raise ValueError(f"{file.name}: {alert}: give it a drill or a reason")
+    return Plan(drills, undrilled)
