@@ -902,7 +902,7 @@ class _Peaks(Collector):
     SLOTS = 60 // SLOT_SECONDS + 1
     KEY_BYTES = 248
     RECORD_WORDS = 1 + KEY_BYTES // 8 + SLOTS  # length of the key, key, ring
-    RECORDS = 256
+    RECORDS = 1024
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

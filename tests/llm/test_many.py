@@ -83,7 +83,7 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
         "anthropic": LLMService(AnthropicProvider("k", fake.anthropic_url, timeout=120), model),
     }
     connecting = asyncio.Semaphore(CONNECTING)
-    everyone = asyncio.Barrier(STREAMS + 1)
+    everyone, on = asyncio.Barrier(STREAMS + 1), asyncio.Event()
     ends: Counter[str] = Counter()
 
     async def read(number: int, plan: Plan) -> None:
@@ -94,6 +94,7 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
                 async with connecting:
                     await anext(stream)
                 await everyone.wait()
+                await on.wait()
                 seen = 1
                 while seen != plan.leave_after:
                     try:
@@ -118,6 +119,7 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
         await everyone.wait()
     at_once = [measured(provider, model)["llm_requests_in_progress"] for provider in services]
     assert at_once == [STREAMS / 2, STREAMS / 2]
+    on.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert Counter(type(result) for result in results if result is not None) == {asyncio.CancelledError: ends["cancel"]}
     await until(lambda: fake.open_exchanges == 0)
