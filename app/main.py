@@ -32,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     instrument_engine(engine, pool="main", query_names=QUERY_NAMES)
     sessions = make_sessions(engine)
 
+    open_streams = chat.OpenStreams()
     probe = health.DatabaseProbe(sessions)
 
     @asynccontextmanager
@@ -40,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             logger.info(index.SIMULATED_NOTE)
         async with app.state.faults.watch() if settings.faults_enabled else nullcontext():
             yield
+        await open_streams.stored()
         await probe.aclose()
         await service.aclose()
         await engine.dispose()
@@ -51,12 +53,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # The interactive pages load scripts from a CDN; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
+        # A redirect would be built from the Host header, which anybody may write.
+        redirect_slashes=False,
         # Measured by app.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.sessions = sessions
     app.state.database_probe = probe
     app.state.llm = service
+    app.state.open_streams = open_streams
 
     add_error_handlers(app)
     dependencies = []

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import multiprocessing
+import os
+import signal
 import socket
 import sys
+import threading
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import uvicorn
@@ -132,16 +137,22 @@ def serve(settings: Settings) -> None:
         host, port = listener.getsockname()[:2]
         logger.info("Serving on http://%s:%d with %d worker(s)", host, port, settings.app_workers)
         if settings.app_workers > 1:
-            Multiprocess(config, sockets=[listener]).run()
-            return
-        server = uvicorn.Server(config)
-        server.run(sockets=[listener])
-        if not server.started:
-            raise ServeError("the application did not start; the log above says why")
+            supervisor = Multiprocess(config, sockets=[listener])
+            supervisor.run()
+            started = all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
+        else:
+            server = uvicorn.Server(config)
+            server.run(sockets=[listener])
+            started = server.started
+    if not started:
+        raise ServeError("the application did not start; the lines above say why")
 
 
 def app_or_exit() -> FastAPI:
     """What each worker serves. Settings that only show here to be wrong end all workers, with one line and no retry."""
+    if supervisor := multiprocessing.parent_process():
+        # One that was killed leaves its workers behind, and they would keep the port from its successor.
+        threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
     # Not above: the supervisor of several workers is no worker, and must not take a worker's place in the metrics.
     from app.main import create_app
 
@@ -152,11 +163,18 @@ def app_or_exit() -> FastAPI:
         sys.exit(STARTUP_FAILURE)
 
 
+def _end_with(supervisor: BaseProcess) -> None:
+    supervisor.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}. Change APP_HOST or APP_PORT.") from error
+        # gaierror has codes of its own; other errors' texts are adorned by the socket module.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ServeError(f"cannot listen on {host}:{port}: {reason}. Change APP_HOST or APP_PORT.") from error
     listener.set_inheritable(True)
     return listener

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Literal, cast
 
 import anyio
@@ -58,7 +59,9 @@ async def chat(
     # Gives the connection back to the pool: a model takes seconds to answer.
     await session.commit()
     if question.stream:
-        return await _stream(service, sessions, conversation_id, messages, question.model)
+        return await _stream(
+            service, sessions, request.app.state.open_streams, conversation_id, messages, question.model
+        )
     try:
         answer = await service.complete(messages, question.model)
     except llm.LLMError as error:
@@ -73,9 +76,34 @@ async def chat(
     )
 
 
+class OpenStreams:
+    """The answers that are being streamed. At shutdown, each is stored before the database is closed."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._none_open = asyncio.Event()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        self._open += 1
+        self._none_open.clear()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._none_open.set()
+
+    async def stored(self) -> None:
+        """Returns when all are stored, or after a bounded time."""
+        if self._open:
+            await asyncio.wait({asyncio.create_task(self._none_open.wait())}, timeout=_STORE_TIMEOUT)
+
+
 async def _stream(
     service: llm.LLMService,
     sessions: Sessions,
+    open_streams: OpenStreams,
     conversation_id: int,
     messages: list[llm.Message],
     model: str | None,
@@ -92,22 +120,23 @@ async def _stream(
         text = ""
         complete = False
         chunk = first
-        try:
-            yield _event("start", conversation_id=conversation_id, model=model_name, provider=provider)
-            while chunk.finish_reason is None:
-                text += chunk.text
-                yield _event("delta", text=chunk.text)
-                chunk = await anext(chunks)
-            complete = True
-        except llm.LLMError as error:
-            yield _event("error", detail=str(error))
-        finally:
-            # When the client has left, every await here would be cancelled again: hence the shield.
-            with anyio.move_on_after(_STORE_TIMEOUT, shield=True):
-                await chunks.aclose()
-                if text:
-                    async with sessions.begin() as session:
-                        await _store_answer(session, conversation_id, text, model_name, provider, complete)
+        with open_streams.one_more():
+            try:
+                yield _event("start", conversation_id=conversation_id, model=model_name, provider=provider)
+                while chunk.finish_reason is None:
+                    text += chunk.text
+                    yield _event("delta", text=chunk.text)
+                    chunk = await anext(chunks)
+                complete = True
+            except llm.LLMError as error:
+                yield _event("error", detail=str(error))
+            finally:
+                # When the client has left, every await here would be cancelled again: hence the shield.
+                with anyio.move_on_after(_STORE_TIMEOUT, shield=True):
+                    await chunks.aclose()
+                    if text:
+                        async with sessions.begin() as session:
+                            await _store_answer(session, conversation_id, text, model_name, provider, complete)
         if complete:
             usage = _usage(chunk.usage)
             yield _event("done", usage=usage and usage.model_dump(), finish_reason=chunk.finish_reason)

@@ -1,0 +1,111 @@
+"""The service as a user meets it: `python -m app` on a free port, with a database of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from app.db.migrate import migrate
+from app.main import create_app
+from app.settings import Settings
+from tests import servers
+from tests.servers import Postgres, Running
+
+
+@pytest.fixture(scope="session")
+def service(postgres: Postgres) -> Iterator[Running]:
+    with servers.app(postgres.environment(postgres.create_database())) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: Running) -> Iterator[httpx.Client]:
+    """Nobody in particular."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def user(client: httpx.Client) -> Iterator[httpx.Client]:
+    """A new user."""
+    with sign_up(client) as user:
+        yield user
+
+
+def sign_up(client: httpx.Client, name: str = "Ada") -> httpx.Client:
+    """A client that sends the API key of a new user."""
+    answer = client.post("/users", json={"name": name})
+    assert answer.status_code == 201, answer.text
+    authorization = {"Authorization": f"Bearer {answer.json()['api_key']}"}
+    return httpx.Client(base_url=client.base_url, timeout=60, headers=authorization)
+
+
+@pytest.fixture
+def settings(postgres: Postgres, tmp_path: Path) -> Settings:
+    """Settings of an application inside the test, with an empty database."""
+    environment = postgres.environment(postgres.create_database())
+    return Settings(
+        database_host=postgres.host,
+        database_port=postgres.port,
+        database_name=environment["DATABASE_NAME"],
+        database_user=postgres.user,
+        database_password=SecretStr(postgres.password),
+        llm_provider="simulated",
+    )
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application inside the test, where its parts can be reached."""
+    migrate(settings)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def inside(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A signed-up user of `app`."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app", timeout=60) as client:
+        answer = await client.post("/users", json={"name": "Ada"})
+        client.headers["Authorization"] = f"Bearer {answer.json()['api_key']}"
+        yield client
+
+
+@pytest.fixture
+def metric(client: httpx.Client) -> Callable[[str], float]:
+    """metric('name{label="value"}') -> the sum over all series that begin so, as /metrics shows it now."""
+
+    def read(series: str) -> float:
+        return metric_value(client, series)
+
+    return read
+
+
+def metric_value(client: httpx.Client, series: str) -> float:
+    name, _, labels = series.partition("{")
+    wanted = [label for label in labels.rstrip("}").split(",") if label]
+    total = 0.0
+    for line in client.get("/metrics").text.splitlines():
+        head, _, value = line.partition(" # ")[0].rpartition(" ")
+        if head.partition("{")[0] == name and all(label in head for label in wanted):
+            total += float(value)
+    return total
+
+
+def workers(service: Running) -> list[psutil.Process]:
+    """The living worker processes of a service that has several."""
+    found = []
+    for child in psutil.Process(service.process.pid).children():
+        with contextlib.suppress(psutil.Error):  # one that has just died
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found

@@ -1,0 +1,177 @@
+"""POST /chat: whole and streamed, stored, and without holding a database connection meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.api.chat import HISTORY
+from app.llm import Chunk, LLMError, Message, SimulatedBehaviour
+from tests.servers import wait_until
+
+FAST = SimulatedBehaviour(first_token_seconds=0, tokens_per_second=100_000, output_tokens=20, spread=0)
+
+
+def events(lines: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
+    """The server-sent events of a response, which has to consist of nothing else."""
+    found = []
+    for block in "\n".join(lines).removesuffix("\n").split("\n\n"):
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def test_an_answer_is_returned_and_stored(user: httpx.Client) -> None:
+    answer = user.post("/chat", json={"message": "What is a quantile?"}).json()
+    assert answer["provider"] == "simulated"
+    assert answer["message"].startswith("This is a simulated answer.")
+    assert answer["usage"]["input_tokens"] > 0 < answer["usage"]["output_tokens"]
+
+    assert user.get("/conversations").json()["conversations"][0]["title"] == "What is a quantile?"
+    stored = user.get(f"/conversations/{answer['conversation_id']}").json()
+    assert [(message["role"], message["content"], message["complete"]) for message in stored["messages"]] == [
+        ("user", "What is a quantile?", True),
+        ("assistant", answer["message"], True),
+    ]
+    assert stored["messages"][1]["model"] == answer["model"]
+
+
+def test_a_stream_is_start_deltas_and_done_and_stored(user: httpx.Client) -> None:
+    conversation = user.post("/chat", json={"message": "Hello"}).json()["conversation_id"]
+    question = {"message": "Go on\n\nplease", "stream": True, "conversation_id": conversation}
+    with user.stream("POST", "/chat", json=question) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        (first, start), *deltas, (last, done) = events(response.iter_lines())
+    assert (first, last) == ("start", "done")
+    assert start == {"conversation_id": conversation, "model": "simulated-small", "provider": "simulated"}
+    assert {name for name, _ in deltas} == {"delta"}
+    assert done["finish_reason"] == "stop"
+    assert done["usage"]["output_tokens"] > 0
+
+    messages = user.get(f"/conversations/{conversation}").json()["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    assert messages[3]["content"] == "".join(delta["text"] for _, delta in deltas)
+    assert messages[3]["complete"] is True
+
+
+def test_what_a_client_got_before_it_left_is_stored_as_incomplete(user: httpx.Client) -> None:
+    with user.stream("POST", "/chat", json={"message": "A long story", "stream": True}) as response:
+        received = [line for line, _ in zip(response.iter_lines(), range(12), strict=False)]
+    conversation = json.loads(received[1].removeprefix("data: "))["conversation_id"]
+    text = "".join(data["text"] for name, data in events(received[:11]) if name == "delta")
+    assert text
+
+    def messages() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = user.get(f"/conversations/{conversation}").json()["messages"]
+        return found
+
+    wait_until(lambda: len(messages()) == 2)
+    answer = messages()[1]
+    assert answer["complete"] is False
+    assert answer["content"].startswith(text)
+
+
+def test_no_connection_of_the_pool_is_held_while_the_model_writes(
+    user: httpx.Client, metric: Callable[[str], float]
+) -> None:
+    with user.stream("POST", "/chat", json={"message": "A story", "stream": True}) as response:
+        lines = response.iter_lines()
+        first = next(lines)
+        assert metric('llm_requests_in_progress{provider="simulated"}') == 1
+        assert metric('db_pool_connections{state="used"}') == 0
+        assert events([first, *lines])[-1][0] == "done"
+    assert metric("llm_requests_in_progress") == 0
+
+
+class Script:
+    """A provider that sends the given pieces and then fails, if an error is given; remembers what it was asked."""
+
+    def __init__(self, pieces: list[str], error: Exception | None = None) -> None:
+        self.pieces, self.error = pieces, error
+        self.asked: list[list[Message]] = []
+
+    async def stream(self, messages: list[Message], model: str | None = None) -> AsyncIterator[Chunk]:
+        self.asked.append(messages)
+        for piece in self.pieces:
+            await asyncio.sleep(0)
+            yield Chunk(piece)
+        if self.error:
+            raise self.error
+        yield Chunk("", None, "stop")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("rate_limit", 503),
+        ("overloaded", 503),
+        ("timeout", 504),
+        ("context_length", 400),
+        ("auth", 502),
+        ("other", 502),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_provider_that_fails_at_once_gives_its_status_code(
+    app: FastAPI, inside: httpx.AsyncClient, kind: str, status: int, stream: bool
+) -> None:
+    app.state.llm.provider.behaviour = replace(FAST, error_share=1, error_kind=kind)
+    answer = await inside.post("/chat", json={"message": "Hello", "stream": stream})
+    assert answer.status_code == status
+    assert answer.json() == {"detail": f"No answer: the LLM call failed: {kind}"}
+    assert ("Retry-After" in answer.headers) is (status == 503)
+    # The question is not lost.
+    conversation = (await inside.get("/conversations")).json()["conversations"][0]["id"]
+    messages = (await inside.get(f"/conversations/{conversation}")).json()["messages"]
+    assert [message["content"] for message in messages] == ["Hello"]
+
+
+async def test_a_provider_that_fails_on_the_way_ends_the_stream_with_an_error_event(
+    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.state.llm, "stream", Script(["Half ", "an answer"], LLMError("incomplete")).stream)
+    answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
+    (_, start), *deltas, (last, error) = events(answer.text.split("\n")[:-1])
+    assert [delta["text"] for _, delta in deltas] == ["Half ", "an answer"]
+    assert (last, error) == ("error", {"detail": "the LLM call failed: incomplete"})
+    messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
+    assert [(message["content"], message["complete"]) for message in messages][1] == ("Half an answer", False)
+
+
+async def test_what_postgresql_cannot_store_does_not_lose_the_answer(
+    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.state.llm, "stream", Script(["nul \x00", " half a pair \ud83e", "\nend"]).stream)
+    answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
+    (_, start), *_, (last, _) = events(answer.text.split("\n")[:-1])
+    assert last == "done"
+    messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
+    assert messages[1]["content"] == "nul  half a pair ?\nend"
+
+
+async def test_the_model_sees_the_end_of_the_conversation_in_order(
+    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(["Answer"])
+    monkeypatch.setattr(app.state.llm, "stream", script.stream)
+    conversation = None
+    for number in range(HISTORY):
+        question = {"message": f"Question {number}", "stream": True, "conversation_id": conversation}
+        answer = await inside.post("/chat", json=question)
+        conversation = events(answer.text.split("\n")[:-1])[0][1]["conversation_id"]
+    asked = script.asked[-1]
+    assert len(asked) == HISTORY + 1
+    assert asked[-3:] == [
+        Message("user", f"Question {HISTORY - 2}"),
+        Message("assistant", "Answer"),
+        Message("user", f"Question {HISTORY - 1}"),
+    ]
+    assert asked[0] == Message("user", f"Question {HISTORY // 2 - 1}")

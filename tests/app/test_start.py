@@ -1,0 +1,244 @@
+"""Starting and stopping: settings, migrations, waiting for the database, workers, graceful shutdown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from app.db.migrate import MigrationError, migrate
+from app.db.models import Base
+from app.settings import Settings
+from native import paths
+from tests import servers
+from tests.app.conftest import sign_up, workers
+from tests.servers import Postgres, Running, wait_until
+
+
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m app ...` with these settings and no others."""
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        cwd=paths.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def revision(postgres: Postgres, environment: dict[str, str]) -> str:
+    with psycopg.connect(postgres.dsn(environment["DATABASE_NAME"])) as connection:
+        row = connection.execute("SELECT string_agg(version_num, ' ') FROM alembic_version").fetchone()
+        assert row
+        return str(row[0])
+
+
+def test_migrating_again_changes_nothing(postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.create_database())
+    first = run(environment, "migrate")
+    assert first.returncode == 0, first.stderr
+    before = revision(postgres, environment)
+    assert run(environment, "migrate").returncode == 0
+    assert revision(postgres, environment) == before
+
+
+def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) -> None:
+    # Alembic keeps its context in globals: processes, as in real life.
+    environment = postgres.environment(postgres.dsn(settings.database_name))
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: run(environment, "migrate"), range(4)))
+    assert [result.returncode for result in results] == [0] * 4, [result.stderr for result in results]
+    assert revision(postgres, environment) == "0001"
+
+
+def test_migrations_make_what_the_models_say(settings: Settings) -> None:
+    migrate(settings)
+    with create_engine(settings.database_url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_a_schema_of_a_newer_version_is_refused(settings: Settings, postgres: Postgres) -> None:
+    migrate(settings)
+    with psycopg.connect(postgres.dsn(settings.database_name)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(MigrationError, match=r"does not fit this version of the service: .*'9999'"):
+        migrate(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"APP_PORT": "eighty"}, "APP_PORT: Input should be a valid integer"),
+        ({"APP_WORKERS": "0", "LOG_LEVEL": "loud"}, "APP_WORKERS: Input should be greater than or equal to 1\nLOG_LEV"),
+        ({"LLM_PROVIDER": "oracle"}, "LLM_PROVIDER: Input should be 'auto', 'simulated', 'openai' or 'anthropic'"),
+        ({"DATABASE_PASSWORD_FILE": "/nowhere"}, "DATABASE_PASSWORD_FILE: cannot read /nowhere: No such file or dir"),
+        ({"DATABASE_PASSWORD_FILE": os.devnull}, "DATABASE_PASSWORD_FILE: /dev/null is empty"),
+        ({"FAULTS_ENABLED": "true"}, "FAULTS_ENABLED=true needs FAULTS_TOKEN_FILE"),
+        ({"OPENAI_API_KEY": "s3cret", "APP_WORKERS": "s3cret"}, "APP_WORKERS: Input should be a valid integer"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(environment: dict[str, str], message: str) -> None:
+    result = run(environment)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Cannot start: {message}")
+    assert "Traceback" not in result.stderr
+    assert "s3cret" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_setting_that_only_the_workers_find_wrong_ends_them_all(postgres: Postgres, workers: str) -> None:
+    environment = postgres.environment(postgres.create_database())
+    result = run({**environment, "LLM_PROVIDER": "openai", "APP_PORT": "0", "APP_WORKERS": workers})
+    assert "Cannot start: LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode != 0
+
+
+def test_a_port_that_is_taken_is_named(postgres: Postgres) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run({**postgres.environment(postgres.create_database()), "APP_PORT": port})
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use. Change APP_HOST or APP_PORT" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("change", [{"DATABASE_PORT": "1"}, {"DATABASE_USER": "nobody"}, {"DATABASE_NAME": "nothing"}])
+def test_a_database_that_does_not_let_us_in_is_waited_for_and_named(postgres: Postgres, change: dict[str, str]) -> None:
+    result = run({**postgres.environment(), **change, "DATABASE_WAIT": "0.6"})
+    assert result.returncode == 1
+    assert "Waiting for PostgreSQL at 127.0.0.1:" in result.stderr
+    assert "Check DATABASE_HOST, DATABASE_PORT" in result.stderr
+    assert postgres.password not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_database_that_comes_late_hangs_goes_and_comes_back() -> None:
+    with servers.postgres() as postgres, ExitStack() as stack:
+        environment = {**postgres.environment(), "DATABASE_WAIT": "60", "APP_WORKERS": "2"}
+        postgres.running.stop(signal.SIGINT)
+
+        database: list[Running] = []
+
+        def start_database() -> None:
+            database.append(Running(postgres.running.server, postgres.running.log_file))
+            stack.callback(database[-1].stop, signal.SIGINT)
+
+        def start_database_when_missed() -> None:
+            with socket.create_server((postgres.host, postgres.port)) as nobody:
+                nobody.accept()[0].close()
+            start_database()
+            finished.wait()  # a server ends with the thread that started it
+
+        finished = threading.Event()
+        late = threading.Thread(target=start_database_when_missed)
+        late.start()
+        stack.callback(late.join)
+        stack.callback(finished.set)
+        with servers.app(environment) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+            assert "Waiting for PostgreSQL" in service.log
+            sign_up(client).close()
+
+            main = psutil.Process(database[0].process.pid)
+            processes = [main, *main.children(recursive=True)]
+            for process in processes:
+                process.suspend()
+            hung = client.get("/readyz")
+            assert (hung.status_code, hung.json()) == (503, {"detail": "The database is not available"})
+            assert client.get("/healthz").status_code == 200
+            for process in processes:
+                process.resume()
+            wait_until(lambda: client.get("/readyz").status_code == 200)
+
+            database[0].stop(signal.SIGINT)
+            assert client.get("/readyz").status_code == 503
+            answer = client.post("/users", json={"name": "Nobody"})
+            assert (answer.status_code, answer.json()) == (503, {"detail": "The database is not available"})
+            assert answer.headers["Retry-After"] == "1"
+
+            start_database()
+            wait_until(lambda: client.get("/readyz").status_code == 200)
+            # Each worker's pool holds connections of the server that died.
+            for _ in range(10):
+                sign_up(client).close()
+            assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_lets_requests_finish_and_ends_cleanly(postgres: Postgres, workers: int) -> None:
+    environment = postgres.environment(postgres.create_database())
+    with (
+        servers.app({**environment, "APP_WORKERS": str(workers)}) as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+        sign_up(client) as user,
+    ):
+        with user.stream("POST", "/chat", json={"message": "The last one", "stream": True}) as response:
+            lines = response.iter_lines()
+            next(lines)
+            service.process.send_signal(signal.SIGTERM)
+            assert "event: done" in list(lines)
+        service.process.wait(60)
+        assert _refuses(service.port)
+        assert "Traceback" not in service.log
+        assert service.log.count("Application shutdown complete") == workers
+
+
+def test_sigterm_does_not_wait_for_ever(postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.create_database())
+    token = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": "for-this-test"}
+    with (
+        servers.app({**environment, **token, "APP_SHUTDOWN_TIMEOUT": "1"}) as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+        sign_up(client) as user,
+    ):
+        switch = {"Authorization": "Bearer for-this-test"}
+        client.post("/faults/llm-slow", json={"first_token_seconds": 0, "tokens_per_second": 1}, headers=switch)
+        with user.stream("POST", "/chat", json={"message": "Endless", "stream": True}) as response:
+            lines = response.iter_lines()
+            next(lines)
+            service.process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(lines)
+        service.process.wait(60)
+        with psycopg.connect(postgres.dsn(environment["DATABASE_NAME"])) as connection:
+            row = connection.execute("SELECT complete FROM messages WHERE role = 'assistant'").fetchone()
+        assert row == (False,)  # what was written until then is stored
+
+
+def test_a_worker_that_dies_is_replaced(postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.create_database())
+    with (
+        servers.app({**environment, "APP_WORKERS": "2"}) as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+    ):
+        wait_until(lambda: service.log.count("Application startup complete") == 2)
+        before = workers(service)
+        assert len(before) == 2
+        before[0].kill()
+        wait_until(lambda: len(now := workers(service)) == 2 and before[0] not in now)
+        wait_until(lambda: service.log.count("Application startup complete") == 3)
+        assert client.get("/readyz").status_code == 200
+
+
+def _refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return True
+    return False
