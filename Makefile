@@ -63,6 +63,14 @@ standins:  ## Where no registry is in reach: build stand-ins for the upstream im
 test: $(BIN)/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some)
 	@$(BIN)/python -m pytest -m "not stack and not drill" $(or $(TESTS),tests)
 
+.PHONY: test-rules-mutation
+test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time: do their unit tests notice? (RULES="Alert ..." for some)
+	@$(BIN)/python -m tests.configs.mutation $(RULES)
+
+.PHONY: soak-idle
+soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
+	@$(BIN)/python -m tests.configs.soak $(or $(MINUTES),15)
+
 .PHONY: test-stack
 test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine serves where none answers (root on Debian)
 	@python3 -m stack run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/stack)

@@ -1,0 +1,112 @@
+"""The rules and their unit tests as data, for the tests that check them as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from native.packages import find
+from native.paths import PROJECT
+
+PROMETHEUS = PROJECT / "prometheus"
+RULES = PROMETHEUS / "rules"
+UNIT_TESTS = PROMETHEUS / "tests"
+RUNBOOKS = PROJECT / "docs" / "runbooks"
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A recording rule or an alert."""
+
+    file: Path
+    group: str
+    name: str
+    is_alert: bool
+    definition: dict[str, Any]
+
+    @property
+    def expr(self) -> str:
+        return str(self.definition["expr"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        labels: dict[str, str] = self.definition.get("labels", {})
+        return labels
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        annotations: dict[str, str] = self.definition.get("annotations", {})
+        return annotations
+
+
+@cache
+def load_rules() -> list[Rule]:
+    """All rules in the order in which they stand in prometheus/rules."""
+    return [
+        Rule(file, group["name"], rule.get("alert") or rule["record"], "alert" in rule, rule)
+        for file in sorted(RULES.glob("*.yml"))
+        for group in yaml.safe_load(file.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
+def alerts() -> list[Rule]:
+    return [rule for rule in load_rules() if rule.is_alert]
+
+
+def recordings() -> list[Rule]:
+    return [rule for rule in load_rules() if not rule.is_alert]
+
+
+@cache
+def unit_tests() -> list[tuple[Path, dict[str, Any]]]:
+    """Every test group of prometheus/tests with its file."""
+    return [
+        (file, test) for file in sorted(UNIT_TESTS.glob("*.yml")) for test in yaml.safe_load(file.read_text())["tests"]
+    ]
+
+
+@cache
+def expected_labels() -> dict[str, list[dict[str, str]]]:
+    """Alert -> the label sets with which the unit tests see it fire."""
+    labels: dict[str, list[dict[str, str]]] = {}
+    for _, test in unit_tests():
+        for check in test.get("alert_rule_test", ()):
+            for alert in check.get("exp_alerts") or ():
+                own = {
+                    "alertname": check["alertname"],
+                    **{key: str(value) for key, value in alert["exp_labels"].items()},
+                }
+                labels.setdefault(check["alertname"], []).append(own)
+    return labels
+
+
+KEYWORDS = {"and", "or", "unless", "on", "ignoring", "by", "without", "group_left", "group_right", "offset", "bool"}
+
+
+def metrics(expr: str) -> set[str]:
+    """Names of the series that an expression reads, recorded ones (with colons) included."""
+    expr = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expr)
+    expr = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", expr)
+    expr = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", expr)
+    names = re.findall(r"[a-zA-Z_:][\w:]*(?!\w)(?!\s*\()", re.sub(r"\boffset\s+\w+", " ", expr))
+    return {name for name in names if name not in KEYWORDS}
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run promtool; nothing is raised if it complains."""
+    command = [str(find("promtool")["promtool"]), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def in_parallel() -> ThreadPoolExecutor:
+    """A pool as wide as the machine, for programs that are waited for."""
+    return ThreadPoolExecutor(os.cpu_count())

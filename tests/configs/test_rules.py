@@ -1,0 +1,134 @@
+"""Every rule is valid, tested, explained; the unit tests themselves are promtool's, in prometheus/tests."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.configs.rules import (
+    PROMETHEUS,
+    RUNBOOKS,
+    UNIT_TESTS,
+    Rule,
+    alerts,
+    expected_labels,
+    in_parallel,
+    load_rules,
+    metrics,
+    promtool,
+    recordings,
+    unit_tests,
+)
+
+SEVERITIES = {"critical", "warning", "info", "none"}
+AREAS = {"host", "http", "llm", "database", "monitoring"}
+SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+ALERTS = alerts()
+
+
+def named(rule: Rule) -> str:
+    return rule.name
+
+
+def test_prometheus_accepts_configuration_and_rules() -> None:
+    check = promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_unit_tests_pass() -> None:
+    files = sorted(UNIT_TESTS.glob("*.yml"))
+    with in_parallel() as pool:
+        for file, run in zip(files, pool.map(lambda file: promtool("test", "rules", file), files), strict=True):
+            assert run.returncode == 0, f"{file.name}\n{run.stdout}{run.stderr}"
+
+
+def test_every_alert_is_tested() -> None:
+    """Firing with exact labels and annotations; silent before and after. The Watchdog alone is never silent."""
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for _, test in unit_tests():
+        for check in test.get("alert_rule_test", ()):
+            (fires if check.get("exp_alerts") else silent).add(check["alertname"])
+    names = {rule.name for rule in ALERTS}
+    print(f"{len(names)} alerts, {len(fires)} tested to fire, {len(silent)} tested to be silent before and after")
+    assert len(names) == len(ALERTS), "two alerts of the same name"
+    assert fires == names
+    assert silent == names - {"Watchdog"}
+
+
+def test_every_recording_rule_is_tested() -> None:
+    tested = {
+        name
+        for _, test in unit_tests()
+        for check in test.get("promql_expr_test", ())
+        if check.get("exp_samples")
+        for name in metrics(check["expr"])
+    }
+    names = {rule.name for rule in recordings()}
+    print(f"{len(names)} recorded series, {len(names & tested)} tested")
+    assert names <= tested, f"not tested: {names - tested}"
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    assert {file.stem for file in RUNBOOKS.glob("*.md") if file.stem != "README"} == {rule.name for rule in ALERTS}
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=named)
+def test_alert_says_what_it_must(alert: Rule) -> None:
+    assert re.fullmatch(r"([A-Z][a-z0-9]*)+", alert.name)
+    assert set(alert.labels) == {"severity", "area"}
+    assert alert.labels["severity"] in SEVERITIES
+    assert alert.labels["area"] in AREAS
+    assert set(alert.annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
+    assert "{{" not in alert.annotations["summary"], "a summary is a fixed sentence"
+    assert alert.annotations["runbook_url"] == f"{{{{ $externalLabels.runbooks_url }}}}/{alert.name}.md"
+    assert alert.annotations["dashboard_url"].startswith("{{ $externalLabels.grafana_url }}/d/sightline-")
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=named)
+def test_annotations_print_only_labels_that_exist(alert: Rule) -> None:
+    printed = set(re.findall(r"\$labels\.(\w+)", "".join(alert.annotations.values())))
+    for labels in expected_labels()[alert.name]:
+        assert printed <= labels.keys(), f"not on the alert: {printed - labels.keys()}"
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=named)
+def test_runbook_is_complete(alert: Rule) -> None:
+    text = (RUNBOOKS / f"{alert.name}.md").read_text()
+    assert text.startswith(f"# {alert.name}\n")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    for section in re.split(r"^## .+$", text, flags=re.MULTILINE)[1:]:
+        assert len(section.split()) >= 10, f"a section of {alert.name} says next to nothing"
+
+
+def test_queries_of_the_runbooks_are_valid() -> None:
+    queries = [
+        (file.name, query)
+        for file in sorted(RUNBOOKS.glob("*.md"))
+        for query in re.findall(r"^```promql\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    assert len(queries) >= len(ALERTS) / 2
+    with in_parallel() as pool:
+        runs = pool.map(lambda query: promtool("--experimental", "promql", "format", query[1]), queries)
+        for (name, query), run in zip(queries, runs, strict=True):
+            assert run.returncode == 0, f"{name}: {query}{run.stderr}"
+
+
+def test_recorded_names_follow_the_convention() -> None:
+    for rule in recordings():
+        assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", rule.name), rule.name
+
+
+def test_recorded_names_tell_the_window() -> None:
+    for rule in recordings():
+        windows = set(re.findall(r"\[(\w+)(?::\w+)?\]", rule.expr))
+        if named := re.search(r"(?:rate|increase|sum)(\d+[mhd])$", rule.name):
+            assert windows <= {named[1]}, rule.name
+
+
+def test_rules_read_only_recorded_series_that_exist() -> None:
+    names = {rule.name for rule in recordings()}
+    for rule in load_rules():
+        read = {name for name in metrics(rule.expr) if ":" in name}
+        assert read <= names, f"{rule.name} reads {read - names}"
