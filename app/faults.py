@@ -567,6 +567,7 @@ class FaultList(BaseModel):
 
 def _router(faults: Faults, token: str) -> APIRouter:
     """The switches. Whoever has the token can break the service, so every route asks for it."""
+
     def check_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         given = credentials.credentials if credentials else ""
         if not token or not hmac.compare_digest(given.encode(), token.encode()):
@@ -595,14 +596,6 @@ def _router(faults: Faults, token: str) -> APIRouter:
             faults.switch_off(name)
         return Response(status_code=204)
 
-    @router.delete("/{name}", status_code=204, responses=responses(401, 404))
-    async def switch_off(name: str) -> Response:
-        """Switch a fault off; also fine if it is not on."""
-        if name not in FAULTS:
-            raise HTTPException(404, "There is no such fault")
-        faults.switch_off(name)
-        return Response(status_code=204)
-
     for name, kind in FAULTS.items():
         _add_switch(router, faults, state, name, kind)
     return router
@@ -611,19 +604,31 @@ def _router(faults: Faults, token: str) -> APIRouter:
 def _add_switch(
     router: APIRouter, faults: Faults, state: Callable[[str], FaultState], name: str, kind: type[Fault]
 ) -> None:
-    """A route of its own for each fault, so that the OpenAPI document knows its parameters."""
+    """Routes of its own for each fault, so that the OpenAPI document knows its parameters."""
 
     async def switch_on(fault: Fault) -> FaultState:
         faults.switch_on(fault)
         return state(name)
 
+    async def switch_off() -> Response:
+        """Also fine if it is not on."""
+        faults.switch_off(name)
+        return Response(status_code=204)
+
     switch_on.__annotations__["fault"] = kind
+    switch_on.__doc__ = kind.__doc__
     router.add_api_route(
         f"/{name}",
         switch_on,
         methods=["POST"],
-        summary=f"Switch on: {name}",
-        description=kind.__doc__,
-        operation_id=f"switch_on_{name.replace('-', '_')}",
+        name=f"Switch on {name}",
         responses=responses(401, 409, *BODY_ERRORS),
+    )
+    router.add_api_route(
+        f"/{name}",
+        switch_off,
+        methods=["DELETE"],
+        status_code=204,
+        name=f"Switch off {name}",
+        responses=responses(401),
     )

@@ -13,7 +13,7 @@ from app.api import chat, conversations, health, index, items, users
 from app.api.errors import add_error_handlers
 from app.db.engine import QUERY_NAMES, make_engine, make_sessions
 from app.llm import create_service
-from app.middleware import BodyLimitMiddleware, RequestLogMiddleware, SecurityHeadersMiddleware
+from app.middleware import BodyLimitMiddleware, RequestLogMiddleware, SecurityHeadersMiddleware, request_id
 from app.settings import Settings, load_settings
 from app.telemetry.database import instrument_engine
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
@@ -80,5 +80,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.app_max_body_bytes, timeout=settings.app_request_timeout)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestLogMiddleware)
-    app.add_middleware(PrometheusMiddleware)
+    # A request in a slow bucket leads to its lines in the log.
+    app.add_middleware(PrometheusMiddleware, exemplar=lambda scope: {"request_id": request_id()})
     return app

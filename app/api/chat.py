@@ -41,7 +41,18 @@ _ANSWERS: Responses = {
         "description": "The answer: JSON, or server-sent events if `stream` is true: one `start` "
         "(conversation_id, model, provider), `delta` (text) for each piece, then `done` (usage, finish_reason) or, "
         "if the provider fails on the way, `error` (detail).",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {
+            "text/event-stream": {
+                "schema": {  # of each event
+                    "type": "object",
+                    "required": ["event", "data"],
+                    "properties": {
+                        "event": {"enum": ["start", "delta", "done", "error"]},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                    },
+                }
+            }
+        },
     }
 }
 

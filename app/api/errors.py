@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from app.api.schemas import InvalidRequest, Problem
 from app.db.engine import one_line
@@ -48,6 +50,15 @@ def add_error_handlers(app: FastAPI) -> None:
         """Says what is wrong without sending the input back: it may be a secret, or what JSON cannot carry (NaN)."""
         fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
         return JSONResponse({"detail": fields}, 422)
+
+    @app.exception_handler(405)
+    async def method_not_allowed(request: Request, error: HTTPException) -> JSONResponse:
+        """Names all methods of the path in Allow; the framework names those of one route (RFC 9110, 15.5.6)."""
+        allowed = {method.strip() for method in (error.headers or {}).get("Allow", "").split(",") if method}
+        for path, operations in app.openapi()["paths"].items():
+            if compile_path(path)[0].match(request.scope["path"]):
+                allowed |= {method.upper() for method in operations}
+        return JSONResponse({"detail": error.detail}, 405, headers={"Allow": ", ".join(sorted(allowed))})
 
     @app.exception_handler(PoolTimeoutError)
     async def pool_exhausted(request: Request, error: PoolTimeoutError) -> JSONResponse:

@@ -6,14 +6,21 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-MAX_ID = 2**63 - 1  # PostgreSQL's bigint
+# The largest integer that every JSON parser reads exactly (RFC 8259, section 6); PostgreSQL's bigint holds more.
+MAX_ID = 2**53 - 1
 
 # PostgreSQL cannot store U+0000 in text. (Lone surrogates are no valid text for pydantic in the first place.)
 _NO_NUL = r"^[^\x00]*$"
 
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+
+def _whole_number(value: object) -> object:
+    """For JSON Schema, 2.0 is an integer, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole_number)]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=100, description="The most entries to return.")]
 After = Annotated[

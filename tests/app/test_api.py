@@ -91,7 +91,7 @@ def test_pages_hold_every_item_once_also_while_items_come_and_go(user: httpx.Cli
     assert seen == ids
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=0", "after=-1", f"after={2**63}"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=0", "after=-1", f"after={2**53}"])
 def test_a_wrong_page_is_refused(user: httpx.Client, query: str) -> None:
     answer = user.get(f"/items?{query}")
     assert answer.status_code == 422
@@ -119,6 +119,11 @@ def test_a_wrong_item_is_refused_without_sending_it_back(
     assert [problem["loc"] for problem in answer.json()["detail"]] == [["body", field]]
     assert all(problem.keys() == {"loc", "msg", "type"} for problem in answer.json()["detail"])
     assert user.get("/items").json()["items"] == []
+
+
+def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client) -> None:
+    allowed = {path: client.request("PATCH", path).headers["Allow"] for path in ("/items", "/items/1", "/metrics")}
+    assert allowed == {"/items": "GET, POST", "/items/1": "DELETE, GET, PUT", "/metrics": "GET, HEAD"}
 
 
 def test_text_comes_back_as_it_was(user: httpx.Client) -> None:
