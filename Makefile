@@ -71,6 +71,10 @@ test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time:
 soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
 	@$(BIN)/python -m tests.configs.soak $(or $(MINUTES),15)
 
+.PHONY: fuzz
+fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and abuse the service, longer than `make test` (FOR=seconds)
+	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
+
 .PHONY: test-stack
 test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine serves where none answers (root on Debian)
 	@python3 -m stack run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/stack)

@@ -1,0 +1,65 @@
+"""The API against its own OpenAPI document: no server error, and every answer as documented.
+
+20 seconds with a fixed seed in `make test`; `make fuzz` sets FUZZ_SECONDS and leaves the seed to chance.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import servers
+from tests.app.conftest import metric_value, sign_up
+from tests.servers import Postgres, Running
+
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SEED = [] if "FUZZ_SECONDS" in os.environ else ["--seed", "20261123"]
+
+
+@pytest.fixture(scope="module")
+def service(postgres: Postgres) -> Iterator[Running]:
+    """With all its routes, and a model that answers at once."""
+    token = "for-the-fuzzer"
+    faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": token}
+    with servers.app({**postgres.environment(postgres.create_database()), **faults}) as running:
+        answer = httpx.post(
+            f"{running.url}/faults/llm-slow",
+            json={"seconds": 1800, "first_token_seconds": 0, "tokens_per_second": 10_000},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert answer.status_code == 200
+        yield running
+
+
+def test_the_api_keeps_to_its_document_whatever_it_gets(
+    service: Running, client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sign_up(client) as user:
+        api_key = user.headers["Authorization"].removeprefix("Bearer ")
+    program = Path(sys.executable).with_name("schemathesis")
+    config = Path(__file__).with_name("schemathesis.toml")
+    limits = ["--max-time", str(SECONDS), "--max-examples", "1000", *SEED]
+    fuzzing = subprocess.run(
+        [str(program), "--config-file", str(config), "run", f"{service.url}/openapi.json", "--no-color", *limits],
+        cwd=tmp_path,
+        env={**os.environ, "API_KEY": api_key},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 300,
+        check=False,
+    )
+    tried = re.search(r"(\d+) generated", fuzzing.stdout)
+    assert tried, fuzzing.stdout + fuzzing.stderr
+    with capsys.disabled():
+        print(f"\n  fuzzing: {tried[1]} requests in {SECONDS} s")
+    assert fuzzing.returncode == 0, fuzzing.stdout
+    assert int(tried[1]) > 100
+    assert metric_value(client, 'http_requests_total{status_code="500"}') == 0
+    assert "Traceback" not in service.log
