@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 access_logger = logging.getLogger("app.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
+CLIENT_GONE = 499  # nginx's word for a client that left before it got an answer
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -67,6 +68,7 @@ class RequestLogMiddleware:
             status = status or HTTPStatus.INTERNAL_SERVER_ERROR
             raise
         finally:
+            status = status or CLIENT_GONE
             quiet = scope["path"] in _QUIET_PATHS and status < HTTPStatus.INTERNAL_SERVER_ERROR
             access_logger.log(
                 logging.DEBUG if quiet else logging.INFO,

@@ -21,7 +21,7 @@ from stack.steps import step
 SETTINGS = PROJECT / ".env"
 HEALTHY_SECONDS = 180
 TARGETS_SECONDS = 90  # a few scrape intervals
-PAGES = {"app": "/docs"}
+PAGES = {"app": "/"}
 EVERYTHING = "--profile=*"  # the services of profiles, too
 
 
