@@ -9,11 +9,16 @@ import sys
 from app.db.migrate import MigrationError, migrate
 from app.logs import log_config
 from app.server import ServeError, serve
-from app.settings import SettingsError, load_settings
+from app.settings import SettingsError, describe_settings, load_settings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m app",
+        description=__doc__,
+        epilog=f"settings, from the environment:\n{describe_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("command", nargs="?", choices=("serve", "migrate"), default="serve")
     arguments = parser.parse_args()
     try:

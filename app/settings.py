@@ -28,7 +28,7 @@ class Settings(BaseSettings):
 
     app_host: str = "127.0.0.1"
     app_port: int = Field(default=8000, ge=0, le=65535)
-    app_workers: int = Field(default=1, ge=1, le=64)
+    app_workers: int = Field(default=1, ge=1, le=64, description="processes; about one for each core")
     app_max_connections: int = Field(default=1000, ge=10, description="per worker; more are answered 503")
     app_max_body_bytes: int = Field(default=1024 * 1024, ge=1024, description="a larger request body is answered 413")
     app_request_timeout: float = Field(
@@ -45,15 +45,19 @@ class Settings(BaseSettings):
     database_name: str = "sightline"
     database_user: str = "sightline"
     database_password: SecretStr | None = None
-    database_password_file: Path | None = None
-    database_pool_size: int = Field(default=5, ge=1, le=1000)
-    database_max_overflow: int = Field(default=5, ge=0, le=1000)
+    database_password_file: Path | None = Field(default=None, description="every ..._FILE: a file with the secret")
+    database_pool_size: int = Field(default=5, ge=1, le=1000, description="connections that each worker keeps")
+    database_max_overflow: int = Field(
+        default=5, ge=0, le=1000, description="and opens for a while when these are busy"
+    )
     database_pool_timeout: float = Field(default=5, gt=0, description="seconds to wait for a connection of the pool")
     database_wait: float = Field(default=30, ge=0, description="seconds to wait for the database at start")
     database_statement_timeout: float = Field(default=30, gt=0, description="seconds that one statement may take")
 
-    llm_provider: Literal["auto", "simulated", "openai", "anthropic"] = "auto"
-    llm_model: str | None = None
+    llm_provider: Literal["auto", "simulated", "openai", "anthropic"] = Field(
+        default="auto", description="auto takes the provider whose key is there, else simulates"
+    )
+    llm_model: str | None = Field(default=None, description="the provider's default if left out")
     openai_api_key: SecretStr | None = None
     openai_api_key_file: Path | None = None
     openai_base_url: str | None = None
@@ -61,9 +65,9 @@ class Settings(BaseSettings):
     anthropic_api_key_file: Path | None = None
     anthropic_base_url: str | None = None
 
-    metrics_token_file: str | None = None
+    metrics_token_file: str | None = Field(default=None, description="if set, /metrics asks for this bearer token")
 
-    faults_enabled: bool = False
+    faults_enabled: bool = Field(default=False, description="drills only: routes that break the service on purpose")
     faults_token: SecretStr | None = None
     faults_token_file: Path | None = None
     faults_dir: Path | None = Field(default=None, description="private folder of the switches, shared by the workers")
@@ -124,3 +128,12 @@ def load_settings() -> Settings:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"{variable}: {message}" if variable else message)
         raise SettingsError("\n".join(lines)) from None
+
+
+def describe_settings() -> str:
+    """One line for each setting: variable, default, what it is."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"={field.default}"
+        lines.append(f"  {name.upper() + default:<36}{field.description or ''}".rstrip())
+    return "\n".join(lines)

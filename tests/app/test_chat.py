@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +90,14 @@ def test_no_connection_of_the_pool_is_held_while_the_model_writes(
         assert metric('db_pool_connections{state="used"}') == 0
         assert events([first, *lines])[-1][0] == "done"
     assert metric("llm_requests_in_progress") == 0
+
+
+def test_nor_while_the_whole_answer_is_waited_for(user: httpx.Client, metric: Callable[[str], float]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(user.post, "/chat", json={"message": "A story"})
+        wait_until(lambda: metric("llm_requests_in_progress") == 1)
+        assert metric('db_pool_connections{state="used"}') == 0
+        assert answer.result().status_code == 200
 
 
 class Script:

@@ -1,6 +1,6 @@
 """The API against its own OpenAPI document: no server error, and every answer as documented.
 
-20 seconds with a fixed seed in `make test`; `make fuzz` sets FUZZ_SECONDS and leaves the seed to chance.
+10 seconds with a fixed seed in `make test`; `make fuzz` sets FUZZ_SECONDS and leaves the seed to chance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests import servers
 from tests.app.conftest import metric_value, sign_up
 from tests.servers import Postgres, Running
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
 SEED = [] if "FUZZ_SECONDS" in os.environ else ["--seed", "20261123"]
 
 

@@ -110,6 +110,12 @@ def test_a_setting_that_only_the_workers_find_wrong_ends_them_all(postgres: Post
     assert result.returncode != 0
 
 
+def test_help_names_every_setting() -> None:
+    result = run({}, "--help")
+    assert result.returncode == 0
+    assert [name for name in Settings.model_fields if f"  {name.upper()}" not in result.stdout] == []
+
+
 def test_a_port_that_is_taken_is_named(postgres: Postgres) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
