@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         default=30, gt=0, description="seconds for a client to send its headers, then its body"
     )
     app_shutdown_timeout: int = Field(
-        default=10, ge=0, description="seconds that requests have to finish after SIGTERM"
+        default=20, ge=0, description="seconds that requests have to finish after SIGTERM"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"

@@ -203,6 +203,7 @@ def test_the_llm_fails_limits_floods_and_slows(
     def chat() -> httpx.Response:
         return user.post("/chat", json={"message": "Hello"}, headers={"Connection": "close"})
 
+    on(switch, "llm-slow", first_token_seconds=0, tokens_per_second=10_000)  # this way it is even faster than usual
     on(switch, "llm-errors", share=1, kind="context_length")
     wait_until(lambda: [chat().status_code for _ in range(6)] == [400] * 6)
     on(switch, "llm-errors", share=1, kind="timeout")
