@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     app_host: str = "127.0.0.1"
     app_port: int = Field(default=8000, ge=0, le=65535)
     app_workers: int = Field(default=1, ge=1, le=64, description="processes; about one for each core")
-    app_max_connections: int = Field(default=1000, ge=10, description="per worker; more are answered 503")
+    app_max_connections: int = Field(default=1000, ge=10, description="per worker; more are answered 503, uncounted")
     app_max_body_bytes: int = Field(default=1024 * 1024, ge=1024, description="a larger request body is answered 413")
     app_request_timeout: float = Field(
         default=30, gt=0, description="seconds for a client to send its headers, then its body"

@@ -346,7 +346,7 @@ def test_half_open_streams_end(service: Running, user: httpx.Client, client: htt
         f"Authorization: {user.headers['Authorization']}\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
     answers: Counter[int | str] = Counter()
-    for _ in range(20 * TIMES):
+    for _ in range(10 * TIMES):
         with connection(service) as raw:
             raw.sendall(request)
             answers[status(raw)] += 1
@@ -371,7 +371,9 @@ def test_more_connections_than_allowed_are_refused_and_forgotten(service: Runnin
 
 
 def test_many_users_make_no_series(client: httpx.Client, tried: Tried) -> None:
-    """1,000 users here, 10,000 in `make fuzz`."""
+    """10,000 in `make fuzz`."""
+
+    users = 1000 * TIMES if TIMES > 1 else 500
 
     def series() -> set[str]:
         lines = client.get("/metrics").text.splitlines()
@@ -381,14 +383,14 @@ def test_many_users_make_no_series(client: httpx.Client, tried: Tried) -> None:
         user.get("/items")
     before = series()
     answers: Counter[int | str] = Counter()
-    for number in range(1000 * TIMES):
+    for number in range(users):
         key = client.post("/users", json={"name": f"User {number}"}).json()["api_key"]
         answers[client.get("/items", headers={"Authorization": f"Bearer {key}"}).status_code] += 1
     tried("users", answers)
     assert series() == before
     active = re.search(r'^active_users{window="1h"} (\S+)', client.get("/metrics").text, re.MULTILINE)
     assert active
-    assert float(active[1]) >= 1000 * TIMES * 0.97
+    assert float(active[1]) >= users * 0.97
 
 
 def _drip_until_closed(raw: socket.socket) -> str:
