@@ -16,8 +16,9 @@ What counts as what:
 - A transaction is one that reached the database: `begin` without a statement is none; every statement of an AUTOCOMMIT
   connection is one. A session that only read and then closed is a `rollback`, for SQLAlchemy as for PostgreSQL, so a
   high share of rollbacks is no fault in itself. COMMIT of a transaction that PostgreSQL aborted is a `rollback` too.
-- PostgreSQL counts the same, and on top of it what no event tells: pre-pings, the first connection's set-up, and
-  whatever other clients and its own workers do.
+- PostgreSQL counts the same (`commit_failed` as rollback), and beyond that a commit per new connection, pre-ping and
+  second phase of a two-phase commit, a rollback per engine (SQLAlchemy's look at the server), and what other clients
+  and its own workers do.
 - DBAPI connections taken with `engine.raw_connection()` are in the pool's metrics; their statements are not seen.
 """
 
@@ -373,6 +374,7 @@ class Instrumentation:
         self._measure_pool()
         self._wrap(self._dialect, "do_commit", self._do_commit)
         self._wrap(self._dialect, "do_commit_twophase", self._do_commit_twophase)
+        self._wrap(self._dialect, "do_rollback_twophase", self._do_rollback_twophase)
         self._wrap(self._dialect, "do_ping", self._do_ping)
         for name in (
             "before_cursor_execute",
@@ -564,7 +566,21 @@ class Instrumentation:
 
     @_harmless
     def _on_rollback_twophase(self, conn: Any, xid: Any, is_prepared: bool) -> None:
-        self._on_rollback(conn)
+        if is_prepared:  # on a lost connection the transaction stays prepared, so only what is sent counts
+            self._transaction(conn).ending = "ROLLBACK"
+        else:
+            self._on_rollback(conn)
+
+    def _do_rollback_twophase(
+        self, do_rollback: Callable[..., None], conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False
+    ) -> None:
+        do_rollback(conn, xid, is_prepared=is_prepared, recover=recover)
+        if is_prepared:
+            self._rolled_back()
+
+    @_harmless
+    def _rolled_back(self) -> None:
+        self._metrics.rollbacks.inc()
 
     @_harmless
     def _on_rollback_savepoint(self, conn: Any, name: str, context: None) -> None:

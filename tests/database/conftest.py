@@ -22,8 +22,15 @@ INSERT INTO account (id) SELECT generate_series(1, 10);
 
 
 @pytest.fixture(scope="session")
-def empty_database(postgres: Postgres) -> str:
-    return postgres.create_database()
+def quiet_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that counts nothing but the tests' transactions, with two-phase commit switched on."""
+    with servers.postgres(flags=("-cautovacuum=off", "-cmax_prepared_transactions=5")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def empty_database(quiet_postgres: Postgres) -> str:
+    return quiet_postgres.create_database()
 
 
 @pytest.fixture
@@ -35,13 +42,6 @@ def dsn(empty_database: str) -> str:
 
 
 @pytest.fixture(params=["sync", "async"])
-def run(request: pytest.FixtureRequest, dsn: str) -> Runner:
+def run(request: pytest.FixtureRequest, dsn: str, quiet_postgres: Postgres) -> Runner:
     """run(scenario, **engine options) -> the numbers it left."""
-    return Runner(request.param, dsn)
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL that a test may stop and kill, with two-phase commit switched on."""
-    with servers.postgres(flags=("-cmax_prepared_transactions=5",)) as running:
-        yield running
+    return Runner(request.param, dsn, quiet_postgres)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import psycopg
 from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.telemetry import database
 from app.telemetry.database import Instrumentation, instrument_engine
+from tests.servers import Postgres, wait_until
 
 T = TypeVar("T")
 Numbers = dict[str, float]
@@ -86,16 +88,37 @@ class Runner:
 
     kind: str
     dsn: str
+    postgres: Postgres
     pool: str = ""
     handle: Instrumentation | None = field(default=None, repr=False)
+    server: dict[str, int] = field(default_factory=dict)  # what PostgreSQL counted meanwhile
 
     def __call__(self, scenario: Callable[[Engine], Any], query_names: Iterable[str] = (), **options: Any) -> Numbers:
         """Run the scenario on a new engine and return the pool's numbers from before the engine is disposed of."""
         self.pool = new_pool()
+        before = self._server_counts()
         url = self.dsn.replace("postgresql://", "postgresql+psycopg://", 1)
         if self.kind == "sync":
-            return self._run_sync(url, scenario, query_names, options)
-        return asyncio.run(self._run_async(url, scenario, query_names, options))
+            result = self._run_sync(url, scenario, query_names, options)
+        else:
+            result = asyncio.run(self._run_async(url, scenario, query_names, options))
+        self.server = {name: count - before[name] for name, count in self._server_counts().items()}
+        return result
+
+    def _server_counts(self) -> dict[str, int]:
+        """PostgreSQL's own counts, complete once every client has gone."""
+        database = self.dsn.rpartition("/")[2]
+        with psycopg.connect(self.postgres.superuser_dsn, autocommit=True) as connection:
+
+            def counts() -> dict[str, int] | None:
+                row = connection.execute(
+                    "SELECT numbackends, xact_commit, xact_rollback FROM pg_stat_database WHERE datname = %s",
+                    [database],
+                ).fetchone()
+                assert row is not None
+                return {"commit": row[1], "rollback": row[2]} if row[0] == 0 else None
+
+            return wait_until(counts, interval=0.02) or {}
 
     def seconds(self, metric: str) -> float:
         return seconds(self.pool, metric)

@@ -1,0 +1,275 @@
+"""Transactions: how each one ends, for the application and for PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, exc, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.orm import Session
+
+from app.telemetry.database import OUTCOMES, instrument_engine
+from tests.database.measured import Numbers, Runner, ended, new_pool, numbers, pool_numbers, queries
+
+ADD = text("UPDATE account SET balance = balance + 1 WHERE id = :id")
+ORPHAN = text("INSERT INTO account (id, owner) VALUES (100, 1)")  # refused by the deferred foreign key, at COMMIT
+
+
+def agrees(
+    run: Runner, *, connections: int = 1, second_phases: int = 0, unseen_commits: int = 0, unseen_rollbacks: int = 0
+) -> bool:
+    """PostgreSQL counted what the application counted, and what app/telemetry/database.py says comes on top."""
+    ours = {outcome: numbers(run.pool).get(f"transactions_total {outcome}", 0) for outcome in OUTCOMES}
+    return run.server == {
+        "commit": ours["commit"] + connections + second_phases + unseen_commits,
+        "rollback": ours["rollback"] + ours["commit_failed"] + 1 + unseen_rollbacks,
+    }
+
+
+def test_a_session_that_only_reads_is_a_rollback(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with Session(engine) as session:
+            session.execute(text("SELECT 1"))
+
+    assert run(scenario) == queries(SELECT=1) | ended(rollback=1) | pool_numbers()
+    assert agrees(run)
+
+
+def test_begin_without_a_statement_is_no_transaction(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.begin():
+            pass
+        with engine.connect() as connection, connection.begin() as transaction:
+            transaction.rollback()
+
+    assert run(scenario) == pool_numbers(checkouts=2)
+    assert agrees(run)
+
+
+def test_several_transactions_on_a_connection(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            for _ in range(3):
+                connection.execute(ADD, {"id": 1})
+                connection.commit()
+            connection.execute(ADD, {"id": 1})
+            connection.rollback()
+            connection.commit()  # nothing was begun
+
+    assert run(scenario) == queries(UPDATE=4) | ended(commit=3, rollback=1) | pool_numbers()
+    assert agrees(run)
+
+
+def test_an_exception_of_the_caller_rolls_back(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with pytest.raises(ZeroDivisionError), engine.begin() as connection:
+            print(1 / connection.scalar(text("SELECT 0")))
+
+    assert run(scenario) == queries(SELECT=1) | ended(rollback=1) | pool_numbers()
+    assert agrees(run)
+
+
+def test_savepoints(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.begin() as connection:
+            with connection.begin_nested():
+                connection.execute(ADD, {"id": 1})
+            with pytest.raises(exc.IntegrityError), connection.begin_nested():
+                connection.execute(text("INSERT INTO account (id) VALUES (1)"))
+            connection.execute(ADD, {"id": 2})
+
+    assert run(scenario) == {
+        **queries(SAVEPOINT=4, UPDATE=2, INSERT=1),  # SAVEPOINT and RELEASE, SAVEPOINT and ROLLBACK TO
+        "query_errors_total INSERT 23": 1,
+        **ended(commit=1),
+        **pool_numbers(),
+    }
+    assert agrees(run)
+
+
+def test_commit_of_an_aborted_transaction_is_a_rollback(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.execute(ADD, {"id": 1})
+            with pytest.raises(exc.IntegrityError):
+                connection.execute(text("INSERT INTO account (id) VALUES (1)"))
+            connection.commit()  # PostgreSQL answers ROLLBACK, which the driver takes for success
+            assert connection.scalar(text("SELECT balance FROM account WHERE id = 1")) == 0
+
+    assert run(scenario) == {
+        **queries(UPDATE=1, INSERT=1, SELECT=1),
+        "query_errors_total INSERT 23": 1,
+        "transactions_total rollback": 2,
+        "commit_duration_seconds_count": 1,
+        **pool_numbers(),
+    }
+    assert agrees(run)
+
+
+def test_commit_fails(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with pytest.raises(exc.IntegrityError), engine.begin() as connection:
+            connection.execute(ORPHAN)
+
+    assert run(scenario) == {
+        **queries(INSERT=1),
+        "query_errors_total COMMIT 23": 1,
+        **ended(commit_failed=1),
+        **pool_numbers(),
+    }
+    assert agrees(run)
+
+
+def test_serialization_failure_at_commit(run: Runner) -> None:
+    """Write skew: each of two transactions reads what the other writes; the second cannot commit."""
+
+    def scenario(engine: Engine) -> None:
+        serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+        with serializable.connect() as first, serializable.connect() as second:
+            for connection, read, written in ((first, 1, 2), (second, 2, 1)):
+                connection.execute(text("SELECT balance FROM account WHERE id = :id"), {"id": read})
+                connection.execute(ADD, {"id": written})
+            first.commit()
+            with pytest.raises(exc.OperationalError):
+                second.commit()
+
+    assert run(scenario) == {
+        **queries(SELECT=2, UPDATE=2),
+        "query_errors_total COMMIT 40": 1,
+        **ended(commit=1, commit_failed=1),
+        **pool_numbers(checkouts=2, idle=2),
+    }
+    assert agrees(run, connections=2)
+
+
+@pytest.mark.parametrize("where", ["connection", "engine", "create_engine"])
+def test_autocommit_makes_each_statement_a_transaction(run: Runner, where: str) -> None:
+    def scenario(engine: Engine) -> None:
+        if where == "engine":
+            engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            if where == "connection":
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(ADD, {"id": 1})
+            connection.execute(ADD, {"id": 2})
+            with pytest.raises(exc.IntegrityError):
+                connection.execute(text("INSERT INTO account (id) VALUES (1)"))
+            connection.commit()
+
+    options = {"isolation_level": "AUTOCOMMIT"} if where == "create_engine" else {}
+    assert run(scenario, **options) == {
+        **queries(UPDATE=2, INSERT=1),
+        "query_errors_total INSERT 23": 1,
+        "transactions_total commit": 2,
+        "transactions_total rollback": 1,
+        **pool_numbers(),
+    }
+
+
+def test_read_only_transactions(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.execution_options(postgresql_readonly=True)
+            connection.execute(text("SELECT 1"))
+            with pytest.raises(exc.InternalError):
+                connection.execute(ADD, {"id": 1})
+
+    assert run(scenario) == {
+        **queries(SELECT=1, UPDATE=1),
+        "query_errors_total UPDATE 25": 1,
+        **ended(rollback=1),
+        **pool_numbers(),
+    }
+    assert agrees(run)
+
+
+def test_two_phase(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            for prepare, end in ((True, "commit"), (True, "rollback"), (False, "commit"), (False, "rollback")):
+                transaction = connection.begin_twophase()
+                connection.execute(ADD, {"id": 1})
+                if prepare:
+                    transaction.prepare()
+                getattr(transaction, end)()
+
+    assert run(scenario) == queries(UPDATE=4) | ended(commit=2, rollback=2) | pool_numbers()
+    assert agrees(run, second_phases=2)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_two_phase_with_a_crash_between(run: Runner, end: str) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            transaction = connection.begin_twophase("left behind")
+            connection.execute(ADD, {"id": 1})
+            transaction.prepare()
+            connection.invalidate()
+            transaction.rollback()  # cannot be sent any more
+        with engine.connect() as connection:
+            assert connection.recover_twophase() == ["left behind"]
+            getattr(connection, f"{end}_prepared")("left behind", recover=True)
+
+    assert run(scenario) == {
+        **queries(UPDATE=1),
+        **ended(**{end: 1}),
+        **pool_numbers(checkouts=2),
+        "pool_invalidations_total manual": 1,
+    }
+    assert agrees(run, connections=2, second_phases=1, unseen_rollbacks=1)  # of recover_twophase()
+
+
+def deadlock_numbers() -> Numbers:
+    return {
+        **queries(UPDATE=4),
+        "query_errors_total UPDATE 40": 1,
+        "transactions_total commit": 1,
+        "transactions_total rollback": 1,
+        "commit_duration_seconds_count": 2,  # PostgreSQL answers the victim's COMMIT with ROLLBACK
+        **pool_numbers(checkouts=2, idle=2),
+    }
+
+
+def test_deadlock_of_threads(dsn: str) -> None:
+    engine = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"))
+    instrument_engine(engine, pool=(pool := new_pool()))
+    with engine.connect() as first, engine.connect() as second, ThreadPoolExecutor(1) as thread:
+        first.execute(ADD, {"id": 1})
+        second.execute(ADD, {"id": 2})
+        other = thread.submit(first.execute, ADD, {"id": 2})
+        errors = [error for error in (_error(lambda: second.execute(ADD, {"id": 1})), other.exception()) if error]
+        first.commit()
+        second.commit()
+    assert [type(error) for error in errors] == [exc.OperationalError]
+    assert numbers(pool) == deadlock_numbers()
+    engine.dispose()
+
+
+async def test_deadlock_of_tasks(dsn: str) -> None:
+    engine = create_async_engine(dsn.replace("postgresql:", "postgresql+psycopg:"))
+    instrument_engine(engine, pool=(pool := new_pool()))
+
+    async def add(connection: AsyncConnection, id_: int) -> None:
+        await connection.execute(ADD, {"id": id_})
+
+    async with engine.connect() as first, engine.connect() as second:
+        await add(first, 1)
+        await add(second, 2)
+        results = await asyncio.gather(add(first, 2), add(second, 1), return_exceptions=True)
+        await first.commit()
+        await second.commit()
+    assert [type(error) for error in results if error] == [exc.OperationalError]
+    assert numbers(pool) == deadlock_numbers()
+    await engine.dispose()
+
+
+def _error(call: Callable[[], Any]) -> BaseException | None:
+    try:
+        call()
+    except exc.DBAPIError as error:
+        return error
+    return None
