@@ -391,7 +391,7 @@ class Instrumentation:
             self._listen(engine, name)
         for name in ("connect", "checkout", "checkin", "close", "detach", "invalidate", "soft_invalidate"):
             self._listen(self._first_pool, name)
-        self._listen(self._dialect, "do_connect", insert=True)
+        self._listen(self._dialect, "do_connect")
 
     def watches(self, engine: Engine) -> bool:
         return self._engine is engine
@@ -413,9 +413,9 @@ class Instrumentation:
         self._metrics.remove(self._counts)
         _handles.pop(id(self._engine), None)
 
-    def _listen(self, target: Any, name: str, insert: bool = False) -> None:
+    def _listen(self, target: Any, name: str) -> None:
         listener = getattr(self, f"_on_{name}")
-        event.listen(target, name, listener, insert=insert)
+        event.listen(target, name, listener)
         self._listeners.append((target, name, listener))
 
     def _wrap(self, target: Any, name: str, around: Callable[..., Any]) -> None:

@@ -42,6 +42,6 @@ def dsn(empty_database: str) -> str:
 
 
 @pytest.fixture(params=["sync", "async"])
-def run(request: pytest.FixtureRequest, dsn: str, quiet_postgres: Postgres) -> Runner:
+def run(request: pytest.FixtureRequest, dsn: str) -> Runner:
     """run(scenario, **engine options) -> the numbers it left."""
-    return Runner(request.param, dsn, quiet_postgres)
+    return Runner(request.param, dsn)

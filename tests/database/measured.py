@@ -88,7 +88,7 @@ class Runner:
 
     kind: str
     dsn: str
-    postgres: Postgres
+    postgres: Postgres | None = None  # to compare with, where nothing but the scenario uses the database
     pool: str = ""
     handle: Instrumentation | None = field(default=None, repr=False)
     server: dict[str, int] = field(default_factory=dict)  # what PostgreSQL counted meanwhile
@@ -107,6 +107,8 @@ class Runner:
 
     def _server_counts(self) -> dict[str, int]:
         """PostgreSQL's own counts, complete once every client has gone."""
+        if self.postgres is None:
+            return {}
         database = self.dsn.rpartition("/")[2]
         with psycopg.connect(self.postgres.superuser_dsn, autocommit=True) as connection:
 

@@ -14,9 +14,15 @@ from sqlalchemy.orm import Session
 
 from app.telemetry.database import OUTCOMES, instrument_engine
 from tests.database.measured import Numbers, Runner, ended, new_pool, numbers, pool_numbers, queries
+from tests.servers import Postgres
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = :id")
 ORPHAN = text("INSERT INTO account (id, owner) VALUES (100, 1)")  # refused by the deferred foreign key, at COMMIT
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest, dsn: str, quiet_postgres: Postgres) -> Runner:
+    return Runner(request.param, dsn, quiet_postgres)
 
 
 def agrees(

@@ -1,0 +1,579 @@
+"""The connection pool: gauges, waits, and everything that goes wrong with connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, NullPool, StaticPool, create_engine, exc, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import Pool
+
+from app.telemetry import database
+from app.telemetry.database import Instrumentation, instrument_engine
+from tests import servers
+from tests.database.measured import Runner, ended, new_pool, numbers, pool_numbers, queries, seconds
+from tests.servers import Running
+
+ONE = text("SELECT 1")
+
+
+def url(dsn: str) -> str:
+    return dsn.replace("postgresql:", "postgresql+psycopg:", 1)
+
+
+def gauges(pool: str) -> dict[str, float]:
+    """used, idle, overflow and pending, those that are not 0."""
+    found = numbers(pool)
+    names = {
+        "pool_connections used": "used",
+        "pool_connections idle": "idle",
+        "pool_overflow": "overflow",
+        "pool_pending_checkouts": "pending",
+    }
+    return {short: found[name] for name, short in names.items() if name in found}
+
+
+def kill_backends(dsn: str) -> None:
+    """End every other connection to the database from the server's side, and see them gone."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_gauges_start_at_zero(dsn: str) -> None:
+    engine = create_engine(url(dsn), pool_size=3, max_overflow=4)
+    instrument_engine(engine, pool=(pool := new_pool()))
+    assert numbers(pool) == {"pool_connections_max": 7}
+    exported = {
+        (sample.name, *sample.labels.values())
+        for metric in (database.POOL_CONNECTIONS, database.TRANSACTIONS, database.QUERY_DURATION, database.QUERY_ERRORS)
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.labels["pool"] == pool
+    }
+    assert exported >= {
+        ("db_pool_connections", pool, "used"),
+        ("db_pool_connections", pool, "idle"),
+        ("db_transactions_total", pool, "commit_failed"),
+        ("db_query_duration_seconds_count", pool, "SELECT", "other"),
+        ("db_query_errors_total", pool, "UPDATE", "40"),
+    }
+
+
+def test_gauges_follow_the_connections(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        states = []
+
+        def note() -> None:
+            states.append(gauges(run.pool))
+
+        first = engine.connect()
+        note()
+        second, third = engine.connect(), engine.connect()
+        note()
+        third.close()  # beyond the pool's size: stays while there is room
+        note()
+        second.close()
+        first.close()
+        note()
+        assert states == [{"used": 1}, {"used": 3, "overflow": 1}, {"used": 2, "idle": 1, "overflow": 1}, {"idle": 2}]
+
+    expected = pool_numbers(checkouts=3, idle=2, limit=4)
+    assert run(scenario, pool_size=2, max_overflow=2) == expected
+    assert numbers(run.pool) == {**pool_numbers(checkouts=3, idle=0, limit=4)}  # after dispose()
+
+
+def test_dispose_with_a_connection_in_use(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as outlasting:
+            with engine.connect():
+                pass
+            assert gauges(run.pool) == {"used": 1, "idle": 1}
+            engine.dispose()
+            assert gauges(run.pool) == {"used": 1}
+            with engine.connect() as connection:
+                connection.execute(ONE)
+                assert gauges(run.pool) == {"used": 2}
+            assert gauges(run.pool) == {"used": 1, "idle": 1}
+            outlasting.execute(ONE)
+        assert gauges(run.pool) == {"idle": 1}  # the old pool's connection is not the new pool's
+
+    assert run(scenario) == queries(SELECT=2) | ended(rollback=2) | pool_numbers(checkouts=3)
+
+
+def test_dispose_in_a_forked_child_forgets_the_parents_connections(dsn: str) -> None:
+    engine = create_engine(url(dsn))
+    instrument_engine(engine, pool=(pool := new_pool()))
+    parents_pool = engine.pool
+    with engine.connect():
+        pass
+    engine.dispose(close=False)
+    assert gauges(pool) == {}
+    with engine.connect():
+        assert gauges(pool) == {"used": 1}
+    engine.dispose()
+    parents_pool.dispose()
+    assert gauges(pool) == {}
+
+
+@pytest.mark.parametrize("poolclass", [NullPool, StaticPool])
+def test_pools_of_other_kinds(run: Runner, poolclass: type[Pool]) -> None:
+    def scenario(engine: Engine) -> None:
+        for _ in range(2):
+            with engine.begin() as connection:
+                connection.execute(ONE)
+                assert gauges(run.pool) == {"used": 1}
+
+    idle, limit = (0, float("inf")) if poolclass is NullPool else (1, 1)
+    expected = queries(SELECT=2) | ended(commit=2) | pool_numbers(checkouts=2, idle=idle, limit=limit)
+    assert run(scenario, poolclass=poolclass) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [({"pool_size": 0}, float("inf")), ({"max_overflow": -1}, float("inf")), ({"pool_size": 1, "max_overflow": 0}, 1)],
+)
+def test_limits(dsn: str, options: dict[str, int], limit: float) -> None:
+    instrument_engine(create_engine(url(dsn), **options), pool=(pool := new_pool()))
+    assert numbers(pool) == {"pool_connections_max": limit}
+
+
+def test_limit_of_a_pool_per_thread() -> None:
+    engine = create_engine("sqlite://")
+    instrument_engine(engine, pool=(pool := new_pool()))
+    with engine.begin() as connection:
+        connection.execute(ONE)
+    assert numbers(pool) == queries(SELECT=1) | ended(commit=1) | pool_numbers(limit=5)
+    engine.dispose()
+
+
+# Waiting
+
+
+def test_exhausted_pool(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.execute(ONE)
+            for _ in range(2):
+                with pytest.raises(exc.TimeoutError):
+                    engine.connect()
+        assert gauges(run.pool) == {"idle": 1}
+
+    assert run(scenario, pool_size=1, max_overflow=0, pool_timeout=0.1) == {
+        **queries(SELECT=1),
+        **ended(rollback=1),
+        **pool_numbers(checkouts=1, limit=1),
+        "pool_checkout_wait_seconds_count": 3,
+        "pool_checkout_timeouts_total": 2,
+    }
+    assert run.seconds("db_pool_checkout_wait_seconds") >= 0.2
+    assert run.seconds("db_pool_connection_use_seconds") >= 0.2
+
+
+def check_waits(pool: str, waited: list[float], took: float) -> None:
+    """8 callers, 2 connections, 0.1 s each: in pairs they wait 0, 0.1, 0.2 and 0.3 s, which makes 1.2 s."""
+    assert numbers(pool) == queries(SELECT=10) | ended(rollback=10) | pool_numbers(checkouts=10, idle=2, limit=2)
+    measured = seconds(pool, "db_pool_checkout_wait_seconds")
+    assert measured == pytest.approx(sum(waited), abs=0.15)  # the callers' own clocks
+    assert 1.0 <= measured <= 8 * took
+    assert seconds(pool, "db_pool_connection_use_seconds") >= 0.8
+
+
+def test_waits_of_threads(dsn: str) -> None:
+    engine = create_engine(url(dsn), pool_size=2, max_overflow=0, pool_timeout=60)
+    instrument_engine(engine, pool=(pool := new_pool()))
+    with engine.connect() as first, engine.connect() as second:
+        first.execute(ONE)
+        second.execute(ONE)
+    together = threading.Barrier(8)
+
+    def hold() -> float:
+        together.wait()
+        asked = time.perf_counter()
+        with engine.connect() as connection:
+            waited = time.perf_counter() - asked
+            connection.execute(text("SELECT pg_sleep(0.1)"))
+        return waited
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(8) as threads:
+        waited = [future.result() for future in [threads.submit(hold) for _ in range(8)]]
+    check_waits(pool, waited, time.perf_counter() - started)
+    engine.dispose()
+
+
+async def test_waits_of_tasks(dsn: str) -> None:
+    engine = create_async_engine(url(dsn), pool_size=2, max_overflow=0, pool_timeout=60)
+    instrument_engine(engine, pool=(pool := new_pool()))
+    async with engine.connect() as first, engine.connect() as second:
+        await first.execute(ONE)
+        await second.execute(ONE)
+    pending = []
+
+    async def hold() -> float:
+        asked = time.perf_counter()
+        async with engine.connect() as connection:
+            waited = time.perf_counter() - asked
+            pending.append(gauges(pool).get("pending", 0))
+            await connection.execute(text("SELECT pg_sleep(0.1)"))
+        return waited
+
+    started = time.perf_counter()
+    waited = await asyncio.gather(*(hold() for _ in range(8)))
+    check_waits(pool, list(waited), time.perf_counter() - started)
+    assert max(pending) == 5  # the third caller has its connection, five have none
+    await engine.dispose()
+
+
+async def test_connecting_and_pinging_is_not_waiting(dsn: str) -> None:
+    """Neither the slow start of a connection nor a slow ping is the pool's fault."""
+    engine = create_async_engine(url(dsn), pool_pre_ping=True)
+
+    def slow(function: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            time.sleep(0.3)
+            return function(*arguments, **more)
+
+        return call
+
+    dialect: Any = engine.dialect
+    dialect.connect, dialect.do_ping = slow(dialect.connect), slow(dialect.do_ping)
+    instrument_engine(engine, pool=(pool := new_pool()))
+    for _ in range(2):
+        async with engine.connect() as connection:
+            await connection.execute(ONE)
+    assert seconds(pool, "db_pool_checkout_wait_seconds") < 0.3
+    await engine.dispose()
+
+
+async def test_cancelled_while_waiting(dsn: str) -> None:
+    engine = create_async_engine(url(dsn), pool_size=1, max_overflow=0)
+    instrument_engine(engine, pool=(pool := new_pool()))
+    async with engine.connect() as connection:
+        await connection.execute(ONE)
+        waiting = [asyncio.create_task(engine.connect().start()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert gauges(pool) == {"used": 1, "pending": 3}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert gauges(pool) == {"used": 1}
+    assert numbers(pool) == {
+        **queries(SELECT=1),
+        **ended(rollback=1),
+        **pool_numbers(limit=1),
+        "pool_checkout_wait_seconds_count": 4,
+    }
+    assert seconds(pool, "db_pool_checkout_wait_seconds") >= 0.15
+    await engine.dispose()
+
+
+async def test_cancelled_while_the_query_runs(dsn: str) -> None:
+    engine = create_async_engine(url(dsn))
+    instrument_engine(engine, pool=(pool := new_pool()))
+
+    begun = asyncio.Event()
+
+    async def sleep() -> None:
+        async with engine.begin() as connection:
+            begun.set()
+            await connection.execute(text("SELECT pg_sleep(60)"))
+
+    task = asyncio.create_task(sleep())
+    await begun.wait()
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert numbers(pool) == {
+        **queries(SELECT=1),
+        **ended(rollback=1),
+        **pool_numbers(idle=0),
+        "pool_invalidations_total cancelled": 1,
+    }
+    await engine.dispose()
+
+
+# Losing connections
+
+
+def test_killed_in_use(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.execute(ONE)
+            kill_backends(run.dsn)
+            with pytest.raises(exc.OperationalError):
+                connection.execute(ONE)
+            connection.rollback()
+            connection.execute(ONE)  # on a new connection
+
+    assert run(scenario) == {
+        **queries(SELECT=3),
+        "query_errors_total SELECT 57": 1,  # admin_shutdown
+        **ended(rollback=2),
+        **pool_numbers(checkouts=2),
+        "pool_invalidations_total error": 1,
+    }
+
+
+def test_killed_while_idle_is_found_by_the_ping(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        for _ in range(2):
+            with engine.begin() as connection:
+                connection.execute(ONE)
+            kill_backends(run.dsn)
+        with engine.begin() as connection:
+            connection.execute(ONE)
+
+    assert run(scenario, pool_pre_ping=True) == {
+        **queries(SELECT=3),
+        **ended(commit=3),
+        **pool_numbers(checkouts=3),
+        "pool_invalidations_total ping": 2,
+    }
+
+
+def test_killed_before_the_commit(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        connection = engine.connect()
+        connection.execute(text("UPDATE account SET balance = 1"))
+        kill_backends(run.dsn)
+        with pytest.raises(exc.OperationalError):
+            connection.commit()
+        connection.rollback()
+        connection.close()
+
+    assert run(scenario) == {
+        **queries(UPDATE=1),
+        "query_errors_total COMMIT 57": 1,
+        **ended(commit_failed=1),
+        **pool_numbers(idle=0),
+        "pool_invalidations_total error": 1,
+    }
+
+
+def test_invalidated_and_detached_by_hand(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.invalidate()
+            assert gauges(run.pool) == {}
+        raw = engine.raw_connection()
+        raw.invalidate(soft=True)
+        raw.close()
+        assert gauges(run.pool) == {"idle": 1}  # replaced when it is taken next
+        with engine.connect() as connection:
+            connection.detach()
+            assert gauges(run.pool) == {}
+            connection.execute(ONE)
+            connection.commit()
+
+    assert run(scenario) == {
+        **queries(SELECT=1),
+        **ended(commit=1),
+        **pool_numbers(checkouts=3, idle=0),
+        "pool_invalidations_total manual": 1,
+        "pool_invalidations_total soft": 1,
+    }
+
+
+def test_raw_connections_are_the_pools_only(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        raw = engine.raw_connection()
+        raw.cursor().execute("SELECT 1")
+        raw.commit()
+        raw.close()
+
+    assert run(scenario) == pool_numbers()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_server_killed_and_restarted(kind: str) -> None:
+    with servers.postgres() as postgres, ExitStack() as restarted:
+        run = Runner(kind, postgres.dsn())
+
+        def scenario(engine: Engine) -> None:
+            with engine.begin() as connection:
+                connection.execute(ONE)
+            postgres.running.stop(signal.SIGQUIT)  # at once, without a word to its clients
+            for _ in range(2):
+                with pytest.raises(exc.OperationalError):
+                    engine.connect()
+            assert gauges(run.pool) == {}
+            again = Running(postgres.running.server, postgres.running.log_file)
+            restarted.callback(again.stop, signal.SIGINT)
+            again.wait()
+            with engine.begin() as connection:
+                connection.execute(ONE)
+
+        assert run(scenario, pool_pre_ping=True) == {
+            **queries(SELECT=2),
+            "query_errors_total CONNECT 08": 2,
+            **ended(commit=2),
+            **pool_numbers(checkouts=2),
+            "pool_checkout_wait_seconds_count": 4,
+            "pool_invalidations_total ping": 1,
+        }
+
+
+def test_wrong_password(run: Runner) -> None:
+    run.dsn = run.dsn.replace("sightline:", "sightline:wrong", 1)
+
+    def scenario(engine: Engine) -> None:
+        with pytest.raises(exc.OperationalError):
+            engine.connect()
+
+    result = run(scenario)
+    assert result == {
+        "query_errors_total CONNECT 08": 1,
+        "pool_checkout_wait_seconds_count": 1,
+        "pool_connections_max": 15,
+    }
+
+
+# Wiring
+
+
+def listeners(engine: Engine) -> dict[str, int]:
+    counts = {}
+    for target in (engine, engine.pool, engine.dialect):
+        for name in dir(target.dispatch):
+            if not name.startswith("_"):
+                counts[f"{type(target).__name__} {name}"] = len(list(getattr(target.dispatch, name, ())))
+    return counts
+
+
+def test_instrumenting_twice_counts_once(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        assert instrument_engine(engine, pool=run.pool, query_names=("second",)) is run.handle
+        view = engine.execution_options(query_name="second")
+        assert instrument_engine(view, pool=run.pool) is run.handle
+        with pytest.raises(ValueError, match=f"as pool '{run.pool}' already"):
+            instrument_engine(engine, pool="another")
+        with view.begin() as connection:
+            connection.execute(ONE)
+
+    assert run(scenario, ("first",)) == {
+        "query_duration_seconds_count SELECT second": 1,
+        **ended(commit=1),
+        **pool_numbers(),
+    }
+
+
+def test_async_engine_and_its_sync_engine_are_one(dsn: str) -> None:
+    engine: AsyncEngine = create_async_engine(url(dsn))
+    handle = instrument_engine(engine, pool=(pool := new_pool()))
+    assert instrument_engine(engine.sync_engine, pool=pool) is handle
+
+
+@pytest.mark.parametrize("disposed_before", [False, True])
+def test_uninstrument_leaves_no_trace(run: Runner, disposed_before: bool) -> None:
+    def scenario(engine: Engine) -> None:
+        assert run.handle is not None
+        with engine.begin() as connection:
+            connection.execute(ONE)
+        if disposed_before:
+            engine.dispose()
+        run.handle.uninstrument()
+        assert not {"do_commit", "do_ping", "do_commit_twophase", "do_rollback_twophase"} & vars(engine.dialect).keys()
+        assert "connect" not in vars(engine.pool)
+        with engine.begin() as connection:
+            connection.execute(ONE)
+        run.handle.uninstrument()  # does nothing
+        again = instrument_engine(engine, pool=run.pool)
+        assert again is not run.handle
+        with engine.begin() as connection:
+            connection.execute(ONE)
+        again.uninstrument()
+        engine.dispose()
+
+    untouched = create_engine(url(run.dsn))
+    expected = queries(SELECT=2) | ended(commit=2) | pool_numbers(checkouts=2, idle=0)
+    del expected["pool_connections_max"]
+    assert run(scenario) == expected
+    assert untouched.pool.__dict__.keys() == create_engine(url(run.dsn)).pool.__dict__.keys()
+
+
+def test_uninstrument_removes_every_listener(dsn: str) -> None:
+    engine = create_engine(url(dsn))
+    before = listeners(engine)
+    handle = instrument_engine(engine, pool=new_pool())
+    assert listeners(engine) != before
+    engine.dispose()
+    handle.uninstrument()
+    assert listeners(engine) == before
+
+
+def test_engines_of_one_name_add_up_and_dead_ones_do_not_count(dsn: str) -> None:
+    pool = new_pool()
+    first, second = create_engine(url(dsn), pool_size=1), create_engine(url(dsn), pool_size=2)
+    for engine in (first, second):
+        instrument_engine(engine, pool=pool)
+    with first.connect(), second.connect():
+        assert gauges(pool) == {"used": 2}
+        assert numbers(pool)["pool_connections_max"] == 23
+    second.dispose()
+    del engine, second
+    gc.collect()
+    with first.connect():
+        assert gauges(pool) == {"used": 1}
+    assert numbers(pool)["pool_connections_max"] == 11
+    first.dispose()
+
+
+def test_connections_from_before_are_taken_over(dsn: str) -> None:
+    engine = create_engine(url(dsn))
+    with engine.connect() as open_already:
+        open_already.execute(ONE)
+        instrument_engine(engine, pool=(pool := new_pool()))
+        open_already.execute(ONE)
+        open_already.commit()
+    with engine.connect():
+        assert gauges(pool) == {"used": 1}
+    assert numbers(pool) == queries(SELECT=1) | ended(commit=1) | pool_numbers()
+    engine.dispose()
+
+
+def test_a_forgotten_connection_comes_back_with_the_garbage(dsn: str) -> None:
+    engine = create_engine(url(dsn))
+    handle: Instrumentation = instrument_engine(engine, pool=(pool := new_pool()))
+    raw: Any = engine.raw_connection()
+    assert gauges(pool) == {"used": 1}
+
+    def forget() -> None:
+        """What a garbage collection does at the worst moment: in the middle of another change of the same counts."""
+        nonlocal raw
+        raw = None
+        gc.collect()
+
+    handle._metrics.change(forget)
+    assert gauges(pool) == {"idle": 1}
+    engine.dispose()
+
+
+def test_gauges_are_right_under_threads(dsn: str) -> None:
+    engine = create_engine(url(dsn), pool_size=3, max_overflow=5)
+    instrument_engine(engine, pool=(pool := new_pool()))
+
+    def work() -> None:
+        for _ in range(50):
+            with engine.begin() as connection:
+                connection.execute(ONE)
+
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(work) for _ in range(8)]:
+            future.result()
+    found = numbers(pool)
+    assert found.pop("pool_connections idle") in {1, 2, 3}
+    assert found == queries(SELECT=400) | ended(commit=400) | pool_numbers(checkouts=400, idle=0, limit=8)
+    engine.dispose()
+    assert gauges(pool) == {}
