@@ -17,6 +17,7 @@ SLO_COLOURS = {"availability": "green", "latency": "blue"}
 STATUS_COLOURS = {"1xx": "text", "2xx": "green", "3xx": "blue", "4xx": "yellow", "5xx": "red"}
 TOKEN_COLOURS = {"input": "blue", "output": "purple"}
 LATENCY_COLOURS = {"average": "text", "p50": "green", "p90": "yellow", "p95": "orange", "p99": "red"}
+OUTCOME_COLOURS = {"commit": "green", "rollback": "yellow", "commit_failed": "red"}
 POOL_COLOURS = {"used": "orange", "idle": "green", "pending": "red"}
 WINDOW_COLOURS = {"1m": "light-blue", "5m": "blue", "15m": "semi-dark-blue", "1h": "dark-blue"}
 IN, OUT = "blue", "purple"  # received and sent, read and written
@@ -121,6 +122,7 @@ STARTS = Annotation(
     "blue",
     "{{job}} started",
     "A process of {{instance}} started",
+    switch=False,
 )
 DEPLOYS = Annotation(
     "Deploys",
@@ -128,9 +130,10 @@ DEPLOYS = Annotation(
     "green",
     "{{job}} {{version}}",
     "The first instance with version {{version}}",
+    switch=False,
 )
 REBOOTS = Annotation(
-    "Reboots", "changes(node_boot_time_seconds{@host}[1m]) > 0", "blue", "{{instance}} started", "The host started"
+    "Reboots", "changes(node_boot_time_seconds{@host}[1m]) > 0", "blue", "{{instance}} started", switch=False
 )
 LOAD_TEST = Annotation("Load tests", "max by (job) (locust_users) > 0", "purple", "Load test", "Locust is at work")
 

@@ -7,6 +7,7 @@ from .common import (
     INSTANCE,
     JOB,
     LATENCY_COLOURS,
+    OUTCOME_COLOURS,
     POOL,
     POOL_COLOURS,
     SERVER,
@@ -14,7 +15,7 @@ from .common import (
 )
 from .model import Query, Row
 from .panels import PER_MINUTE, Column, Steps, coloured, dashed, heatmap, stat, table, timeseries
-from .promql import heat, mean, observed, or_named, or_zero, per_minute, quantile
+from .promql import heat, mean, or_named, or_zero, per_minute, quantile
 
 QUERY = "db_query_duration_seconds"
 WAIT = "db_pool_checkout_wait_seconds"
@@ -51,7 +52,7 @@ STRIP = tuple(
         stat(
             "Pool wait p95",
             "95 of 100 callers get a connection from the pool within this time.",
-            Query(observed(quantile(0.95, WAIT, matchers="@pool"))),
+            Query(quantile(0.95, WAIT, matchers="@pool")),
             unit="s",
             steps=Steps(0.05, 0.5),
             no_value="idle",
@@ -59,7 +60,7 @@ STRIP = tuple(
         stat(
             "Query p95",
             "95 of 100 queries are answered within this time.",
-            Query(observed(quantile(0.95, QUERY, matchers="@pool"))),
+            Query(quantile(0.95, QUERY, matchers="@pool")),
             unit="s",
             steps=Steps(0.1, 0.5),
             no_value="idle",
@@ -199,10 +200,10 @@ QUERIES = (
     ),
     timeseries(
         "Where the time goes",
-        "Seconds per second that queries take, by name: 1 is one connection busy all the time. The top of this list is "
-        "where tuning pays.",
+        "Time that queries take, by name: 100 % is one connection busy all the time. The top of this list is where "
+        "tuning pays.",
         Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate]))", "{{query_name}}"),
-        unit="none",
+        unit="percentunit",
         stacked=True,
     ),
     timeseries(
@@ -225,7 +226,7 @@ TRANSACTIONS = (
         Query("sum by (outcome) (rate(db_transactions_total{@pool}[@rate]))", "{{outcome}}"),
         unit="count:tx/s",
         stacked=True,
-        overrides=coloured({"commit": "green", "rollback": "yellow", "commit_failed": "red"}),
+        overrides=coloured(OUTCOME_COLOURS),
     ),
     timeseries(
         "PostgreSQL: transactions",
@@ -271,6 +272,7 @@ SERVER_ROW = (
         unit="percentunit",
         lowest=None,
         highest=1,
+        soft_lowest=0.9,
         legend_calcs=("mean", "min", "lastNotNull"),
         sort_by="Name",
     ),
@@ -396,7 +398,6 @@ STATEMENTS = (
             Column("Value #D", "Rows", unit="short", width=150, decimals=0),
         ),
         sort_by="Total time",
-        no_value="pg_stat_statements has counted nothing in this range",
     ),
 )
 

@@ -9,17 +9,20 @@ from .common import (
     LATENCY_COLOURS,
     SLO_ERROR_RATIO,
     SLO_LATENCY,
+    SLO_SLOW_RATIO,
     STATUS_COLOURS,
     WINDOW_COLOURS,
     dashboard,
 )
 from .model import Link, Query, Row
 from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import by_status_class, heat, mean, observed, or_named, or_zero, per_minute, quantile, ratio
+from .promql import by_status_class, heat, mean, or_named, or_zero, per_minute, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@http}[@rate])"
 SERVER_ERRORS = 'rate(http_requests_total{@http, status_code=~"5.."}[@rate])'
 CLIENT_ERRORS = 'rate(http_requests_total{@http, status_code=~"4.."}[@rate])'
+SLOW = 'job_endpoint:http_slow:rate5m{job=~"$job", endpoint=~"$endpoint"}'
+JUDGED = 'job_endpoint:http_requests:rate5m{job=~"$job", endpoint=~"$endpoint"}'
 DURATION = "http_request_duration_seconds"
 ONE_ENDPOINT = Link(
     "Only ${__field.labels.endpoint}",
@@ -53,38 +56,39 @@ STRIP = tuple(
             steps=Steps(0.1, 0.3),
         ),
         stat(
+            "Too slow",
+            "Share of requests that the latency objective counts as slow: longer than 0.5 s to the last byte, for /chat "
+            "longer than 5 s to the first (average of 5 minutes). The objective bears 1 %.",
+            Query(ratio(SLOW, JUDGED)),
+            unit="percentunit",
+            decimals=2,
+            steps=Steps(SLO_SLOW_RATIO, 10 * SLO_SLOW_RATIO),
+        ),
+        stat(
             "Average time",
             "Average time to the last byte of the response.",
-            Query(observed(mean(DURATION, matchers="@http"))),
+            Query(mean(DURATION, matchers="@http")),
             unit="s",
             no_value="idle",
         ),
         stat(
             "p95 time",
             "95 of 100 requests are answered within this time.",
-            Query(observed(quantile(0.95, DURATION, matchers="@http"))),
+            Query(quantile(0.95, DURATION, matchers="@http")),
             unit="s",
-            steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
             no_value="idle",
         ),
         stat(
             "p99 time",
             "99 of 100 requests are answered within this time.",
-            Query(observed(quantile(0.99, DURATION, matchers="@http"))),
+            Query(quantile(0.99, DURATION, matchers="@http")),
             unit="s",
-            steps=Steps(SLO_LATENCY, 4 * SLO_LATENCY),
             no_value="idle",
         ),
         stat(
             "In progress",
             "Requests that are being answered at this moment.",
             Query(or_zero("sum(http_requests_in_progress{@http})")),
-            unit="none",
-        ),
-        stat(
-            "Active users",
-            "Distinct users seen in the last 5 minutes. Instances share users, so the largest counts: a lower bound.",
-            Query(or_zero('max(active_users{@app, window="5m"})')),
             unit="none",
         ),
     )
@@ -155,6 +159,29 @@ DURATIONS = (
     ),
 )
 
+SLOWNESS = (
+    timeseries(
+        "Too slow by endpoint",
+        "Share of requests that the latency objective counts as slow: longer than 0.5 s to the last byte, for /chat "
+        "longer than 5 s to the first. The line is the objective.",
+        Query(or_named(ratio(SLOW, JUDGED, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
+        unit="percentunit",
+        limit=SLO_SLOW_RATIO,
+        width=12,
+        links=(ONE_ENDPOINT,),
+    ),
+    timeseries(
+        "Average response time by endpoint",
+        "Average time to the last byte of the response.",
+        Query(mean(DURATION, "endpoint", matchers="@http"), "{{endpoint}}"),
+        unit="s",
+        log=True,
+        width=12,
+        links=(ONE_ENDPOINT,),
+        no_value="No requests in this range",
+    ),
+)
+
 BY = ("method", "endpoint")
 ENDPOINTS = (
     table(
@@ -164,11 +191,16 @@ ENDPOINTS = (
             Query(f"sum by (method, endpoint) ({REQUESTS})", instant=True, format="table"),
             Query(ratio(SERVER_ERRORS, REQUESTS, *BY), instant=True, format="table"),
             Query(ratio(CLIENT_ERRORS, REQUESTS, *BY), instant=True, format="table"),
-            Query(observed(mean(DURATION, *BY, matchers="@http")), instant=True, format="table"),
-            Query(observed(quantile(0.5, DURATION, *BY, matchers="@http")), instant=True, format="table"),
-            Query(observed(quantile(0.95, DURATION, *BY, matchers="@http")), instant=True, format="table"),
-            Query(observed(quantile(0.99, DURATION, *BY, matchers="@http")), instant=True, format="table"),
-            Query("sum by (method, endpoint) (http_requests_in_progress{@http})", instant=True, format="table"),
+            Query(mean(DURATION, *BY, matchers="@http"), instant=True, format="table"),
+            Query(quantile(0.5, DURATION, *BY, matchers="@http"), instant=True, format="table"),
+            Query(quantile(0.95, DURATION, *BY, matchers="@http"), instant=True, format="table"),
+            Query(quantile(0.99, DURATION, *BY, matchers="@http"), instant=True, format="table"),
+            Query(
+                "sum by (method, endpoint) (http_requests_in_progress{@http})"
+                " and on (method, endpoint) http_requests_total{@http}",
+                instant=True,
+                format="table",
+            ),
         ),
         unit="short",
         height=10,
@@ -197,8 +229,8 @@ ENDPOINTS = (
             Column("Value #C", "Client errors", unit="percentunit", width=150, steps=Steps(0.1, 0.3), decimals=1),
             Column("Value #D", "Average", unit="s", width=150),
             Column("Value #E", "p50", unit="s", width=150),
-            Column("Value #F", "p95", unit="s", width=150, steps=Steps(SLO_LATENCY / 2, SLO_LATENCY)),
-            Column("Value #G", "p99", unit="s", width=150, steps=Steps(SLO_LATENCY, 4 * SLO_LATENCY)),
+            Column("Value #F", "p95", unit="s", width=150),
+            Column("Value #G", "p99", unit="s", width=150),
             Column("Value #H", "In progress", unit="none", width=150),
         ),
         sort_by="Requests",
@@ -316,7 +348,7 @@ DASHBOARD = dashboard(
     rows=(
         Row("", STRIP),
         Row("Rate and errors", RATE_AND_ERRORS),
-        Row("Response time", DURATIONS),
+        Row("Response time", DURATIONS + SLOWNESS),
         Row("Endpoints", ENDPOINTS),
         Row("Users and concurrency", USERS),
         Row("What fails", FAILURES),

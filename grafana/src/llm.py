@@ -13,7 +13,7 @@ from .common import (
 )
 from .model import Link, Query, Row
 from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import heat, mean, observed, or_named, or_zero, per_minute, quantile, ratio
+from .promql import heat, mean, or_named, or_zero, per_minute, quantile, ratio
 
 DURATION = "llm_request_duration_seconds"
 FIRST_TOKEN = "llm_time_to_first_token_seconds"  # noqa: S105  a metric's name
@@ -49,7 +49,7 @@ STRIP = tuple(
         stat(
             "Response p95",
             "95 of 100 calls are complete within this time.",
-            Query(observed(quantile(0.95, DURATION, matchers="@llm"))),
+            Query(quantile(0.95, DURATION, matchers="@llm")),
             unit="s",
             steps=Steps(10, 30),
             no_value="idle",
@@ -57,7 +57,7 @@ STRIP = tuple(
         stat(
             "First token p95",
             "95 of 100 streamed answers begin within this time: what people wait for.",
-            Query(observed(quantile(0.95, FIRST_TOKEN, matchers="@llm"))),
+            Query(quantile(0.95, FIRST_TOKEN, matchers="@llm")),
             unit="s",
             steps=Steps(2, 5),
             no_value="idle",
@@ -127,9 +127,9 @@ MODELS = (
         (
             Query(f"60 * sum by (provider, model) ({CALLS})", instant=True, format="table"),
             Query(ratio(FAILED, CALLS, *BY), instant=True, format="table"),
-            Query(observed(mean(DURATION, *BY, matchers="@llm")), instant=True, format="table"),
-            Query(observed(quantile(0.95, DURATION, *BY, matchers="@llm")), instant=True, format="table"),
-            Query(observed(quantile(0.95, FIRST_TOKEN, *BY, matchers="@llm")), instant=True, format="table"),
+            Query(mean(DURATION, *BY, matchers="@llm"), instant=True, format="table"),
+            Query(quantile(0.95, DURATION, *BY, matchers="@llm"), instant=True, format="table"),
+            Query(quantile(0.95, FIRST_TOKEN, *BY, matchers="@llm"), instant=True, format="table"),
             Query(
                 'sum by (provider, model) (increase(llm_tokens_total{@llm, type="input"}[$__range]))',
                 instant=True,

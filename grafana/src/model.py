@@ -163,7 +163,10 @@ class Variable:
 
 @dataclass(frozen=True)
 class Annotation:
-    """Marks on every time series: a region for as long as the query returns something."""
+    """Marks on every time series: a region for as long as the query returns something.
+
+    switch: whether people can turn it off on top of the dashboard.
+    """
 
     name: str
     expr: str
@@ -171,22 +174,20 @@ class Annotation:
     title: str
     text: str = ""
     tags: str = ""
-    enabled: bool = True
+    switch: bool = True
 
     def to_json(self) -> Json:
+        expr = expand(self.expr)
         return {
             "name": self.name,
             "datasource": DATASOURCE,
-            "enable": self.enabled,
-            "hide": False,
+            "enable": True,
+            "hide": not self.switch,
             "iconColor": self.colour,
-            "target": {
-                "refId": "Annotation",
-                "expr": expand(self.expr),
-                "legendFormat": "",
-                "interval": "",
-                "range": True,
-            },
+            # Grafana 12.0 reads expr and step, later versions read target.
+            "expr": expr,
+            "step": "15s",
+            "target": {"refId": "Annotation", "expr": expr, "interval": "15s"},
             "titleFormat": self.title,
             "textFormat": self.text,
             "tagKeys": self.tags,

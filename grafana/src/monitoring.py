@@ -21,7 +21,7 @@ STRIP = tuple(
             steps=Steps(1, 2),
         ),
         stat(
-            "Firing alerts",
+            "Alerts",
             "Alerts of severity warning or critical that fire now.",
             Query(or_zero('count(ALERTS{alertstate="firing", severity=~"warning|critical"})')),
             unit="none",
@@ -62,7 +62,7 @@ STRIP = tuple(
             "Samples",
             "Samples per second that Prometheus takes in.",
             Query(or_zero("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))")),
-            unit="count:samples/s",
+            unit="count:/s",
             decimals=0,
         ),
         stat(
@@ -85,8 +85,11 @@ STRIP = tuple(
 TARGETS = (
     state_timeline(
         "Targets",
-        "Every target that Prometheus scrapes: up or down.",
-        Query("max by (job, instance) (up{@target})", "{{job}} {{instance}}"),
+        "Every target that Prometheus scrapes: up or down. A load test is shown while it runs.",
+        Query(
+            'max by (job, instance) (up{@target, job!="locust"} or up{@target, job="locust"} == 1)',
+            "{{job}} {{instance}}",
+        ),
         unit="none",
         mappings=(UP,),
         width=12,

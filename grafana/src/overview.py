@@ -11,6 +11,7 @@ from .common import (
     LATENCY_COLOURS,
     NODE,
     OUT,
+    OUTCOME_COLOURS,
     POOL_COLOURS,
     SERVER,
     SLO_COLOURS,
@@ -25,14 +26,14 @@ from .common import (
 from .host import CARDS, CPU, DISKS, MEMORY, SPACE
 from .model import Query, Row
 from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
-from .promql import by_status_class, mean, observed, or_named, or_zero, quantile, ratio
+from .promql import by_status_class, mean, or_named, or_zero, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
 ERRORS = 'rate(http_requests_total{@traffic, status_code=~"5.."}[@rate])'
 
 STRIP = (
     stat(
-        "Firing alerts",
+        "Alerts",
         "Alerts of severity warning or critical that fire now.",
         Query(or_zero('count(ALERTS{alertstate="firing", severity=~"warning|critical"})')),
         unit="none",
@@ -40,7 +41,7 @@ STRIP = (
         links=(drill("Monitoring"),),
     ),
     stat(
-        "Error budget left",
+        "Error budget",
         "What is left of the error budget of 30 days, of the objective that is worse off: 100 % is untouched, at 0 the "
         "objective is missed.",
         Query('min(job_slo:error_budget_left:ratio{job=~"$job"}) or max(slo:objective:ratio) * 0 + 1'),
@@ -70,16 +71,16 @@ STRIP = (
         links=(drill("HTTP"),),
     ),
     stat(
-        "Response time p95",
-        "95 of 100 requests are answered within this time.",
-        Query(observed(quantile(0.95, "http_request_duration_seconds", matchers="@traffic"))),
+        "Response p95",
+        "95 of 100 requests are answered within this time. Without /chat, which waits for a model: see Model p95.",
+        Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick")),
         unit="s",
         steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
         no_value="idle",
         links=(drill("HTTP"),),
     ),
     stat(
-        "Active users",
+        "Users in 5 min",
         "Distinct users seen in the last 5 minutes. Instances share users, so the largest one counts: a lower bound.",
         Query(or_zero('max(active_users{@app, window="5m"})')),
         unit="none",
@@ -88,7 +89,7 @@ STRIP = (
     stat(
         "Model p95",
         "95 of 100 calls of a language model are complete within this time.",
-        Query(observed(quantile(0.95, "llm_request_duration_seconds"))),
+        Query(quantile(0.95, "llm_request_duration_seconds")),
         unit="s",
         steps=Steps(10, 30),
         no_value="idle",
@@ -104,7 +105,7 @@ STRIP = (
     stat(
         "Query p95",
         "95 of 100 queries are answered within this time.",
-        Query(observed(quantile(0.95, "db_query_duration_seconds"))),
+        Query(quantile(0.95, "db_query_duration_seconds")),
         unit="s",
         steps=Steps(0.1, 0.5),
         no_value="idle",
@@ -122,13 +123,9 @@ STRIP = (
     ),
     stat(
         "Tx rate",
-        "Commits and rollbacks per second, as PostgreSQL counts them.",
-        Query(
-            or_zero(
-                "sum(rate(pg_stat_database_xact_commit{@db}[@rate]))"
-                " + sum(rate(pg_stat_database_xact_rollback{@db}[@rate]))"
-            )
-        ),
+        "Commits and rollbacks per second, of all clients, as PostgreSQL counts them (average of 5 minutes).",
+        Query("sum(instance:pg_transactions:rate5m{@db})"),
+        no_value="no rules",
         unit="count:tx/s",
         decimals=1,
         links=(drill("Database"),),
@@ -220,12 +217,13 @@ SERVICE = (
     ),
     timeseries(
         "Response time",
-        "To the last byte of the response, average and percentiles. The line is the latency objective.",
+        "To the last byte of the response, average and percentiles, without /chat, which waits for a model. The line is "
+        "the latency objective.",
         (
-            Query(mean("http_request_duration_seconds", matchers="@traffic"), "average"),
-            Query(quantile(0.5, "http_request_duration_seconds", matchers="@traffic"), "p50"),
-            Query(quantile(0.95, "http_request_duration_seconds", matchers="@traffic"), "p95"),
-            Query(quantile(0.99, "http_request_duration_seconds", matchers="@traffic"), "p99"),
+            Query(mean("http_request_duration_seconds", matchers="@quick"), "average"),
+            Query(quantile(0.5, "http_request_duration_seconds", matchers="@quick"), "p50"),
+            Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick"), "p95"),
+            Query(quantile(0.99, "http_request_duration_seconds", matchers="@quick"), "p99"),
         ),
         unit="s",
         log=True,
@@ -314,15 +312,16 @@ DATABASE = (
         links=(drill("Database"),),
     ),
     timeseries(
-        "Transactions",
-        "Transactions per second, as PostgreSQL counts them. A read that needs no commit ends as a rollback.",
+        "Transaction rate",
+        "Transactions per second as the application ends them (one that only read ends as a rollback), beside what "
+        "PostgreSQL counts for all its clients.",
         (
-            Query("sum(rate(pg_stat_database_xact_commit{@db}[@rate]))", "commits"),
-            Query("sum(rate(pg_stat_database_xact_rollback{@db}[@rate]))", "rollbacks"),
+            Query("sum by (outcome) (rate(db_transactions_total{@app}[@rate]))", "{{outcome}}"),
+            Query("sum(instance:pg_transactions:rate5m{@db})", "PostgreSQL"),
         ),
         unit="count:tx/s",
         stacked=True,
-        overrides=coloured({"commits": "green", "rollbacks": "yellow"}),
+        overrides=(*coloured(OUTCOME_COLOURS), *dashed("PostgreSQL")),
         links=(drill("Database"),),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from .model import Json, Link, Panel, Query
 
@@ -102,7 +102,6 @@ def stat(
     mappings: Sequence[Json] = (),
     lowest: float | None = 0,
     highest: float | None = None,
-    text: Literal["value", "name", "value_and_name"] = "value",
 ) -> Panel:
     """A number with a sparkline; `steps` colour it, otherwise it is `colour`."""
     defaults: Json = {
@@ -128,7 +127,9 @@ def stat(
             "percentChangeColorMode": "standard",
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "showPercentChange": False,
-            "textMode": text,
+            "textMode": "value",
+            # One size for all numbers of a strip, whatever their length.
+            "text": {"valueSize": 36},
             "wideLayout": True,
         },
         defaults=defaults,
@@ -154,6 +155,7 @@ def timeseries(
     lowest: float | None = 0,
     highest: float | None = None,
     soft_highest: float | None = None,
+    soft_lowest: float | None = None,
     decimals: int | None = None,
     overrides: Sequence[Json] = (),
     links: Sequence[Link] = (),
@@ -167,7 +169,7 @@ def timeseries(
     """Lines over time, with a table of mean, max and last value as legend.
 
     limit: an objective, drawn as a dashed red line.
-    soft_highest: how far the axis goes at least, so that next to nothing does not look like a lot.
+    soft_highest, soft_lowest: how far the axis goes at least, so that next to nothing does not look like a lot.
     log: a logarithmic axis, for what spans orders of magnitude.
     """
     custom: Json = {
@@ -195,9 +197,9 @@ def timeseries(
     }
     if log:
         lowest = None  # there is no zero on it
-    elif lowest is None:
-        custom["axisSoftMin"] = 0
-    _set(custom, axisSoftMax=_SOFT_HIGHEST.get(unit) if soft_highest is None else soft_highest)
+    elif lowest is None and soft_lowest is None:
+        soft_lowest = 0
+    _set(custom, axisSoftMin=soft_lowest, axisSoftMax=_SOFT_HIGHEST.get(unit) if soft_highest is None else soft_highest)
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
@@ -382,7 +384,7 @@ def table(
     width: int = 24,
     height: int = 8,
     sort_by: str = "",
-    no_value: str = "Nothing",
+    no_value: str = "-",
     panel_links: Sequence[Link] = (),
 ) -> Panel:
     """A table of instant queries joined on their labels; shows `columns` and nothing else.
@@ -452,7 +454,7 @@ def state_timeline(
             "alignValue": "left",
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
             "mergeValues": True,
-            "perPage": 20,
+            "perPage": 0,
             "rowHeight": 0.8,
             "showValue": "auto",
             "tooltip": {"mode": "single", "sort": "none"},

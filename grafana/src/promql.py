@@ -12,10 +12,13 @@ _APP = 'job=~"$job", instance=~"$instance"'
 # What people ask for, and the objectives judge: no scrape, no probe, no drill's switches, no scanner's guesses. The
 # recording rules leave out the same.
 _PEOPLE = 'endpoint!~"/metrics|/healthz|/readyz|/faults.*|unmatched"'
+# Endpoints that wait for a language model take seconds by nature; the objective judges them by their own measure.
+_QUICK = 'endpoint!~"/chat"'
 ABBREVIATIONS = {
     "app": _APP,
     "people": _PEOPLE,
     "traffic": f"{_APP}, {_PEOPLE}",
+    "quick": f"{_APP}, {_PEOPLE}, {_QUICK}",
     "http": f'{_APP}, endpoint=~"$endpoint", {_PEOPLE}',
     "llm": f'{_APP}, provider=~"$provider", model=~"$model"',
     "pool": f'{_APP}, pool=~"$pool"',
@@ -53,21 +56,16 @@ def ratio(part: str, whole: str, *by: str) -> str:
 
 
 def quantile(q: float, histogram: str, *by: str, matchers: str = "@app") -> str:
-    """Quantile of a classic histogram, interpolated within its bucket; nothing (NaN) while it does not move."""
+    """Quantile of a classic histogram, interpolated within its bucket; nothing while it does not move."""
     buckets = total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le", *by)
-    return f"histogram_quantile({q}, {buckets})"
+    return f"histogram_quantile({q}, {buckets}) >= 0"  # drops NaN, which stats and legends would print
 
 
 def mean(histogram: str, *by: str, matchers: str = "@app") -> str:
-    """Average of what a histogram observed; nothing (NaN) while it does not move."""
+    """Average of what a histogram observed; nothing while it does not move."""
     sums = total(f"rate({histogram}_sum{{{matchers}}}[@rate])", *by)
     counts = total(f"rate({histogram}_count{{{matchers}}}[@rate])", *by)
-    return f"{sums} / {counts}"
-
-
-def observed(expr: str) -> str:
-    """Drops NaN, for stats and tables, which would print it."""
-    return f"{expr} >= 0"
+    return f"{sums} / ({counts} > 0)"
 
 
 def by_status_class(rate: str) -> str:
