@@ -1,0 +1,118 @@
+"""The application's count of transactions against PostgreSQL's own, as a real postgres_exporter shows it."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
+
+from tests import servers
+from tests.database.measured import Runner, numbers
+from tests.servers import Postgres, Running, wait_until
+
+COMMITS, ROLLBACKS = 200, 50
+NEEDED = {  # what rules, dashboards and docs/metrics-database.md rest on, in every supported version
+    "pg_up",
+    "pg_exporter_last_scrape_error",
+    "pg_postmaster_start_time_seconds",
+    "pg_settings_max_connections",
+    "pg_stat_activity_count",
+    "pg_stat_activity_max_tx_duration",
+    "pg_long_running_transactions_oldest_timestamp_seconds",
+    "pg_database_size_bytes",
+    "pg_database_wraparound_age_datfrozenxid_seconds",
+    "pg_locks_count",
+    "pg_stat_database_xact_commit",
+    "pg_stat_database_xact_rollback",
+    "pg_stat_database_blks_hit",
+    "pg_stat_database_blks_read",
+    "pg_stat_database_deadlocks",
+    "pg_stat_database_temp_bytes",
+    "pg_stat_database_numbackends",
+    "pg_stat_user_tables_n_dead_tup",
+    "pg_stat_user_tables_n_live_tup",
+    "pg_stat_statements_calls_total",
+    "pg_stat_statements_seconds_total",
+}
+
+
+def scrape(exporter: Running) -> dict[tuple[str, str], list[tuple[dict[str, str], float]]]:
+    """(metric, database) -> its samples."""
+    with urllib.request.urlopen(f"{exporter.url}/metrics", timeout=30) as answer:
+        found: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
+        for family in text_string_to_metric_families(answer.read().decode()):
+            for sample in family.samples:
+                found.setdefault((sample.name, sample.labels.get("datname", "")), []).append(
+                    (sample.labels, sample.value)
+                )
+        return found
+
+
+@pytest.fixture(scope="module")
+def exporter(quiet_postgres: Postgres) -> Iterator[Running]:
+    with servers.postgres_exporter(quiet_postgres) as running:
+        yield running
+
+
+def test_transactions_agree(run: Runner, exporter: Running) -> None:
+    database = run.dsn.rpartition("/")[2]
+
+    def server_counts() -> tuple[float, float]:
+        found = scrape(exporter)
+        return (
+            found["pg_stat_database_xact_commit", database][0][1],
+            found["pg_stat_database_xact_rollback", database][0][1],
+        )
+
+    def scenario(engine: Engine) -> None:
+        for number in range(COMMITS + ROLLBACKS):
+            with engine.connect() as connection:
+                connection.execute(text("UPDATE account SET balance = balance + 1 WHERE id = 1"))
+                if number < COMMITS:
+                    connection.commit()
+
+    before = server_counts()
+    run(scenario)
+    ours = numbers(run.pool)
+    assert (ours["transactions_total commit"], ours["transactions_total rollback"]) == (COMMITS, ROLLBACKS)
+    # On top comes a commit for the connection, and a rollback for SQLAlchemy's look at the server.
+    expected = before[0] + COMMITS + 1, before[1] + ROLLBACKS + 1
+    wait_until(lambda: server_counts() >= expected)
+    assert server_counts() == expected
+
+
+def test_the_exporters_role_sees_what_is_needed_and_no_query_text(quiet_postgres: Postgres) -> None:
+    run = Runner("sync", quiet_postgres.dsn())
+
+    def scenario(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS secret_table (id int)"))
+            connection.execute(text("SELECT count(*) FROM secret_table WHERE id = 4711"))
+
+    run(scenario)
+    with servers.postgres_exporter(quiet_postgres) as exporter:
+        found = wait_until(lambda: _complete(exporter))
+    labels = {value for samples in found.values() for names, _ in samples for value in names.values()}
+    assert not [value for value in labels if "SELECT" in value.upper() or "4711" in value]
+    users = {names["user"] for names, _ in found["pg_stat_statements_calls_total", "sightline"]}
+    assert "sightline" in users
+    assert "sightline_exporter" not in users
+    assert found["pg_exporter_last_scrape_error", ""][0][1] == 0
+
+
+def _complete(exporter: Running) -> dict[tuple[str, str], list[tuple[dict[str, str], float]]]:
+    found = scrape(exporter)
+    missing = NEEDED - {name for name, _ in found}
+    assert not missing
+    return found
+
+
+def test_docker_and_native_mode_start_the_exporter_alike() -> None:
+    root = Path(__file__).resolve().parents[2]
+    compose = (root / "docker-compose.yml").read_text()
+    assert 'command: ["@/etc/postgres_exporter.args"]' in compose
+    assert "./postgres/exporter.args:/etc/postgres_exporter.args:ro" in compose

@@ -1,0 +1,31 @@
+"""A service that counts its users, for tests with several real workers."""
+
+from __future__ import annotations
+
+import os
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from app.telemetry.http import metrics_endpoint
+from app.telemetry.users import ActiveUsersMiddleware, active_users
+
+
+async def visit(request: Request) -> JSONResponse:
+    """One user by the middleware, as a dependency that authenticates would tell it; answers with the worker's pid."""
+    request.state.user_id = request.headers.get("authorization")
+    return JSONResponse(os.getpid())
+
+
+async def visits(request: Request) -> JSONResponse:
+    """Many users in one request, to be quick."""
+    for user_id in await request.json():
+        active_users.touch(user_id)
+    return JSONResponse(os.getpid())
+
+
+app = Starlette(routes=[Route("/visit", visit), Route("/visits", visits, methods=["POST"])])
+app.add_middleware(ActiveUsersMiddleware, identify=lambda scope: scope.get("state", {}).get("user_id"))
+app.add_route("/metrics", metrics_endpoint(), include_in_schema=False)
