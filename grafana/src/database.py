@@ -260,7 +260,7 @@ SERVER_ROW = (
         unit="count:rows/s",
     ),
     timeseries(
-        "Cache hits",
+        "Cache hits by database",
         "Reads that found their block in PostgreSQL's memory; the rest came from the system's cache or a disk.",
         Query(
             "sum by (datname) (rate(pg_stat_database_blks_hit{@data}[@rate]))"

@@ -191,7 +191,7 @@ PROCESSOR = (
 
 MEMORY_ROW = (
     timeseries(
-        "Memory",
+        "Memory by use",
         "Used by programs and the kernel, holding files (given back on demand), and free.",
         (
             Query("sum(node_memory_MemTotal_bytes{@host} - node_memory_MemAvailable_bytes{@host})", "used"),

@@ -57,8 +57,8 @@ STRIP = tuple(
         ),
         stat(
             "Too slow",
-            "Share of requests that the latency objective counts as slow: longer than 0.5 s to the last byte, for /chat "
-            "longer than 5 s to the first (average of 5 minutes). The objective bears 1 %.",
+            "Share of requests that the latency objective counts as slow: more than 0.5 s to the last byte, for /chat "
+            "more than 5 s to the first (average of 5 minutes). The objective bears 1 %.",
             Query(ratio(SLOW, JUDGED)),
             unit="percentunit",
             decimals=2,
@@ -263,7 +263,7 @@ USERS = (
 
 FAILURES = (
     timeseries(
-        "Server errors",
+        "Server errors by endpoint",
         "Responses per minute with a 5xx status, by endpoint and status.",
         Query(
             or_named(f"60 * sum by (endpoint, status_code) ({SERVER_ERRORS})", "status_code"),
@@ -273,7 +273,7 @@ FAILURES = (
         stacked=True,
     ),
     timeseries(
-        "Client errors",
+        "Client errors by endpoint",
         "Responses per minute with a 4xx status, by endpoint and status. 499 is a client that left before the end, "
         "unmatched is a path that no route serves.",
         Query(

@@ -217,8 +217,8 @@ SERVICE = (
     ),
     timeseries(
         "Response time",
-        "To the last byte of the response, average and percentiles, without /chat, which waits for a model. The line is "
-        "the latency objective.",
+        "To the last byte of the response, average and percentiles, without /chat, which waits for a model. The line "
+        "is the latency objective.",
         (
             Query(mean("http_request_duration_seconds", matchers="@quick"), "average"),
             Query(quantile(0.5, "http_request_duration_seconds", matchers="@quick"), "p50"),

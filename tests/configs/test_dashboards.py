@@ -1,0 +1,257 @@
+"""The dashboards as data: what every panel must have, and what must agree with the rules and with one another."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from grafana.src import common, promql
+from grafana.src.__main__ import FOLDER, rendered
+from tests.configs.dashboards import BUILT_IN, DASHBOARDS, ROOT, panels, selectors, substituted, targets
+
+TARGETS = targets()
+RULES = {file.name: yaml.safe_load(file.read_text()) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
+RECORDED = {
+    rule["record"]
+    for rules in RULES.values()
+    for group in rules["groups"]
+    for rule in group["rules"]
+    if "record" in rule
+}
+by_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
+
+
+def test_generated_is_committed() -> None:
+    committed = {file.name: file.read_text() for file in FOLDER.glob("*.json")}
+    assert committed == rendered(), "run: make dashboards"
+
+
+def test_there_are_seven_with_their_uids() -> None:
+    assert sorted(d["uid"] for d in DASHBOARDS.values()) == sorted(common.UIDS.values())
+    assert all(f"sightline-{name}" == d["uid"] for name, d in DASHBOARDS.items())
+    assert len({d["title"] for d in DASHBOARDS.values()}) == len(DASHBOARDS)
+
+
+@by_dashboard
+def test_dashboard_stands_alone(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    assert "id" not in dashboard
+    assert "__inputs" not in dashboard
+    assert dashboard["schemaVersion"] == 41
+    assert dashboard["editable"] is False
+    assert dashboard["graphTooltip"] == 1
+    assert re.fullmatch(r"\d+[smh]", dashboard["refresh"])
+    assert dashboard["refresh"] not in {f"{n}s" for n in range(10)}
+    assert all(i not in {"1s", "5s"} for i in dashboard["timepicker"]["refresh_intervals"])
+    assert dashboard["description"]
+    first, *others = dashboard["templating"]["list"]
+    assert (first["name"], first["type"]) == ("datasource", "datasource")
+    for variable in others:
+        assert variable["multi"], variable["name"]
+        assert variable["includeAll"], variable["name"]
+        assert variable["datasource"]["uid"] == "${datasource}"
+
+
+@by_dashboard
+def test_panels_are_complete(name: str) -> None:
+    ids, titles = [], []
+    for panel in panels(DASHBOARDS[name]):
+        title = panel["title"]
+        assert title
+        assert panel["description"].endswith((".", ")", "…")), title
+        assert panel["fieldConfig"]["defaults"]["unit"], title
+        assert panel["pluginVersion"], title
+        assert panel["targets"], title
+        for part in (panel, *panel["targets"]):
+            assert part["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, title
+        assert len({t["refId"] for t in panel["targets"]}) == len(panel["targets"]), title
+        ids.append(panel["id"])
+        titles.append(title)
+    ids += [p["id"] for p in DASHBOARDS[name]["panels"] if p["type"] == "row"]
+    assert len(set(ids)) == len(ids)
+    assert len(set(titles)) == len(titles), sorted(t for t in titles if titles.count(t) > 1)
+
+
+@by_dashboard
+def test_stats_have_three_steps_or_one_colour(name: str) -> None:
+    for panel in panels(DASHBOARDS[name]):
+        if panel["type"] == "stat":
+            steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            values = [s["value"] for s in steps]
+            assert len(steps) in (1, 3), panel["title"]
+            assert values[0] is None, panel["title"]
+            assert all(a < b for a, b in pairwise(values[1:])), panel["title"]
+
+
+def _cells(shown: list[dict[str, Any]]) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in shown:
+        box = panel["gridPos"]
+        for x in range(box["x"], box["x"] + box["w"]):
+            for y in range(box["y"], box["y"] + box["h"]):
+                assert 0 <= x < 24, panel["title"]
+                assert (x, y) not in taken, f"{panel['title']} lies over {taken[x, y]}"
+                taken[x, y] = panel["title"]
+    rows = {y for _, y in taken}
+    assert rows == set(range(min(rows), max(rows) + 1)), "an empty line"
+    assert len(taken) == 24 * len(rows), "a gap"
+
+
+@by_dashboard
+def test_grid_has_no_gaps_and_no_overlaps(name: str) -> None:
+    _cells(DASHBOARDS[name]["panels"])
+    for row in DASHBOARDS[name]["panels"]:
+        if row.get("panels"):
+            assert row["collapsed"]
+            _cells(row["panels"])
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_query(target: Any) -> None:
+    promql_parser.parse(substituted(target.expr))
+    allowed = {v["name"] for v in DASHBOARDS[target.dashboard]["templating"]["list"]} | BUILT_IN
+    used = set(re.findall(r"\$\{?([A-Za-z_]\w*)", target.expr))
+    assert used <= allowed, f"unknown variables {used - allowed}"
+    for selector in selectors(target.expr):
+        if selector.function in ("rate", "irate"):
+            assert selector.window == "$__rate_interval", selector
+        if selector.function == "increase":
+            assert selector.window in ("$__range", "3600s"), selector
+            assert target.instant or selector.window == "3600s", "an increase over the whole range has one value"
+        chosen = {(label, value) for label, _, value in selector.matchers}
+        for variable in _variables_of(selector.metric, target.dashboard):
+            assert variable in chosen, f"{selector.metric} is not narrowed by {variable}"
+        if ":" in selector.metric:
+            assert selector.metric in RECORDED
+
+
+def _variables_of(metric: str, dashboard: str) -> set[tuple[str, str]]:
+    """What a metric must be narrowed by, by its origin."""
+    if metric.startswith(("http_", "llm_", "db_", "active_users", "app_")):
+        narrowed = {("job", "$job"), ("instance", "$instance")}
+        if metric.startswith("llm_") and dashboard == "llm":
+            narrowed |= {("provider", "$provider"), ("model", "$model")}
+        if metric.startswith("db_") and dashboard == "database":
+            narrowed |= {("pool", "$pool")}
+        if metric.startswith("http_") and dashboard == "http":
+            narrowed |= {("endpoint", "$endpoint")}
+        return narrowed
+    if metric.startswith("node_"):
+        return {("instance", "$node")}
+    if metric.startswith("pg_"):
+        return {("instance", "$server")}
+    return set()
+
+
+COUNTERS = re.compile(r"_(total|bucket|sum|count)$")
+NO_COUNTERS = {"pg_stat_activity_count", "pg_locks_count"}  # gauges all the same
+PRESENCE = {"http_requests_total", "node_cpu_seconds_total"}  # only that they are there
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_counters_are_rated(target: Any) -> None:
+    for selector in selectors(target.expr):
+        if COUNTERS.search(selector.metric) and selector.metric not in NO_COUNTERS | PRESENCE:
+            assert selector.function in ("rate", "increase"), selector.metric
+
+
+@by_dashboard
+def test_every_variable_is_used(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    queries = " ".join(t["expr"] for panel in panels(dashboard) for t in panel["targets"])
+    for variable in dashboard["templating"]["list"][1:]:
+        assert f"${variable['name']}" in queries, variable["name"]
+
+
+@by_dashboard
+def test_annotations_parse_and_know_their_variables(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    known = {v["name"] for v in dashboard["templating"]["list"]}
+    own = [a for a in dashboard["annotations"]["list"] if not a.get("builtIn")]
+    assert {"Alerts", "Load tests"} <= {a["name"] for a in own}
+    for annotation in own:
+        promql_parser.parse(substituted(annotation["expr"]))
+        assert annotation["target"]["expr"] == annotation["expr"]
+        assert set(re.findall(r"\$(\w+)", annotation["expr"])) <= known
+
+
+def _urls(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["url"]] if isinstance(value.get("url"), str) else []
+        return own + [url for child in value.values() for url in _urls(child)]
+    return [url for child in value for url in _urls(child)] if isinstance(value, list) else []
+
+
+VARIABLES = {d["uid"]: {v["name"] for v in d["templating"]["list"]} for d in DASHBOARDS.values()}
+
+
+@by_dashboard
+def test_links_lead_somewhere(name: str) -> None:
+    urls = _urls(DASHBOARDS[name])
+    assert {u for u in VARIABLES if any(f"/d/{u}" in url for url in urls)} >= VARIABLES.keys() - {f"sightline-{name}"}
+    for url in urls:
+        if match := re.match(r"/d/([\w-]+)", url):
+            assert match[1] in VARIABLES, url
+            assert set(re.findall(r"var-(\w+)=", url)) <= VARIABLES[match[1]], url
+        else:
+            assert url.startswith("/api/datasources/proxy/uid/${datasource}/user/runbooks/"), url
+
+
+def test_alerts_link_to_dashboards_and_variables_that_exist() -> None:
+    seen = 0
+    for rules in RULES.values():
+        for rule in (rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule):
+            match = re.search(r"/d/([\w-]+)(.*)", rule["annotations"]["dashboard_url"])
+            assert match, rule["alert"]
+            assert match[1] in VARIABLES, rule["alert"]
+            assert set(re.findall(r"var-(\w+)=", match[2])) <= VARIABLES[match[1]], rule["alert"]
+            seen += 1
+    assert seen
+
+
+def test_objectives_are_those_of_the_rules() -> None:
+    recording = (ROOT / "prometheus" / "rules" / "recording.yml").read_text()
+    alerts = (ROOT / "prometheus" / "rules" / "http.yml").read_text()
+    objectives = {
+        rule["labels"]["slo"]: float(re.fullmatch(r"vector\((.*)\)", rule["expr"])[1])  # type: ignore[index]
+        for group in yaml.safe_load(recording)["groups"]
+        for rule in group["rules"]
+        if rule["record"] == "slo:objective:ratio"
+    }
+    assert objectives["availability"] == pytest.approx(1 - common.SLO_ERROR_RATIO)
+    assert objectives["latency"] == pytest.approx(1 - common.SLO_SLOW_RATIO)
+    assert objectives.keys() == common.SLO_COLOURS.keys()
+    assert f'http_request_duration_seconds_bucket{{le="{common.SLO_LATENCY}"}}' in recording
+    assert f"> {common.BURN_LIMIT}" in alerts
+    assert promql.ABBREVIATIONS["people"] in recording, "panels and objectives leave out the same endpoints"
+    waiting = promql.ABBREVIATIONS["quick"].rpartition("endpoint!~")[2]
+    assert f"http_response_start_seconds_count{{endpoint=~{waiting}}}" in recording
+
+
+def test_the_fourteen_are_on_the_overview() -> None:
+    names = {s.metric for t in TARGETS if t.dashboard == "overview" for s in selectors(t.expr)}
+    assert names >= {
+        "node_cpu_seconds_total",
+        "node_memory_MemAvailable_bytes",
+        "node_filesystem_avail_bytes",
+        "node_network_receive_bytes_total",
+        "http_requests_total",
+        "http_request_duration_seconds_sum",
+        "http_request_duration_seconds_bucket",
+        "active_users",
+        "llm_tokens_total",
+        "llm_request_duration_seconds_bucket",
+        "llm_prompt_length_characters_sum",
+        "llm_prompt_length_characters_max",
+        "db_query_duration_seconds_bucket",
+        "db_pool_connections",
+        "db_transactions_total",
+        "instance:pg_transactions:rate5m",
+        "job_slo:error_budget_left:ratio",
+        "ALERTS",
+    }
