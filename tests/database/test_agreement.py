@@ -60,12 +60,14 @@ def exporter(quiet_postgres: Postgres) -> Iterator[Running]:
 def test_transactions_agree(run: Runner, exporter: Running) -> None:
     database = run.dsn.rpartition("/")[2]
 
-    def server_counts() -> tuple[float, float]:
+    def server_counts() -> tuple[float, float] | None:
+        """Complete once every client has gone."""
         found = scrape(exporter)
-        return (
-            found["pg_stat_database_xact_commit", database][0][1],
-            found["pg_stat_database_xact_rollback", database][0][1],
+        clients, commits, rollbacks = (
+            found[f"pg_stat_database_{name}", database][0][1]
+            for name in ("numbackends", "xact_commit", "xact_rollback")
         )
+        return (commits, rollbacks) if clients == 0 else None
 
     def scenario(engine: Engine) -> None:
         for number in range(COMMITS + ROLLBACKS):
@@ -74,14 +76,13 @@ def test_transactions_agree(run: Runner, exporter: Running) -> None:
                 if number < COMMITS:
                     connection.commit()
 
-    before = server_counts()
+    before = wait_until(server_counts)
+    assert before
     run(scenario)
     ours = numbers(run.pool)
     assert (ours["transactions_total commit"], ours["transactions_total rollback"]) == (COMMITS, ROLLBACKS)
     # On top comes a commit for the connection, and a rollback for SQLAlchemy's look at the server.
-    expected = before[0] + COMMITS + 1, before[1] + ROLLBACKS + 1
-    wait_until(lambda: server_counts() >= expected)
-    assert server_counts() == expected
+    assert wait_until(server_counts) == (before[0] + COMMITS + 1, before[1] + ROLLBACKS + 1)
 
 
 def test_the_exporters_role_sees_what_is_needed_and_no_query_text(quiet_postgres: Postgres) -> None:
