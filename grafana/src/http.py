@@ -248,7 +248,9 @@ USERS = (
     timeseries(
         "Requests in progress",
         "Requests that are being answered, by endpoint. A steady climb means they no longer finish.",
-        Query("sum by (endpoint) (http_requests_in_progress{@http})", "{{endpoint}}"),
+        Query(
+            or_named("sum by (endpoint) (http_requests_in_progress{@http})", "endpoint", "no requests"), "{{endpoint}}"
+        ),
         unit="none",
         stacked=True,
         links=(ONE_ENDPOINT,),
