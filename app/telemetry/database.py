@@ -17,8 +17,8 @@ What counts as what:
   connection is one. A session that only read and then closed is a `rollback`, for SQLAlchemy as for PostgreSQL, so a
   high share of rollbacks is no fault in itself. COMMIT of a transaction that PostgreSQL aborted is a `rollback` too.
 - PostgreSQL counts the same (`commit_failed` as rollback), and beyond that a commit per new connection, pre-ping and
-  second phase of a two-phase commit, a rollback per engine (SQLAlchemy's look at the server), and what other clients
-  and its own workers do.
+  second phase of a two-phase commit, a rollback per engine (SQLAlchemy's look at the server), a commit where psycopg
+  drops its prepared statements after a rollback, and what other clients and its own workers do.
 - DBAPI connections taken with `engine.raw_connection()` are in the pool's metrics; their statements are not seen.
 """
 
