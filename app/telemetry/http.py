@@ -129,7 +129,9 @@ class PrometheusMiddleware:
         self._exceptions = EXCEPTIONS.family(("method", "endpoint", "exception", *constant))
         self._info = APP_INFO.family(("version", "python", *constant), mode="livemax")
         self._overflowed = self._cell(OVERFLOWED.family(tuple(constant)), self._constant)
-        self._templates: _Templates | None = None
+        self._templates = _Templates(())
+        self._routes: Sequence[Any] = ()
+        self._routes_known = -1
         self._combinations = 0
         self._warned: set[str] = set()
         self._rows: dict[tuple[str, str], _Row] = {}  # by method and endpoint
@@ -138,8 +140,8 @@ class PrometheusMiddleware:
         self._overflow = _Row((OTHER, OVERFLOW, *self._constant))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._templates is None:
-            self._start_up(scope)
+        if len(self._routes) != self._routes_known:
+            self._learn_routes(scope)
         if scope["type"] != "http" or _COUNTED in scope or scope["path"] in self._exclude:
             await self.app(scope, receive, send)
             return
@@ -159,14 +161,18 @@ class PrometheusMiddleware:
             # Nobody complained about the missing rest: the client is gone, or the server will say 500 or cut it off.
             exchange.finish(CLIENT_GONE if exchange.gone else 500)
 
-    def _start_up(self, scope: Scope) -> None:
-        """What needs the application and this process's slot: at its first message, of the lifespan as a rule."""
-        worker()
-        app = scope.get("app")
-        version = self._version or str(getattr(app, "version", "") or "")
-        cell = self._cell(self._info, (version, platform.python_version(), *self._constant))
-        storage.cells[cell] = 1.0
-        self._templates = _Templates(app if hasattr(app, "routes") else self.app)
+    def _learn_routes(self, scope: Scope) -> None:
+        """At the first message, of the lifespan as a rule, and when routes were added."""
+        if self._routes_known < 0:
+            worker()  # claims this process's slot
+            app = scope.get("app")
+            self._routes = _routes_of(app) or _routes_of(self.app)
+            version = self._version or str(getattr(app, "version", "") or "")
+            cell = self._cell(self._info, (version, platform.python_version(), *self._constant))
+            storage.cells[cell] = 1.0
+        self._templates = _Templates(self._routes)
+        self._found.clear()
+        self._routes_known = len(self._routes)
 
     # Requests in progress. The template is known only once the router has run, and nobody in this process can look
     # before the handler waits for something: so the gauge is set in the event loop's next round, if there is one.
@@ -197,7 +203,7 @@ class PrometheusMiddleware:
         if row is not None:
             return row
         method = key[0] if key[0] in METHODS else OTHER
-        template, fixed = self._templates.of(scope, status) if self._templates else (None, False)
+        template, fixed = self._templates.of(scope, status)
         name = self._unmatched if template is None else template
         row = self._rows.get((method, name))
         if row is None:
@@ -394,6 +400,13 @@ def _passed(traceback: TracebackType | None, function: Callable[..., Any]) -> bo
     return False
 
 
+def _routes_of(app: Any) -> Sequence[Any]:
+    """The routes of an application, seen through the middlewares around it."""
+    while not hasattr(app, "routes") and hasattr(app, "app"):
+        app = app.app
+    return getattr(app, "routes", None) or ()
+
+
 class _Template:
     """A route's full path, from the application's root."""
 
@@ -411,14 +424,15 @@ class _Templates:
     included twice), the path decides between these few.
     """
 
-    def __init__(self, app: Any) -> None:
-        while not hasattr(app, "routes") and hasattr(app, "app"):
-            app = app.app  # through other middlewares
-        self._app = app
-        self._made = 0.0
-        self._count = -1
+    def __init__(self, routes: Sequence[Any]) -> None:
+        self._routes = routes
+        self._make()
+
+    def _make(self) -> None:
         self._all: list[_Template] = []
         self._by_id: dict[int, list[_Template]] = {}
+        self._add(self._routes, "", "", 0)
+        self._made = perf_counter()
 
     def of(self, scope: Scope, status: int) -> tuple[str | None, bool]:
         """The template, None where no route matched, and whether the same route and endpoint always have this one."""
@@ -426,29 +440,17 @@ class _Templates:
         if route is None and endpoint is None:
             # The router has seen it, and there is no such route; or another middleware answered, or a slash is missing.
             searched = "router" in scope and status not in (307, 308)
-            return (None if searched else self._match(scope, self._all_now())), False
-        templates = self._known(route, endpoint)
-        if not templates and self._outdated():
-            self._make()
-            templates = self._known(route, endpoint)
-        if not templates:
+            return (None if searched else self._match(scope, self._all)), False
+        if id(endpoint if route is None else route) not in self._by_id and perf_counter() - self._made > 1:
+            self._make()  # a router included in another one has grown
+        by_route, by_endpoint = self._by_id.get(id(route), []), self._by_id.get(id(endpoint), [])
+        # FastAPI sets `route` for its own routes only: it may still be the mount above a plain Starlette route.
+        templates = [template for template in by_route if template in by_endpoint] or by_endpoint or by_route
+        if not templates or (route is not None and not by_route):
             return getattr(route, "path_format", None), False
         if len({template.text for template in templates}) == 1 and templates[0].text is not None:
             return templates[0].text, True
         return self._match(scope, [t for t in templates if t.text is not None] or self._all), False
-
-    def _known(self, route: Any, endpoint: Any) -> list[_Template]:
-        by_route, by_endpoint = self._by_id.get(id(route), []), self._by_id.get(id(endpoint), [])
-        # FastAPI sets `route` for its own routes only: it may still be the mount above a plain Starlette route.
-        return [template for template in by_route if template in by_endpoint] or by_endpoint or by_route
-
-    def _all_now(self) -> list[_Template]:
-        if self._outdated():
-            self._make()
-        return self._all
-
-    def _outdated(self) -> bool:
-        return perf_counter() - self._made > 1 or len(getattr(self._app, "routes", ())) != self._count
 
     def _match(self, scope: Scope, templates: Iterable[_Template]) -> str | None:
         path = scope["path"]
@@ -466,18 +468,13 @@ class _Templates:
                         return template.text
         return None
 
-    def _make(self) -> None:
-        routes = getattr(self._app, "routes", ())
-        self._all, self._by_id = [], {}
-        self._add(routes, "", "", 0)
-        self._count = len(routes)
-        self._made = perf_counter()
-
     def _add(self, routes: Sequence[Any], pattern: str, text: str, depth: int) -> None:
         if depth > 16:  # an application mounted in itself
             return
         for route in iter_route_contexts(routes):
             inner = getattr(route, "routes", None)
+            if inner is not None:
+                inner = inner or _routes_of(getattr(route, "app", None))
             path = getattr(route, "path", None)
             if path is None and getattr(route, "host", None) is None:
                 continue
