@@ -79,7 +79,7 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         traffic.drive(app.url, seconds=12)
         wait_until(lambda: prometheus.query("rate(llm_time_to_first_token_seconds_count[10s]) > 0"))
         wait_until(lambda: prometheus.query("job_endpoint:http_slow:rate5m"))
-        wait_until(lambda: prometheus.query("job_slo:error_budget_burn:rate6h"), timeout=90)  # its group comes every 15 s
+        wait_until(lambda: prometheus.query("job_slo:error_budget_burn:rate6h"), timeout=90)  # every 15 s
         busy = _ask(prometheus)
         yield Answers(prometheus, idle, busy)
 
