@@ -305,11 +305,12 @@ class _Exchange:
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        # No coroutine of its own around the server's, except around the last one.
+        # No coroutine around the server's. Counted just before the last bytes go: who has seen the whole response may
+        # look at the metrics of another worker, or kill this one, before the next line of Python runs here.
         if message["type"] == "http.response.body":
             self.sent += len(message.get("body") or b"")
             if not message.get("more_body", False) and self.open:
-                return self._send_last(message)
+                self.finish(CLIENT_GONE if self.gone else self.status)
         elif message["type"] == "http.response.start":
             self.first = perf_counter()
             self.status = message["status"]
@@ -317,17 +318,14 @@ class _Exchange:
             return self._send_file(message)
         return self._send(message)
 
-    async def _send_last(self, message: Message) -> None:
-        await self._send(message)
-        if self.open:
-            self.finish(CLIENT_GONE if self.gone else self.status)
-
     async def _send_file(self, message: Message) -> None:
         try:
             self.sent += (await anyio.Path(message["path"]).stat()).st_size
         except OSError:
             self.middleware.warn("the size of a file that the server sends is not known")
-        await self._send_last(message)
+        if self.open:
+            self.finish(CLIENT_GONE if self.gone else self.status)
+        await self._send(message)
 
     def fail(self, error: BaseException) -> None:
         """An exception passes through; it will be a 500 unless the client is the reason."""
