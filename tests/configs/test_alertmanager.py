@@ -265,6 +265,7 @@ def smtp_server(password: str) -> Iterator[tuple[int, list[EmailMessage]]]:
         authenticator=mailbox.authenticate,
         auth_required=True,
         auth_require_tls=False,
+        auth_exclude_mechanism=["LOGIN"],  # its prompts are not those that Go's client knows
     )
     controller.start()
     try:
