@@ -71,6 +71,28 @@ test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time:
 soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
 	@$(BIN)/python -m tests.configs.soak $(or $(MINUTES),15)
 
+.PHONY: loadtest loadtest-ui
+loadtest: $(BIN)/.installed  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1
+	@$(BIN)/python -m loadtest
+loadtest-ui: $(BIN)/.installed  ## The same from Locust's web page
+	@$(BIN)/python -m loadtest --ui
+
+.PHONY: incident
+incident: $(BIN)/.installed  ## List the incident drills; NAME=... breaks something and follows the alerts
+	@$(BIN)/python -m drills $(NAME)
+
+.PHONY: adopt
+adopt: $(BIN)/.installed  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry OVERWRITE=1
+	@$(BIN)/python -m adopt "$(or $(TARGET),$(error TARGET= names the folder of your service))" $(if $(PIECES),--pieces "$(PIECES)") $(if $(PACKAGE),--package "$(PACKAGE)") $(if $(OVERWRITE),--overwrite)
+
+.PHONY: test-drills
+test-drills: $(BIN)/.installed  ## Every alert by a real fault, from pending to resolved, on a stack of its own (root on Linux; 20 minutes)
+	@$(BIN)/python -m pytest -m drill -s $(or $(TESTS),tests/drills)
+
+.PHONY: test-load
+test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)
+	@LOADTEST_SECONDS=$(or $(SECONDS_EACH),300) $(BIN)/python -m pytest -s tests/loadtest/test_exactness.py
+
 .PHONY: fuzz
 fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and abuse the service, longer than `make test` (FOR=seconds)
 	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py

@@ -29,6 +29,8 @@ PATIENCE = 240.0  # seconds for an alert to fire, to arrive, to resolve: a loade
 SLOW_TO_RESOLVE = {"AvailabilityBurn6h", "AvailabilityBurn1d", "AvailabilityBurn3d"}
 SLOW_TO_RESOLVE |= {"LatencyBurn6h", "LatencyBurn1d", "LatencyBurn3d", "HostLoadHigh"}
 
+# What the machine does beside the drills is its own affair: a test that has just ended, or another one, keeps it busy.
+BUSY = {"HostCpuBusy", "HostLoadHigh"}
 # Whoever breaks the service, its database or what it depends on burns its error budgets, too: by design, that pages.
 SYMPTOMS = {f"{slo}Burn{window}" for slo in ("Availability", "Latency") for window in ("1h", "6h", "1d", "3d")}
 # Other critical alerts that a fault brings about as it should.
@@ -56,6 +58,12 @@ def breaking(name: str, lab: Lab) -> AbstractContextManager[None]:
 
 def firing(lab: Lab) -> set[str]:
     return {alert["labels"]["alertname"] for alert in lab.stack.alerts() if alert["state"] == "firing"} - {"Watchdog"}
+
+
+def well_but(lab: Lab, tolerated: set[str]) -> bool:
+    """Whether nothing fires but what is tolerated; says what does."""
+    assert not (alerts := firing(lab) - tolerated), f"still firing: {alerts}"
+    return True
 
 
 def critical(lab: Lab) -> set[str]:
@@ -100,14 +108,14 @@ def test_every_alert_has_a_drill_or_a_reason() -> None:
 
 def test_all_is_quiet_before_the_first_drill_but_the_watchdog(lab: Lab) -> None:
     wait_until(lambda: "Watchdog" in lab.receiver.fired, PATIENCE)
-    wait_until(lambda: not firing(lab), PATIENCE)
+    wait_until(lambda: well_but(lab, BUSY), PATIENCE)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_drill(name: str, lab: Lab, table: dict[str, tuple[str, Course]]) -> None:
     expected = PLAN.alerts(name)
+    wait_until(lambda: not firing(lab) & set(expected), PATIENCE)
     before = firing(lab)
-    assert not before & set(expected), "an alert of this drill fires already"
     lab.receiver.forget()
     watch = Watch(lab.stack, lambda *_: None, lambda: lab.receiver.fired)
     others: set[str] = set()
@@ -142,12 +150,12 @@ def test_drill(name: str, lab: Lab, table: dict[str, tuple[str, Course]]) -> Non
     assert not pages, f"other critical alerts fired: {pages}"
     # The next drill begins on a stack that is well again.
     wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
-    wait_until(lambda: not firing(lab) - SYMPTOMS - SLOW_TO_RESOLVE, PATIENCE)
+    wait_until(lambda: well_but(lab, SYMPTOMS | SLOW_TO_RESOLVE | BUSY), PATIENCE)
 
 
 def test_in_the_end_everything_is_resolved(lab: Lab, table: dict[str, tuple[str, Course]]) -> None:
     began = time.time()
-    wait_until(lambda: not firing(lab), 3 * PATIENCE)
+    wait_until(lambda: well_but(lab, BUSY), 3 * PATIENCE)
     for _, course in table.values():
         if course.resolved is None:
             course.resolved = time.time() - began
