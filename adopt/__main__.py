@@ -28,28 +28,28 @@ TELEMETRY = "app/telemetry"
 PIECES = {
     "middleware": Piece(
         "HTTP metrics and /metrics, exact with several workers",
-        ("__init__.py", "http.py", "exposition.py"),
+        ("__init__.py", "http.py", "exposition.py", "storage.py"),
         TELEMETRY,
         "{package}",
         "app.add_middleware(PrometheusMiddleware) and the /metrics route (docs/adopt.md, Middleware)",
     ),
     "llm": Piece(
         "tokens, latency, errors and cost of LLM calls",
-        ("__init__.py", "exposition.py", "llm.py"),
+        ("__init__.py", "exposition.py", "storage.py", "llm.py"),
         TELEMETRY,
         "{package}",
         "wrap each call of a model (docs/adopt.md, LLM)",
     ),
     "database": Piece(
         "queries, transactions and the pool of a SQLAlchemy engine",
-        ("__init__.py", "exposition.py", "database.py"),
+        ("__init__.py", "exposition.py", "storage.py", "database.py"),
         TELEMETRY,
         "{package}",
         "instrument_engine(engine) after the engine is made (docs/adopt.md, Database)",
     ),
     "users": Piece(
         "active users, distinct, without keeping an identifier",
-        ("__init__.py", "exposition.py", "users.py"),
+        ("__init__.py", "exposition.py", "storage.py", "users.py"),
         TELEMETRY,
         "{package}",
         "tell it who is signed in (docs/adopt.md, Active users)",
