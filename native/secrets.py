@@ -6,7 +6,14 @@ import os
 import secrets
 from pathlib import Path
 
-NAMES = ("postgres_password", "app_db_password", "exporter_db_password", "grafana_admin_password", "grafana_secret_key")
+NAMES = (
+    "postgres_password",
+    "app_db_password",
+    "exporter_db_password",
+    "grafana_admin_password",
+    "grafana_secret_key",
+    "faults_token",
+)
 
 
 def generate(folder: Path) -> list[str]:

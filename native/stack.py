@@ -83,6 +83,7 @@ class Stack:
     def _app_environment(self) -> dict[str, str]:
         return {
             "APP_WORKERS": self.settings.values["APP_WORKERS"],
+            "FAULTS_TOKEN_FILE": str(self.secrets / "faults_token"),
             **self.settings.app_environment,
             "DATABASE_HOST": HOST,
             "DATABASE_PORT": str(self.settings.port("POSTGRES_PORT")),
