@@ -116,6 +116,11 @@ class Stack:
         """The names of the alerts that have arrived in Alertmanager and are active there."""
         return {alert["labels"]["alertname"] for alert in _get(f"{self.alertmanager}/api/v2/alerts")}
 
+    def muted(self) -> set[str]:
+        """The names of the alerts of which Alertmanager tells nobody, because another one says it already."""
+        alerts = _get(f"{self.alertmanager}/api/v2/alerts")
+        return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["inhibitedBy"]}
+
     def rules(self) -> dict[str, dict[str, Any]]:
         """Every alerting rule by name, as Prometheus has it loaded; `duration` is its `for` in seconds."""
         groups = _get(f"{self.prometheus}/api/v1/rules", type="alert")["data"]["groups"]

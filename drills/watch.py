@@ -18,6 +18,8 @@ class Course:
 
     alert: str
     severity: str = ""
+    muted: bool = False
+    """Not delivered, as another alert says it already."""
     pending: float | None = None
     firing: float | None = None
     delivered: float | None = None
@@ -62,9 +64,12 @@ class Watch:
                 elif course.alert in firing and course.resolved is not None:
                     course.resolved = None  # it came back
         with suppress(OSError, ValueError, KeyError):
-            for name in self.delivered():
-                if (delivered := self.courses.get(name)) and delivered.firing is not None:
-                    self._reach(delivered, "delivered", now - self.began)
+            told, muted = self.delivered(), self.stack.muted()
+            for name in {*told, *muted}:
+                if (arrived := self.courses.get(name)) and arrived.firing is not None:
+                    if arrived.delivered is None:
+                        arrived.muted = name not in told
+                    self._reach(arrived, "delivered", now - self.began)
 
     def mend(self) -> None:
         """From now on, resolved is counted from here."""

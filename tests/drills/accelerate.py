@@ -1,8 +1,8 @@
 """The real configuration made fast by one mechanical transformation, so that a drill takes seconds.
 
 Windows, offsets, predictions and ages are divided by WINDOWS, `for` and Alertmanager's waiting times by WAITING, and
-scrape and evaluation intervals are set to one short interval. Nothing else changes: not an expression, a threshold, a label, a
-route. The ages are the thresholds that compare a measured duration, a time themselves; they are found by AGES.
+scrape and evaluation intervals are set to one short interval. Nothing else changes: not an expression, a threshold, a
+label, a route. The ages are the thresholds that compare a measured duration, a time themselves; they are found by AGES.
 """
 
 from __future__ import annotations

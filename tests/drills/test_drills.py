@@ -85,8 +85,10 @@ def table() -> Iterator[dict[str, tuple[str, Course]]]:
     yield courses
     print(f"\n\n{'alert':<34}{'drill':<26}" + "".join(f"{stage:>11}" for stage in STAGES))
     for alert, (drill, course) in sorted(courses.items()):
-        times = (getattr(course, stage) for stage in STAGES)
-        print(f"{alert:<34}{drill:<26}" + "".join(f"{'-' if at is None else f'{at:.1f} s':>11}" for at in times))
+        times = {stage: getattr(course, stage) for stage in STAGES}
+        words = {stage: "-" if at is None else f"{at:.1f} s" for stage, at in times.items()}
+        words |= {"delivered": "muted"} if course.muted else {}
+        print(f"{alert:<34}{drill:<26}" + "".join(f"{word:>11}" for word in words.values()))
     print(f"\n{len(courses)} alerts fired for a real fault. {len(PLAN.undrilled)} can't be drilled:")
     for alert, reason in PLAN.undrilled.items():
         print(f"  {alert}: {reason}")
