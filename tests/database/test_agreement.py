@@ -15,7 +15,7 @@ from tests.database.measured import Runner, numbers
 from tests.servers import Postgres, Running, wait_until
 
 COMMITS, ROLLBACKS = 200, 50
-NEEDED = {  # what rules, dashboards and docs/metrics-database.md rest on, in every supported version
+NEEDED = {  # what rules, dashboards and docs/metrics.md rest on, in every supported version
     "pg_up",
     "pg_exporter_last_scrape_error",
     "pg_postmaster_start_time_seconds",
