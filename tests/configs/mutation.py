@@ -1,8 +1,8 @@
 """Do the unit tests notice when a rule is wrong? `make test-rules-mutation`.
 
 Changes one thing of one rule at a time and runs the unit test of that rule: it must fail. Changed are, of every alert,
-its thresholds and factors (a fifth lower and higher; 0 and small whole numbers by one), its comparisons, its `for` (half
-and one and a half; some where there is none), the selectors of its series and the labels it aggregates; of every
+its thresholds and factors (a fifth lower and higher; 0 and small whole numbers by one), its comparisons, its `for`
+(half and one and a half; some where there is none), the selectors of its series and the labels it aggregates; of every
 recording rule the same as far as it has them. Windows are in the names of the recorded series, where a test holds them.
 """
 
@@ -48,7 +48,8 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
         return Mutant(rule, kind, change, "expr", expr[:start] + replacement + expr[end:])
 
     for match in re.finditer(rf"(?:(?:>=|<=|==|!=|>|<)\s*(?:on \([^)]*\) group_left \(\) )?)({NUMBER})\b", expr):
-        for value in _near(float(match[1])):
+        guard = float(match[1]) == 0 and (not rule.is_alert or expr[match.end() :].startswith(")"))
+        for value in () if guard else _near(float(match[1])):  # against NaN: the comparison's change tells
             yield changed("threshold", match, f"{value:g}", 1)
     for match in re.finditer(rf"(?<![\w.:])({NUMBER}) \*|, ({NUMBER})\)|\(({NUMBER}),|vector\(({NUMBER})\)", expr):
         number = next(group for group in range(1, 5) if match[group])

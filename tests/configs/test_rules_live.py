@@ -1,0 +1,86 @@
+"""The rules against a live stack: every metric exists, nothing alerts at idle, nothing is NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from tests.configs.live import Live, live_stack
+from tests.configs.rules import load_rules, metrics
+from tests.servers import wait_until
+
+# Series that a healthy stack does not have, and why.
+NOT_HERE = {
+    "up": "made by Prometheus itself",
+    "scrape_duration_seconds": "made by Prometheus itself",
+    "node_pressure_memory_stalled_seconds_total": "kernels without PSI",
+    "node_pressure_io_stalled_seconds_total": "kernels without PSI",
+}
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live_stack(tmp_path_factory.mktemp("live")) as running:
+        yield running
+
+
+def test_an_idle_stack_is_quiet(live: Live) -> None:
+    """The short form of `make soak-idle`: three rounds of scrapes and rules."""
+    rounds = "min(prometheus_rule_group_iterations_total)"
+    wait_until(lambda: live.prometheus.value(rounds) >= 3, 180)
+    assert live.alerts() == {"Watchdog": "firing"}
+    assert live.recorded_nan() == []
+    health = {
+        rule["name"]: rule["health"] for group in live.prometheus.api("rules")["groups"] for rule in group["rules"]
+    }
+    assert set(health.values()) == {"ok"}, [name for name, state in health.items() if state != "ok"]
+
+
+def test_every_metric_of_the_rules_exists(live: Live) -> None:
+    key = json.loads(live.call("POST", "/users", {"name": "Rules"}))["api_key"]
+    live.call("POST", "/items", {"title": "a", "description": "b"}, key)
+    for stream in (False, True):
+        live.call("POST", "/chat", {"message": "Hello", "stream": stream}, key)
+    wanted = {name for rule in load_rules() for name in metrics(rule.expr) if ":" not in name} - NOT_HERE.keys()
+
+    def missing() -> set[str]:
+        known = set(live.prometheus.api("label/__name__/values")) | set(live.prometheus.api("metadata"))
+        stems = ("_total", "_bucket", "_count", "_sum")  # OpenMetrics names the family, not the series
+        families = {name.removesuffix(stem) for name in wanted for stem in stems if name.endswith(stem)}
+        return {
+            name
+            for name in wanted - known
+            if not any(name.endswith(stem) and name.removesuffix(stem) in known & families for stem in stems)
+        }
+
+    def complete() -> bool:
+        assert not (absent := missing()), f"not exposed by the running stack: {sorted(absent)}"
+        return True
+
+    wait_until(complete, 60)
+    print(f"{len(wanted)} metrics named by the rules, all exposed by the running stack")
+
+
+def test_bucket_bounds_of_the_objectives_exist(live: Live) -> None:
+    """A bound that is no bucket of the histogram would never count anything as fast."""
+    for metric, bound in (
+        ("http_request_duration_seconds_bucket", "0.5"),
+        ("http_response_start_seconds_bucket", "5.0"),
+    ):
+        wait_until(lambda: live.prometheus.query(f'{metric}{{le="{bound}"}}'), 60)  # noqa: B023  called at once
+
+
+def test_recorded_series_move_with_traffic(live: Live) -> None:
+    key = json.loads(live.call("POST", "/users", {"name": "Traffic"}))["api_key"]
+
+    def moving() -> bool:
+        live.call("GET", "/items", key=key)
+        return any(value > 0 for value in live.prometheus.query("job:http_requests:rate5m").values())
+
+    wait_until(moving, 120, 0.5)
+    left = wait_until(lambda: live.prometheus.query("job_slo:error_budget_left:ratio"), 180)
+    assert {dict(labels)["slo"] for labels in left} == {"availability", "latency"}
+    assert all(math.isfinite(value) and value <= 1 for value in left.values())
