@@ -112,6 +112,23 @@ def test_sync_stream_left_early_closes_the_request(
     assert fake.exchanges[0].client_left
 
 
+def test_sync_stream_that_breaks_off(fake: FakeProvider, openai_client: openai.OpenAI, model: str) -> None:
+    fake.replies = [openai_stream(finish_reason=None, cut=True)]
+    with pytest.raises(openai.APIConnectionError), track_call("openai", model, prompt=PROMPT) as it:
+        list(it.stream(openai_client.chat.completions.create(model=model, stream=True, **INCLUDE_USAGE, **OPTIONS)))
+    assert measured("openai", model) == ERROR | FIRST_TOKEN | failed("connection") | missing("error")
+
+
+def test_two_requests_in_one_call_are_no_retry(fake: FakeProvider, openai_client: openai.OpenAI, model: str) -> None:
+    """Only what follows a failure is one; and a failure is followed by one retry, not by all that comes later."""
+    fake.replies = [openai_whole(), openai_error(500, **IMMEDIATELY), openai_whole()]
+    with track_call("openai", model, prompt=PROMPT) as it:
+        for _ in range(3):
+            it.record(openai_client.chat.completions.create(model=model, **OPTIONS))
+    assert len(fake.exchanges) == 4
+    assert measured("openai", model)["llm_retries_total{reason=server}"] == 1
+
+
 def test_reader_that_stops_at_the_finish_reason(fake: FakeProvider, openai_client: openai.OpenAI, model: str) -> None:
     """The answer was whole; the usage after it was left unread."""
     fake.replies = [openai_stream()]
@@ -314,10 +331,13 @@ def test_unknown_responses_do_no_harm(thing: Any, model: str) -> None:
 
 
 @pytest.mark.parametrize("thing", [{}, {"choices": None}, {"type": 3}, {"type": []}, object(), None, "text"])
-def test_unknown_chunks_do_no_harm(thing: Any, model: str) -> None:
+def test_unknown_chunks_do_no_harm(thing: Any, model: str, caplog: pytest.LogCaptureFixture) -> None:
     with track_call("openai", model, prompt=PROMPT) as it:
         assert list(it.stream([thing, thing])) == [thing, thing]
     assert measured("openai", model) == INCOMPLETE | missing("not_returned")
+    assert [record.getMessage() for record in caplog.records] == (
+        ["LLM response of an unknown shape, not measured: TypeError"] if thing == {"type": []} else []
+    )
 
 
 def test_nothing_recorded(model: str) -> None:
@@ -416,6 +436,36 @@ def test_times_are_those_of_the_formulas(
     assert seconds("llm_time_per_output_token_seconds", "openai", model) == pytest.approx(8 / (counted - 1))
 
 
+@pytest.mark.parametrize(("kind", "counted"), [("text_delta", 20), ("thinking_delta", 30)])
+def test_time_per_token_of_anthropic(kind: str, counted: int, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    usage = {"input_tokens": 5, "output_tokens": 30, "output_tokens_details": {"thinking_tokens": 10}}
+    events: list[Body] = [
+        {"type": "message_start", "message": {"usage": usage}},
+        {"type": "content_block_delta", "delta": {"type": kind}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 30}},
+    ]
+
+    def arriving() -> Iterator[Body]:
+        for event in events:
+            clock.now += 2
+            yield event
+
+    with track_call("anthropic", model) as it:
+        for _ in it.stream(arriving()):
+            pass
+    assert seconds("llm_time_per_output_token_seconds", "anthropic", model) == pytest.approx(2 / (counted - 1))
+
+
+def test_duration_of_a_whole_answer_ends_with_it(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    with track_call("openai", model) as it:
+        clock.now += 3
+        it.record(openai_whole().body)
+        clock.now += 100
+    assert seconds("llm_request_duration_seconds", "openai", model) == 3
+
+
 # The reading of usage and errors
 
 
@@ -452,6 +502,7 @@ def test_read_usage(usage: Any, expected: Usage | None) -> None:
         (type("Refused", (Exception,), {"status_code": 402})(), "auth"),
         (type("Refused", (Exception,), {"status_code": 408})(), "timeout"),
         (type("Refused", (Exception,), {"status_code": 418})(), "bad_request"),
+        (type("Refused", (Exception,), {"status_code": 504})(), "timeout"),
         (type("Refused", (Exception,), {"status_code": 502})(), "server"),
         (type("Refused", (Exception,), {"status_code": "none"})(), "other"),
         (type("Quota", (Exception,), {"status_code": 429, "code": "insufficient_quota"})(), "rate_limit"),
@@ -533,6 +584,8 @@ def test_track_tokens(model: str) -> None:
     telemetry.track_tokens(100, 20, "anthropic", model, cache_read=50, cache_write=10, reasoning=5)
     expected = tokens(100, 20, (40 * 1 + 50 * 0.1 + 10 * 1.25 + 20 * 10) / 1e6, 50, 10, 5)
     assert measured("anthropic", model) == pytest.approx(expected)
+    telemetry.track_tokens(10, 5, "simulated", model, cache_read=10, reasoning=5)  # a part may be the whole
+    assert measured("simulated", model)["llm_token_details_total{detail=output_reasoning}"] == 5
 
 
 @pytest.mark.parametrize(
