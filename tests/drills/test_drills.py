@@ -41,6 +41,7 @@ CONSEQUENCES = {
     "cpu": {"ServiceDown"},
     "load-high": {"ServiceDown"},
     "alertmanager-down": {"AlertmanagerNotificationsFailing"},
+    "alertmanager-lost": {"PrometheusNotificationsFailing"},
     "scrape-config-lost": {"PrometheusNoAlertmanager"},
     "connections": {"PostgresDown"},
 }
