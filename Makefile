@@ -93,6 +93,16 @@ test-drills: $(BIN)/.installed  ## Every alert by a real fault, from pending to 
 test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)
 	@LOADTEST_SECONDS=$(or $(SECONDS_EACH),300) $(BIN)/python -m pytest -s tests/loadtest/test_exactness.py
 
+.venv-bench/.installed: bench/requirements.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sightline needs Python 3.11 or newer as python3." >&2; exit 1; }
+	@[ -x .venv-bench/bin/python ] || python3 -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.txt
+	@touch $@
+
+.PHONY: bench
+bench: .venv-bench/.installed  ## Measure what the telemetry costs, beside others; writes docs/benchmarks.md
+	@.venv-bench/bin/python -m bench
+
 .PHONY: fuzz
 fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and abuse the service, longer than `make test` (FOR=seconds)
 	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
@@ -116,6 +126,7 @@ lock: venv  ## Pin all Python packages anew, with hashes
 	$(UV_COMPILE) -c requirements/dev.txt requirements/native.in -o requirements/native.txt
 	$(UV_COMPILE) -c requirements/dev.txt app/requirements.in -o app/requirements.txt
 	$(UV_COMPILE) -c requirements/dev.txt loadtest/requirements.in -o loadtest/requirements.txt
+	$(UV_COMPILE) -c requirements/dev.txt bench/requirements.in -o bench/requirements.txt
 
 .PHONY: dashboards
 dashboards: venv  ## Write grafana/dashboards/*.json from grafana/src
