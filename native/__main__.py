@@ -28,7 +28,6 @@ def up(stack: Stack, supervisor: Supervisor) -> None:
     """Start everything and wait until it is well; where it runs already, start what doesn't and report."""
     with only_one(stack):
         packages.find(*packages.PROGRAMS, *packages.POSTGRES)
-        made = secrets.generate(stack.secrets)
         servers = stack.servers()
         wanted = config(supervisor, servers)
         if supervisor.running and supervisor.config.read_text() == wanted:
@@ -38,15 +37,13 @@ def up(stack: Stack, supervisor: Supervisor) -> None:
                 print("Settings have changed, or the supervisor has died: starting anew")
                 supervisor.stop()
             ports.check(stack.ports)
+            make_secrets(stack)
             print("Preparing the database")
             stack.prepare()
             supervisor.start(wanted)
         print(f"Waiting for {len(servers)} servers")
         wait_until_well(stack, supervisor, servers)
     print_welcome(stack, servers)
-    if "grafana_admin_password" in made:
-        password = (stack.secrets / "grafana_admin_password").read_text()
-        print(f"Grafana's user is admin, its password {password} (shown this once, kept in {stack.secrets})")
 
 
 def down(stack: Stack, supervisor: Supervisor) -> None:
@@ -122,6 +119,14 @@ def only_one(stack: Stack) -> Iterator[None]:
         yield
 
 
+def make_secrets(stack: Stack) -> None:
+    if "grafana_admin_password" in secrets.generate(stack.secrets):
+        password = (stack.secrets / "grafana_admin_password").read_text()
+        print(
+            f"Made the passwords in {stack.secrets}. Grafana's user is admin, its password (shown this once) {password}"
+        )
+
+
 def wait_until_well(stack: Stack, supervisor: Supervisor, servers: list[Server]) -> None:
     """Print each server as it becomes well, at last Prometheus' targets. Raises NativeError if it takes too long."""
     started = time.monotonic()
@@ -136,9 +141,9 @@ def wait_until_well(stack: Stack, supervisor: Supervisor, servers: list[Server])
             if problem is None:
                 print(f"  {name:<19}ok after {now - started:.1f} s", flush=True)
                 del waiting[name]
-            elif state in ("RUNNING", "STARTING"):
+            elif state == "RUNNING":
                 crashing.pop(name, None)
-            elif now - crashing.setdefault(name, now) > CRASHING_TIMEOUT:
+            elif state != "STARTING" and now - crashing.setdefault(name, now) > CRASHING_TIMEOUT:
                 raise gave_up(supervisor, name, "keeps dying")
             if problem and now - started > HEALTHY_TIMEOUT:
                 raise gave_up(supervisor, name, problem)

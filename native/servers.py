@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from native.packages import find
 from native.paths import PROJECT
 
@@ -160,38 +162,39 @@ def app(port: int, environment: Mapping[str, str]) -> Server:
         command=(sys.executable, "-m", "app"),
         environment={**environment, "APP_HOST": HOST, "APP_PORT": str(port)},
         probe=http_probe(f"http://{HOST}:{port}/readyz"),
-        page=f"http://localhost:{port}/docs",
+        page=f"http://localhost:{port}/",
     )
 
 
 def grafana(data: Path, port: int, prometheus_url: str, alertmanager_url: str, secrets: Path, home: str) -> Server:
-    """Grafana from `home` (the folder of a release) or, where that is empty, as installed."""
+    """Grafana from `home` (the folder of a release) or, where that is empty, as installed; the container's settings."""
     program = Path(home, "bin", "grafana") if home else Path(shutil.which("grafana") or "grafana").resolve()
-    installed = Path("/usr/share/grafana")  # where the packages of Linux distributions have it
-    homepath = (
-        Path(home) if home else program.parent.parent if (program.parent.parent / "public").exists() else installed
-    )
-    grafana_folder = PROJECT / "grafana"
+    release = program.parent.parent
+    compose = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+    environment = {
+        name: value.replace("/etc/grafana", str(PROJECT / "grafana")).replace("/run/secrets", str(secrets))
+        for name, value in compose["services"]["grafana"]["environment"].items()
+    }
     return Server(
         name="grafana",
         port=port,
-        command=(str(program), "server", f"--homepath={homepath}"),
+        command=(
+            str(program),
+            "server",
+            # The packages of Linux distributions keep the program apart from the rest of the release.
+            f"--homepath={release if (release / 'public').exists() else '/usr/share/grafana'}",
+        ),
         environment={
+            **environment,
             "GF_SERVER_HTTP_ADDR": HOST,
             "GF_SERVER_HTTP_PORT": str(port),
+            "GF_SERVER_ROOT_URL": f"http://localhost:{port}",
             "GF_PATHS_DATA": str(data),
             "GF_PATHS_LOGS": str(data / "log"),
-            "GF_PATHS_PROVISIONING": str(grafana_folder / "provisioning"),
-            "GF_LOG_MODE": "console",
-            "GF_SECURITY_ADMIN_PASSWORD__FILE": str(secrets / "grafana_admin_password"),
-            "GF_SECURITY_SECRET_KEY__FILE": str(secrets / "grafana_secret_key"),
-            "GF_ANALYTICS_REPORTING_ENABLED": "false",
-            "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
-            "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
-            "GF_USERS_ALLOW_SIGN_UP": "false",
+            "GF_PATHS_PLUGINS": str(data / "plugins"),
+            "GF_PATHS_PROVISIONING": str(PROJECT / "grafana" / "provisioning"),
             "PROMETHEUS_URL": prometheus_url,
             "ALERTMANAGER_URL": alertmanager_url,
-            "GRAFANA_DASHBOARDS_DIR": str(grafana_folder / "dashboards"),
         },
         probe=http_probe(f"http://{HOST}:{port}/api/health"),
         page=f"http://localhost:{port}",

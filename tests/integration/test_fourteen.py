@@ -38,8 +38,7 @@ def watched(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         servers.prometheus_of_the_stack(app=app, postgres=postgres_exporter, node=node_exporter) as prometheus,
     ):
         wait_until(lambda: prometheus.targets() == dict.fromkeys(("app", "postgres", "node", "prometheus"), "up"))
-        before = prometheus.value("sum(http_requests_total) or vector(0)")
-        assert before == 0, "the service has answered somebody else"
+        assert prometheus.value(f"{_OWN_REQUESTS} or vector(0)") == 0, "the service has answered somebody else"
         record = traffic.drive(app.url, seconds=15)
         total = sum(record.requests.values())
         wait_until(lambda: prometheus.value(_OWN_REQUESTS) == total)
