@@ -1,0 +1,304 @@
+"""`python -m native` as people use it: a whole stack on free ports with a state folder of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from native import secrets, settings
+from native.paths import PROJECT
+from native.supervise import Supervisor
+from tests.servers import folder, free_port, wait_until
+
+SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
+# Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.
+GRAFANA = """#!/bin/sh
+exec python3 -c '
+import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"grafana_build_info 1\\n" if self.path == "/metrics" else b"{}")
+address = os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"])
+http.server.ThreadingHTTPServer(address, Answer).serve_forever()
+'
+"""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of the tests' own, running or not."""
+
+    state: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **changes}
+        return subprocess.run(
+            [sys.executable, "-m", "native", *command],
+            env=environment,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def port(self, server: str) -> int:
+        return int(self.environment[f"{server.upper().replace('-', '_')}_PORT"])
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {server: self.port(server) for server in SERVERS}
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return Supervisor(self.state)
+
+    def pid(self, server: str) -> int:
+        return int(self.supervisor.processes()[server]["pid"])
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self.supervisor.leftovers()]
+
+    def well(self) -> bool:
+        return self.run("status").returncode == 0
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(5)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Stack]:
+    """A stack that has not been started."""
+    with folder("stack") as state:
+        state.chmod(0o711)
+        home = state / "grafana"
+        (home / "bin").mkdir(parents=True)
+        (home / "bin" / "grafana").write_text(GRAFANA)
+        (home / "bin" / "grafana").chmod(0o755)
+        ports = {name: str(free_port()) for name in settings.DEFAULTS if name.endswith("_PORT")}
+        environment = {
+            "PATH": os.environ["PATH"],
+            **ports,
+            "SIGHTLINE_STATE": str(state / "state"),
+            "SECRETS_DIR": str(state / "secrets"),
+            "GRAFANA_HOME": str(home),
+            "LLM_PROVIDER": "simulated",
+        }
+        stack = Stack(state / "state", environment)
+        try:
+            yield stack
+        finally:
+            stack.run("down")
+
+
+@pytest.fixture(scope="module")
+def first_start(made: Stack) -> subprocess.CompletedProcess[str]:
+    result = made.run("up")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture
+def stack(made: Stack, first_start: subprocess.CompletedProcess[str]) -> Stack:
+    """The stack, up and well."""
+    result = made.run("up")
+    assert result.returncode == 0, result.stderr
+    return made
+
+
+def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        taken, also_taken = one.getsockname()[1], other.getsockname()[1]
+        result = made.run("up", PROMETHEUS_PORT=str(taken), POSTGRES_PORT=str(also_taken))
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 2, result.stderr
+    for port, setting in ((taken, "PROMETHEUS_PORT"), (also_taken, "POSTGRES_PORT")):
+        (line,) = (line for line in lines if f"Port {port} " in line)
+        assert setting in line
+        assert f"(process {os.getpid()})" in line
+    assert made.processes() == []
+    assert not (made.state / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("APP_PORT", "eighty", "APP_PORT is 'eighty'; it must be a port number from 1 to 65535."),
+        ("GRAFANA_PORT", "70000", "GRAFANA_PORT is '70000'; it must be a port number from 1 to 65535."),
+        ("OPENAI_API_KEY", 'a"b', "OPENAI_API_KEY holds a quotation mark"),
+        ("SIGHTLINE_STATE", "/tmp/" + "x" * 100, "is too long for a Unix socket"),
+    ],
+)
+def test_wrong_settings_are_said_in_one_line(made: Stack, name: str, value: str, says: str) -> None:
+    result = made.run("up", **{name: value})
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert made.processes() == []
+
+
+def test_one_port_for_two_servers_is_refused(made: Stack) -> None:
+    result = made.run("up", APP_PORT=str(made.port("prometheus")))
+    assert result.returncode == 1
+    assert "APP_PORT and PROMETHEUS_PORT are both" in result.stderr
+
+
+def test_status_logs_and_down_of_nothing(made: Stack) -> None:
+    assert made.run("status").stderr == "Nothing runs; `make up` starts it.\n"
+    assert made.run("status").returncode == 1
+    assert made.run("logs").returncode == 1
+    assert made.run("down").stdout == "Nothing runs.\n"
+    assert made.run("down").returncode == 0
+
+
+def test_up_starts_everything_and_says_where(made: Stack, first_start: subprocess.CompletedProcess[str]) -> None:
+    for server in SERVERS:
+        assert re.search(rf"^  {server} +ok after", first_start.stdout, re.MULTILINE), first_start.stdout
+    for server in ("app", "grafana", "prometheus", "alertmanager"):
+        assert f"http://localhost:{made.port(server)}" in first_start.stdout
+    password = (Path(made.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
+    assert first_start.stdout.count(password) == 1
+
+
+def test_status_shows_every_part(stack: Stack) -> None:
+    result = stack.run("status")
+    assert result.returncode == 0, result.stdout
+    for server in SERVERS:
+        assert re.search(rf"^{server} +running pid \d+.* ok ", result.stdout, re.MULTILINE), result.stdout
+    for job in ("app", "node", "postgres", "prometheus", "alertmanager", "grafana"):
+        assert re.search(rf"^{job} +up$", result.stdout, re.MULTILINE), result.stdout
+
+
+def test_a_second_up_changes_nothing(stack: Stack) -> None:
+    before = {server: stack.pid(server) for server in SERVERS}
+    result = stack.run("up")
+    assert result.returncode == 0, result.stderr
+    assert {server: stack.pid(server) for server in SERVERS} == before
+    password = (Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
+    assert password not in result.stdout
+
+
+def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
+    addresses = set()
+    for process in stack.processes():
+        for own in (process, *process.children(recursive=True)):
+            addresses |= {c.laddr for c in own.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert {address.ip for address in addresses} == {"127.0.0.1"}
+    assert {address.port for address in addresses} == set(stack.ports.values())
+
+
+def test_no_password_shows_in_arguments_environments_or_logs(stack: Stack) -> None:
+    folder = Path(stack.environment["SECRETS_DIR"])
+    passwords = [(folder / name).read_text() for name in secrets.NAMES]
+    assert all(len(password) >= 32 for password in passwords)
+    seen = [text for process in stack.processes() for text in (*process.cmdline(), *process.environ().values())]
+    assert len(seen) > 50
+    seen += [file.read_text(errors="replace") for file in stack.supervisor.logs.iterdir()]
+    seen.append(stack.supervisor.config.read_text())
+    assert [password for password in passwords if any(password in text for text in seen)] == []
+
+
+def test_folders_and_secrets_are_for_their_owner_alone(stack: Stack) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    secret_folder = Path(stack.environment["SECRETS_DIR"])
+    private = [secret_folder, stack.supervisor.run, stack.supervisor.logs, *(stack.state / "data").iterdir()]
+    assert {path.name: oct(mode(path)) for path in private if mode(path) != 0o700} == {}
+    assert mode(stack.supervisor.socket) == 0o700
+    assert mode(stack.supervisor.config) == 0o600
+    assert {mode(secret_folder / name) for name in secrets.NAMES} == {0o444}
+
+
+def test_servers_inherit_nothing_of_the_users_environment(made: Stack, stack: Stack) -> None:
+    assert "LLM_PROVIDER" in made.environment
+    for server in SERVERS - {"app"}:
+        assert "LLM_PROVIDER" not in psutil.Process(stack.pid(server)).environ()
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+def test_what_dies_is_started_again(stack: Stack, server: str) -> None:
+    before = stack.pid(server)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: stack.pid(server) not in (0, before))
+    wait_until(stack.well, timeout=120, interval=1)
+
+
+def test_an_unwell_server_shows_in_the_status(stack: Stack) -> None:
+    pid = stack.pid("node-exporter")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        result = stack.run("status")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert result.returncode == 1
+    assert re.search(r"^node-exporter +running +unwell ", result.stdout, re.MULTILINE), result.stdout
+    assert "does not answer" in result.stdout
+
+
+def test_logs_of_one_server(stack: Stack) -> None:
+    assert "Serving on http://127.0.0.1:" in stack.run("logs", "app").stdout
+    result = stack.run("logs", "nobody")
+    assert result.returncode == 1
+    assert "No server is called nobody" in result.stderr
+
+
+def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -> None:
+    service = f"http://127.0.0.1:{stack.port('app')}"
+    key = httpx.post(f"{service}/users", json={"name": "somebody"}).json()["api_key"]
+    result = stack.run("down")
+    assert result.returncode == 0, result.stderr
+    assert stack.processes() == []
+    assert [port for port in stack.ports.values() if listening(port)] == []
+    assert not list(stack.supervisor.run.glob("*.sock*"))
+    port = str(free_port())
+    result = stack.run("up", APP_PORT=port)
+    assert result.returncode == 0, result.stderr
+    assert not listening(stack.port("app"))
+    answer = httpx.get(f"http://127.0.0.1:{port}/users/me", headers={"Authorization": f"Bearer {key}"})
+    assert answer.json()["name"] == "somebody"
+
+
+def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervisor(made: Stack) -> None:
+    """The stack runs already: a changed setting starts it anew, and this one cannot work."""
+    result = made.run("up", LLM_PROVIDER="oracle")
+    assert result.returncode == 1
+    assert "Settings have changed" in result.stdout
+    assert "app keeps dying" in result.stderr
+    assert "LLM_PROVIDER" in result.stderr
+    assert "Traceback" not in result.stderr
+    (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
+    supervisor.kill()
+    supervisor.wait(10)
+    assert listening(made.port("prometheus"))
+    assert made.run("down").returncode == 0
+    assert made.processes() == []
+    assert [port for port in made.ports.values() if listening(port)] == []
+
+
+def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "native", "clean"], env=made.environment, cwd=PROJECT, input="n\n", text=True
+    )
+    assert refused.returncode == 1
+    assert (made.state / "data" / "postgres").exists()
+    assert made.run("clean", "--yes").returncode == 0
+    assert not (made.state / "data").exists()
