@@ -60,7 +60,7 @@ def run_jobs(jobs: list[Job], valgrind: str | None) -> dict[Job, float]:
             command = [valgrind, *tool, f"--log-file={folder}/%p", *command]
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-        seconds = {int(pid): float(value) for pid, value in re.findall(r"^seconds (\d+) (\S+)$", output, re.M)}
+        seconds = {int(pid): float(value) for pid, value in re.findall(r"^seconds (\d+) (\S+)$", output, re.MULTILINE)}
         pids = [json.loads(line)[1] for line in output.splitlines() if line.startswith('["done"')]
         results = {}
         for job, pid in zip(jobs, pids, strict=True):
@@ -128,6 +128,8 @@ def report_costs(targets: Targets) -> None:
                 cells.append(f"{added[key]:.1f} ({added[key] / added[FLOOR, *column]:.2f} x floor)")
         print(f"| {peer} | " + " | ".join(cells) + " |")
     print()
+    noise = abs(added[FLOOR, 200, False] - added[FLOOR, 20, False])
+    print(f"With 200 routes the noise is about {noise:.0f}: cached children do the same work there as with 20.\n")
     one = added["Sightline", 20, False] / added[FLOOR, 20, False]
     several = added["Sightline", 20, True] / added[FLOOR, 20, True]
     less = added[INSTRUMENTATOR, 20, False] / added["Sightline", 20, False]

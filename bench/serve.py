@@ -1,4 +1,4 @@
-"""One application of bench_http on uvicorn, on a free port that it prints: `python -m bench.serve PEER COMBINATIONS`."""
+"""One application of bench_http on uvicorn, on a free port, printed: `python -m bench.serve PEER COMBINATIONS`."""
 
 from __future__ import annotations
 
