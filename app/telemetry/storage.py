@@ -463,18 +463,32 @@ class Storage:
 
     def read_exemplars(self, memories: Sequence[Memory]) -> dict[int, Exemplar]:
         """The newest exemplar of each cell that has one."""
-        found: dict[int, Exemplar] = {}
+        found: dict[int, tuple[float, Exemplar]] = {}
         for memory in memories:
             for number in range(EXEMPLARS if memory.header[_HAS_EXEMPLARS] else 0):
-                offset = CELLS * CELL + number * EXEMPLAR_SIZE
-                record = memory.map[offset : offset + EXEMPLAR_SIZE]
-                crc, length, cell, value, timestamp = _EXEMPLAR.unpack_from(record)
-                if not crc or zlib.crc32(record[4 : _EXEMPLAR.size + length]) != crc:
-                    continue
-                if cell not in found or found[cell].timestamp < timestamp:
-                    labels = json.loads(record[_EXEMPLAR.size : _EXEMPLAR.size + length])
-                    found[cell] = Exemplar(labels, value, timestamp)
-        return found
+                record = _read_exemplar(memory, number)
+                if record is not None:
+                    cell, timestamp, exemplar = record
+                    if cell not in found or found[cell][0] < timestamp:
+                        found[cell] = timestamp, exemplar
+        return {cell: exemplar for cell, (_, exemplar) in found.items()}
+
+    def read_exemplar(self, cell: int) -> Exemplar | None:
+        """This process' exemplar of one cell: prometheus_client asks for each value anew."""
+        if not self.memory.header[_HAS_EXEMPLARS]:
+            return None
+        record = _read_exemplar(self.memory, cell % EXEMPLARS)
+        return record[2] if record is not None and record[0] == cell else None
+
+
+def _read_exemplar(memory: Memory, number: int) -> tuple[int, float, Exemplar] | None:
+    """A record's cell, timestamp and exemplar; None where there is none, or one that is just being written."""
+    offset = CELLS * CELL + number * EXEMPLAR_SIZE
+    record = memory.map[offset : offset + EXEMPLAR_SIZE]
+    crc, length, cell, value, timestamp = _EXEMPLAR.unpack_from(record)
+    if not crc or zlib.crc32(record[4 : _EXEMPLAR.size + length]) != crc:
+        return None
+    return cell, timestamp, Exemplar(json.loads(record[_EXEMPLAR.size : _EXEMPLAR.size + length]), value, timestamp)
 
 
 def _is_locked(fd: int) -> bool:
@@ -516,7 +530,7 @@ class Value:
         storage.write_exemplar(self._cell, exemplar.labels, exemplar.value, float(exemplar.timestamp or 0))
 
     def get_exemplar(self) -> Exemplar | None:
-        return storage.read_exemplars([storage.memory]).get(self._cell)
+        return storage.read_exemplar(self._cell)
 
 
 class _HeadValue(Value):
