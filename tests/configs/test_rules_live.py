@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.configs.live import Live, live_stack
-from tests.configs.rules import load_rules, metrics
+from tests.configs.rules import alerts, load_rules, metrics
 from tests.servers import wait_until
 
 # Series that a healthy stack does not have, and why.
@@ -28,10 +28,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def test_an_idle_stack_is_quiet(live: Live) -> None:
-    """The short form of `make soak-idle`: three rounds of scrapes and rules."""
-    rounds = "min(prometheus_rule_group_iterations_total)"
-    wait_until(lambda: live.prometheus.value(rounds) >= 3, 180)
-    assert live.alerts() == {"Watchdog": "firing"}
+    """The short form of `make soak-idle`: every group of rules has had its turn."""
+    wait_until(lambda: live.prometheus.value("min(prometheus_rule_group_iterations_total)") >= 1, 180)
+    host = {
+        rule.name for rule in alerts() if rule.labels["area"] == "host"
+    }  # what else this machine does is its own affair
+    assert {name: state for name, state in live.alerts().items() if name not in host} == {"Watchdog": "firing"}
     assert live.recorded_nan() == []
     health = {
         rule["name"]: rule["health"] for group in live.prometheus.api("rules")["groups"] for rule in group["rules"]
