@@ -116,7 +116,8 @@ lint: $(BIN)/.installed dashboards-check  ## Check style, types and every config
 	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
 	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
 	@$(BIN)/mypy
-	@$(BIN)/python -m native.run promtool check config --lint=all --lint-fatal prometheus/prometheus.yml
+	@$(BIN)/python -m native.run promtool check config --syntax-only prometheus/prometheus.yml
+	@$(BIN)/python -m native.run promtool check rules --lint=all --lint-fatal prometheus/rules/*.yml
 	@$(BIN)/python -m native.run amtool check-config alertmanager/alertmanager.yml
 	@python3 -m stack check
 

@@ -11,13 +11,13 @@ from native.paths import PROJECT
 
 
 def link(name: str, folder: Path, secrets: Path) -> Path:
-    """Make `folder` anew as a copy of the project's folder `name` by links; its `secrets` leads to `secrets`."""
+    """Make `folder` anew as a copy of the project's folder `name` by links; its `secrets` leads to `secrets`/`name`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for entry in (PROJECT / name).iterdir():
         if entry.name not in ("targets", "secrets"):
             (folder / entry.name).symlink_to(entry)
-    (folder / "secrets").symlink_to(secrets)
+    (folder / "secrets").symlink_to(secrets / name)
     return folder
 
 

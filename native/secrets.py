@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+METRICS_TOKEN = "prometheus/metrics_token"  # noqa: S105  a file: what /metrics asks for, and Prometheus brings
 NAMES = (
     "postgres_password",
     "app_db_password",
@@ -13,22 +14,27 @@ NAMES = (
     "grafana_admin_password",
     "grafana_secret_key",
     "faults_token",
+    METRICS_TOKEN,
 )
+FOLDERS = ("prometheus", "alertmanager")  # whose configuration names files in `secrets/`: each sees its own folder
 
 
 def generate(folder: Path) -> list[str]:
     """Make the missing ones of the secrets in `folder` and return their names. Those that exist are left alone.
 
-    The folder is for its owner alone. The files in it are world-readable, because the containers' users, who have other
-    ids, read them through bind mounts; on the machine nobody else gets through the folder.
+    The folder is for its owner alone. What is in it is world-readable, because the containers' users, who have other
+    ids, read it through bind mounts; on the machine nobody else gets through the folder.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
+    for name in FOLDERS:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(0o755)
     made = []
     for name in NAMES:
         file = folder / name
         if not file.exists() or not file.stat().st_size:
-            partial = folder / f".{name}.{os.getpid()}"
+            partial = file.with_name(f".{file.name}.{os.getpid()}")
             partial.write_text(secrets.token_urlsafe(24))
             partial.chmod(0o444)
             partial.replace(file)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from native import configs, postgres, servers
+from native.secrets import METRICS_TOKEN
 from native.servers import HOST, Server
 from native.settings import Settings
 from native.targets import targets
@@ -90,6 +91,7 @@ class Stack:
             "DATABASE_NAME": "sightline",
             "DATABASE_USER": "sightline",
             "DATABASE_PASSWORD_FILE": str(self.secrets / "app_db_password"),
+            "METRICS_TOKEN_FILE": str(self.secrets / METRICS_TOKEN),
         }
 
     def _configs(self, name: str) -> Path:

@@ -257,6 +257,7 @@ def prometheus_of_the_stack(interval: str = "1s", **targets: Running | int) -> I
     It scrapes itself as the job `prometheus`. Scrapes and evaluations come every `interval` instead of 15 s.
     """
     with folder("stack") as path:
+        secrets.generate(path / "secrets")
         configs.link("prometheus", path / "config", path / "secrets")
         file = path / "config" / "prometheus.yml"
         text = file.read_text()

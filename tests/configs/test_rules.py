@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from native import configs, secrets
 from tests.configs.rules import (
-    PROMETHEUS,
     RUNBOOKS,
     UNIT_TESTS,
     Rule,
@@ -31,8 +32,12 @@ def named(rule: Rule) -> str:
     return rule.name
 
 
-def test_prometheus_accepts_configuration_and_rules() -> None:
-    check = promtool("check", "config", PROMETHEUS / "prometheus.yml")
+def test_prometheus_accepts_configuration_and_rules(tmp_path: Path) -> None:
+    """With all that the configuration names: rules, address book, the token of the service's /metrics."""
+    secrets.generate(tmp_path / "secrets")
+    folder = configs.link("prometheus", tmp_path / "config", tmp_path / "secrets")
+    configs.write_targets(folder, {})
+    check = promtool("check", "config", folder / "prometheus.yml")
     assert check.returncode == 0, check.stdout + check.stderr
 
 

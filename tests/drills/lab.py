@@ -116,7 +116,7 @@ class Lab:
         token = self.folder / "secrets" / "faults_token"
         if not token.exists():
             token.write_text(dice.token_urlsafe(24))
-        webhook = self.folder / "secrets" / "webhook_url"
+        webhook = self.folder / "secrets" / "alertmanager" / "webhook_url"
         webhook.write_text(self.receiver.url)
         self.native.prepare()
         accelerate(self.prometheus_folder, self.alertmanager_folder)

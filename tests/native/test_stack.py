@@ -228,6 +228,14 @@ def test_folders_and_secrets_are_for_their_owner_alone(stack: Stack) -> None:
     assert {mode(secret_folder / name) for name in secrets.NAMES} == {0o444}
 
 
+def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
+    address = f"http://127.0.0.1:{stack.port('app')}/metrics"
+    token = (Path(stack.environment["SECRETS_DIR"]) / secrets.METRICS_TOKEN).read_text()
+    assert httpx.get(address).status_code == 401
+    assert httpx.get(address, headers={"Authorization": "Bearer guessed"}).status_code == 401
+    assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
 def test_servers_inherit_nothing_of_the_users_environment(made: Stack, stack: Stack) -> None:
     assert "LLM_PROVIDER" in made.environment
     for server in SERVERS - {"app"}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,10 @@ class Stack:
         self.services = tuple(json.loads(self.compose("config", "--format=json"))["services"])
         self.prometheus, self.alertmanager = PrometheusApi(), AlertmanagerApi()
         self.prometheus.url, self.alertmanager.url = self.url("prometheus"), self.url("alertmanager")
+
+    def passwords(self) -> dict[str, str]:
+        """Every secret by name."""
+        return {name: (self.secrets / name).read_text() for name in secrets.NAMES}
 
     def url(self, service: str) -> str:
         return f"http://127.0.0.1:{self.ports[service]}"
@@ -100,7 +105,4 @@ def stack() -> Iterator[Stack]:
             yield running
         finally:
             running.down()
-            for file in running.secrets.iterdir():
-                file.unlink()
-            running.secrets.rmdir()
-            folder.rmdir()
+            shutil.rmtree(folder)

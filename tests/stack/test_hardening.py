@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from native import secrets
+from tests.servers import wait_until
 from tests.stack.conftest import PUBLISHED, Stack
 
 pytestmark = pytest.mark.stack
@@ -39,7 +43,7 @@ WRITABLE = {  # beside /tmp
     "grafana": {"/var/lib/grafana"},
 }
 SECRETS = {
-    "app": {"app_db_password", "openai_api_key", "anthropic_api_key", "faults_token"},
+    "app": {"app_db_password", "openai_api_key", "anthropic_api_key", "faults_token", "metrics_token"},
     "postgres": {"postgres_password", "app_db_password", "exporter_db_password"},
     "postgres-exporter": {"exporter_db_password"},
     "grafana": {"grafana_admin_password", "grafana_secret_key"},
@@ -161,16 +165,41 @@ def test_secrets_come_as_files_to_those_who_need_them(
         if mount["Destination"].startswith("/run/secrets/")
     }
     assert mounted == SECRETS.get(service, set())
+    folders = {mount["Source"] for mount in container["Mounts"] if mount["Destination"] == f"/etc/{service}/secrets"}
+    assert folders == ({str(stack.secrets / service)} if service in secrets.FOLDERS else set())
     visible = json.dumps([container["Config"], container["Args"]])
-    for file in stack.secrets.iterdir():
-        assert file.read_text() not in visible, f"{file.name} can be read by `docker inspect`"
+    for name, value in stack.passwords().items():
+        assert value not in visible, f"{name} can be read by `docker inspect`"
 
 
 @each_service
 def test_logs_hold_no_secret(stack: Stack, service: str) -> None:
     logs = stack.compose("logs", "--no-color", service)
-    for file in stack.secrets.iterdir():
-        assert file.read_text() not in logs, file.name
+    for name, value in stack.passwords().items():
+        assert value not in logs, name
+
+
+def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
+    """Neither through the published port nor from inside its networks: without the token there are no metrics."""
+
+    def answer(token: str | None) -> int:
+        request = urllib.request.Request(f"{stack.url('app')}/metrics")
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [answer(token) for token in (None, "", "guessed")] == [401, 401, 401]
+    assert answer(stack.passwords()[secrets.METRICS_TOKEN]) == 200
+    for service in ("grafana", "alertmanager", "node-exporter"):
+        outcome = stack.shell(service, "wget -T 5 -q -O - http://app:8000/metrics 2>&1")
+        assert outcome.returncode != 0
+        assert "401" in outcome.stdout, outcome.stdout
+        assert "http_requests_total" not in outcome.stdout
+    wait_until(lambda: stack.prometheus.targets()["app"] == "up", timeout=60, interval=0.5)
 
 
 def test_the_service_s_image_holds_what_it_runs_and_no_more(stack: Stack) -> None:
