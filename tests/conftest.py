@@ -11,6 +11,26 @@ import pytest
 from tests import servers
 from tests.servers import Alertmanager, Postgres, Prometheus, Running
 
+TABLES = pytest.StashKey[dict[str, list[str]]]()
+
+
+@pytest.fixture(scope="session")
+def tell(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """tell(title, line): a line under this title at the end of the run, also where everything passes."""
+    tables = request.config.stash.setdefault(TABLES, {})
+
+    def add(title: str, line: str) -> None:
+        tables.setdefault(title, []).append(line)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for title, lines in config.stash.get(TABLES, {}).items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.line(line)
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,31 @@ from app.main import create_app
 from app.settings import Settings
 from tests import servers
 from tests.servers import Postgres, Running
+
+
+@dataclass
+class BadInput:
+    """What the tests have thrown at the service, for the table at the end of the run."""
+
+    answers: dict[str, Counter[int | str]] = field(default_factory=dict)
+    """Kind of input -> how often it was answered how: by a status code, or "closed" for no answer."""
+    memory: float = 0.0
+    """The most by which the service has grown during one kind, in MiB."""
+
+    def tried(self, kind: str, answers: Counter[int | str]) -> None:
+        self.answers[kind] = answers
+
+
+@pytest.fixture(scope="session")
+def bad_input(tell: Callable[[str, str], None]) -> Iterator[BadInput]:
+    title = "bad input tried on the service"
+    bad = BadInput()
+    yield bad
+    for kind, answers in bad.answers.items():
+        counts = ", ".join(f"{answer}: {count}" for answer, count in sorted(answers.items(), key=str))
+        tell(title, f"{kind:<40}{answers.total():>7}   {counts}")
+    total = sum(answers.total() for answers in bad.answers.values())
+    tell(title, f"{'in all':<40}{total:>7}   memory grew by {bad.memory:.0f} MiB at most")
 
 
 @pytest.fixture(scope="session")

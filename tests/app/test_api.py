@@ -8,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from app.settings import Settings
 from tests.app.conftest import sign_up
 from tests.servers import Postgres, Running, wait_until
 
@@ -61,6 +62,23 @@ def test_an_item_lives_and_goes(user: httpx.Client) -> None:
     assert user.delete(path).status_code == 204
     assert [user.request(method, path).status_code for method in ("GET", "DELETE")] == [404, 404]
     assert user.put(path, json={"title": "Gone"}).status_code == 404
+
+
+async def test_what_could_not_be_committed_is_not_reported_as_done(
+    inside: httpx.AsyncClient, settings: Settings, postgres: Postgres
+) -> None:
+    with psycopg.connect(postgres.dsn(settings.database_name)) as connection:
+        connection.execute("""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'too late' USING ERRCODE = 'serialization_failure'; END $$
+        """)
+        connection.execute("""
+            CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON items
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()
+        """)
+    answer = await inside.post("/items", json={"title": "Lamp"})
+    assert (answer.status_code, answer.json()) == (503, {"detail": "The database is not available"})
+    assert (await inside.get("/items")).json()["items"] == []
 
 
 def test_users_see_only_their_own(client: httpx.Client, user: httpx.Client) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message as ASGIMessage
 
 from app.api.chat import HISTORY
 from app.llm import Chunk, LLMError, Message, SimulatedBehaviour
@@ -106,15 +107,19 @@ class Script:
     def __init__(self, pieces: list[str], error: Exception | None = None) -> None:
         self.pieces, self.error = pieces, error
         self.asked: list[list[Message]] = []
+        self.ended = False
 
     async def stream(self, messages: list[Message], model: str | None = None) -> AsyncIterator[Chunk]:
         self.asked.append(messages)
-        for piece in self.pieces:
-            await asyncio.sleep(0)
-            yield Chunk(piece)
-        if self.error:
-            raise self.error
-        yield Chunk("", None, "stop")
+        try:
+            for piece in self.pieces:
+                await asyncio.sleep(0)
+                yield Chunk(piece)
+            if self.error:
+                raise self.error
+            yield Chunk("", None, "stop")
+        finally:
+            self.ended = True
 
 
 @pytest.mark.parametrize(
@@ -153,6 +158,50 @@ async def test_a_provider_that_fails_on_the_way_ends_the_stream_with_an_error_ev
     assert (last, error) == ("error", {"detail": "the LLM call failed: incomplete"})
     messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
     assert [(message["content"], message["complete"]) for message in messages][1] == ("Half an answer", False)
+
+
+async def test_a_client_that_leaves_while_a_piece_is_being_sent_ends_the_call(
+    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its request ends, not whenever the garbage collector finds the generator."""
+    script = Script(["Once ", "upon ", "a time"])
+    monkeypatch.setattr(app.state.llm, "stream", script.stream)
+    stuck = asyncio.Event()
+    requests: list[ASGIMessage] = [
+        {"type": "http.request", "body": b'{"message": "A story", "stream": true}', "more_body": False}
+    ]
+
+    async def receive() -> ASGIMessage:
+        if requests:
+            return requests.pop()
+        await stuck.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: ASGIMessage) -> None:
+        if b"event: delta" in message.get("body", b""):
+            stuck.set()
+            await asyncio.Event().wait()  # the client does not read
+
+    headers = [
+        (b"authorization", inside.headers["Authorization"].encode()),
+        (b"content-type", b"application/json"),
+    ]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/chat",
+        "raw_path": b"/chat",
+        "query_string": b"",
+        "headers": headers,
+    }
+    await app(scope, receive, send)
+    assert script.ended
+    conversation = (await inside.get("/conversations")).json()["conversations"][0]["id"]
+    messages = (await inside.get(f"/conversations/{conversation}")).json()["messages"]
+    assert [(message["content"], message["complete"]) for message in messages][1:] == [("Once ", False)]
 
 
 async def test_what_postgresql_cannot_store_does_not_lose_the_answer(

@@ -12,8 +12,11 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from app.faults import FAULTS, MAX_SECONDS
+from app.main import create_app
+from app.settings import Settings
 from tests import servers
 from tests.app.conftest import workers
 from tests.app.test_start import run
@@ -76,6 +79,15 @@ def test_without_the_setting_there_is_nothing(postgres: Postgres) -> None:
         for method, path in (("GET", "/faults"), ("POST", "/faults/crash"), ("DELETE", "/faults/crash")):
             assert client.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 404
         assert not any("faults" in path for path in client.get("/openapi.json").json()["paths"])
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer ", "Bearer  "])
+async def test_an_empty_token_lets_nobody_in(settings: Settings, authorization: str | None) -> None:
+    app = create_app(settings.model_copy(update={"faults_enabled": True, "faults_token": SecretStr("")}))
+    headers = {"Authorization": authorization} if authorization else {}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app", headers=headers) as client:
+        assert (await client.get("/faults")).status_code == 401
+        assert (await client.post("/faults/slow", json={})).status_code == 401
 
 
 def test_without_the_token_nothing_is_switched(client: httpx.Client, switch: httpx.Client) -> None:

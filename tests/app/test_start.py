@@ -59,10 +59,24 @@ def test_migrating_again_changes_nothing(postgres: Postgres) -> None:
 
 def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) -> None:
     # Alembic keeps its context in globals: processes, as in real life.
-    environment = postgres.environment(postgres.dsn(settings.database_name))
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: run(environment, "migrate"), range(4)))
-    assert [result.returncode for result in results] == [0] * 4, [result.stderr for result in results]
+    dsn = postgres.dsn(settings.database_name)
+    environment = postgres.environment(dsn)
+    with (
+        psycopg.connect(dsn, autocommit=True) as observer,
+        ThreadPoolExecutor(3) as pool,
+        psycopg.connect(dsn) as obstacle,
+    ):
+        obstacle.execute(
+            "CREATE TABLE users ()"
+        )  # until this is rolled back, whoever makes the table waits in the middle
+        runs = [pool.submit(run, environment, "migrate") for _ in range(3)]
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: observer.execute(waiting).fetchone() == (3,))
+        obstacle.rollback()
+        results = [finished.result() for finished in runs]
+    assert [result.returncode for result in results] == [0] * 3, [result.stderr for result in results]
     assert revision(postgres, environment) == "0001"
 
 
