@@ -22,15 +22,17 @@ venv: $(BIN)/.installed  ## Make the virtual environment with everything pinned
 # Docker where an engine answers, else ordinary processes; MODE=docker or MODE=native decides by hand.
 mode = $(or $(MODE),$(shell python3 -m native.mode))
 
-.PHONY: up down status logs clean
+.PHONY: up down status logs clean backup restore
 .SECONDEXPANSION:  # asks for the mode only when one of these is made
 up: $$@-$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
 down: $$@-$$(mode)  ## Stop everything; the data stay
 status: $$@-$$(mode)  ## Show the health of every part
 logs: $$@-$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
 clean: $$@-$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
+backup: $$@-$$(mode)  ## Write an archive of all data into backups/
+restore: $$@-$$(mode)  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
 
-.PHONY: up-native down-native status-native logs-native clean-native
+.PHONY: up-native down-native status-native logs-native clean-native backup-native restore-native
 up-native: $(BIN)/.installed
 	@echo "$(if $(MODE),Native mode,No Docker engine answers): the stack runs as ordinary processes on 127.0.0.1."
 	@$(BIN)/python -m native up
@@ -42,6 +44,10 @@ logs-native: $(BIN)/.installed
 	@$(BIN)/python -m native logs $(SERVICE) $(if $(FOLLOW),--follow)
 clean-native: $(BIN)/.installed
 	@$(BIN)/python -m native clean $(if $(CONFIRM),--yes)
+backup-native: $(BIN)/.installed
+	@$(BIN)/python -m native backup
+restore-native: $(BIN)/.installed
+	@$(BIN)/python -m native restore "$(FROM)" $(if $(CONFIRM),--yes)
 
 .PHONY: up-docker down-docker status-docker logs-docker clean-docker secrets standins
 up-docker:

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from native import packages, ports, secrets, settings
+from native import backup, packages, ports, secrets, settings
+from native.asking import confirm
 from native.errors import NativeError
+from native.place import NativePlace
 from native.servers import Server
 from native.stack import Stack
 from native.supervise import Supervisor, config
@@ -102,12 +104,15 @@ def logs(stack: Stack, supervisor: Supervisor, service: str, follow: bool) -> No
 def clean(stack: Stack, supervisor: Supervisor, confirmed: bool) -> None:
     """End everything and remove the data and the logs; the secrets and the unpacked servers stay."""
     folders = [folder for folder in (stack.data, supervisor.run, supervisor.logs) if folder.exists()]
-    if not confirmed and input(f"Remove all data of the stack in {stack.data}? [y/N] ").strip().lower() != "y":
-        raise NativeError("Nothing removed. CONFIRM=1 answers yes.")
+    confirm(f"Remove all data of the stack in {stack.data}?", confirmed)
     down(stack, supervisor)
     for folder in folders:
         shutil.rmtree(folder)
     print("Removed.")
+
+
+def native_place(stack: Stack, supervisor: Supervisor) -> NativePlace:
+    return NativePlace(stack, supervisor, up=lambda: up(stack, supervisor), only_one=lambda: only_one(stack))
 
 
 @contextmanager
@@ -184,6 +189,10 @@ def main() -> int:
     log_command.add_argument("service", nargs="?", default="")
     log_command.add_argument("--follow", action="store_true")
     commands.add_parser("clean").add_argument("--yes", action="store_true")
+    commands.add_parser("backup")
+    restore = commands.add_parser("restore")
+    restore.add_argument("archive", nargs="?", default="")
+    restore.add_argument("--yes", action="store_true")
     arguments = parser.parse_args()
     os.umask(0o022)
     try:
@@ -200,6 +209,12 @@ def main() -> int:
                 logs(stack, supervisor, arguments.service, arguments.follow)
             case "clean":
                 clean(stack, supervisor, arguments.yes)
+            case "backup":
+                with only_one(stack):
+                    backup.backup(native_place(stack, supervisor), stack.settings.folder("BACKUPS_DIR"))
+            case "restore":
+                folder = stack.settings.folder("BACKUPS_DIR")
+                backup.restore(native_place(stack, supervisor), arguments.archive, arguments.yes, folder)
     except NativeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -44,7 +44,7 @@ PROGRAMS = {
     "node_exporter": Program("prometheus-node-exporter", "usr/bin/prometheus-node-exporter", (1, 9)),
     "postgres_exporter": Program("prometheus-postgres-exporter", "usr/bin/prometheus-postgres-exporter", (0, 17)),
 }
-POSTGRES = ("postgres", "initdb", "psql", "pg_isready")
+POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
 
 # Debian's Alertmanager and amtool read their default templates from a compiled-in folder that only an installed package
 # has. In the unpacked copy that name is replaced by one of the same length that ends in file descriptor 9, which the

@@ -6,6 +6,8 @@ import os
 import pwd
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from native.errors import NativeError
@@ -19,6 +21,7 @@ SET log_statement = 'none';
 ALTER ROLE postgres PASSWORD :'password';
 """
 START_TIMEOUT = 60.0  # seconds
+PRIVATE_PORT = 5432  # of `private()`: part of its socket's name, nothing listens on TCP
 
 
 def as_owner(data: Path, *command: str) -> tuple[str, ...]:
@@ -29,6 +32,12 @@ def as_owner(data: Path, *command: str) -> tuple[str, ...]:
     return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--", *command)
 
 
+def own(data: Path) -> None:
+    """Make PostgreSQL's user the owner of the folder."""
+    if os.geteuid() == 0:
+        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+
+
 def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> None:
     """Make the data folder, if there is none, and bring roles, passwords and settings up to date.
 
@@ -37,8 +46,7 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> Non
     """
     if not (data / "PG_VERSION").exists():
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.geteuid() == 0:
-            os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+        own(data)
         initdb = (str(find("initdb")["initdb"]), f"--pgdata={data}", "--username=postgres", "--encoding=UTF8")
         _run(
             as_owner(data, *initdb, "--locale=C", "--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256")
@@ -48,29 +56,36 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> Non
         )
         users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
         (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))
+    with private(data, flags=flags):
+        psql = [str(find("psql")["psql"]), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(data), "-U", "postgres"]
+        environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
+        _run(tuple(psql), environment, SUPERUSER_SQL)
+        for file in sorted(INIT.glob("*.sql")):
+            _run((*psql, "-f", str(file)), environment)
+
+
+@contextmanager
+def private(data: Path, *, flags: tuple[str, ...] = ()) -> Iterator[None]:
+    """PostgreSQL for a while, reachable through a socket in its own folder only."""
     with open(data / "initialise.log", "w") as log:
         settings = (
             "-clisten_addresses=",
             f"-cunix_socket_directories={data}",
-            "-cport=5432",
+            f"-cport={PRIVATE_PORT}",
             "-clogging_collector=off",
         )
         postgres = as_owner(data, str(find("postgres")["postgres"]), "-D", str(data), *settings, *flags)
         server = subprocess.Popen(postgres, stdout=log, stderr=log, cwd="/")
     try:
         _wait_for(server, data)
-        psql = [str(find("psql")["psql"]), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(data), "-U", "postgres"]
-        environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
-        _run(tuple(psql), environment, SUPERUSER_SQL)
-        for file in sorted(INIT.glob("*.sql")):
-            _run((*psql, "-f", str(file)), environment)
+        yield
     finally:
         server.terminate()
         server.wait()
 
 
 def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
-    ready = [str(find("pg_isready")["pg_isready"]), "--quiet", f"--host={data}", "--port=5432"]
+    ready = [str(find("pg_isready")["pg_isready"]), "--quiet", f"--host={data}", f"--port={PRIVATE_PORT}"]
     deadline = time.monotonic() + START_TIMEOUT
     while subprocess.run(ready).returncode != 0:
         if server.poll() is not None or time.monotonic() > deadline:

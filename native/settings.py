@@ -27,6 +27,7 @@ DEFAULTS = {
     "PROMETHEUS_RETENTION_SIZE": "5GB",
     "SIGHTLINE_STATE": str(HOME),
     "SECRETS_DIR": str(PROJECT / "secrets"),
+    "BACKUPS_DIR": str(PROJECT / "backups"),
 }
 
 

@@ -69,13 +69,16 @@ class Stack:
 
     def prepare(self) -> None:
         """Make the folders, the address books and the database."""
-        for folder in (self.state, self.data):  # PostgreSQL, run by another user where root starts it, gets through
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o711)
+        self.make_folders()
         for name in ("prometheus", "alertmanager", "grafana"):
             (self.data / name).mkdir(mode=0o700, exist_ok=True)
         self._link_configs()
         postgres.initialise(self.data / "postgres", self.secrets)
+
+    def make_folders(self) -> None:
+        for folder in (self.state, self.data):  # PostgreSQL, run by another user where root starts it, gets through
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o711)
 
     def targets(self) -> dict[str, str]:
         """Job -> health of what Prometheus scrapes; empty if Prometheus can't be asked."""

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tarfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from native import secrets, settings
+from native.packages import find
 from native.paths import PROJECT
 from native.supervise import Supervisor
-from tests.servers import folder, free_port, wait_until
+from tests.servers import PrometheusApi, folder, free_port, wait_until
 
 SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
 # Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.
@@ -98,6 +107,7 @@ def made() -> Iterator[Stack]:
             **ports,
             "SIGHTLINE_STATE": str(state / "state"),
             "SECRETS_DIR": str(state / "secrets"),
+            "BACKUPS_DIR": str(state / "backups"),
             "GRAFANA_HOME": str(home),
             "LLM_PROVIDER": "simulated",
         }
@@ -283,6 +293,162 @@ def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -
     assert not listening(stack.port("app"))
     answer = httpx.get(f"http://127.0.0.1:{port}/users/me", headers={"Authorization": f"Bearer {key}"})
     assert answer.json()["name"] == "somebody"
+
+
+@dataclass
+class Kept:
+    """What people and servers have made, and how to find it again."""
+
+    stack: Stack
+    name: str
+    key: str
+    silence: str
+    moment: float
+    series: dict[tuple[tuple[str, str], ...], float]
+
+    @classmethod
+    def make(cls, stack: Stack) -> Kept:
+        name = f"kept-{time.time_ns()}"
+        key = httpx.post(f"{address(stack, 'app')}/users", json={"name": name}).json()["api_key"]
+        answer = httpx.post(
+            f"{address(stack, 'alertmanager')}/api/v2/silences",
+            json={
+                "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
+                "startsAt": datetime.now(UTC).isoformat(),
+                "endsAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+                "createdBy": "a test",
+                "comment": "to be kept",
+            },
+        )
+        (stack.state / "data" / "grafana" / "grafana.db").write_text(name)
+        kept = cls(stack, name, key, answer.json()["silenceID"], time.time(), {})
+        kept.series = kept.counted()
+        assert len(kept.series) >= 6
+        return kept
+
+    def counted(self) -> dict[tuple[tuple[str, str], ...], float]:
+        return prometheus(self.stack).query(f"count by (job) ({{job!=''}} @ {self.moment:.3f})")
+
+    def missing(self) -> list[str]:
+        """What isn't there any more."""
+        user = httpx.get(f"{address(self.stack, 'app')}/users/me", headers={"Authorization": f"Bearer {self.key}"})
+        silences = httpx.get(f"{address(self.stack, 'alertmanager')}/api/v2/silences").json()
+        there = {
+            "row": user.status_code == 200 and user.json()["name"] == self.name,
+            "silence": self.silence in {silence["id"] for silence in silences},
+            "series": self.counted() == self.series,
+            "Grafana": self.grafana.exists() and self.grafana.read_text() == self.name,
+        }
+        return [what for what, found in there.items() if not found]
+
+    @property
+    def grafana(self) -> Path:
+        return self.stack.state / "data" / "grafana" / "grafana.db"
+
+
+def address(stack: Stack, server: str) -> str:
+    return f"http://127.0.0.1:{stack.port(server)}"
+
+
+def prometheus(stack: Stack) -> PrometheusApi:
+    api = PrometheusApi()
+    api.url = address(stack, "prometheus")
+    return api
+
+
+def archives(stack: Stack) -> list[Path]:
+    return sorted(Path(stack.environment["BACKUPS_DIR"]).iterdir())
+
+
+def forged(archive: Path, copy: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None]) -> Path:
+    """A copy of an archive with another manifest and other parts, but no damage that a checksum would show."""
+    with tarfile.open(archive) as tar:
+        parts = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    manifest = json.loads(parts.pop("manifest.json"))
+    change(manifest, parts)
+    for name, content in parts.items():
+        manifest["parts"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with tarfile.open(copy, "w") as tar:
+        for name, content in {"manifest.json": json.dumps(manifest).encode(), **parts}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return copy
+
+
+def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
+    kept = Kept.make(stack)
+    result = stack.run("backup")
+    assert result.returncode == 0, result.stderr
+    assert {process["statename"] for process in stack.supervisor.processes().values()} == {"RUNNING"}
+    (archive,) = archives(stack)
+    assert str(archive) in result.stdout
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o600
+    assert stat.S_IMODE(archive.parent.stat().st_mode) == 0o700
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        dump = tar.extractfile("database.dump")
+        assert dump is not None
+        sql = subprocess.run([find("pg_restore")["pg_restore"], "-f", "-"], input=dump.read(), capture_output=True)
+    assert names == ["manifest.json", "alertmanager.tar", "database.dump", "grafana.tar", "prometheus.tar"]
+    assert kept.name.encode() in sql.stdout
+    folder = Path(stack.environment["SECRETS_DIR"])
+    old = {name: (folder / name).read_bytes() for name in secrets.NAMES}
+    assert not [name for name, value in old.items() if value in archive.read_bytes() + sql.stdout]
+
+    # Refused with one line, and nothing is changed.
+    content = archive.read_bytes()
+    spot = content.index(b"PGDMP") + 1000
+    (tmp_path / "flipped.tar").write_bytes(content[:spot] + bytes([content[spot] ^ 1]) + content[spot + 1 :])
+    (tmp_path / "half.tar").write_bytes(content[: len(content) // 2])
+    (tmp_path / "words.tar").write_text("no archive at all\n" * 1000)
+    forged(archive, tmp_path / "newer.tar", lambda manifest, _: manifest["versions"].update(postgres="99.1"))
+    forged(archive, tmp_path / "other.tar", lambda manifest, _: manifest.update(sightline=2))
+    forged(archive, tmp_path / "more.tar", lambda _, parts: parts.update({"../../x": b""}))
+    before = {server: stack.pid(server) for server in SERVERS}
+    for name, says in {
+        "": "Which backup? FROM=... names it. The newest is",
+        "nowhere.tar": "There is no ",
+        "flipped.tar": "is damaged: ",
+        "half.tar": "is damaged or no backup",
+        "words.tar": "is no backup of this stack",
+        "newer.tar": "holds data of postgres 99.1, which postgres",
+        "other.tar": "is damaged or no backup",
+        "more.tar": "is damaged or no backup",
+    }.items():
+        result = stack.run("restore", str(tmp_path / name) if name else "", "--yes")
+        assert result.returncode == 1, name
+        assert says in result.stderr, result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    result = stack.run("restore", str(archive))
+    assert result.returncode == 1
+    assert "Nothing was changed. CONFIRM=1 answers yes." in result.stderr
+    assert {server: stack.pid(server) for server in SERVERS} == before
+    assert archives(stack) == [archive]
+
+    # Everything is lost, even the passwords; only the archive is left.
+    assert stack.run("clean", "--yes").returncode == 0
+    shutil.rmtree(folder)
+    result = stack.run("restore", str(archive))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert kept.missing() == []
+    assert not set(old.values()) & {(folder / name).read_bytes() for name in secrets.NAMES}
+    assert archives(stack) == [archive], "there was nothing to keep"
+
+
+def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> None:
+    kept = Kept.make(stack)
+    whole = next(file for file in archives(stack) if "before" not in file.name)
+    broken = forged(whole, tmp_path / "broken.tar", lambda _, parts: parts.update({"database.dump": b"PGDMP nonsense"}))
+    result = stack.run("restore", str(broken), "--yes")
+    assert result.returncode == 1
+    assert "Loading failed: pg_restore" in result.stderr
+    assert "Nothing was restored: what was there before is back." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert kept.missing() == []
+    (before,) = (file for file in archives(stack) if "before-restore" in file.name)
+    with tarfile.open(before) as tar:
+        assert "postgres.tar" in tar.getnames()
 
 
 def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervisor(made: Stack) -> None:
