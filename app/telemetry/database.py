@@ -19,7 +19,12 @@ What counts as what:
 - PostgreSQL counts the same (`commit_failed` as rollback), and beyond that a commit per new connection, pre-ping and
   second phase of a two-phase commit, a rollback per engine (SQLAlchemy's look at the server), a commit where psycopg
   drops its prepared statements after a rollback, and what other clients and its own workers do.
-- DBAPI connections taken with `engine.raw_connection()` are in the pool's metrics; their statements are not seen.
+- DBAPI connections taken with `engine.raw_connection()` are in the pool's metrics; their statements are not seen, and
+  neither are those that a `do_execute` listener answers in the driver's place.
+
+Nothing listens to the engine itself: with a single listener, whichever, SQLAlchemy prepares the arguments of all its
+events at every statement, which costs more than everything here. Statements and the ends of transactions are seen where
+this engine's dialect hands them to the driver (`do_execute`, `do_commit`...), by functions put around those.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import math
 import re
 import threading
 import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -210,28 +216,26 @@ def _comment_end(sql: str, position: int) -> int:
 # Bookkeeping ----------------------------------------------------------------------------------------------------------
 
 
-class _Transaction:
-    """What a Connection is in the middle of."""
-
-    __slots__ = ("active", "autocommit", "ending", "failed")
-
-    def __init__(self, autocommit: bool) -> None:
-        self.autocommit = autocommit
-        self.active = False  # a statement was sent
-        self.failed = False  # the server refused one since the last savepoint: PostgreSQL can only roll back
-        self.ending = "OTHER"  # COMMIT or ROLLBACK while that is under way
+# What a connection is in the middle of: nothing; a transaction that has reached the server; a statement that is a
+# transaction of its own; what ends a two-phase transaction, of which the dialect may make several statements.
+IDLE: Final = "idle"
+ACTIVE: Final = "active"
+AUTOCOMMIT: Final = "autocommit"
+ENDING: Final = "ending"
 
 
 class _Slot:
     """One DBAPI connection, kept in its `info`."""
 
-    __slots__ = ("commit", "generation", "since", "state")
+    __slots__ = ("ending", "failed", "generation", "phase", "since", "state")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation  # of the pool; dispose() makes a new one
         self.state = "new"  # new, used, idle, gone
         self.since = 0.0
-        self.commit: _Transaction | None = None  # the one that do_commit is about to end
+        self.phase = IDLE
+        self.failed = False  # the server refused a statement since the last savepoint: PostgreSQL can only roll back
+        self.ending = "OTHER"  # COMMIT or ROLLBACK from when that is sent until the next transaction
 
 
 class _Checkout:
@@ -255,8 +259,26 @@ class _Counts:
         self.size = self.limit = 0.0
 
 
-_KEY: Final = "sightline"
 _checkout: ContextVar[_Checkout | None] = ContextVar("sightline_checkout", default=None)
+
+
+Number = Callable[[float], None]
+
+
+def _observer(histogram: Any) -> Number:
+    """The observe() of a histogram's child at two thirds of its price."""
+    add, buckets, bounds = histogram._sum.inc, [bucket.inc for bucket in histogram._buckets], histogram._upper_bounds
+
+    def observe(seconds: float) -> None:
+        add(seconds)
+        buckets[bisect_left(bounds, seconds)](1)
+
+    return observe
+
+
+def _value(child: Any) -> Any:
+    """The number under a gauge's child: half the price of its own inc() and set()."""
+    return child._value
 
 
 class _PoolMetrics:
@@ -264,40 +286,44 @@ class _PoolMetrics:
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
-        self.durations: dict[tuple[str, str], Histogram] = {}
+        self.durations: dict[tuple[str, str], Number] = {}
         for operation in ("SELECT", "INSERT", "UPDATE", "DELETE"):
             self.duration(operation, OTHER)
         for operation in ("SELECT", "INSERT", "UPDATE", "DELETE", "OTHER", "CONNECT", "COMMIT"):
             for sqlstate_class in COMMON_SQLSTATE_CLASSES:  # from 0, or increase() would miss the first error
                 QUERY_ERRORS.labels(pool, operation, sqlstate_class)
         self.commits, self.rollbacks, self.commits_failed = (TRANSACTIONS.labels(pool, name) for name in OUTCOMES)
-        self.commit_duration = COMMIT_DURATION.labels(pool)
-        self.wait = POOL_WAIT.labels(pool)
-        self.use = POOL_USE.labels(pool)
-        self.pending = POOL_PENDING.labels(pool)
+        self.commit_duration = _observer(COMMIT_DURATION.labels(pool))
+        self.wait = _observer(POOL_WAIT.labels(pool))
+        self.use = _observer(POOL_USE.labels(pool))
+        self.pending: Number = _value(POOL_PENDING.labels(pool)).inc
         self.timeouts = POOL_TIMEOUTS.labels(pool)
         self.invalidations = {kind: POOL_INVALIDATIONS.labels(pool, kind) for kind in INVALIDATIONS}
-        self._used, self._idle = (POOL_CONNECTIONS.labels(pool, state) for state in ("used", "idle"))
-        self._max = POOL_CONNECTIONS_MAX.labels(pool)
-        self._overflow = POOL_OVERFLOW.labels(pool)
-        self._engines: weakref.WeakSet[_Counts] = weakref.WeakSet()
+        self._used, self._idle = (_value(POOL_CONNECTIONS.labels(pool, state)) for state in ("used", "idle"))
+        self._max = _value(POOL_CONNECTIONS_MAX.labels(pool))
+        self._overflow = _value(POOL_OVERFLOW.labels(pool))
+        self._engines: list[weakref.ref[_Counts]] = []
         self._moves: deque[Callable[[], None]] = deque()
         self._settling = threading.Lock()
 
-    def duration(self, operation: str, query_name: str) -> Histogram:
-        child = self.durations.get((operation, query_name))
-        if child is None:
-            child = self.durations[operation, query_name] = QUERY_DURATION.labels(self.pool, operation, query_name)
-        return child
+    def duration(self, operation: str, query_name: str) -> Number:
+        observe = self.durations.get((operation, query_name))
+        if observe is None:
+            observe = _observer(QUERY_DURATION.labels(self.pool, operation, query_name))
+            self.durations[operation, query_name] = observe
+        return observe
 
     def error(self, operation: str, sqlstate_class: str) -> None:
         QUERY_ERRORS.labels(self.pool, operation, sqlstate_class).inc()
 
     def add(self, counts: _Counts) -> None:
-        self.change(lambda: self._engines.add(counts))
+        self.change(lambda: self._engines.append(weakref.ref(counts)))
 
     def remove(self, counts: _Counts) -> None:
-        self.change(lambda: self._engines.discard(counts))
+        def leave_out() -> None:
+            self._engines = [engine for engine in self._engines if engine() not in (None, counts)]
+
+        self.change(leave_out)
 
     def change(self, move: Callable[[], None]) -> None:
         """Apply a change of the counts and publish them.
@@ -317,11 +343,19 @@ class _PoolMetrics:
                 self._settling.release()
 
     def _publish(self) -> None:
-        engines = list(self._engines)
-        self._used.set(sum(counts.used for counts in engines))
-        self._idle.set(sum(counts.idle for counts in engines))
-        self._max.set(sum(counts.limit for counts in engines))
-        self._overflow.set(sum(max(0, counts.used + counts.idle - counts.size) for counts in engines))
+        used = idle = limit = overflow = 0.0
+        for engine in self._engines:
+            counts = engine()
+            if counts is not None:  # else the engine is gone
+                used += counts.used
+                idle += counts.idle
+                limit += counts.limit
+                if counts.used + counts.idle > counts.size:
+                    overflow += counts.used + counts.idle - counts.size
+        self._used.set(used)
+        self._idle.set(idle)
+        self._max.set(limit)  # each time: a forked worker's gauges begin at 0
+        self._overflow.set(overflow)
 
 
 _pools: dict[str, _PoolMetrics] = {}
@@ -337,17 +371,22 @@ def _pool_metrics(pool: str) -> _PoolMetrics:
 _said: set[str] = set()
 
 
+def _say(what: str) -> None:
+    """A fault of the measurement, once."""
+    if what not in _said:
+        _said.add(what)
+        _log.warning("Database telemetry: %s failed; said once", what, exc_info=True)
+
+
 def _harmless(function: Callable[P, None]) -> Callable[P, None]:
-    """Keep a fault of the measurement away from what is measured; say it once."""
+    """Keep a fault of the measurement away from what is measured."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
         except Exception:
-            if function.__name__ not in _said:
-                _said.add(function.__name__)
-                _log.warning("Database telemetry: %s failed; said once", function.__name__, exc_info=True)
+            _say(function.__name__)
 
     return call
 
@@ -364,41 +403,42 @@ class Instrumentation:
         self._engine = engine
         self._dialect: Any = engine.dialect
         self._first_pool = engine.pool  # the key of the pool's listeners, which move on to its successors
-        self._operations: dict[str, str] = {}
-        self._query_names: frozenset[str] = frozenset()
+        self._key = object()  # of the slots; a later instrumentation of the engine has its own
+        # By query name, None where a statement has none, and by statement: how to observe its duration.
+        self._observers: dict[str | None, dict[str, Number]] = {None: {}}
         self._counts = _Counts()
         self._generation = 0
         self._wrapped: list[tuple[Any, str, Any]] = []
         self._listeners: list[tuple[Any, str, Callable[..., Any]]] = []
         metrics.add(self._counts)
         self._measure_pool()
-        self._wrap(self._dialect, "do_commit", self._do_commit)
-        self._wrap(self._dialect, "do_commit_twophase", self._do_commit_twophase)
-        self._wrap(self._dialect, "do_rollback_twophase", self._do_rollback_twophase)
-        self._wrap(self._dialect, "do_ping", self._do_ping)
+        self._wrap(engine, "dispose", self._dispose)
+        for name in ("do_execute", "do_executemany"):
+            self._put(self._dialect, name, self._measured(getattr(self._dialect, name)))
+        name = "do_execute_no_params"
+        self._put(self._dialect, name, self._measured_without_parameters(getattr(self._dialect, name)))
         for name in (
-            "before_cursor_execute",
-            "after_cursor_execute",
-            "handle_error",
-            "begin",
-            "begin_twophase",
-            "commit",
-            "rollback",
-            "rollback_twophase",
-            "rollback_savepoint",
-            "engine_disposed",
+            "do_commit",
+            "do_rollback",
+            "do_rollback_to_savepoint",
+            "do_prepare_twophase",
+            "do_commit_twophase",
+            "do_rollback_twophase",
+            "do_ping",
         ):
-            self._listen(engine, name)
+            self._wrap(self._dialect, name, getattr(self, f"_{name}"))
         for name in ("connect", "checkout", "checkin", "close", "detach", "invalidate", "soft_invalidate"):
             self._listen(self._first_pool, name)
-        self._listen(self._dialect, "do_connect")
+        for name in ("do_connect", "handle_error"):
+            self._listen(self._dialect, name)
 
     def watches(self, engine: Engine) -> bool:
         return self._engine is engine
 
     def allow(self, query_names: Iterable[str]) -> None:
         """Allow more values of the label `query_name`."""
-        self._query_names |= frozenset(query_names)
+        for name in query_names:
+            self._observers.setdefault(name, {})
 
     def uninstrument(self) -> None:
         """Leave the engine as it was. Counters keep what they counted; the gauges forget this engine."""
@@ -419,80 +459,55 @@ class Instrumentation:
         self._listeners.append((target, name, listener))
 
     def _wrap(self, target: Any, name: str, around: Callable[..., Any]) -> None:
-        wrapper = functools.partial(around, getattr(target, name))
+        self._put(target, name, functools.partial(around, getattr(target, name)))
+
+    def _put(self, target: Any, name: str, wrapper: Callable[..., Any]) -> None:
         setattr(target, name, wrapper)
         self._wrapped.append((target, name, wrapper))
 
     # Queries
 
-    @_harmless
-    def _on_before_cursor_execute(
-        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, many: bool
-    ) -> None:
-        transaction = self._transaction(conn)
-        transaction.active = True
-        context._sightline_started = perf_counter()
+    def _measured(self, execute: Callable[..., None]) -> Callable[..., None]:
+        """Around `execute`. It runs for every query, so it calls nothing that it can do without."""
+        key, observers, unnamed = self._key, self._observers, self._observers[None]
 
-    @_harmless
-    def _on_after_cursor_execute(
-        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, many: bool
-    ) -> None:
-        self._observe(statement, context, many)
-        if conn._sightline_transaction.autocommit:
-            self._metrics.commits.inc()
+        def measured(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+            try:
+                slot = context._dbapi_connection.info[key]
+                if slot.phase is not ACTIVE:
+                    self._begin(slot, context)
+            except Exception:
+                slot = self._late_slot(context)
+            if slot is None:
+                execute(cursor, statement, parameters, context)
+                return
+            started = perf_counter()
+            try:
+                execute(cursor, statement, parameters, context)
+            except BaseException:
+                self._executed(slot, statement, context, perf_counter() - started, done=False)
+                raise
+            seconds = perf_counter() - started
+            try:
+                observe = observers.get(context.execution_options.get("query_name"), unnamed).get(statement)
+            except Exception:
+                observe = None
+            if observe is None or slot.phase is AUTOCOMMIT:
+                self._executed(slot, statement, context, seconds, done=True)
+            else:
+                observe(seconds)
 
-    def _observe(self, statement: str, context: Any, many: bool) -> None:
-        seconds = perf_counter() - context._sightline_started
-        context._sightline_started = None
-        name = context.execution_options.get("query_name", OTHER)
-        if not isinstance(name, str) or name not in self._query_names:
-            name = OTHER
-        self._metrics.duration(self._operation(statement, many), name).observe(seconds)
+        return measured
 
-    def _operation(self, statement: str, many: bool) -> str:
-        if many:  # the text of a bulk insert is new each time and begins with its keyword
-            return operation_of(statement)
-        operation = self._operations.get(statement)
-        if operation is None:
-            operation = operation_of(statement)
-            if len(self._operations) >= _CACHE_LIMIT:
-                self._operations.clear()
-            if len(statement) <= _SCAN_LIMIT:
-                self._operations[statement] = operation
-        return operation
+    def _measured_without_parameters(self, execute: Callable[..., None]) -> Callable[..., None]:
+        measured = self._measured(lambda cursor, statement, parameters, context: execute(cursor, statement, context))
+        return lambda cursor, statement, context=None: measured(cursor, statement, None, context)
 
-    @_harmless
-    def _on_handle_error(self, context: Any) -> None:
-        if context.is_pre_ping:
-            return
-        connection, execution = context.connection, context.execution_context
-        statement = context.statement or getattr(execution, "statement", None)  # fetching has none of its own
-        transaction = None if connection is None else self._transaction(connection)
-        if getattr(execution, "_sightline_started", None) is not None:
-            self._observe(statement or "", execution, execution.executemany)
-            if transaction is not None and transaction.autocommit:
-                self._metrics.rollbacks.inc()
-        if not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
-            return  # not of the database or its driver: a cancelled task, a statement without its parameters
-        sqlstate = _sqlstate(context.original_exception)
-        if transaction is None:
-            operation = "CONNECT"
-        elif statement is None:
-            operation = transaction.ending
-        else:
-            operation = self._operation(statement, True)
-            transaction.failed = sqlstate is not None
-        lost = transaction is None or context.is_disconnect
-        self._metrics.error(operation, _sqlstate_class(sqlstate, lost))
-
-    # Transactions
-
-    def _transaction(self, conn: Any) -> _Transaction:
-        try:
-            return conn._sightline_transaction  # type: ignore[no-any-return]
-        except AttributeError:  # begun before the engine was instrumented
-            conn._sightline_transaction = transaction = _Transaction(self._is_autocommit(conn))
-            return transaction
+    def _begin(self, slot: _Slot, context: Any) -> None:
+        """A statement is about to be sent outside of a transaction that has reached the server."""
+        if slot.phase is not ENDING:
+            slot.phase = AUTOCOMMIT if self._is_autocommit(context.root_connection) else ACTIVE
+            slot.ending = "OTHER"
 
     def _is_autocommit(self, conn: Any) -> bool:
         level = conn.get_execution_options().get("isolation_level")
@@ -500,91 +515,147 @@ class Instrumentation:
             level = getattr(self._dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=...)
         return str(level).upper() == "AUTOCOMMIT"
 
-    @_harmless
-    def _on_begin(self, conn: Any) -> None:
-        conn._sightline_transaction = _Transaction(self._is_autocommit(conn))
-
-    @_harmless
-    def _on_begin_twophase(self, conn: Any, xid: Any) -> None:
-        conn._sightline_transaction = _Transaction(False)
-
-    @_harmless
-    def _on_commit(self, conn: Any) -> None:
-        transaction = self._transaction(conn)
-        transaction.ending = "COMMIT"
-        if transaction.active and not transaction.autocommit:
-            self._slot(conn.connection).commit = transaction
-
-    def _do_commit(self, do_commit: Callable[[Any], None], dbapi_connection: Any) -> None:
-        transaction = self._about_to_commit(dbapi_connection)
-        if transaction is None:  # the pool's own reset, nothing begun, AUTOCOMMIT
-            do_commit(dbapi_connection)
-        else:
-            self._commit(transaction, lambda: do_commit(dbapi_connection))
-
-    def _about_to_commit(self, dbapi_connection: Any) -> _Transaction | None:
+    def _late_slot(self, context: Any) -> _Slot | None:
+        """Of a connection from before the engine was instrumented; None for SQLAlchemy's own look at a new server."""
         try:
-            slot = dbapi_connection.info[_KEY]
+            slot = self._slot(context._dbapi_connection)
+            self._begin(slot, context)
+        except NotImplementedError:  # that look has a connection without `info`
+            return None
+        except Exception:
+            _say("do_execute")
+            return None
+        return slot
+
+    @_harmless
+    def _executed(self, slot: _Slot, statement: str, context: Any, seconds: float, done: bool) -> None:
+        name = context.execution_options.get("query_name")
+        if not isinstance(name, str) or name not in self._observers:
+            name = None
+        known = self._observers[name]
+        observe = known.get(statement)
+        if observe is None:
+            observe = self._metrics.duration(operation_of(statement), OTHER if name is None else name)
+            # The text of a bulk insert is a new one each time.
+            if len(statement) <= _SCAN_LIMIT and not context.executemany:
+                if len(known) >= _CACHE_LIMIT:
+                    known.clear()
+                known[statement] = observe
+        observe(seconds)
+        if slot.phase is AUTOCOMMIT:
+            (self._metrics.commits if done else self._metrics.rollbacks).inc()
+
+    @_harmless
+    def _on_handle_error(self, context: Any) -> None:
+        if context.is_pre_ping:
+            return
+        connection = context.connection
+        slot = None if connection is None else self._slot_of(connection._dbapi_connection)
+        # Fetching has no statement of its own.
+        statement = context.statement or getattr(context.execution_context, "statement", None)
+        sqlstate = _sqlstate(context.original_exception)
+        if slot is not None and statement is not None:
+            slot.failed = sqlstate is not None
+        if slot is not None and slot.phase is ACTIVE and context.is_disconnect:
+            self._rolled_back(slot)
+        if not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
+            return  # not of the database or its driver: a cancelled task, a statement without its parameters
+        if connection is None:
+            operation = "CONNECT"
+        elif statement is not None:
+            operation = operation_of(statement)
+        else:
+            operation = "OTHER" if slot is None else slot.ending
+        lost = connection is None or context.is_disconnect
+        self._metrics.error(operation, _sqlstate_class(sqlstate, lost))
+
+    # Transactions
+
+    def _slot_of(self, connection: Any) -> _Slot | None:
+        """Of a connection that is in use; None where no statement was seen on it."""
+        try:
+            return connection.info[self._key]  # type: ignore[no-any-return]
         except Exception:
             return None
-        transaction, slot.commit = slot.commit, None
-        return transaction  # type: ignore[no-any-return]
 
-    def _do_commit_twophase(self, do_commit: Callable[..., None], conn: Any, *args: Any, **kwargs: Any) -> None:
-        transaction = self._transaction(conn)
-        transaction.ending = "COMMIT"
-        self._commit(transaction, lambda: do_commit(conn, *args, **kwargs))
+    def _do_commit(self, do_commit: Callable[[Any], None], connection: Any) -> None:
+        slot = self._slot_of(connection)
+        if slot is not None:
+            slot.ending = "COMMIT"
+        if slot is None or slot.phase is not ACTIVE:  # nothing was sent, AUTOCOMMIT
+            do_commit(connection)
+        else:
+            self._commit(slot, functools.partial(do_commit, connection))
 
-    def _commit(self, transaction: _Transaction, commit: Callable[[], None]) -> None:
+    def _commit(self, slot: _Slot, commit: Callable[[], None]) -> None:
         done = False
         started = perf_counter()
         try:
             commit()
             done = True
         finally:
-            self._committed(transaction, done, perf_counter() - started)
+            self._committed(slot, done, perf_counter() - started)
 
     @_harmless
-    def _committed(self, transaction: _Transaction, done: bool, seconds: float) -> None:
+    def _committed(self, slot: _Slot, done: bool, seconds: float) -> None:
+        failed, slot.phase, slot.failed = slot.failed, IDLE, False
         if not done:
             outcome = self._metrics.commits_failed
-        elif transaction.failed and self._dialect.name == "postgresql":  # it answered ROLLBACK, which is no error
+        elif failed and self._dialect.name == "postgresql":  # it answered ROLLBACK, which is no error
             outcome = self._metrics.rollbacks
         else:
             outcome = self._metrics.commits
-        transaction.active = transaction.failed = False
         outcome.inc()
-        self._metrics.commit_duration.observe(seconds)
+        self._metrics.commit_duration(seconds)
+
+    def _do_rollback(self, do_rollback: Callable[[Any], None], connection: Any) -> None:
+        slot = self._slot_of(connection)
+        if slot is not None:
+            slot.ending = "ROLLBACK"
+            if slot.phase is ACTIVE:
+                self._rolled_back(slot)
+        do_rollback(connection)
 
     @_harmless
-    def _on_rollback(self, conn: Any) -> None:
-        transaction = self._transaction(conn)
-        transaction.ending = "ROLLBACK"
-        if transaction.active and not transaction.autocommit:
-            transaction.active = transaction.failed = False
-            self._metrics.rollbacks.inc()
+    def _rolled_back(self, slot: _Slot) -> None:
+        slot.phase, slot.failed = IDLE, False
+        self._metrics.rollbacks.inc()
 
-    @_harmless
-    def _on_rollback_twophase(self, conn: Any, xid: Any, is_prepared: bool) -> None:
-        if is_prepared:  # on a lost connection the transaction stays prepared, so only what is sent counts
-            self._transaction(conn).ending = "ROLLBACK"
-        else:
-            self._on_rollback(conn)
+    def _do_rollback_to_savepoint(self, do_rollback: Callable[..., None], conn: Any, name: str) -> None:
+        slot = self._slot_of(conn._dbapi_connection)
+        if slot is not None:
+            slot.failed = False
+        do_rollback(conn, name)
+
+    def _do_prepare_twophase(self, do_prepare: Callable[..., None], conn: Any, xid: Any) -> None:
+        do_prepare(conn, xid)
+        slot = self._slot_of(conn._dbapi_connection)
+        if slot is not None:
+            slot.phase = IDLE  # the server keeps the transaction, whatever becomes of the connection
+
+    def _do_commit_twophase(
+        self, do_commit: Callable[..., None], conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False
+    ) -> None:
+        slot = self._end_twophase(conn, "COMMIT", is_prepared)
+        self._commit(slot, functools.partial(do_commit, conn, xid, is_prepared=is_prepared, recover=recover))
 
     def _do_rollback_twophase(
         self, do_rollback: Callable[..., None], conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False
     ) -> None:
-        do_rollback(conn, xid, is_prepared=is_prepared, recover=recover)
+        slot = self._end_twophase(conn, "ROLLBACK", is_prepared)
+        try:
+            do_rollback(conn, xid, is_prepared=is_prepared, recover=recover)
+        finally:
+            slot.phase = IDLE
         if is_prepared:
-            self._rolled_back()
+            self._rolled_back(slot)
 
-    @_harmless
-    def _rolled_back(self) -> None:
-        self._metrics.rollbacks.inc()
-
-    @_harmless
-    def _on_rollback_savepoint(self, conn: Any, name: str, context: None) -> None:
-        self._transaction(conn).failed = False
+    def _end_twophase(self, conn: Any, ending: str, is_prepared: bool) -> _Slot:
+        slot = self._slot_of(conn._dbapi_connection) or _Slot(self._generation)
+        if slot.phase is ACTIVE and (is_prepared or ending == "ROLLBACK"):
+            self._rolled_back(slot)  # with a prepared one: another transaction, which has to go first
+        slot.phase, slot.ending = ENDING, ending
+        return slot
 
     # Pool
 
@@ -600,8 +671,12 @@ class Instrumentation:
 
         self._metrics.change(start)
 
+    def _dispose(self, dispose: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        dispose(*args, **kwargs)
+        self._disposed()
+
     @_harmless
-    def _on_engine_disposed(self, engine: Engine) -> None:
+    def _disposed(self) -> None:
         self._generation += 1  # what is still in use goes back to the old pool and never becomes idle in the new one
         self._measure_pool()
 
@@ -621,7 +696,7 @@ class Instrumentation:
 
     @_harmless
     def _asked(self, checkout: _Checkout) -> None:
-        self._metrics.pending.inc()
+        self._metrics.pending(1)
         checkout.started = perf_counter()
 
     @_harmless
@@ -632,10 +707,10 @@ class Instrumentation:
     def _answered(self, checkout: _Checkout) -> None:
         now = perf_counter()
         if checkout.started is not None:
-            self._metrics.pending.dec()
+            self._metrics.pending(-1)
             if checkout.connecting is not None:  # could not connect
                 checkout.busy += now - checkout.connecting
-            self._metrics.wait.observe(max(0.0, now - checkout.started - checkout.busy))
+            self._metrics.wait(max(0.0, now - checkout.started - checkout.busy))
 
     def _do_ping(self, do_ping: Callable[[Any], bool], dbapi_connection: Any) -> bool:
         started = perf_counter()
@@ -660,9 +735,9 @@ class Instrumentation:
             checkout.connecting = None
 
     def _slot(self, entry: Any) -> _Slot:
-        slot = entry.info.get(_KEY)
+        slot = entry.info.get(self._key)
         if slot is None:
-            slot = entry.info[_KEY] = _Slot(self._generation)
+            slot = entry.info[self._key] = _Slot(self._generation)
         return slot  # type: ignore[no-any-return]
 
     @_harmless
@@ -684,15 +759,20 @@ class Instrumentation:
     @_harmless
     def _on_close(self, dbapi_connection: Any, record: Any) -> None:
         slot = self._slot(record)
+        if slot.phase is ACTIVE:  # nobody ended it, so the server did
+            self._rolled_back(slot)
+        self._gone(slot)
+
+    @_harmless
+    def _on_detach(self, dbapi_connection: Any, record: Any) -> None:
+        self._gone(self._slot(record))
+
+    def _gone(self, slot: _Slot) -> None:
         before, slot.state = slot.state, "gone"
         if before == "used":
             self._move(used=-1, since=slot.since)
         elif before == "idle" and slot.generation == self._generation:
             self._move(idle=-1)
-
-    @_harmless
-    def _on_detach(self, dbapi_connection: Any, record: Any) -> None:
-        self._on_close(dbapi_connection, record)
 
     def _move(self, used: int = 0, idle: int = 0, since: float | None = None) -> None:
         now = perf_counter()
@@ -701,7 +781,7 @@ class Instrumentation:
             self._counts.used += used
             self._counts.idle += idle
             if since is not None:
-                self._metrics.use.observe(now - since)
+                self._metrics.use(now - since)
 
         self._metrics.change(move)
 

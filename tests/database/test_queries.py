@@ -289,4 +289,4 @@ def test_operation_cache_is_bounded(run: Runner) -> None:
 
     assert run(scenario)["query_duration_seconds_count SELECT other"] == database._CACHE_LIMIT + 10
     assert run.handle is not None
-    assert len(run.handle._operations) <= database._CACHE_LIMIT
+    assert len(run.handle._observers[None]) <= database._CACHE_LIMIT
