@@ -94,13 +94,13 @@ def scrape_limit(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def exporter_rights(lab: Lab) -> Iterator[None]:
-    """Somebody took the exporter's rights away."""
+    """Somebody took one of the exporter's rights away (without pg_monitor itself the whole scrape would fail)."""
     with lab.superuser() as connection:
-        connection.execute("REVOKE pg_monitor FROM sightline_exporter")
+        connection.execute("REVOKE EXECUTE ON FUNCTION pg_ls_waldir() FROM pg_monitor")
         try:
             yield
         finally:
-            connection.execute("GRANT pg_monitor TO sightline_exporter")
+            connection.execute("GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO pg_monitor")
 
 
 @contextmanager

@@ -1,15 +1,17 @@
 """Every alert by a real fault: pending, firing, delivered, resolved, on real servers with an accelerated configuration.
 
-Each drill is a test of its own. What happens to every alert is followed from the first drill to the end, so that the
-slow ones (a burn rate that has to leave a window of hours, here of minutes) can resolve while others are tried.
+Each drill is a test of its own. What happens to every alert is followed from its drill to the end, so that the slow
+ones (a burn rate that has to leave a window of hours, here of minutes) can resolve while others are tried. A drill that
+fails is tried a second time, as the machine may have had something else to do; the table says so.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import pytest
 import yaml
@@ -26,13 +28,37 @@ pytestmark = pytest.mark.drill
 
 PLAN = load_plan()
 PATIENCE = 240.0  # seconds for an alert to fire, to arrive, to resolve: a loaded machine of two cores needs some
-SLOW_TO_RESOLVE = {"AvailabilityBurn6h", "AvailabilityBurn1d", "AvailabilityBurn3d"}
-SLOW_TO_RESOLVE |= {"LatencyBurn6h", "LatencyBurn1d", "LatencyBurn3d", "HostLoadHigh"}
+
+# Whoever breaks the service, its database or what it depends on burns its error budgets, too: by design, that pages.
+AVAILABILITY = {f"AvailabilityBurn{window}" for window in ("1h", "6h", "1d", "3d")}
+LATENCY = {f"LatencyBurn{window}" for window in ("1h", "6h", "1d", "3d")}
+# The drills of which people who use the service feel nothing: no request fails. Answers may be slow even so, as the
+# machine is shared.
+UNFELT = {
+    "alertmanager-config-broken",
+    "alertmanager-down",
+    "alertmanager-lost",
+    "cold-cache",
+    "config-broken",
+    "disk-full",
+    "exporter-rights",
+    "host-exporter-down",
+    "llm-unpriced",
+    "long-transaction",
+    "open-files",
+    "out-of-memory",
+    "receiver-down",
+    "rule-broken",
+    "rules-heavy",
+    "scrape-config-lost",
+    "scrape-limit",
+}
+# These wait for a window of hours, here of minutes, to pass: other drills go on meanwhile.
+SLOW_TO_RESOLVE = (AVAILABILITY | LATENCY) - {"AvailabilityBurn1h", "LatencyBurn1h"}
+SLOW_TO_RESOLVE |= {"HostLoadHigh", "HttpNewException", "LlmCostHigh", "LlmUnpriced"}
 
 # What the machine does beside the drills is its own affair: a test that has just ended, or another one, keeps it busy.
 BUSY = {"HostCpuBusy", "HostLoadHigh"}
-# Whoever breaks the service, its database or what it depends on burns its error budgets, too: by design, that pages.
-SYMPTOMS = {f"{slo}Burn{window}" for slo in ("Availability", "Latency") for window in ("1h", "6h", "1d", "3d")}
 # Other critical alerts that a fault brings about as it should.
 CONSEQUENCES = {
     "scrape-limit": {"ServiceDown"},  # what can't be scraped can't be told from what is down
@@ -48,9 +74,55 @@ CONSEQUENCES = {
 # While these last nothing can be delivered; that is what they are.
 MUTE = {"alertmanager-down", "alertmanager-lost", "receiver-down"}
 
-# Those whose alerts resolve late come first.
+# Those whose alerts resolve late come first, and those that add nothing to what has to resolve last.
 FIRST = ["errors", "slow", "load-high"]
-NAMES = FIRST + sorted(name for name in PLAN.drills if name not in FIRST)
+NAMES = FIRST + sorted(PLAN.drills.keys() - set(FIRST), key=lambda name: (name in UNFELT, name))
+
+
+@dataclass
+class Report:
+    """What is known of the drills so far."""
+
+    watches: dict[str, Watch] = field(default_factory=dict)
+    retried: dict[str, str] = field(default_factory=dict)
+    also: dict[str, set[str]] = field(default_factory=dict)
+    """Alerts that fired during a drill beside those that were expected of it."""
+
+    def courses(self) -> list[tuple[str, Course]]:
+        """(drill, course) of every expected alert that was seen."""
+        return [
+            (name, watch.courses[alert])
+            for name, watch in self.watches.items()
+            for alert in PLAN.alerts(name)
+            if alert in watch.courses
+        ]
+
+    def look(self) -> None:
+        """Follow the alerts that had not resolved when their drill was over."""
+        for name, watch in self.watches.items():
+            if not watch.all_reached(PLAN.alerts(name), "resolved"):
+                watch.look()
+
+    def lines(self) -> Iterator[str]:
+        yield f"{'alert':<34}{'drill':<28}" + "".join(f"{stage:>11}" for stage in STAGES)
+        for name, course in sorted(self.courses(), key=lambda row: row[1].alert):
+            times = {stage: getattr(course, stage) for stage in STAGES}
+            words = {stage: "-" if at is None else f"{at:.1f} s" for stage, at in times.items()}
+            words |= {"delivered": "muted"} if course.muted else {}
+            drill = name + (" (2nd try)" if name in self.retried else "")
+            yield f"{course.alert:<34}{drill:<28}" + "".join(f"{word:>11}" for word in words.values())
+        yield ""
+        yield "Seconds from the fault, for `resolved` from its end. muted: another alert says it (inhibit_rules)."
+        yield "Without `delivered`: while it lasts nothing can be delivered; that is what the alert is about."
+        for name, reason in self.retried.items():
+            yield f"{name} was tried a second time, as the first one failed: {reason}"
+        for name, alerts in self.also.items():
+            if alerts:
+                yield f"Beside what was expected, {name} made fire: {', '.join(sorted(alerts))}"
+        yield ""
+        yield f"{len(self.courses())} alerts fired for a real fault. {len(PLAN.undrilled)} can't be drilled:"
+        for alert, reason in PLAN.undrilled.items():
+            yield f"  {alert}: {reason}"
 
 
 def breaking(name: str, lab: Lab) -> AbstractContextManager[None]:
@@ -67,8 +139,10 @@ def well_but(lab: Lab, tolerated: set[str]) -> bool:
     return True
 
 
-def critical(lab: Lab) -> set[str]:
-    return {alert["labels"]["alertname"] for alert in lab.stack.alerts() if alert["labels"]["severity"] == "critical"}
+def recover(lab: Lab) -> None:
+    """Wait until the stack is well again, but for what is slow to resolve or the machine's own affair."""
+    wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
+    wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | SLOW_TO_RESOLVE | BUSY), PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +154,11 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[dict[str, tuple[str, Course]]]:
-    """Every alert's course, printed when all drills are over."""
-    courses: dict[str, tuple[str, Course]] = {}
-    yield courses
-    print(f"\n\n{'alert':<34}{'drill':<26}" + "".join(f"{stage:>11}" for stage in STAGES))
-    for alert, (drill, course) in sorted(courses.items()):
-        times = {stage: getattr(course, stage) for stage in STAGES}
-        words = {stage: "-" if at is None else f"{at:.1f} s" for stage, at in times.items()}
-        words |= {"delivered": "muted"} if course.muted else {}
-        print(f"{alert:<34}{drill:<26}" + "".join(f"{word:>11}" for word in words.values()))
-    print(f"\n{len(courses)} alerts fired for a real fault. {len(PLAN.undrilled)} can't be drilled:")
-    for alert, reason in PLAN.undrilled.items():
-        print(f"  {alert}: {reason}")
+def report() -> Iterator[Report]:
+    """What is known of the drills; printed when all are over."""
+    report = Report()
+    yield report
+    print("\n", *report.lines(), sep="\n")
 
 
 def test_every_alert_has_a_drill_or_a_reason() -> None:
@@ -107,6 +173,7 @@ def test_every_alert_has_a_drill_or_a_reason() -> None:
     assert sorted(planned) == sorted(alerts)
     assert set(PLAN.drills) <= DRILLS.keys() | BREAKAGES.keys()
     assert not DRILLS.keys() & BREAKAGES.keys()
+    assert set(FIRST) | UNFELT <= set(NAMES)
 
 
 def test_all_is_quiet_before_the_first_drill_but_the_watchdog(lab: Lab) -> None:
@@ -115,53 +182,60 @@ def test_all_is_quiet_before_the_first_drill_but_the_watchdog(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_drill(name: str, lab: Lab, table: dict[str, tuple[str, Course]]) -> None:
+def test_drill(name: str, lab: Lab, report: Report) -> None:
+    began = time.monotonic()
+    try:
+        drill(name, lab, report)
+    except Exception as error:
+        report.retried[name] = str(error).splitlines()[0]
+        print(f"{name}: once more, as the first try failed: {report.retried[name]}", flush=True)
+        recover(lab)
+        drill(name, lab, report)
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def drill(name: str, lab: Lab, report: Report) -> None:
+    """Break it, see the expected alerts fire and arrive, mend it, see them resolve, and see nobody else woken."""
     expected = PLAN.alerts(name)
     wait_until(lambda: not firing(lab) & set(expected), PATIENCE)
     before = firing(lab)
     lab.receiver.forget()
-    watch = Watch(lab.stack, lambda *_: None, lambda: lab.receiver.fired)
-    others: set[str] = set()
+    report.watches[name] = watch = Watch(lab.stack, lambda *_: None, lambda: lab.receiver.fired)
 
-    def until(reached: Callable[[], bool]) -> bool:
+    def until(stage: str, alerts: set[str]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not reached():
-            if time.monotonic() > deadline:
-                return False
+        while not watch.all_reached(alerts, stage):
+            missing = sorted(alert for alert in alerts if not watch.all_reached([alert], stage))
+            seen = [watch.courses[alert] for alert in missing if alert in watch.courses]
+            assert time.monotonic() < deadline, f"{', '.join(missing)}: not {stage} within {PATIENCE:g} s; seen: {seen}"
             time.sleep(0.25)
             watch.look()
-            others.update(alert for alert in watch.courses if watch.courses[alert].firing is not None)
-        return True
-
-    def missing(stage: str, among: set[str]) -> list[str]:
-        return sorted(alert for alert in among if not watch.all_reached([alert], stage))
+            report.look()
 
     with breaking(name, lab):
-        stage = "firing" if name in MUTE else "delivered"
-        reached = until(lambda: watch.all_reached(expected, stage))
-        unreached = {alert: watch.courses.get(alert) for alert in missing(stage, set(expected))}
+        until("firing" if name in MUTE else "delivered", set(expected))
     watch.mend()
-    for alert in expected:
-        if alert in watch.courses:
-            table[alert] = (name, watch.courses[alert])
-    assert reached, f"not {stage}: {unreached}"
-    soon = set(expected) - SLOW_TO_RESOLVE
-    assert until(lambda: watch.all_reached(list(soon), "resolved")), f"not resolved: {missing('resolved', soon)}"
-    severities = {alert: watch.courses[alert].severity for alert in others}
-    pages = {alert for alert, severity in severities.items() if severity == "critical"}
-    pages -= {*expected, *before, *SYMPTOMS, *CONSEQUENCES.get(name, ())}
-    assert not pages, f"other critical alerts fired: {pages}"
-    # The next drill begins on a stack that is well again.
-    wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
-    wait_until(lambda: well_but(lab, SYMPTOMS | SLOW_TO_RESOLVE | BUSY), PATIENCE)
+    until("resolved", set(expected) - SLOW_TO_RESOLVE)
+    fired = {alert: course for alert, course in watch.courses.items() if course.firing is not None}
+    report.also[name] = fired.keys() - before - {*expected, "Watchdog"}
+    felt = LATENCY if name in UNFELT else LATENCY | AVAILABILITY
+    pages = {alert for alert in report.also[name] if fired[alert].severity == "critical"}
+    assert not pages - felt - CONSEQUENCES.get(name, set()), f"other critical alerts fired: {pages}"
+    recover(lab)
 
 
-def test_in_the_end_everything_is_resolved(lab: Lab, table: dict[str, tuple[str, Course]]) -> None:
-    began = time.time()
-    wait_until(lambda: well_but(lab, BUSY), 3 * PATIENCE)
-    for _, course in table.values():
-        if course.resolved is None:
-            course.resolved = time.time() - began
-    assert not critical(lab)
-    if len(NAMES) == len(PLAN.drills):
-        assert sorted(table) == sorted(alert for alerts in PLAN.drills.values() for alert in alerts)
+def test_in_the_end_everything_is_resolved(lab: Lab, report: Report) -> None:
+    def resolved() -> bool:
+        report.look()
+        assert not (open_ := [course.alert for _, course in report.courses() if course.resolved is None]), open_
+        return well_but(lab, BUSY)
+
+    wait_until(resolved, 3 * PATIENCE)
+
+
+def test_every_alert_that_can_be_drilled_was(report: Report) -> None:
+    seen = {course.alert: (name, course) for name, course in report.courses()}
+    assert sorted(seen) == sorted(alert for alerts in PLAN.drills.values() for alert in alerts)
+    for name, course in seen.values():
+        assert None not in (course.pending, course.firing, course.resolved), course
+        assert course.delivered is not None or name in MUTE, course
