@@ -11,16 +11,22 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from loadtest.settings import SettingError, Settings
 from loadtest.verdict import load_thresholds
 
 HERE = Path(__file__).parent
+PORTS = ("APP_PORT", "LOCUST_PORT", "LOCUST_METRICS_PORT")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="loadtest", description="Put load on the service.")
     parser.add_argument("--ui", action="store_true", help="Locust's web page instead of a bounded run")
     arguments = parser.parse_args()
+    for name, value in dotenv_values(HERE.parent / ".env").items():  # where `make up` has put the service
+        if name in PORTS and value:
+            os.environ.setdefault(name, value)
     try:
         settings = Settings.from_environment()
         load_thresholds()
