@@ -332,24 +332,34 @@ def test_a_service_that_is_down_is_one_page(start_alertmanager: StartAlertmanage
         assert [alert["labels"]["alertname"] for message in got for alert in message["alerts"]] == ["ServiceDown"]
 
 
-def test_delivery_by_webhook_mail_and_slack(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
+def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
     """Firing, then resolved; two alerts of one area in one message; rendered by our templates; secrets from files."""
     config = CONFIG.replace("receiver: nowhere", "receiver: all").replace(
         "smtp_require_tls: true", "smtp_require_tls: false"
     )
     document = yaml.safe_load(config)
-    parts = {name: value for r in document["receivers"] if r["name"] in RECEIVERS[:2] for name, value in r.items()}
+    parts = {name: value for r in document["receivers"] if r["name"] in RECEIVERS[:3] for name, value in r.items()}
     webhook = next(receiver for receiver in document["receivers"] if receiver["name"] == "webhook")
     document["receivers"].append({**parts, **webhook, "name": "all"})
-    with web_server() as (url, got), web_server() as (slack_url, slacks), smtp_server("a password") as (port, mails):
-        document["global"]["smtp_smarthost"] = f"127.0.0.1:{port}"
-        secrets = {"webhook_url": url, "slack_url": slack_url, "smtp_password": "a password"}
+    with (
+        web_server() as (url, got),
+        web_server() as (slack_url, slacks),
+        web_server() as (pagerduty_url, pages),
+        smtp_server("a password") as (port, mails),
+    ):
+        document["global"] |= {"smtp_smarthost": f"127.0.0.1:{port}", "pagerduty_url": pagerduty_url}
+        secrets = {
+            "webhook_url": url,
+            "slack_url": slack_url,
+            "pagerduty_key": "0123456789abcdef",
+            "smtp_password": "a password",
+        }
         alertmanager = start_alertmanager(impatient(yaml.safe_dump(document), tmp_path, secrets))
         firing = shown("DbPoolTimeouts", "DbQueryErrors")
         send(alertmanager, firing)
-        wait_until(lambda: got and slacks and mails)
+        wait_until(lambda: got and slacks and mails and pages)
         send(alertmanager, firing, resolved=True)
-        wait_until(lambda: len(got) > 1 and len(slacks) > 1 and len(mails) > 1)
+        wait_until(lambda: len(got) > 1 and len(slacks) > 1 and len(mails) > 1 and len(pages) > 1)
 
     first, last = got[0], got[-1]
     assert (first["status"], last["status"]) == ("firing", "resolved")
@@ -385,6 +395,15 @@ def test_delivery_by_webhook_mail_and_slack(start_alertmanager: StartAlertmanage
         assert f"<{told['runbook_url']}|Runbook>" in attachment["text"]
     assert max(len(line) for line in attachment["text"].splitlines() if "|" not in line) < 200
     assert slacks[-1]["attachments"][0]["color"] == "good"
+
+    assert [(page["event_action"], page["routing_key"]) for page in (pages[0], pages[-1])] == [
+        ("trigger", "0123456789abcdef"),
+        ("resolve", "0123456789abcdef"),
+    ]
+    assert pages[0]["dedup_key"] == pages[-1]["dedup_key"]
+    page = pages[0]["payload"]
+    assert (page["summary"], page["severity"]) == ("⚠️ database: 2 alerts (app)", "warning")
+    assert all(told["description"] in str(page["custom_details"]) for told in texts.values())
 
 
 def test_one_alert_is_named_in_the_title(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_unit_tests_pass() -> None:
             assert run.returncode == 0, f"{file.name}\n{run.stdout}{run.stderr}"
 
 
-def test_every_alert_is_tested() -> None:
+def test_every_alert_is_tested(tell: Callable[[str, str], None]) -> None:
     """Firing with exact labels and annotations; silent before and after. The Watchdog alone is never silent."""
     fires: set[str] = set()
     silent: set[str] = set()
@@ -56,13 +57,13 @@ def test_every_alert_is_tested() -> None:
         for check in test.get("alert_rule_test", ()):
             (fires if check.get("exp_alerts") else silent).add(check["alertname"])
     names = {rule.name for rule in ALERTS}
-    print(f"{len(names)} alerts, {len(fires)} tested to fire, {len(silent)} tested to be silent before and after")
+    tell("rules", f"{len(names)} alerts, {len(fires)} tested to fire, {len(silent)} to be silent before and after")
     assert len(names) == len(ALERTS), "two alerts of the same name"
     assert fires == names
     assert silent == names - {"Watchdog"}
 
 
-def test_every_recording_rule_is_tested() -> None:
+def test_every_recording_rule_is_tested(tell: Callable[[str, str], None]) -> None:
     tested = {
         name
         for _, test in unit_tests()
@@ -71,7 +72,7 @@ def test_every_recording_rule_is_tested() -> None:
         for name in metrics(check["expr"])
     }
     names = {rule.name for rule in recordings()}
-    print(f"{len(names)} recorded series, {len(names & tested)} tested")
+    tell("rules", f"{len(names)} recorded series, {len(names & tested)} tested")
     assert names <= tested, f"not tested: {names - tested}"
 
 
