@@ -22,7 +22,7 @@ venv: $(BIN)/.installed  ## Make the virtual environment with everything pinned
 # Docker where an engine answers, else ordinary processes; MODE=docker or MODE=native decides by hand.
 mode = $(or $(MODE),$(shell python3 -m native.mode))
 
-.PHONY: up down status logs clean backup restore
+.PHONY: up down status logs clean backup restore grafana-password
 .SECONDEXPANSION:  # asks for the mode only when one of these is made
 up: $$@-$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
 down: $$@-$$(mode)  ## Stop everything; the data stay
@@ -32,7 +32,9 @@ clean: $$@-$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 ans
 backup: $$@-$$(mode)  ## Write an archive of all data into backups/
 restore: $$@-$$(mode)  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
 
-.PHONY: up-native down-native status-native logs-native clean-native backup-native restore-native
+grafana-password: $$@-$$(mode)  ## Make Grafana take the password in secrets/grafana_admin_password; delete the file for a new one
+
+.PHONY: up-native down-native status-native logs-native clean-native backup-native restore-native grafana-password-native
 up-native: $(BIN)/.installed
 	@echo "$(if $(MODE),Native mode,No Docker engine answers): the stack runs as ordinary processes on 127.0.0.1."
 	@$(BIN)/python -m native up
@@ -48,8 +50,10 @@ backup-native: $(BIN)/.installed
 	@$(BIN)/python -m native backup
 restore-native: $(BIN)/.installed
 	@$(BIN)/python -m native restore "$(FROM)" $(if $(CONFIRM),--yes)
+grafana-password-native: $(BIN)/.installed
+	@$(BIN)/python -m native grafana-password
 
-.PHONY: up-docker down-docker status-docker logs-docker clean-docker secrets standins
+.PHONY: up-docker down-docker status-docker logs-docker clean-docker backup-docker restore-docker secrets standins
 up-docker:
 	@python3 -m stack up
 down-docker:
@@ -60,13 +64,26 @@ logs-docker:
 	@python3 -m stack logs $(SERVICE) $(if $(FOLLOW),--follow)
 clean-docker:
 	@python3 -m stack clean $(if $(CONFIRM),--yes)
+backup-docker:
+	@python3 -m stack backup
+restore-docker:
+	@python3 -m stack restore "$(FROM)" $(if $(CONFIRM),--yes)
+grafana-password-docker:
+	@python3 -m stack grafana-password
 secrets:  ## Make the passwords that `docker compose up` needs (make up does it by itself)
 	@python3 -m stack secrets
 standins:  ## Where no registry is in reach: build stand-ins for the upstream images from Debian packages
 	@python3 -m stack standins
 
+# SQLAlchemy 2.0 in a folder of its own: on PYTHONPATH it goes before the environment's 2.1.
+$(VENV)/sqlalchemy-2.0/.installed: requirements/sqlalchemy-2.0.txt | $(BIN)/.installed
+.venv-bench/sqlalchemy-2.0/.installed: requirements/sqlalchemy-2.0.txt | .venv-bench/.installed
+%/sqlalchemy-2.0/.installed:
+	@$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(@D) -r requirements/sqlalchemy-2.0.txt
+	@touch $@
+
 .PHONY: test
-test: $(BIN)/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some)
+test: $(BIN)/.installed $(VENV)/sqlalchemy-2.0/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some)
 	@$(BIN)/python -m pytest -m "not stack and not drill" $(or $(TESTS),tests)
 
 .PHONY: test-rules-mutation
@@ -106,7 +123,7 @@ test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus 
 	@touch $@
 
 .PHONY: bench
-bench: .venv-bench/.installed  ## Measure what the telemetry costs, beside others; writes docs/benchmarks.md
+bench: .venv-bench/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure what the telemetry costs, beside others; writes docs/benchmarks.md
 	@.venv-bench/bin/python -m bench
 
 .PHONY: fuzz
@@ -133,6 +150,7 @@ lock: venv  ## Pin all Python packages anew, with hashes
 	$(UV_COMPILE) -c requirements/dev.txt requirements/native.in -o requirements/native.txt
 	$(UV_COMPILE) -c requirements/dev.txt app/requirements.in -o app/requirements.txt
 	$(UV_COMPILE) -c requirements/dev.txt loadtest/requirements.in -o loadtest/requirements.txt
+	$(UV_COMPILE) --no-deps --upgrade requirements/sqlalchemy-2.0.in -o requirements/sqlalchemy-2.0.txt
 	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
 	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
 

@@ -19,6 +19,7 @@ from tests.servers import Postgres, wait_until
 
 T = TypeVar("T")
 Numbers = dict[str, float]
+METRICS = [metric for metric in vars(database).values() if isinstance(metric, MetricWrapperBase)]
 _names = (f"test_{number}" for number in itertools.count())
 
 
@@ -30,23 +31,18 @@ def new_pool() -> str:
 def numbers(pool: str) -> Numbers:
     """Every series of a pool that is not 0, without times and buckets, as `metric label label` without `db_`."""
     found = {}
-    for metric in vars(database).values():
-        if isinstance(metric, MetricWrapperBase):
-            for family in metric.collect():
-                for sample in family.samples:
-                    if sample.labels.get("pool") == pool and not sample.name.endswith(("_bucket", "_sum", "_created")):
-                        labels = [value for name, value in sample.labels.items() if name != "pool"]
-                        found[" ".join([sample.name.removeprefix("db_"), *labels])] = sample.value
+    for metric in METRICS:
+        for family in metric.collect():
+            for sample in family.samples:
+                if sample.labels.get("pool") == pool and not sample.name.endswith(("_bucket", "_sum", "_created")):
+                    labels = [value for name, value in sample.labels.items() if name != "pool"]
+                    found[" ".join([sample.name.removeprefix("db_"), *labels])] = sample.value
     return {name: value for name, value in sorted(found.items()) if value}
 
 
 def seconds(pool: str, metric: str) -> float:
     """The sum of a histogram over its label values."""
-    collector = next(
-        metric_object
-        for metric_object in vars(database).values()
-        if isinstance(metric_object, MetricWrapperBase) and next(iter(metric_object.describe())).name == metric
-    )
+    collector = next(candidate for candidate in METRICS if next(iter(candidate.describe())).name == metric)
     return sum(
         sample.value
         for family in collector.collect()
