@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .model import Annotation, Dashboard, Json, Link, Query, Row, Variable
-from .panels import Column, table, values
+from .model import Annotation, Dashboard, Json, Link, Panel, Query, Row, Variable
+from .panels import Column, Legend, coloured, table, timeseries, values
 
 # The objectives. The rules in prometheus/rules hold the same numbers; a test keeps the two together.
 SLO_ERROR_RATIO = 0.001  # 99.9 % of requests succeed, over 30 days
@@ -19,7 +19,7 @@ TOKEN_COLOURS = {"input": "blue", "output": "purple"}
 LATENCY_COLOURS = {"average": "text", "p50": "green", "p90": "yellow", "p95": "orange", "p99": "red"}
 OUTCOME_COLOURS = {"commit": "green", "rollback": "yellow", "commit_failed": "red"}
 POOL_COLOURS = {"used": "orange", "idle": "green", "pending": "red"}
-WINDOW_COLOURS = {"1m": "light-blue", "5m": "blue", "15m": "semi-dark-blue", "1h": "dark-blue"}
+WINDOW_COLOURS = {"1m": "green", "5m": "blue", "15m": "purple", "1h": "text"}
 IN, OUT = "blue", "purple"  # received and sent, read and written
 
 # Every variable means the same on every dashboard, so links carry the choice from one to the next.
@@ -135,7 +135,22 @@ DEPLOYS = Annotation(
 REBOOTS = Annotation(
     "Reboots", "changes(node_boot_time_seconds{@host}[1m]) > 0", "blue", "{{instance}} started", switch=False
 )
-LOAD_TEST = Annotation("Load tests", "max by (job) (locust_users) > 0", "purple", "Load test", "Locust is at work")
+LOAD_TEST = Annotation(
+    "Load tests", "max by (job) (locust_test_running) > 0", "purple", "Load test", "Locust is at work"
+)
+
+
+def active_users(legend: Legend, *links: Link) -> Panel:
+    """Users in all windows, in the order of their length."""
+    return timeseries(
+        "Active users",
+        "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound.",
+        tuple(Query(f'max(active_users{{@app, window="{window}"}})', window) for window in WINDOW_COLOURS),
+        unit="none",
+        overrides=coloured(WINDOW_COLOURS),
+        legend=legend,
+        links=links,
+    )
 
 
 def dashboard(

@@ -14,8 +14,21 @@ from .common import (
     dashboard,
 )
 from .model import Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, dashed, heatmap, stat, table, timeseries
-from .promql import heat, mean, or_named, or_zero, per_minute, quantile
+from .panels import (
+    PER_MINUTE,
+    Column,
+    Steps,
+    coloured,
+    dashed,
+    halves,
+    heatmap,
+    quarters,
+    stat,
+    table,
+    thirds,
+    timeseries,
+)
+from .promql import happened, heat, mean, or_named, or_zero, per_minute, quantile
 
 QUERY = "db_query_duration_seconds"
 WAIT = "db_pool_checkout_wait_seconds"
@@ -29,13 +42,16 @@ CACHE_HITS = (
 )
 # PostgreSQL 17 moved the counters of checkpoints from the background writer to the checkpointer.
 TIMED = (
-    "rate(pg_stat_checkpointer_num_timed_total{@db}[@rate])"
-    " or rate(pg_stat_bgwriter_checkpoints_timed_total{@db}[@rate])"
+    "increase(pg_stat_checkpointer_num_timed_total{@db}[1h])"
+    " or increase(pg_stat_bgwriter_checkpoints_timed_total{@db}[1h])"
 )
 REQUESTED = (
-    "rate(pg_stat_checkpointer_num_requested_total{@db}[@rate])"
-    " or rate(pg_stat_bgwriter_checkpoints_req_total{@db}[@rate])"
+    "increase(pg_stat_checkpointer_num_requested_total{@db}[1h])"
+    " or increase(pg_stat_bgwriter_checkpoints_req_total{@db}[1h])"
 )
+
+# The ten names that took the most time in the time range: the same ones on every panel, whatever the moment.
+TOP_TEN = "topk(10, sum by (query_name) (increase(db_query_duration_seconds_sum{@pool}[$__range] @ end())))"
 
 STRIP = tuple(
     panel.sized(3)
@@ -120,8 +136,8 @@ CONNECTIONS = (
         ),
         unit="none",
         stacked=True,
-        height=9,
         overrides=(*coloured(POOL_COLOURS), *dashed("limit"), *dashed("waiting", colour="red")),
+        legend="right",
     ),
     timeseries(
         "PostgreSQL: connections",
@@ -132,7 +148,6 @@ CONNECTIONS = (
         ),
         unit="none",
         stacked=True,
-        height=9,
         overrides=(
             *coloured(
                 {
@@ -144,6 +159,7 @@ CONNECTIONS = (
             ),
             *dashed("limit"),
         ),
+        legend="right",
     ),
     timeseries(
         "Wait for a connection",
@@ -155,8 +171,21 @@ CONNECTIONS = (
             Query(quantile(0.99, WAIT, matchers="@pool"), "p99"),
         ),
         unit="s",
-        height=9,
+        log=True,
         overrides=coloured(LATENCY_COLOURS),
+        no_value="Nobody asked for a connection in this range",
+        legend="right",
+    ),
+    timeseries(
+        "Connection use",
+        "How long a connection is out of the pool. Long use by few callers starves the rest.",
+        (
+            Query(mean("db_pool_connection_use_seconds", matchers="@pool"), "average"),
+            Query(quantile(0.95, "db_pool_connection_use_seconds", matchers="@pool"), "p95"),
+        ),
+        unit="s",
+        overrides=coloured(LATENCY_COLOURS),
+        legend="right",
         no_value="Nobody asked for a connection in this range",
     ),
 )
@@ -172,50 +201,53 @@ QUERIES = (
             Query(quantile(0.99, QUERY, matchers="@pool"), "p99"),
         ),
         unit="s",
-        height=9,
+        log=True,
         overrides=coloured(LATENCY_COLOURS),
         no_value="No queries in this range",
+        legend="right",
     ),
     heatmap(
         "Query time spread",
         "Queries per second in each bucket of query time.",
         heat(QUERY, "@pool"),
         unit="s",
-        height=9,
     ),
     timeseries(
         "Query time p95 by name",
-        "95 of 100 queries of this name are answered within this time. Names come from the code, the rest is `other`.",
-        Query(quantile(0.95, QUERY, "query_name", matchers="@pool"), "{{query_name}}"),
+        "95 of 100 queries of this name are answered within this time, for the ten names that take the most time. "
+        "Names come from the code, the rest is `other`.",
+        Query(
+            f"({quantile(0.95, QUERY, 'query_name', matchers='@pool')}) and on (query_name) {TOP_TEN}", "{{query_name}}"
+        ),
         unit="s",
-        height=9,
         no_value="No queries in this range",
-    ),
-    timeseries(
-        "Queries by name",
-        "Queries per second.",
-        Query(f"sum by (query_name) (rate({QUERY}_count{{@pool}}[@rate]))", "{{query_name}}"),
-        unit="count:q/s",
-        stacked=True,
+        legend="right",
     ),
     timeseries(
         "Where the time goes",
-        "Time that queries take, by name: 100 % is one connection busy all the time. The top of this list is where "
-        "tuning pays.",
-        Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate]))", "{{query_name}}"),
+        "Time that queries take, by name, of the ten that take the most: 100 % is one connection busy all the time. "
+        "The top of this list is where tuning pays.",
+        Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate])) and {TOP_TEN}", "{{query_name}}"),
         unit="percentunit",
         stacked=True,
+        legend="right",
+    ),
+    timeseries(
+        "Queries by name",
+        "Queries per second, of the ten names that take the most time.",
+        Query(f"sum by (query_name) (rate({QUERY}_count{{@pool}}[@rate])) and {TOP_TEN}", "{{query_name}}"),
+        unit="count:q/s",
+        stacked=True,
+        legend="right",
     ),
     timeseries(
         "Query errors",
         "Errors per minute by SQLSTATE class: 08 connection, 23 integrity, 40 deadlock or serialisation, 42 wrong SQL, "
         "53 out of resources, 57 cancelled.",
-        Query(
-            or_named(per_minute("db_query_errors_total", "sqlstate_class", matchers="@pool"), "sqlstate_class"),
-            "{{sqlstate_class}}",
-        ),
+        Query(happened("db_query_errors_total", "sqlstate_class", matchers="@pool"), "{{sqlstate_class}}"),
         unit=PER_MINUTE,
         stacked=True,
+        legend="right",
     ),
 )
 
@@ -227,6 +259,7 @@ TRANSACTIONS = (
         unit="count:tx/s",
         stacked=True,
         overrides=coloured(OUTCOME_COLOURS),
+        legend="names",
     ),
     timeseries(
         "PostgreSQL: transactions",
@@ -235,6 +268,7 @@ TRANSACTIONS = (
         unit="count:tx/s",
         stacked=True,
         overrides=coloured({"commits": "green", "rollbacks": "yellow"}),
+        legend="names",
     ),
     timeseries(
         "Commit time",
@@ -246,6 +280,7 @@ TRANSACTIONS = (
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         no_value="No commits in this range",
+        legend="names",
     ),
 )
 
@@ -258,6 +293,7 @@ SERVER_ROW = (
             for kind in ("returned", "fetched", "inserted", "updated", "deleted")
         ),
         unit="count:rows/s",
+        legend="names",
     ),
     timeseries(
         "Cache hits by database",
@@ -273,15 +309,15 @@ SERVER_ROW = (
         lowest=None,
         highest=1,
         soft_lowest=0.9,
-        legend_calcs=("mean", "min", "lastNotNull"),
-        sort_by="Name",
+        legend="names",
     ),
     timeseries(
         "Locks",
-        "Locks that are held or waited for, by mode. Exclusive ones block others.",
-        Query("sum by (mode) (pg_locks_count{@data})", "{{mode}}"),
+        "Locks that are held, by mode; modes without any are left out. Exclusive ones block others.",
+        Query(or_named("sum by (mode) (pg_locks_count{@data}) > 0", "mode"), "{{mode}}"),
         unit="none",
         stacked=True,
+        legend="names",
     ),
     timeseries(
         "Deadlocks and conflicts",
@@ -291,23 +327,23 @@ SERVER_ROW = (
             Query(per_minute("pg_stat_database_conflicts", matchers="@data"), "conflicts"),
         ),
         unit=PER_MINUTE,
-        width=6,
         overrides=coloured({"deadlocks": "red", "conflicts": "orange"}),
+        legend="names",
     ),
     timeseries(
         "Temporary files",
         "Bytes per second written to disk because sorting or hashing did not fit into work_mem.",
         Query("sum by (datname) (rate(pg_stat_database_temp_bytes{@data}[@rate]))", "{{datname}}"),
         unit="Bps",
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Checkpoints",
-        "Checkpoints per hour. Many requested ones mean that max_wal_size is too small for what is written.",
-        (Query(f"3600 * sum({TIMED})", "timed"), Query(f"3600 * sum({REQUESTED})", "requested")),
+        "Checkpoints in the hour before. Many requested ones mean that max_wal_size is too small for what is written.",
+        (Query(f"sum({TIMED})", "timed"), Query(f"sum({REQUESTED})", "requested")),
         unit="none",
-        width=6,
         overrides=coloured({"timed": "green", "requested": "orange"}),
+        legend="names",
     ),
     timeseries(
         "Longest transaction",
@@ -317,7 +353,7 @@ SERVER_ROW = (
             "{{state}}",
         ),
         unit="s",
-        width=6,
+        legend="names",
     ),
 )
 
@@ -327,30 +363,30 @@ STORAGE = (
         "Size of each database on disk.",
         Query("sum by (datname) (pg_database_size_bytes{@data})", "{{datname}}"),
         unit="bytes",
-        width=6,
+        legend="right",
     ),
     timeseries(
         "Log size",
         "Size of the write-ahead log that is kept. It grows when a replica or an archive lags.",
         Query("sum by (instance) (pg_wal_size_bytes{@db})", "{{instance}}"),
         unit="bytes",
-        width=6,
+        legend="right",
     ),
     timeseries(
         "Dead rows",
         "Rows that were deleted or replaced and wait to be cleaned up, of the ten worst tables.",
         Query("topk(10, sum by (relname) (pg_stat_user_tables_n_dead_tup{@data}))", "{{relname}}"),
         unit="short",
-        width=6,
         no_value="No tables",
+        legend="right",
     ),
     timeseries(
         "Rows read by whole-table scans",
         "Rows per second read without an index, of the ten worst tables. Fine for small tables only.",
         Query("topk(10, sum by (relname) (rate(pg_stat_user_tables_seq_tup_read{@data}[@rate])))", "{{relname}}"),
         unit="count:rows/s",
-        width=6,
         no_value="No tables",
+        legend="right",
     ),
 )
 
@@ -403,37 +439,25 @@ STATEMENTS = (
 
 POOL_DETAIL = (
     timeseries(
-        "Connection use",
-        "How long a connection is out of the pool. Long use by few callers starves the rest.",
-        (
-            Query(mean("db_pool_connection_use_seconds", matchers="@pool"), "average"),
-            Query(quantile(0.95, "db_pool_connection_use_seconds", matchers="@pool"), "p95"),
-        ),
-        unit="s",
-        width=6,
-        overrides=coloured(LATENCY_COLOURS),
-        no_value="Nobody asked for a connection in this range",
-    ),
-    timeseries(
         "Callers that gave up",
         "Checkouts per minute that ran into the pool's timeout.",
         Query(per_minute("db_pool_checkout_timeouts_total", "pool", matchers="@pool"), "{{pool}}"),
         unit=PER_MINUTE,
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Connections thrown away",
         "Connections per minute that the pool discarded, by why.",
-        Query(per_minute("db_pool_invalidations_total", "kind", matchers="@pool"), "{{kind}}"),
+        Query(happened("db_pool_invalidations_total", "kind", matchers="@pool"), "{{kind}}"),
         unit=PER_MINUTE,
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Connections beyond the pool's size",
         "Connections that were opened on top of the pool's size and are closed after use.",
         Query("sum by (pool) (db_pool_overflow{@pool})", "{{pool}}"),
         unit="none",
-        width=6,
+        legend="names",
     ),
 )
 
@@ -443,12 +467,12 @@ DASHBOARD = dashboard(
     variables=(JOB, INSTANCE, POOL, SERVER, DATNAME),
     rows=(
         Row("", STRIP),
-        Row("Connections", CONNECTIONS),
-        Row("Queries", QUERIES),
-        Row("Transactions", TRANSACTIONS),
-        Row("PostgreSQL", SERVER_ROW),
-        Row("Pool in detail", POOL_DETAIL, collapsed=True),
-        Row("Storage and tables", STORAGE, collapsed=True),
+        Row("Connections", halves(CONNECTIONS, 7)),
+        Row("Queries", (*halves(QUERIES[:2], 8), *halves(QUERIES[2:], 9))),
+        Row("Transactions", thirds(TRANSACTIONS, 7)),
+        Row("PostgreSQL", (*thirds(SERVER_ROW[:3], 7), *quarters(SERVER_ROW[3:], 7))),
+        Row("Pool in detail", thirds(POOL_DETAIL, 7), collapsed=True),
+        Row("Storage and tables", halves(STORAGE, 7), collapsed=True),
         Row("Statements", STATEMENTS, collapsed=True),
     ),
 )

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from .common import IN, NODE, OUT, REBOOTS, dashboard
 from .model import Query, Row
-from .panels import Column, Steps, coloured, dashed, fixed, override_matching, stat, table, timeseries
+from .panels import (
+    Column,
+    Steps,
+    below_zero,
+    coloured,
+    dashed,
+    fixed,
+    override_matching,
+    quarters,
+    stat,
+    table,
+    thirds,
+    timeseries,
+)
 from .promql import or_zero
 
 # File systems that hold data; what lives in memory or is layered over another one fills up by design.
@@ -115,7 +128,7 @@ BY_HOST = (
             ),
         ),
         unit="short",
-        height=5,
+        height=4,
         columns=(
             Column("instance", "Host"),
             Column("nodename", "Name"),
@@ -153,8 +166,8 @@ PROCESSOR = (
         unit="percentunit",
         stacked=True,
         highest=1,
-        height=9,
         overrides=coloured(MODE_COLOURS),
+        legend="names",
     ),
     timeseries(
         "Load",
@@ -166,11 +179,11 @@ PROCESSOR = (
             Query('count(node_cpu_seconds_total{@host, mode="idle"})', "processors"),
         ),
         unit="none",
-        height=9,
         overrides=(
             *coloured({"1 m": "light-blue", "5 m": "blue", "15 m": "dark-blue"}),
             *dashed("processors", colour="red"),
         ),
+        legend="names",
     ),
     timeseries(
         "Pressure",
@@ -182,10 +195,10 @@ PROCESSOR = (
             Query("max(rate(node_pressure_io_waiting_seconds_total{@host}[@rate]))", "disk"),
         ),
         unit="percentunit",
-        height=9,
         soft_highest=0.1,
         overrides=coloured({"processor": "blue", "memory": "green", "disk": "orange"}),
         no_value="The kernel reports no pressure",
+        legend="names",
     ),
 )
 
@@ -201,6 +214,7 @@ MEMORY_ROW = (
         unit="bytes",
         stacked=True,
         overrides=coloured({"used": "orange", "files": "blue", "free": "green"}),
+        legend="names",
     ),
     timeseries(
         "Memory used by host",
@@ -209,6 +223,7 @@ MEMORY_ROW = (
         unit="percentunit",
         highest=1,
         limit=0.9,
+        legend="names",
     ),
     timeseries(
         "Swapping",
@@ -220,6 +235,7 @@ MEMORY_ROW = (
         ),
         unit="cps",
         overrides=coloured({"swapped in": IN, "swapped out": OUT, "major faults": "orange"}),
+        legend="names",
     ),
 )
 
@@ -231,19 +247,19 @@ DISK = (
         unit="percentunit",
         highest=1,
         limit=0.9,
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Throughput",
         "Bytes per second read from disks (up) and written to them (down).",
         (
             Query(f"sum(rate(node_disk_read_bytes_total{{@host, {DISKS}}}[@rate]))", "read"),
-            Query(f"-sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
+            Query(f"sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
         ),
         unit="Bps",
-        width=6,
         lowest=None,
-        overrides=coloured({"read": IN, "written": OUT}),
+        overrides=(*coloured({"read": IN}), *below_zero("written", colour=OUT)),
+        legend="names",
     ),
     timeseries(
         "Busy",
@@ -253,8 +269,8 @@ DISK = (
             "{{instance}} {{device}}",
         ),
         unit="percentunit",
-        width=6,
         soft_highest=0.1,
+        legend="names",
     ),
     timeseries(
         "Latency",
@@ -272,8 +288,8 @@ DISK = (
             ),
         ),
         unit="s",
-        width=6,
         overrides=coloured({"read": IN, "write": OUT}),
+        legend="names",
     ),
 )
 
@@ -287,7 +303,7 @@ NETWORK = (
                 "{{instance}} {{device}} received",
             ),
             Query(
-                f"-sum by (instance, device) (rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))",
+                f"sum by (instance, device) (rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))",
                 "{{instance}} {{device}} sent",
             ),
         ),
@@ -295,8 +311,9 @@ NETWORK = (
         lowest=None,
         overrides=(
             override_matching(".* received", color=fixed(IN)),
-            override_matching(".* sent", color=fixed(OUT)),
+            override_matching(".* sent", color=fixed(OUT), custom_transform="negative-Y"),
         ),
+        legend="names",
     ),
     timeseries(
         "Errors and drops",
@@ -304,6 +321,7 @@ NETWORK = (
         Query(NETWORK_ERRORS, "{{instance}} {{device}}"),
         unit="pps",
         soft_highest=1,
+        legend="names",
     ),
     timeseries(
         "TCP retransmissions",
@@ -316,6 +334,7 @@ NETWORK = (
         ),
         unit="percentunit",
         limit=0.02,
+        legend="names",
     ),
 )
 
@@ -325,7 +344,7 @@ LIMITS = (
         "Open files of each host, as a share of what its kernel allows.",
         Query("node_filefd_allocated{@host} / node_filefd_maximum{@host}", "{{instance}}"),
         unit="percentunit",
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Inodes used",
@@ -335,8 +354,8 @@ LIMITS = (
             "{{instance}} {{mountpoint}}",
         ),
         unit="percentunit",
-        width=6,
         highest=1,
+        legend="names",
     ),
     timeseries(
         "Clock offset",
@@ -345,28 +364,28 @@ LIMITS = (
         unit="s",
         lowest=None,
         soft_highest=0.01,
-        width=6,
+        legend="names",
     ),
     timeseries(
         "TCP connections",
         "Established TCP connections of each host.",
         Query("node_netstat_Tcp_CurrEstab{@host}", "{{instance}}"),
         unit="none",
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Context switches",
         "Switches between tasks per second.",
         Query("sum by (instance) (rate(node_context_switches_total{@host}[@rate]))", "{{instance}}"),
         unit="cps",
-        width=12,
+        legend="names",
     ),
     timeseries(
         "Blocked processes",
         "Processes that wait for a disk and can't be interrupted.",
         Query("node_procs_blocked{@host}", "{{instance}}"),
         unit="none",
-        width=12,
+        legend="names",
     ),
 )
 
@@ -378,10 +397,10 @@ DASHBOARD = dashboard(
     rows=(
         Row("", STRIP),
         Row("Hosts", BY_HOST),
-        Row("Processors", PROCESSOR),
-        Row("Memory", MEMORY_ROW),
-        Row("Disks", DISK),
-        Row("Network", NETWORK),
-        Row("Limits and kernel", LIMITS, collapsed=True),
+        Row("Processors", thirds(PROCESSOR, 7)),
+        Row("Memory", thirds(MEMORY_ROW, 7)),
+        Row("Disks", quarters(DISK, 7)),
+        Row("Network", thirds(NETWORK, 7)),
+        Row("Limits and kernel", thirds(LIMITS, 7), collapsed=True),
     ),
 )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from .common import (
+    BURN_LIMIT,
     ENDPOINT,
+    IN,
     INSTANCE,
     JOB,
     LATENCY_COLOURS,
+    OUT,
+    SLO_COLOURS,
     SLO_ERROR_RATIO,
     SLO_LATENCY,
     SLO_SLOW_RATIO,
     STATUS_COLOURS,
-    WINDOW_COLOURS,
+    active_users,
     dashboard,
 )
 from .model import Link, Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import by_status_class, heat, mean, or_named, or_zero, per_minute, quantile, ratio
+from .panels import PER_MINUTE, Column, Steps, below_zero, coloured, halves, heatmap, stat, table, timeseries
+from .promql import by_status_class, heat, mean, occurring, or_named, or_zero, per_minute, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@http}[@rate])"
 SERVER_ERRORS = 'rate(http_requests_total{@http, status_code=~"5.."}[@rate])'
@@ -100,7 +104,7 @@ RATE_AND_ERRORS = (
         "Requests per second of each route template.",
         Query(or_named(f"sum by (endpoint) ({REQUESTS})", "endpoint", "no requests"), "{{endpoint}}"),
         unit="reqps",
-        height=9,
+        legend="right",
         links=(ONE_ENDPOINT,),
     ),
     timeseries(
@@ -109,18 +113,50 @@ RATE_AND_ERRORS = (
         Query(by_status_class(REQUESTS), "{{class}}"),
         unit="reqps",
         stacked=True,
-        height=9,
         overrides=coloured(STATUS_COLOURS),
+        legend="right",
     ),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status. The line is the objective: what stays above it spends the "
-        "error budget too fast.",
-        Query(or_named(ratio(SERVER_ERRORS, REQUESTS, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
+        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
+        "objective: what stays above it spends the error budget too fast.",
+        Query(
+            occurring(
+                ratio(SERVER_ERRORS, REQUESTS, "endpoint"),
+                'http_requests_total{@http, status_code=~"5.."}',
+                "endpoint",
+            ),
+            "{{endpoint}}",
+        ),
         unit="percentunit",
         limit=SLO_ERROR_RATIO,
-        height=9,
+        legend="right",
         links=(ONE_ENDPOINT,),
+    ),
+    timeseries(
+        "Error budget burn by window",
+        "How many times faster than sustainable the budget is spent, of all endpoints together. The line is where an "
+        "hour's burn calls somebody; longer windows alert at less.",
+        tuple(
+            Query(
+                f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})'
+                " or max by (slo) (slo:objective:ratio) * 0",
+                f"{{{{slo}}}} {window}",
+            )
+            for window in ("1h", "6h", "1d", "3d")
+        ),
+        unit="suffix:x",
+        limit=BURN_LIMIT,
+        soft_highest=BURN_LIMIT + 1,
+        overrides=coloured(
+            {
+                f"{slo} {window}": f"{shade}{colour}"
+                for slo, colour in SLO_COLOURS.items()
+                for window, shade in (("1h", ""), ("6h", "semi-dark-"), ("1d", "dark-"), ("3d", "super-light-"))
+            }
+        ),
+        legend="right",
+        no_value="The recording rules are not loaded",
     ),
 )
 
@@ -137,15 +173,15 @@ DURATIONS = (
         unit="s",
         log=True,
         limit=SLO_LATENCY,
-        height=10,
         overrides=coloured(LATENCY_COLOURS),
+        legend="right",
+        no_value="No requests in this range",
     ),
     heatmap(
         "Response time spread",
         "Requests per second in each bucket of response time. Two bands are two kinds of requests.",
         heat(DURATION, "@http"),
         unit="s",
-        height=10,
     ),
     timeseries(
         "Response time p95 by endpoint",
@@ -154,21 +190,9 @@ DURATIONS = (
         unit="s",
         log=True,
         limit=SLO_LATENCY,
-        height=10,
+        legend="right",
         links=(ONE_ENDPOINT,),
-    ),
-)
-
-SLOWNESS = (
-    timeseries(
-        "Too slow by endpoint",
-        "Share of requests that the latency objective counts as slow: longer than 0.5 s to the last byte, for /chat "
-        "longer than 5 s to the first. The line is the objective.",
-        Query(or_named(ratio(SLOW, JUDGED, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
-        unit="percentunit",
-        limit=SLO_SLOW_RATIO,
-        width=12,
-        links=(ONE_ENDPOINT,),
+        no_value="No requests in this range",
     ),
     timeseries(
         "Average response time by endpoint",
@@ -176,7 +200,28 @@ SLOWNESS = (
         Query(mean(DURATION, "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="s",
         log=True,
-        width=12,
+        legend="right",
+        links=(ONE_ENDPOINT,),
+        no_value="No requests in this range",
+    ),
+    timeseries(
+        "Too slow by endpoint",
+        "Share of requests that the latency objective counts as slow: longer than 0.5 s to the last byte, for /chat "
+        "longer than 5 s to the first. The line is the objective.",
+        Query(or_named(ratio(SLOW, JUDGED, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
+        unit="percentunit",
+        limit=SLO_SLOW_RATIO,
+        legend="right",
+        links=(ONE_ENDPOINT,),
+    ),
+    timeseries(
+        "Response start p95 by endpoint",
+        "Time until the response starts, which is what a streaming endpoint is judged by.",
+        Query(quantile(0.95, "http_response_start_seconds", "endpoint", matchers="@http"), "{{endpoint}}"),
+        unit="s",
+        log=True,
+        limit=SLO_LATENCY,
+        legend="right",
         links=(ONE_ENDPOINT,),
         no_value="No requests in this range",
     ),
@@ -203,7 +248,7 @@ ENDPOINTS = (
             ),
         ),
         unit="short",
-        height=10,
+        height=12,
         columns=(
             Column("method", "Method", width=100),
             Column(
@@ -234,17 +279,12 @@ ENDPOINTS = (
             Column("Value #H", "In progress", unit="none", width=150),
         ),
         sort_by="Requests",
+        no_value="No requests in this range",
     ),
 )
 
 USERS = (
-    timeseries(
-        "Active users",
-        "Distinct users seen in each window. Instances share users, so the largest counts: a lower bound.",
-        Query("max by (window) (active_users{@app})", "{{window}}"),
-        unit="none",
-        overrides=coloured(WINDOW_COLOURS),
-    ),
+    active_users("right"),
     timeseries(
         "Requests in progress",
         "Requests that are being answered, by endpoint. A steady climb means they no longer finish.",
@@ -253,13 +293,8 @@ USERS = (
         ),
         unit="none",
         stacked=True,
+        legend="right",
         links=(ONE_ENDPOINT,),
-    ),
-    timeseries(
-        "Request rate by instance",
-        "Requests per second of each replica. They should share the load evenly.",
-        Query(or_named(f"sum by (instance) ({REQUESTS})", "instance", "no requests"), "{{instance}}"),
-        unit="reqps",
     ),
 )
 
@@ -268,11 +303,12 @@ FAILURES = (
         "Server errors by endpoint",
         "Responses per minute with a 5xx status, by endpoint and status.",
         Query(
-            or_named(f"60 * sum by (endpoint, status_code) ({SERVER_ERRORS})", "status_code"),
+            or_named(f"60 * sum by (status_code, endpoint) ({SERVER_ERRORS})", "status_code"),
             "{{status_code}} {{endpoint}}",
         ),
         unit=PER_MINUTE,
         stacked=True,
+        legend="right",
     ),
     timeseries(
         "Client errors by endpoint",
@@ -280,7 +316,7 @@ FAILURES = (
         "unmatched is a path that no route serves.",
         Query(
             or_named(
-                "60 * sum by (endpoint, status_code)"
+                "60 * sum by (status_code, endpoint)"
                 ' (rate(http_requests_total{@app, endpoint=~"$endpoint", status_code=~"4.."}[@rate]))',
                 "status_code",
             ),
@@ -288,6 +324,7 @@ FAILURES = (
         ),
         unit=PER_MINUTE,
         stacked=True,
+        legend="right",
     ),
     timeseries(
         "Exceptions",
@@ -298,18 +335,18 @@ FAILURES = (
         ),
         unit=PER_MINUTE,
         stacked=True,
+        legend="right",
+    ),
+    timeseries(
+        "Request rate by instance",
+        "Requests per second of each replica. They should share the load evenly.",
+        Query(or_named(f"sum by (instance) ({REQUESTS})", "instance", "no requests"), "{{instance}}"),
+        unit="reqps",
+        legend="right",
     ),
 )
 
-START_AND_SIZES = (
-    timeseries(
-        "Response start p95 by endpoint",
-        "Time until the response starts, which is what a streaming endpoint is judged by.",
-        Query(quantile(0.95, "http_response_start_seconds", "endpoint", matchers="@http"), "{{endpoint}}"),
-        unit="s",
-        limit=SLO_LATENCY,
-        links=(ONE_ENDPOINT,),
-    ),
+SIZES_AND_LIMITS = (
     heatmap(
         "Response start spread",
         "Requests per second in each bucket of the time until the response starts.",
@@ -321,11 +358,19 @@ START_AND_SIZES = (
         "Bytes per second of bodies received (up) and sent (down).",
         (
             Query(or_zero("sum(rate(http_request_size_bytes_sum{@http}[@rate]))"), "received"),
-            Query(or_zero("-sum(rate(http_response_size_bytes_sum{@http}[@rate]))"), "sent"),
+            Query(or_zero("sum(rate(http_response_size_bytes_sum{@http}[@rate]))"), "sent"),
         ),
         unit="Bps",
         lowest=None,
-        overrides=coloured({"received": "blue", "sent": "purple"}),
+        overrides=(*coloured({"received": IN}), *below_zero("sent", colour=OUT)),
+    ),
+    timeseries(
+        "Counted as overflow",
+        "Requests per minute beyond the limit of label combinations, counted under the endpoint `overflow`. More than "
+        "none means that some label grows without bound.",
+        Query(or_zero(per_minute("http_metrics_overflow_total")), "overflow"),
+        unit=PER_MINUTE,
+        overrides=coloured({"overflow": "red"}),
     ),
     timeseries(
         "Request size by endpoint",
@@ -333,6 +378,8 @@ START_AND_SIZES = (
         Query(mean("http_request_size_bytes", "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="decbytes",
         width=12,
+        legend="right",
+        no_value="No requests in this range",
     ),
     timeseries(
         "Response size by endpoint",
@@ -340,6 +387,8 @@ START_AND_SIZES = (
         Query(mean("http_response_size_bytes", "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="decbytes",
         width=12,
+        legend="right",
+        no_value="No requests in this range",
     ),
 )
 
@@ -349,11 +398,11 @@ DASHBOARD = dashboard(
     variables=(JOB, INSTANCE, ENDPOINT),
     rows=(
         Row("", STRIP),
-        Row("Rate and errors", RATE_AND_ERRORS),
-        Row("Response time", DURATIONS + SLOWNESS),
+        Row("Rate and errors", halves(RATE_AND_ERRORS)),
+        Row("Response time", halves(DURATIONS)),
         Row("Endpoints", ENDPOINTS),
-        Row("Users and concurrency", USERS),
-        Row("What fails", FAILURES),
-        Row("Response start and sizes", START_AND_SIZES, collapsed=True),
+        Row("Users and concurrency", halves(USERS)),
+        Row("What fails", halves(FAILURES)),
+        Row("Sizes and limits", SIZES_AND_LIMITS, collapsed=True),
     ),
 )

@@ -12,8 +12,8 @@ from .common import (
     dashboard,
 )
 from .model import Link, Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import heat, mean, or_named, or_zero, per_minute, quantile, ratio
+from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, quarters, stat, table, thirds, timeseries
+from .promql import happened, heat, mean, or_zero, quantile, ratio
 
 DURATION = "llm_request_duration_seconds"
 FIRST_TOKEN = "llm_time_to_first_token_seconds"  # noqa: S105  a metric's name
@@ -145,7 +145,7 @@ MODELS = (
             ),
         ),
         unit="short",
-        height=7,
+        height=6,
         columns=(
             Column("provider", "Provider", width=150),
             Column(
@@ -183,8 +183,8 @@ RESPONSE = (
             Query(quantile(0.99, DURATION, matchers="@llm"), "p99"),
         ),
         unit="s",
-        height=10,
         overrides=coloured(LATENCY_COLOURS),
+        legend="names",
         no_value="No calls in this range",
     ),
     heatmap(
@@ -192,14 +192,12 @@ RESPONSE = (
         "Calls per second in each bucket of response time.",
         heat(DURATION, "@llm"),
         unit="s",
-        height=10,
     ),
     timeseries(
         "Response time p95 by model",
         "95 of 100 calls of the model are complete within this time.",
         Query(quantile(0.95, DURATION, *BY, matchers="@llm"), NAME),
         unit="s",
-        height=10,
         links=(ONE_MODEL,),
         no_value="No calls in this range",
     ),
@@ -258,10 +256,11 @@ RELIABILITY = (
     timeseries(
         "Calls by outcome",
         "Calls per minute. Cancelled: the reader left. Incomplete: the answer broke off without a reason.",
-        Query(per_minute("llm_requests_total", "outcome", matchers="@llm"), "{{outcome}}"),
+        Query(happened("llm_requests_total", "outcome", matchers="@llm"), "{{outcome}}"),
         unit=PER_MINUTE,
         stacked=True,
         overrides=coloured(OUTCOME_COLOURS),
+        legend="names",
     ),
     timeseries(
         "Failed calls by model",
@@ -270,27 +269,31 @@ RELIABILITY = (
         unit="percentunit",
         limit=0.05,
         links=(ONE_MODEL,),
+        legend="names",
     ),
     timeseries(
         "Errors by kind",
         "Failed calls per minute by kind of error.",
-        Query(or_named(per_minute("llm_errors_total", "error_type", matchers="@llm"), "error_type"), "{{error_type}}"),
+        Query(happened("llm_errors_total", "error_type", matchers="@llm"), "{{error_type}}"),
         unit=PER_MINUTE,
         stacked=True,
+        legend="names",
     ),
     timeseries(
         "Retries",
         "Attempts per minute that were repeated, most of them silently by the provider's client, by cause.",
-        Query(or_named(per_minute("llm_retries_total", "reason", matchers="@llm"), "reason"), "{{reason}}"),
+        Query(happened("llm_retries_total", "reason", matchers="@llm"), "{{reason}}"),
         unit=PER_MINUTE,
         stacked=True,
+        legend="names",
     ),
     timeseries(
         "Finish reasons",
         "Why answers ended, per minute. `length` means that they were cut off.",
-        Query(per_minute("llm_finish_reasons_total", "reason", matchers="@llm"), "{{reason}}"),
+        Query(happened("llm_finish_reasons_total", "reason", matchers="@llm"), "{{reason}}"),
         unit=PER_MINUTE,
         stacked=True,
+        legend="names",
         overrides=coloured(
             {"stop": "green", "length": "orange", "tool_calls": "blue", "content_filter": "red", "other": "text"}
         ),
@@ -302,24 +305,22 @@ RELIABILITY = (
         unit="none",
         stacked=True,
         links=(ONE_MODEL,),
+        legend="names",
     ),
 )
 
 ACCOUNTING = (
     timeseries(
-        "Rate limit left, requests",
-        "Requests that the provider still allows in its window, as of its last response. Providers that say nothing "
-        "about it have no line.",
-        Query('min by (provider, model) (llm_rate_limit_remaining{@llm, resource="requests"})', NAME),
+        "Rate limit left",
+        "Requests and tokens that the provider still allows in its window, as of its last response. Providers that say "
+        "nothing about it have no line.",
+        Query(
+            "min by (provider, model, resource) (llm_rate_limit_remaining{@llm})", "{{provider}} {{model}} {{resource}}"
+        ),
         unit="short",
+        log=True,
         no_value="No provider reports a limit",
-    ),
-    timeseries(
-        "Rate limit left, tokens",
-        "Tokens that the provider still allows in its window, as of its last response.",
-        Query('min by (provider, model) (llm_rate_limit_remaining{@llm, resource="tokens"})', NAME),
-        unit="short",
-        no_value="No provider reports a limit",
+        legend="names",
     ),
     timeseries(
         "Tokens per call",
@@ -328,6 +329,7 @@ ACCOUNTING = (
         unit="short",
         overrides=coloured(TOKEN_COLOURS),
         no_value="No calls in this range",
+        legend="names",
     ),
     timeseries(
         "Missing usage and prices",
@@ -338,7 +340,7 @@ ACCOUNTING = (
             Query(ratio("rate(llm_unpriced_requests_total{@llm}[@rate])", CALLS), "without a price"),
         ),
         unit="percentunit",
-        width=12,
+        legend="names",
     ),
     timeseries(
         "Cache and reasoning",
@@ -360,8 +362,8 @@ ACCOUNTING = (
             ),
         ),
         unit="percentunit",
-        width=12,
         overrides=coloured({"input from cache": "blue", "output for reasoning": "purple"}),
+        legend="names",
     ),
 )
 
@@ -376,7 +378,7 @@ DASHBOARD = dashboard(
         Row("Response time", RESPONSE),
         Row("Streaming", STREAMING),
         Row("Prompts", PROMPTS),
-        Row("Reliability", RELIABILITY),
-        Row("Limits and accounting", ACCOUNTING),
+        Row("Reliability", thirds(RELIABILITY, 7)),
+        Row("Limits and accounting", quarters(ACCOUNTING, 7)),
     ),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from .common import INSTANCE, JOB, LATENCY_COLOURS, NODE, SLO_ERROR_RATIO, SLO_LATENCY, STATUS_COLOURS, dashboard, drill
 from .host import CPU, MEMORY
 from .model import Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, timeseries
-from .promql import by_status_class, heat, mean, or_named, or_zero, per_minute, quantile, ratio
+from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, thirds, timeseries, values
+from .promql import by_status_class, happened, heat, mean, or_zero, quantile, ratio
 
 TIMES = "locust_response_time_seconds"
 SENT = "rate(locust_requests_total[@rate])"
@@ -16,8 +16,16 @@ QUICK = 'name!~".*/chat.*"'  # what waits for a language model has its own panel
 NO_TEST = "No load test ran in this range"
 
 STRIP = tuple(
-    panel.sized(4)
+    panel.sized(3)
     for panel in (
+        stat(
+            "Load test",
+            "Whether a load test runs now.",
+            Query(or_zero("max(locust_test_running)")),
+            unit="none",
+            colour="purple",
+            mappings=(values({"0": ("none", "text"), "1": ("running", "purple")}),),
+        ),
         stat(
             "Simulated people",
             "People that the load test simulates now.",
@@ -60,6 +68,13 @@ STRIP = tuple(
             links=(drill("HTTP"),),
         ),
         stat(
+            "In progress",
+            "Requests that the service works on at this moment.",
+            Query(or_zero("sum(http_requests_in_progress{@traffic})")),
+            unit="none",
+            links=(drill("HTTP"),),
+        ),
+        stat(
             "CPU",
             "Busy share of all processors, of the busiest host. A load generator on the same host takes its part.",
             Query(f"max({CPU})"),
@@ -81,8 +96,8 @@ CLIENT = (
             Query(or_zero(f"sum({SENT})"), "requests per second"),
         ),
         unit="short",
-        height=9,
         overrides=coloured({"people": "purple", "requests per second": "blue"}),
+        legend="names",
     ),
     timeseries(
         "Response time, as sent",
@@ -95,21 +110,18 @@ CLIENT = (
         ),
         unit="s",
         log=True,
-        height=9,
         limit=SLO_LATENCY,
         overrides=coloured(LATENCY_COLOURS),
         no_value=NO_TEST,
+        legend="names",
     ),
     timeseries(
         "Failures by kind",
         "Requests per minute that failed in Locust's eyes.",
-        Query(
-            or_named(per_minute("locust_failures_total", "error_class", matchers=""), "error_class"),
-            "{{error_class}}",
-        ),
+        Query(happened("locust_failures_total", "error_class", matchers=""), "{{error_class}}"),
         unit=PER_MINUTE,
-        height=9,
         stacked=True,
+        legend="names",
     ),
 )
 
@@ -122,6 +134,7 @@ SERVICE = (
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
         links=(drill("HTTP"),),
+        legend="names",
     ),
     timeseries(
         "Response time, as answered",
@@ -138,6 +151,7 @@ SERVICE = (
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("HTTP"),),
         no_value="No requests in this range",
+        legend="names",
     ),
     timeseries(
         "What gets short",
@@ -154,17 +168,19 @@ SERVICE = (
         highest=1,
         overrides=coloured({"CPU": "blue", "connection pool": "orange", "memory": "green"}),
         links=(drill("Host"),),
+        legend="names",
     ),
     timeseries(
         "Requests in progress",
         "Requests that the service works on. When it grows faster than the people, the service has reached its limit.",
         (
-            Query(or_zero("sum(http_requests_in_progress{@app})"), "in progress"),
+            Query(or_zero("sum(http_requests_in_progress{@traffic})"), "in progress"),
             Query(or_zero("sum(db_pool_pending_checkouts{@app})"), "waiting for a connection"),
         ),
         unit="none",
         overrides=coloured({"in progress": "blue", "waiting for a connection": "red"}),
         links=(drill("HTTP"),),
+        legend="names",
     ),
     timeseries(
         "Query time p95",
@@ -174,6 +190,7 @@ SERVICE = (
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("Database"),),
         no_value="No queries in this range",
+        legend="names",
     ),
     timeseries(
         "Model response time p95",
@@ -183,6 +200,7 @@ SERVICE = (
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("LLM"),),
         no_value="No calls in this range",
+        legend="names",
     ),
 )
 
@@ -244,6 +262,7 @@ DETAIL = (
         Query(quantile(0.95, TIMES, "method", "name", matchers=""), "{{method}} {{name}}"),
         unit="s",
         no_value=NO_TEST,
+        legend="names",
     ),
     timeseries(
         "First token p95, as sent",
@@ -251,6 +270,24 @@ DETAIL = (
         Query(quantile(0.95, "locust_time_to_first_token_seconds", "name", matchers=""), "{{name}}"),
         unit="s",
         no_value="Nothing streamed in a load test in this range",
+        legend="names",
+    ),
+    timeseries(
+        "Streams left by their readers",
+        "Streamed answers per minute that a simulated person left before the end, as some people do.",
+        Query(happened("locust_streams_left_total", "name", matchers=""), "{{name}}"),
+        unit=PER_MINUTE,
+        width=12,
+        legend="names",
+    ),
+    timeseries(
+        "Locust's workers",
+        "Processes that report to Locust's master; none where one process does it all.",
+        Query(or_zero("sum(locust_workers)"), "workers"),
+        unit="none",
+        width=12,
+        legend="names",
+        overrides=coloured({"workers": "purple"}),
     ),
 )
 
@@ -260,8 +297,8 @@ DASHBOARD = dashboard(
     variables=(JOB, INSTANCE, NODE),
     rows=(
         Row("", STRIP),
-        Row("What Locust does", CLIENT),
-        Row("What the service feels", SERVICE),
+        Row("What Locust does", thirds(CLIENT, 7)),
+        Row("What the service feels", thirds(SERVICE, 7)),
         Row("Requests", REQUESTS),
         Row("Detail", DETAIL, collapsed=True),
     ),

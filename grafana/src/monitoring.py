@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard
 from .model import Query, Row
-from .panels import PER_MINUTE, Steps, coloured, stat, state_timeline, timeseries, values
-from .promql import or_named, or_zero, per_minute
+from .panels import PER_MINUTE, Steps, coloured, stat, state_timeline, thirds, timeseries, values
+from .promql import happened, or_named, or_zero
 
 UP = values({"0": ("down", "red"), "1": ("up", "green")})
 OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
@@ -92,16 +92,13 @@ TARGETS = (
         ),
         unit="none",
         mappings=(UP,),
-        width=12,
-        height=9,
     ),
     timeseries(
         "Scrape duration",
         "Time that Prometheus needs to read a target, the slowest one of each job.",
         Query("max by (job) (scrape_duration_seconds{@target})", "{{job}}"),
         unit="s",
-        width=6,
-        height=9,
+        legend="names",
     ),
     timeseries(
         "Samples per scrape",
@@ -111,30 +108,30 @@ TARGETS = (
             "{{job}}",
         ),
         unit="short",
-        width=6,
-        height=9,
+        legend="names",
     ),
 )
 
 ALERTING = (
-    ALERTS_TABLE.sized(12, 8),
+    ALERTS_TABLE,
     timeseries(
         "Alerts by state",
         "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
         Query(or_named('count by (alertstate) (ALERTS{severity!="none"})', "alertstate"), "{{alertstate}}"),
         unit="none",
         stacked=True,
-        width=6,
         overrides=coloured({"firing": "red", "pending": "yellow"}),
+        legend="names",
     ),
     timeseries(
         "Alerts in Alertmanager",
-        "Alerts that Alertmanager holds: active, or suppressed by a silence or by another alert.",
+        "Alerts that Alertmanager holds: active, or suppressed by a silence or by another alert. Watchdog, which "
+        "always fires, is one of them.",
         Query(or_named("sum by (state) (alertmanager_alerts)", "state"), "{{state}}"),
         unit="none",
         stacked=True,
-        width=6,
-        overrides=coloured({"active": "red", "suppressed": "blue", "unprocessed": "text"}),
+        overrides=coloured({"active": "orange", "suppressed": "blue", "unprocessed": "text"}),
+        legend="names",
     ),
 )
 
@@ -149,40 +146,38 @@ NOTIFICATIONS = (
         ),
         unit=PER_MINUTE,
         overrides=coloured({"sent": "green", "failed": "orange", "dropped": "red"}),
+        legend="names",
     ),
     timeseries(
         "Alertmanager to people",
         "Messages per minute by way. None are sent before a receiver is switched on.",
-        Query(
-            or_named(per_minute("alertmanager_notifications_total", "integration", matchers=""), "integration"),
-            "{{integration}}",
-        ),
+        Query(happened("alertmanager_notifications_total", "integration", matchers=""), "{{integration}}"),
         unit=PER_MINUTE,
+        legend="names",
     ),
     timeseries(
         "Messages that failed",
         "Messages per minute that Alertmanager could not deliver, by way and why.",
         Query(
-            or_named(
-                per_minute("alertmanager_notifications_failed_total", "integration", "reason", matchers=""),
-                "integration",
-            ),
+            happened("alertmanager_notifications_failed_total", "integration", "reason", matchers=""),
             "{{integration}} {{reason}}",
         ),
         unit=PER_MINUTE,
+        legend="names",
     ),
 )
 
 RULES = (
     timeseries(
         "Rule evaluation",
-        "Time that the last evaluation of each rule group took. It must stay far below the group's interval.",
+        "Time that the last evaluation of all rules of a file took. It must stay far below the interval, 15 seconds.",
         Query(
-            'max by (group) (label_replace(prometheus_rule_group_last_duration_seconds, "group", "$1", "rule_group", '
-            '".*;(.*)"))',
-            "{{group}}",
+            'sum by (file) (label_replace(prometheus_rule_group_last_duration_seconds, "file", "$1", "rule_group", '
+            '".*/(.*)[.]ya?ml;.*"))',
+            "{{file}}",
         ),
         unit="s",
+        legend="names",
     ),
     timeseries(
         "Evaluations failed or missed",
@@ -193,6 +188,7 @@ RULES = (
         ),
         unit=PER_MINUTE,
         overrides=coloured({"failed": "red", "missed": "orange"}),
+        legend="names",
     ),
     timeseries(
         "Query time p90",
@@ -200,6 +196,7 @@ RULES = (
         Query('max by (slice) (prometheus_engine_query_duration_seconds{quantile="0.9"}) >= 0', "{{slice}}"),
         unit="s",
         no_value="No queries in this range",
+        legend="names",
     ),
 )
 
@@ -229,6 +226,7 @@ STORAGE = (
         unit="bytes",
         stacked=True,
         width=6,
+        legend="names",
     ),
     timeseries(
         "Failures of the storage",
@@ -245,6 +243,7 @@ STORAGE = (
         unit=PER_MINUTE,
         width=6,
         overrides=coloured({"failed compactions": "red", "damaged segments": "dark-red"}),
+        legend="names",
     ),
     timeseries(
         "Memory",
@@ -252,27 +251,48 @@ STORAGE = (
         Query("max by (job, instance) (process_resident_memory_bytes{@target})", "{{job}} {{instance}}"),
         unit="bytes",
         width=12,
+        legend="right",
     ),
     timeseries(
         "CPU",
-        "Processors that Prometheus, Alertmanager and the exporters keep busy.",
+        "Processor time of Prometheus, Alertmanager and the exporters; 100 % is one processor.",
         Query("sum by (job, instance) (rate(process_cpu_seconds_total{@target}[@rate]))", "{{job}} {{instance}}"),
-        unit="none",
-        decimals=3,
+        unit="percentunit",
+        soft_highest=0.1,
         width=12,
+        legend="right",
+    ),
+    timeseries(
+        "Open files",
+        "Open files and connections of each process, as a share of what it may have.",
+        Query(
+            "max by (job, instance) (process_open_fds{@target} / process_max_fds{@target})",
+            "{{job}} {{instance}}",
+        ),
+        unit="percentunit",
+        width=12,
+        legend="right",
+    ),
+    timeseries(
+        "Running for",
+        "Time since the process started; with several workers, since the youngest one did.",
+        Query("time() - max by (job, instance) (process_start_time_seconds{@target})", "{{job}} {{instance}}"),
+        unit="s",
+        width=12,
+        legend="right",
     ),
 )
 
 DASHBOARD = dashboard(
     "Monitoring",
-    "Does the monitoring work? Targets, rules, alerts on their way to people, and storage.",
+    "Does the monitoring work? Targets, rules, alerts on their way to people, storage and processes.",
     variables=(TARGET_JOB, TARGET),
     rows=(
         Row("", STRIP),
-        Row("Targets", TARGETS),
-        Row("Alerts", ALERTING),
-        Row("Notifications", NOTIFICATIONS),
-        Row("Rules", RULES),
-        Row("Storage", STORAGE, collapsed=True),
+        Row("Targets", thirds(TARGETS, 7)),
+        Row("Alerts", thirds(ALERTING, 7)),
+        Row("Notifications", thirds(NOTIFICATIONS, 7)),
+        Row("Rules", thirds(RULES, 7)),
+        Row("Storage and processes", STORAGE, collapsed=True),
     ),
 )

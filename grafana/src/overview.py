@@ -19,14 +19,14 @@ from .common import (
     SLO_LATENCY,
     STATUS_COLOURS,
     TOKEN_COLOURS,
-    WINDOW_COLOURS,
+    active_users,
     dashboard,
     drill,
 )
 from .host import CARDS, CPU, DISKS, MEMORY, SPACE
 from .model import Query, Row
-from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
-from .promql import by_status_class, mean, or_named, or_zero, quantile, ratio
+from .panels import PER_MINUTE, Steps, below_zero, coloured, dashed, stat, timeseries
+from .promql import by_status_class, mean, occurring, or_zero, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
 ERRORS = 'rate(http_requests_total{@traffic, status_code=~"5.."}[@rate])'
@@ -176,29 +176,23 @@ OBJECTIVES = (
         lowest=None,
         highest=1,
         overrides=coloured(SLO_COLOURS),
-        legend_calcs=("min", "lastNotNull"),
+        legend="names",
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
     ),
     timeseries(
         "Error budget burn",
-        "How many times faster than sustainable the budget is spent: at 1 it lasts exactly 30 days, at 14.4 (the line) "
-        "two of them are gone within an hour, and somebody is called.",
-        tuple(
-            Query(
-                f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})'
-                " or max by (slo) (slo:objective:ratio) * 0",
-                f"{{{{slo}}}} {window}",
-            )
-            for window in ("1h", "6h")
+        "How many times faster than sustainable the budget is spent, over the last hour: at 1 it lasts exactly 30 "
+        "days, at 14.4 (the line) two of them are gone within an hour, and somebody is called.",
+        Query(
+            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"}) or max by (slo) (slo:objective:ratio) * 0',
+            "{{slo}}",
         ),
-        unit="none",
+        unit="suffix:x",
         limit=BURN_LIMIT,
-        decimals=2,
-        overrides=(
-            *coloured({f"{slo} 1h": colour for slo, colour in SLO_COLOURS.items()}),
-            *coloured({f"{slo} 6h": f"dark-{colour}" for slo, colour in SLO_COLOURS.items()}),
-        ),
+        soft_highest=BURN_LIMIT + 1,
+        overrides=coloured(SLO_COLOURS),
+        legend="names",
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
     ),
@@ -213,6 +207,7 @@ SERVICE = (
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
+        legend="names",
         links=(drill("HTTP"),),
     ),
     timeseries(
@@ -229,25 +224,26 @@ SERVICE = (
         log=True,
         limit=SLO_LATENCY,
         overrides=coloured(LATENCY_COLOURS),
+        legend="names",
         links=(drill("HTTP"),),
+        no_value="No requests in this range",
     ),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status. The line is the objective: more than that spends the error "
-        "budget faster than 30 days allow.",
-        Query(or_named(ratio(ERRORS, REQUESTS, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
+        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
+        "objective: more than that spends the error budget faster than 30 days allow.",
+        Query(
+            occurring(
+                ratio(ERRORS, REQUESTS, "endpoint"), 'http_requests_total{@traffic, status_code=~"5.."}', "endpoint"
+            ),
+            "{{endpoint}}",
+        ),
         unit="percentunit",
         limit=SLO_ERROR_RATIO,
+        legend="names",
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint}"),),
     ),
-    timeseries(
-        "Active users",
-        "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound.",
-        Query("max by (window) (active_users{@app})", "{{window}}"),
-        unit="none",
-        overrides=coloured(WINDOW_COLOURS),
-        links=(drill("HTTP"),),
-    ),
+    active_users("names", drill("HTTP")),
 )
 
 MODELS = (
@@ -258,6 +254,7 @@ MODELS = (
         unit="count:tokens/s",
         stacked=True,
         overrides=coloured(TOKEN_COLOURS),
+        legend="names",
         links=(drill("LLM"),),
     ),
     timeseries(
@@ -270,7 +267,9 @@ MODELS = (
         ),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
+        legend="names",
         links=(drill("LLM"),),
+        no_value="No calls in this range",
     ),
     timeseries(
         "Prompt length",
@@ -281,6 +280,7 @@ MODELS = (
         ),
         unit="short",
         overrides=coloured({"average": "text", "maximum": "red"}),
+        legend="names",
         links=(drill("LLM"),),
     ),
 )
@@ -296,8 +296,11 @@ DATABASE = (
             Query(quantile(0.99, "db_query_duration_seconds"), "p99"),
         ),
         unit="s",
+        log=True,
         overrides=coloured(LATENCY_COLOURS),
+        legend="names",
         links=(drill("Database"),),
+        no_value="No queries in this range",
     ),
     timeseries(
         "Connection pool",
@@ -309,6 +312,7 @@ DATABASE = (
         unit="none",
         stacked=True,
         overrides=(*coloured(POOL_COLOURS), *dashed("limit")),
+        legend="names",
         links=(drill("Database"),),
     ),
     timeseries(
@@ -317,11 +321,12 @@ DATABASE = (
         "PostgreSQL counts for all its clients.",
         (
             Query("sum by (outcome) (rate(db_transactions_total{@app}[@rate]))", "{{outcome}}"),
-            Query("sum(instance:pg_transactions:rate5m{@db})", "PostgreSQL"),
+            Query("sum(instance:pg_transactions:rate5m{@db})", "PostgreSQL, average of 5 min"),
         ),
         unit="count:tx/s",
         stacked=True,
-        overrides=(*coloured(OUTCOME_COLOURS), *dashed("PostgreSQL")),
+        overrides=(*coloured(OUTCOME_COLOURS), *dashed("PostgreSQL, average of 5 min")),
+        legend="names",
         links=(drill("Database"),),
     ),
 )
@@ -332,8 +337,8 @@ MACHINES = (
         "Busy share of all processors of each host.",
         Query(CPU, "{{instance}}"),
         unit="percentunit",
-        width=6,
         highest=1,
+        legend="names",
         links=(drill("Host"),),
     ),
     timeseries(
@@ -341,8 +346,8 @@ MACHINES = (
         "Memory that is not available to programs, of each host.",
         Query(MEMORY, "{{instance}}"),
         unit="percentunit",
-        width=6,
         highest=1,
+        legend="names",
         links=(drill("Host"),),
     ),
     timeseries(
@@ -350,12 +355,12 @@ MACHINES = (
         "Bytes per second read from disks (up) and written to them (down).",
         (
             Query(f"sum(rate(node_disk_read_bytes_total{{@host, {DISKS}}}[@rate]))", "read"),
-            Query(f"-sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
+            Query(f"sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
         ),
         unit="Bps",
-        width=6,
         lowest=None,
-        overrides=coloured({"read": IN, "written": OUT}),
+        overrides=(*coloured({"read": IN}), *below_zero("written", colour=OUT)),
+        legend="names",
         links=(drill("Host"),),
     ),
     timeseries(
@@ -363,12 +368,12 @@ MACHINES = (
         "Bytes per second received (up) and sent (down) by network cards.",
         (
             Query(f"sum(rate(node_network_receive_bytes_total{{@host, {CARDS}}}[@rate]))", "received"),
-            Query(f"-sum(rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))", "sent"),
+            Query(f"sum(rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))", "sent"),
         ),
         unit="Bps",
-        width=6,
         lowest=None,
-        overrides=coloured({"received": IN, "sent": OUT}),
+        overrides=(*coloured({"received": IN}), *below_zero("sent", colour=OUT)),
+        legend="names",
         links=(drill("Host"),),
     ),
 )
@@ -379,10 +384,10 @@ DASHBOARD = dashboard(
     variables=(JOB, INSTANCE, NODE, SERVER),
     rows=(
         Row("", (*STRIP[:6], *(panel.sized(3) for panel in STRIP[6:]))),
-        Row("Objectives and alerts", OBJECTIVES),
-        Row("Service", tuple(panel.sized(6, 9) for panel in SERVICE)),
-        Row("Language models", MODELS),
-        Row("Database", DATABASE),
-        Row("Host", MACHINES),
+        Row("Objectives and alerts", tuple(panel.sized(8, 7) for panel in OBJECTIVES)),
+        Row("Service", tuple(panel.sized(6, 7) for panel in SERVICE)),
+        Row("Language models", tuple(panel.sized(8, 7) for panel in MODELS)),
+        Row("Database", tuple(panel.sized(8, 7) for panel in DATABASE)),
+        Row("Host", tuple(panel.sized(6, 7) for panel in MACHINES)),
     ),
 )

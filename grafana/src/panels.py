@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .model import Json, Link, Panel, Query
 
 Queries = Query | Sequence[Query]
+Legend = Literal["below", "right", "names"]
+
+NO_WORDS = "No data in this range"  # for panels that have data at all times; others say what has not happened
 
 PER_MINUTE = "count:/min"  # what happens seldom is easier to read per minute than per second
 
 
 def _tuple(queries: Queries) -> tuple[Query, ...]:
     return (queries,) if isinstance(queries, Query) else tuple(queries)
+
+
+def halves(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
+    """Two to a line."""
+    return tuple(panel.sized(12, height) for panel in panels)
+
+
+def thirds(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
+    """Three to a line."""
+    return tuple(panel.sized(8, height) for panel in panels)
+
+
+def quarters(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
+    """Four to a line."""
+    return tuple(panel.sized(6, height) for panel in panels)
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,11 @@ def dashed(*names: str, colour: str = "text") -> tuple[Json, ...]:
     )
 
 
+def below_zero(*names: str, colour: str) -> tuple[Json, ...]:
+    """Drawn downwards, named and counted as what it is: bytes sent under bytes received."""
+    return tuple(override(name, color=fixed(colour), custom_transform="negative-Y") for name in names)
+
+
 def stat(
     title: str,
     description: str,
@@ -137,7 +160,20 @@ def stat(
     )
 
 
-_SOFT_HIGHEST = {"none": 1, "percentunit": 0.01, PER_MINUTE: 1, "count:tx/s": 1}
+# How far an axis goes at least, so that an idle service's zero is not drawn under a hundred.
+_SOFT_HIGHEST = {
+    "none": 1,
+    "short": 1,
+    "reqps": 1,
+    "percentunit": 0.01,
+    "currencyUSD": 0.1,
+    "Bps": 1000,
+    PER_MINUTE: 1,
+    "count:tx/s": 1,
+    "count:q/s": 1,
+    "count:rows/s": 1,
+    "count:tokens/s": 1,
+}
 
 
 def timeseries(
@@ -160,18 +196,22 @@ def timeseries(
     overrides: Sequence[Json] = (),
     links: Sequence[Link] = (),
     panel_links: Sequence[Link] = (),
-    no_value: str = "No data in this range",
-    legend_calcs: Sequence[str] = ("mean", "max", "lastNotNull"),
-    legend_right: bool = False,
+    no_value: str = NO_WORDS,
+    legend: Legend = "below",
+    legend_calcs: Sequence[str] | None = None,
     sort_by: str = "Max",
     log: bool = False,
 ) -> Panel:
-    """Lines over time, with a table of mean, max and last value as legend.
+    """Lines over time.
 
     limit: an objective, drawn as a dashed red line.
     soft_highest, soft_lowest: how far the axis goes at least, so that next to nothing does not look like a lot.
+    legend: a table "below" (mean, max, last) for one or two lines; one on the "right" (max, last) of a wide panel for
+        many; or just the "names", in panels that are too small for a table that need not be scrolled.
     log: a logarithmic axis, for what spans orders of magnitude.
     """
+    if legend_calcs is None:
+        legend_calcs = {"below": ("mean", "max", "lastNotNull"), "right": ("max", "lastNotNull"), "names": ()}[legend]
     custom: Json = {
         "drawStyle": "bars" if bars else "line",
         "lineInterpolation": "linear",
@@ -199,7 +239,9 @@ def timeseries(
         lowest = None  # there is no zero on it
     elif lowest is None and soft_lowest is None:
         soft_lowest = 0
-    _set(custom, axisSoftMin=soft_lowest, axisSoftMax=_SOFT_HIGHEST.get(unit) if soft_highest is None else soft_highest)
+    if soft_highest is None and highest is None:  # beside a soft end of the axis, a hard one would only be a cap
+        soft_highest = _SOFT_HIGHEST.get(unit)
+    _set(custom, axisSoftMin=soft_lowest, axisSoftMax=soft_highest)
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
@@ -221,11 +263,10 @@ def timeseries(
         options={
             "legend": {
                 "showLegend": True,
-                "displayMode": "table",
-                "placement": "right" if legend_right else "bottom",
+                "displayMode": "list" if legend == "names" else "table",
+                "placement": "right" if legend == "right" else "bottom",
                 "calcs": list(legend_calcs),
-                "sortBy": sort_by,
-                "sortDesc": True,
+                **({} if legend == "names" else {"sortBy": sort_by, "sortDesc": True}),
             },
             "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": False},
         },

@@ -74,6 +74,20 @@ def by_status_class(rate: str) -> str:
     return or_named(classes, "class", "2xx")
 
 
+def occurring(expr: str, counter: str, *by: str) -> str:
+    """`expr` by the labels `by`, of those only whose `counter` moved in the time range; one line "none" where none did.
+
+    Counters of rare things exist at zero from the start, and a legend with ten zeros hides the one that is not.
+    """
+    moved = f"{total(f'increase({counter}[$__range] @ end())', *by)} > 0"
+    return or_named(f"({expr}) and on ({', '.join(by)}) ({moved})", by[0])
+
+
+def happened(counter: str, *by: str, matchers: str = "@app") -> str:
+    """Events per minute by kind, of the kinds that occurred in the time range."""
+    return occurring(per_minute(counter, *by, matchers=matchers), f"{counter}{{{matchers}}}", *by)
+
+
 def per_minute(counter: str, *by: str, matchers: str = "@app") -> str:
     """Events per minute, keeping the labels `by`."""
     return "60 * " + total(f"rate({counter}{{{matchers}}}[@rate])", *by)

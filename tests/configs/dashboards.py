@@ -38,6 +38,8 @@ class Selector:
     function: str
     """The function that takes the range, empty for an instant selector."""
     window: str
+    pinned: bool
+    """Evaluated at the end of the time range, whatever the point in the graph: `@ end()`."""
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -88,4 +90,4 @@ def _selectors(node: Any, function: str) -> Iterator[Selector]:
 
 def _selector(node: Any, function: str, window: str) -> Selector:
     matchers = frozenset((m.name, str(m.op), m.value) for m in node.matchers.matchers)
-    return Selector(node.name or "", matchers, function, window)
+    return Selector(node.name or "", matchers, function, window, pinned="end()" in str(node.at or ""))
