@@ -22,6 +22,8 @@ class Piece:
     source: str
     destination: str
     then: str
+    beside: str = ""
+    """A file from elsewhere in the project that goes with them."""
 
 
 TELEMETRY = "app/telemetry"
@@ -38,7 +40,8 @@ PIECES = {
         ("__init__.py", "exposition.py", "storage.py", "llm.py"),
         TELEMETRY,
         "{package}",
-        "wrap each call of a model (docs/adopt.md, LLM)",
+        "set the prices, wrap each call of a model (docs/adopt.md, LLM calls)",
+        beside="app/llm/prices.toml",
     ),
     "database": Piece(
         "queries, transactions and the pool of a SQLAlchemy engine",
@@ -90,12 +93,14 @@ def plan(pieces: list[str], target: Path, package: str) -> dict[Path, Path]:
     copies: dict[Path, Path] = {}
     for name in pieces:
         piece = PIECES[name]
+        destination = target / piece.destination.format(package=package)
+        if piece.beside:
+            copies[destination / Path(piece.beside).name] = ROOT / piece.beside
         for pattern in piece.files:
             sources = sorted(path for path in (ROOT / piece.source).glob(pattern) if path.is_file())
             if not sources:
                 raise FileNotFoundError(f"{piece.source}/{pattern}")
             for source in sources:
-                destination = target / piece.destination.format(package=package)
                 copies[destination / source.relative_to(ROOT / piece.source)] = source
     return copies
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
 import re
 import subprocess
 import sys
+import textwrap
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from native.packages import find
 from native.paths import PROJECT
 from native.servers import plain_environment
 from tests import servers
 from tests.configs.dashboards import substituted, targets
+from tests.llm import fake_provider
+from tests.llm.fake_provider import anthropic_stream, anthropic_whole, openai_stream, openai_whole
 from tests.servers import Postgres, Prometheus, wait_until
 
 GUIDE = (PROJECT / "docs" / "adopt.md").read_text()
@@ -42,7 +52,14 @@ def hello(name: str, request: Request) -> str:
 @app.get("/broken")
 def broken() -> None:
     raise HTTPException(500)
+
+
+@app.get("/ask")
+def ask() -> None:
 """
+# What of the guide must be seen on the Overview in the end, with this service's own numbers.
+SHOWN = {"Request rate by status", "Response time", "Error rate by endpoint", "Active users", "Token usage"}
+SHOWN |= {"Query time", "Connection pool"}
 
 
 def section(title: str) -> str:
@@ -64,6 +81,11 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def faster(config: str) -> str:
+    """A second instead of fifteen."""
+    return re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \w+", r"\1: 1s", config)
+
+
 @contextmanager
 def serving(folder: Path, port: int, dsn: str) -> Iterator[str]:
     command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--workers", "2"]
@@ -80,29 +102,33 @@ def serving(folder: Path, port: int, dsn: str) -> Iterator[str]:
 
 
 def test_a_strange_service_has_metrics_dashboards_and_alerts(
-    tmp_path: Path, postgres: Postgres, start_prometheus: Callable[..., Prometheus]
+    tmp_path: Path,
+    postgres: Postgres,
+    start_prometheus: Callable[..., Prometheus],
+    tell: Callable[[str, str], None],
 ) -> None:
     service = tmp_path / "my-service"
     (service / "app").mkdir(parents=True)
     (service / "app" / "__init__.py").touch()
 
+    commands = {*blocks(GUIDE, "bash"), *re.findall(r"`((?:curl|amtool) [^`]+)`", GUIDE)}
     [command] = blocks(GUIDE.split("## ")[0], "bash")
     assert command == "make adopt TARGET=../my-service PACKAGE=app/telemetry\n"
     result = adopt(service, "--package", "app/telemetry")
     assert result.returncode == 0, result.stderr
+    commands.remove(command)
 
+    configure, *_, count = blocks(section("LLM calls"), "python")
     lines = "".join("".join(blocks(section(title), "python")) for title in ("Middleware", "Database", "Active users"))
-    (service / "app" / "main.py").write_text(SERVICE + lines)
+    (service / "app" / "main.py").write_text(SERVICE + textwrap.indent(count, "    ") + configure + lines)
     port = servers.free_port()
     [addresses] = blocks(section("Prometheus"), "bash")
     subprocess.run(["bash", "-e", "-c", addresses.replace("8000", str(port))], cwd=service, check=True)
+    commands.remove(addresses)
+    assert "replacement: sightline" in section("Prometheus")
     config = service / "monitoring" / "prometheus" / "prometheus.yml"
-    config.write_text(
-        config.read_text()
-        .replace("scrape_interval: 15s", "scrape_interval: 1s", 1)
-        .replace("scrape_timeout: 10s", "scrape_timeout: 1s", 1)
-        .replace("evaluation_interval: 15s", "evaluation_interval: 1s")
-    )
+    assert config.read_text().count("replacement: sightline") == 2
+    config.write_text(faster(config.read_text().replace("replacement: sightline", "replacement: my-service")))
 
     dsn = postgres.create_database().replace("postgresql://", "postgresql+psycopg://")
     with serving(service, port, dsn) as url:
@@ -111,6 +137,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         def drive() -> None:
             for number in range(20):
                 urllib.request.urlopen(f"{url}/hello/user-{number % 10}", timeout=10).read()
+                urllib.request.urlopen(f"{url}/ask", timeout=10).read()
                 with suppress(urllib.error.HTTPError):
                     urllib.request.urlopen(f"{url}/broken", timeout=10)
 
@@ -121,17 +148,156 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         wait_until(lambda: has('rate(http_requests_total{endpoint="/broken", status_code="500"}[5s]) > 0'))
         wait_until(lambda: has('rate(db_query_duration_seconds_count{query_name="greeting"}[5s]) > 0'))
         wait_until(lambda: has('active_users{window="5m"} >= 9'))
+        wait_until(lambda: has('rate(llm_tokens_total{model="gpt-5-mini"}[5s]) > 0'))
         # The rules know the service by its job, and an alert is on its way.
-        wait_until(lambda: has('job:http_errors:ratio_rate5m{job="app"} > 0.4'))
-        wait_until(lambda: has('ALERTS{alertname="HttpEndpointFailing", endpoint="/broken"}'), 120)
+        wait_until(lambda: has('job:http_errors:ratio_rate5m{job="app"} > 0.3'))
+        wait_until(
+            lambda: has('ALERTS{alertname="HttpEndpointFailing", endpoint="/broken", service="my-service"}'), 120
+        )
         rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
         # Its numbers are on the dashboards.
-        queries = [target for target in targets() if target.dashboard == "http"]
         drive()
+        queries = [target for target in targets() if target.dashboard in ("http", "overview")]
         shown = [q for q in queries if prometheus.query(substituted(q.expr, rate_interval="10s", span="60s"))]
-        print(f"\n{len(shown)} of {len(queries)} queries of the HTTP dashboard have data of a strange service")
-        assert len(shown) > 0.8 * len(queries)
+        http = [sum(target.dashboard == "http" for target in some) for some in (shown, queries)]
+        tell("adoption", f"{http[0]} of {http[1]} queries of the HTTP dashboard have data of a strange service")
+        assert http[0] > 0.8 * http[1]
+        assert {target.panel for target in shown if target.dashboard == "overview"} >= SHOWN
+
+        # And each section's last word.
+        for command in sorted(commands):
+            if command.startswith("curl"):
+                address, _, search = command.removeprefix("curl -s ").partition(" | ")
+                with urllib.request.urlopen("http://" + address.replace("8000", str(port)), timeout=10) as answer:
+                    subprocess.run(["bash", "-c", search], input=answer.read(), stdout=subprocess.DEVNULL, check=True)
+            else:
+                program, rest = command.split(" ", 1)
+                subprocess.run([find(program)[program], *rest.split()], cwd=service, capture_output=True, check=True)
+
+
+# Runs blocks of the guide one after the other, as a module with `await` at its top would.
+RUNNER = """
+import ast, asyncio, inspect, json, sys
+from prometheus_client import generate_latest
+
+async def main():
+    names = {"question": "Why?", "messages": [{"role": "user", "content": "Why?"}]}
+    for block in json.loads(sys.stdin.read()):
+        code = compile(block, "docs/adopt.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, names)
+        if inspect.iscoroutine(result):
+            await result
+
+asyncio.run(main())
+print(generate_latest().decode())
+"""
+
+
+def test_calls_of_models_are_counted_as_the_guide_has_them(tmp_path: Path) -> None:
+    """With the official SDKs, against real protocols."""
+    (tmp_path / "app").mkdir()
+    assert adopt(tmp_path, "--pieces", "llm", "--package", "app/telemetry").returncode == 0
+    with fake_provider.running() as provider:
+        provider.replies = [openai_whole(), openai_stream(), anthropic_whole(), anthropic_stream()]
+        keys = {f"{name}_API_KEY": "none" for name in ("OPENAI", "ANTHROPIC")}
+        urls = {"OPENAI_BASE_URL": provider.openai_url, "ANTHROPIC_BASE_URL": provider.anthropic_url}
+        run = subprocess.run(
+            [sys.executable, "-c", RUNNER],
+            input=json.dumps(blocks(section("LLM calls"), "python")),
+            cwd=tmp_path,
+            env={**os.environ, **keys, **urls},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert run.returncode == 0, run.stderr
+
+    def value(name: str, **labels: str) -> float:
+        wanted = [f'{label}="{text}"' for label, text in labels.items()]
+        lines = [line for line in run.stdout.splitlines() if line.startswith(name) and all(w in line for w in wanted)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    # Two calls each, and what the last block counts by hand.
+    assert value("llm_requests_total{", model="gpt-5-mini", outcome="success") == 2
+    assert value("llm_requests_total{", model="claude-haiku-4-5", outcome="success") == 2
+    assert value("llm_tokens_total{", model="gpt-5-mini", type="input") == 2 * 120 + 120
+    assert value("llm_tokens_total{", model="gpt-5-mini", type="output") == 2 * 30 + 30
+    assert value("llm_tokens_total{", model="claude-haiku-4-5", type="input") == 2 * 140
+    assert value("llm_tokens_total{", model="claude-haiku-4-5", type="output") == 2 * 30
+    assert value("llm_cost_usd_total{", model="claude-haiku-4-5") > 0
+    assert value("llm_unpriced_requests_total{") == 0
+
+
+# As these two tell of one path that works, one that fails and one that is not there (prometheus-fastapi-instrumentator
+# 8.1, OpenTelemetry 1.45 with http semantic conventions), N times each.
+INSTRUMENTATOR = """\
+http_requests_total{handler="/hello/{name}",method="GET",status="2xx"} N
+http_requests_total{handler="/broken",method="GET",status="5xx"} N
+http_requests_total{handler="none",method="GET",status="4xx"} N
+http_requests_inprogress{handler="/hello/{name}",method="GET"} 1
+"""
+OPENTELEMETRY = """\
+http_server_active_requests{http_request_method="GET",url_scheme="http"} 1
+"""
+for path, status in (("/hello/{name}", "200"), ("/broken", "500"), ("", "404")):
+    for suffix, le in (("bucket", '0.1"'), ("bucket", '0.5"'), ("bucket", '+Inf"'), ("count", ""), ("sum", "")):
+        bound = f',le="{le}' if le else ""
+        labels = f'http_request_method="GET",http_response_status_code="{status}",http_route="{path}"'
+        OPENTELEMETRY += f"http_server_request_duration_seconds_{suffix}{{{labels}{bound}}} N\n"
+        labels = f'handler="{path or "none"}",method="GET"'
+        INSTRUMENTATOR += f"http_request_duration_seconds_{suffix}{{{labels}{bound}}} N\n"
+
+
+@contextmanager
+def exposing(text: str) -> Iterator[int]:
+    """The port of a server that counts its own scrapes as N."""
+    scrapes = itertools.count(1)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            number = str(10 * next(scrapes))
+            self.wfile.write(re.sub(r" N$", f" {number}", text, flags=re.MULTILINE).encode())
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_other_instrumentations_are_translated(tmp_path: Path, start_prometheus: Callable[..., Prometheus]) -> None:
+    assert adopt(tmp_path, "--pieces", "prometheus").returncode == 0
+    home = tmp_path / "monitoring" / "prometheus"
+    instrumentator, opentelemetry, rules = blocks(section("From another instrumentation"), "yaml")
+    (home / "rules" / "from-opentelemetry.yml").write_text(rules)
+    with exposing(INSTRUMENTATOR) as one, exposing(OPENTELEMETRY) as other:
+        jobs = ((one, "instrumentator", instrumentator), (other, "opentelemetry", opentelemetry))
+        config = (
+            "global: {scrape_interval: 15s, scrape_timeout: 10s, evaluation_interval: 15s}\nrule_files: [rules/*.yml]\n"
+        )
+        config += "scrape_configs:\n"
+        for port, job, block in jobs:
+            config += f"  - job_name: {job}\n    static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n{block}"
+        (home / "prometheus.yml").write_text(faster(config))
+        prometheus = start_prometheus(home)
+        for _, job, _ in jobs:
+            broken = f'job_endpoint:http_errors:ratio_rate5m{{job="{job}", endpoint="/broken"}} == 1'
+            wait_until(lambda query=broken: prometheus.query(query))  # type: ignore[misc]
+            slow = f'job_endpoint:http_slow:rate5m{{job="{job}", endpoint="/hello/{{name}}"}} == 0'
+            wait_until(lambda query=slow: prometheus.query(query))  # type: ignore[misc]
+            seen = prometheus.query(f'job_endpoint:http_requests:rate5m{{job="{job}"}} > 0')
+            assert {dict(labels)["endpoint"] for labels in seen} == {"/hello/{name}", "/broken"}
+            assert prometheus.query(f'http_requests_total{{job="{job}", endpoint="unmatched"}}')
+        assert prometheus.query("http_requests_in_progress")
 
 
 def test_each_piece_is_whole_alone(tmp_path: Path) -> None:
