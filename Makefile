@@ -154,6 +154,11 @@ lock: venv  ## Pin all Python packages anew, with hashes
 	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
 	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
 
+.PHONY: outdated
+outdated: $(BIN)/.installed  ## Say which images and Python packages have newer versions (asks their registries)
+	@$(BIN)/python -m pip --disable-pip-version-check list --outdated
+	@echo && python3 -m stack outdated
+
 .PHONY: dashboards
 dashboards: venv  ## Write grafana/dashboards/*.json from grafana/src
 	$(BIN)/python -m grafana.src

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import io
 import os
 import shutil
 import sys
@@ -15,7 +16,7 @@ from native import backup, packages, ports, secrets, settings
 from native.asking import confirm
 from native.errors import NativeError
 from native.place import NativePlace
-from native.servers import Server
+from native.servers import Server, plain_environment
 from native.stack import Stack
 from native.supervise import Supervisor, config
 
@@ -111,6 +112,20 @@ def clean(stack: Stack, supervisor: Supervisor, confirmed: bool) -> None:
     print("Removed.")
 
 
+def grafana_password(stack: Stack) -> None:
+    """Make Grafana take the administrator's password in the secrets; a missing one is made."""
+    grafana = next((server for server in stack.servers() if server.name == "grafana"), None)
+    if grafana is None:
+        raise NativeError(NO_GRAFANA)
+    make_secrets(stack)
+    file = stack.secrets / "grafana_admin_password"
+    program, _, home = grafana.command
+    command = [program, "cli", *home.split("=", 1), "admin", "reset-admin-password", "--password-from-stdin"]
+    environment = {**plain_environment(), **grafana.environment}
+    backup.feed("Grafana", command, io.BytesIO(file.read_bytes() + b"\n"), env=environment)
+    print(f"Grafana's user admin has the password in {file} now.")
+
+
 def native_place(stack: Stack, supervisor: Supervisor) -> NativePlace:
     return NativePlace(stack, supervisor, up=lambda: up(stack, supervisor), only_one=lambda: only_one(stack))
 
@@ -190,6 +205,7 @@ def main() -> int:
     log_command.add_argument("--follow", action="store_true")
     commands.add_parser("clean").add_argument("--yes", action="store_true")
     commands.add_parser("backup")
+    commands.add_parser("grafana-password")
     restore = commands.add_parser("restore")
     restore.add_argument("archive", nargs="?", default="")
     restore.add_argument("--yes", action="store_true")
@@ -209,6 +225,8 @@ def main() -> int:
                 logs(stack, supervisor, arguments.service, arguments.follow)
             case "clean":
                 clean(stack, supervisor, arguments.yes)
+            case "grafana-password":
+                grafana_password(stack)
             case "backup":
                 with only_one(stack):
                     backup.backup(native_place(stack, supervisor), stack.settings.folder("BACKUPS_DIR"))

@@ -115,12 +115,12 @@ def restore(place: Place, name: str, confirmed: bool, folder: Path) -> None:
             if before is None:
                 raise
             print("That failed: putting back what was there before")
-            with _opened(before) as (old, its_manifest):
-                _put(place, old, its_manifest)
             try:
+                with _opened(before) as (old, its_manifest):
+                    _put(place, old, its_manifest)
                 place.start()
             except NativeError as also:
-                raise NativeError(f"{error}\nWhat was there before is back, and does not start: {also}") from error
+                raise NativeError(f"{error}\n{also}\nWhat was there before is in {before}.") from error
             raise NativeError(f"{error}\nNothing was restored: what was there before is back.") from error
     place.start()
     print(f"\nRestored: the state of {made}.")

@@ -172,7 +172,9 @@ def grafana(data: Path, port: int, prometheus_url: str, alertmanager_url: str, s
     release = program.parent.parent
     compose = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
     environment = {
-        name: value.replace("/etc/grafana", str(PROJECT / "grafana")).replace("/run/secrets", str(secrets))
+        name: value.replace("/etc/grafana", str(PROJECT / "grafana"))
+        .replace("/run/secrets", str(secrets))
+        .replace("$$", "$")  # as Compose writes a single one
         for name, value in compose["services"]["grafana"]["environment"].items()
     }
     return Server(

@@ -6,17 +6,20 @@ import shlex
 import subprocess
 import sys
 
+from native import backup
 from native.errors import NativeError
-from stack import compose, engine, images
+from stack import compose, engine, images, outdated
+from stack.place import DockerPlace
 
 USAGE = """usage: python3 -m stack COMMAND
   run PROGRAM ...  run a program with a Docker engine and all images; a private engine ends with its last user
   check            check docker-compose.yml
+  outdated         say which upstream images have newer versions
   standins         build stand-ins for the upstream images that can't be pulled
   start            start a private engine (where none answers) and leave it running
   env              print the variables that lead a shell to the private engine
   stop             stop the private engine
-  up, down, status, logs [SERVICE] [--follow], clean [--yes], secrets
+  up, down, status, logs [SERVICE] [--follow], clean [--yes], secrets, backup, restore ARCHIVE [--yes], grafana-password
                    what `make` calls where a Docker engine answers
 """
 
@@ -52,6 +55,14 @@ def main(arguments: list[str]) -> int:
             compose.logs(" ".join(service), "--follow" in options)
         case ["clean", *options]:
             compose.clean("--yes" in options)
+        case ["backup"]:
+            backup.backup(DockerPlace(), compose.backups_folder())
+        case ["restore", archive, *options]:
+            backup.restore(DockerPlace(), archive, "--yes" in options, compose.backups_folder())
+        case ["grafana-password"]:
+            compose.grafana_password()
+        case ["outdated"]:
+            outdated.report()
         case ["secrets"]:
             made = compose.make_secrets()
             print(f"Made: {', '.join(made)}" if made else "All secrets are there.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from native import ports, secrets
+from native import backup, ports, secrets
+from native.asking import confirm
 from native.errors import NativeError
 from native.targets import targets
 from stack import images
@@ -27,9 +29,9 @@ EVERYTHING = "--profile=*"  # the services of profiles, too
 
 def make_secrets() -> list[str]:
     """Make the secrets that are missing and note in `.env` where they are; returns the names of the new ones."""
-    made = secrets.generate(_secrets_folder())
+    made = secrets.generate(secrets_folder())
     settings = SETTINGS.read_text() if SETTINGS.exists() else ""
-    if not _setting("SECRETS_DIR", settings):
+    if not os.environ.get("SECRETS_DIR") and not _setting("SECRETS_DIR", settings):
         gap = "" if not settings or settings.endswith("\n") else "\n"
         SETTINGS.write_text(f"{settings}{gap}SECRETS_DIR=./secrets\n")
     return made
@@ -37,7 +39,7 @@ def make_secrets() -> list[str]:
 
 def check(client: Mapping[str, str]) -> None:
     """Raises NativeError where Compose finds fault with docker-compose.yml."""
-    _compose([EVERYTHING, "config", "--quiet"], {**client, "SECRETS_DIR": str(_secrets_folder())})
+    call([EVERYTHING, "config", "--quiet"], {**client, "SECRETS_DIR": str(secrets_folder())})
 
 
 def up() -> None:
@@ -46,25 +48,25 @@ def up() -> None:
     Raises NativeError where a port is taken, an image can't be had or a service does not become healthy.
     """
     made = make_secrets()
-    environment = _environment()
-    published = _published(environment)
-    if not _containers(environment):
+    settings = environment()
+    published = _published(settings)
+    if not containers(settings):
         ports.check({f"{service.upper()}_PORT": port for service, port in published.items()})
-    _pull_missing(environment)
+    pull_missing(settings)
     with step("Building the service's image"):
-        _compose(["build", "--quiet"], environment)
+        call(["build", "--quiet"], settings)
     with step("Starting the services and waiting until they are healthy"):
         try:
-            _compose(["up", "--detach", "--no-build", "--wait", f"--wait-timeout={HEALTHY_SECONDS}"], environment)
+            call(["up", "--detach", "--no-build", "--wait", f"--wait-timeout={HEALTHY_SECONDS}"], settings)
         except NativeError as error:
-            raise NativeError(f"{error}\n{_last_words(environment)}") from None
+            raise NativeError(f"{error}\n{_last_words(settings)}") from None
     with step("Waiting until Prometheus reaches all its targets"):
         _wait_for_targets(published["prometheus"])
     print("\nEverything is well.")
     for service, port in published.items():
         print(f"  {service:<19}http://localhost:{port}{PAGES.get(service, '')}")
     if "grafana_admin_password" in made:
-        folder = _secrets_folder()
+        folder = secrets_folder()
         password = (folder / "grafana_admin_password").read_text()
         print(f"Grafana's user is admin, its password {password} (shown this once, kept in {folder})")
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
@@ -72,20 +74,20 @@ def up() -> None:
 
 def down() -> None:
     """Stop and remove the containers; the data stay in the volumes."""
-    _compose([EVERYTHING, "down", "--remove-orphans"], _environment())
+    call([EVERYTHING, "down", "--remove-orphans"], environment())
     print("Stopped. The data stay in Docker's volumes; `make clean` removes them.")
 
 
 def status() -> None:
     """Print how everything is. Raises NativeError if something is not well."""
-    environment = _environment()
-    containers = _containers(environment)
-    if not containers:
+    settings = environment()
+    found = containers(settings)
+    if not found:
         raise NativeError("Not up: `make up`.")
-    published = _published(environment)
+    published = _published(settings)
     health = _targets(published["prometheus"])
     print(f"{'SERVICE':<19}{'STATE':<34}ADDRESS")
-    for container in containers:
+    for container in found:
         service = container["Service"]
         address = f"http://localhost:{published[service]}" if service in published else ""
         print(f"{service:<19}{container['Status']:<34}{address}")
@@ -94,7 +96,7 @@ def status() -> None:
         print(f"{job:<19}{state}")
     if not health:
         print("Prometheus does not answer.")
-    well = all(container["Health"] == "healthy" for container in containers) and set(health.values()) == {"up"}
+    well = all(container["Health"] == "healthy" for container in found) and set(health.values()) == {"up"}
     if not well:
         raise NativeError("Not everything is well; `make logs SERVICE=...` shows why.")
 
@@ -102,15 +104,27 @@ def status() -> None:
 def logs(service: str, follow: bool) -> None:
     """Hand over to `docker compose logs`, of one service or all."""
     arguments = ["--tail=100", *(["--follow"] if follow else []), *([service] if service else [])]
-    os.execvpe("docker", ["docker", "compose", EVERYTHING, "logs", *arguments], _environment())
+    os.execvpe("docker", ["docker", "compose", EVERYTHING, "logs", *arguments], environment())
 
 
 def clean(confirmed: bool) -> None:
     """Stop everything and remove its data and its own images; secrets and upstream images stay."""
-    if not confirmed and input("Remove the stack's containers and all their data? [y/N] ").strip().lower() != "y":
-        raise NativeError("Nothing removed. CONFIRM=1 answers yes.")
-    _compose([EVERYTHING, "down", "--remove-orphans", "--volumes", "--rmi=local"], _environment())
+    confirm("Remove the stack's containers and all their data?", confirmed)
+    call([EVERYTHING, "down", "--remove-orphans", "--volumes", "--rmi=local"], environment())
     print("Removed.")
+
+
+def grafana_password() -> None:
+    """Make Grafana take the administrator's password in the secrets; a missing one is made."""
+    folder = secrets_folder()
+    made = make_secrets()
+    password = (folder / "grafana_admin_password").read_bytes()
+    command = ["docker", "compose", "exec", "-T", "grafana", "grafana", "cli", "--homepath", "/usr/share/grafana"]
+    command += ["admin", "reset-admin-password", "--password-from-stdin"]
+    backup.feed("Grafana", command, io.BytesIO(password + b"\n"), env=environment(), cwd=PROJECT)
+    print(f"Grafana's user admin has the password in {folder / 'grafana_admin_password'} now.")
+    if "grafana_admin_password" in made:
+        print(f"It is {password.decode()} (shown this once).")
 
 
 def _setting(name: str, settings: str) -> str | None:
@@ -118,17 +132,25 @@ def _setting(name: str, settings: str) -> str | None:
     return found[1].strip("'\" ") if found else None
 
 
-def _secrets_folder() -> Path:
+def secrets_folder() -> Path:
+    return _folder("SECRETS_DIR", "secrets")
+
+
+def backups_folder() -> Path:
+    return _folder("BACKUPS_DIR", "backups")
+
+
+def _folder(name: str, default: str) -> Path:
     settings = SETTINGS.read_text() if SETTINGS.exists() else ""
-    return PROJECT / (os.environ.get("SECRETS_DIR") or _setting("SECRETS_DIR", settings) or "secrets")
+    return PROJECT / (os.environ.get(name) or _setting(name, settings) or default)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process' environment, with what Compose can't find out by itself."""
-    environment = {**os.environ, "SECRETS_DIR": str(_secrets_folder())}
-    if not environment.get("CERTIFICATES_DIR") and (folder := images.certificates()):
-        environment["CERTIFICATES_DIR"] = str(folder)
-    return environment
+    settings = {**os.environ, "SECRETS_DIR": str(secrets_folder())}
+    if not settings.get("CERTIFICATES_DIR") and (folder := images.certificates()):
+        settings["CERTIFICATES_DIR"] = str(folder)
+    return settings
 
 
 def _missing(environment: Mapping[str, str]) -> dict[str, str]:
@@ -136,7 +158,8 @@ def _missing(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: image for name, image in images.missing(environment).items() if name != "locust"}
 
 
-def _pull_missing(environment: Mapping[str, str]) -> None:
+def pull_missing(environment: Mapping[str, str]) -> None:
+    """Have the upstream images. Raises NativeError where one can't be had."""
     reason = images.pull(_missing(environment), environment)
     if reason:
         raise NativeError(
@@ -160,20 +183,22 @@ def _targets(port: int) -> dict[str, str]:
 
 def _published(environment: Mapping[str, str]) -> dict[str, int]:
     """The port of each service that people can open."""
-    services = json.loads(_compose(["config", "--format=json"], environment))["services"]
+    services = json.loads(call(["config", "--format=json"], environment))["services"]
     return {name: int(service["ports"][0]["published"]) for name, service in services.items() if "ports" in service}
 
 
-def _containers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    lines = _compose([EVERYTHING, "ps", "--all", "--format=json"], environment).splitlines()
+def containers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What Compose says of each container, running or not."""
+    lines = call([EVERYTHING, "ps", "--all", "--format=json"], environment).splitlines()
     return [json.loads(line) for line in lines]
 
 
 def _last_words(environment: Mapping[str, str]) -> str:
     """The end of the logs of what is not healthy."""
-    unwell = [container["Service"] for container in _containers(environment) if container["Health"] != "healthy"]
-    return _compose(["logs", "--no-color", "--tail=5", *unwell], environment)
+    unwell = [container["Service"] for container in containers(environment) if container["Health"] != "healthy"]
+    return call(["logs", "--no-color", "--tail=5", *unwell], environment)
 
 
-def _compose(arguments: list[str], environment: Mapping[str, str]) -> str:
+def call(arguments: list[str], environment: Mapping[str, str]) -> str:
+    """What `docker compose` prints. Raises NativeError with its complaint."""
     return run(["docker", "compose", *arguments], environment, cwd=PROJECT)

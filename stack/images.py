@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,6 +20,7 @@ from stack.programs import run, succeeds
 from stack.steps import step
 
 LABEL = "sightline.stand-in"  # on every stand-in; its value is the version of what is really inside
+SOURCES_LABEL = "sightline.stand-in.sources"  # the checksum of what it was built from
 BASE = "sightline-stand-in-base"
 SUITE = "trixie"  # has the Python (3.13) of the app's image
 SOURCES = Path(__file__).parent / "images"
@@ -35,12 +38,22 @@ def upstream() -> dict[str, str]:
 
 
 def missing(environment: Mapping[str, str]) -> dict[str, str]:
-    """The upstream images that the engine does not have."""
-    return {
-        name: image
-        for name, image in upstream().items()
-        if not succeeds(["docker", "image", "inspect", image], environment)
-    }
+    """The upstream images that the engine does not have, or has as stand-ins of former sources."""
+    return {name: image for name, image in upstream().items() if not _current(image, environment)}
+
+
+def _current(image: str, environment: Mapping[str, str]) -> bool:
+    try:
+        (found,) = json.loads(run(["docker", "image", "inspect", image], environment))
+    except NativeError:
+        return False
+    labels = found["Config"].get("Labels") or {}
+    return LABEL not in labels or labels.get(SOURCES_LABEL) == _sources()
+
+
+def _sources() -> str:
+    """A checksum of everything that stand-ins are built from."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))).hexdigest()
 
 
 def pull(images: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
@@ -120,5 +133,6 @@ def _build(name: str, image: str, environment: Mapping[str, str]) -> None:
     unlabelled = run(build, environment)
     inside = ["docker", "run", "--rm", "--network=none", "--entrypoint=cat", unlabelled, "/etc/stand-in"]
     versions = ", ".join(run(inside, environment).splitlines())
-    run([*build, f"--label={LABEL}={versions}", "--tag", image], environment)
+    labels = [f"--label={LABEL}={versions}", f"--label={SOURCES_LABEL}={_sources()}"]
+    run([*build, *labels, "--tag", image], environment)
     run(["docker", "image", "rm", unlabelled], environment)

@@ -3,17 +3,25 @@
 It reads the real provisioning files and dashboards as Grafana would, refuses to start on a broken one, asks for the
 administrator's password and passes data source queries on. Answers: /api/health, /api/datasources, /api/search,
 /api/dashboards/uid/<uid>, /api/datasources/proxy/uid/<uid>/..., /metrics.
+
+Like Grafana it keeps the password in a database of its own: the configured one counts at the first start only, later
+`grafana cli admin reset-admin-password --password-from-stdin` changes it.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
+import binascii
+import hashlib
 import hmac
 import http.server
 import json
 import os
 import re
+import secrets
 import signal
+import sqlite3
 import sys
 import urllib.error
 import urllib.request
@@ -90,24 +98,68 @@ def unique(things: list[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
     return by_key
 
 
-def password() -> str:
-    file = os.environ.get("GF_SECURITY_ADMIN_PASSWORD__FILE")
-    if not file:
-        raise BrokenError("no GF_SECURITY_ADMIN_PASSWORD__FILE: this placeholder has no default password")
-    return Path(file).read_text().strip()
+def setting(name: str) -> str:
+    """A setting of the environment; `$__file{...}` stands for what is in the file."""
+    value = os.environ.get(name, "")
+    expanded = re.sub(r"\$__file\{([^}]+)\}", lambda match: Path(match[1]).read_text().strip(), value)
+    if not expanded:
+        raise BrokenError(f"no {name}: this placeholder has no default")
+    return expanded
+
+
+def digest(password: str, salt: str) -> str:
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), salt.encode(), 1000).hex()
+
+
+def database() -> sqlite3.Connection:
+    connection = sqlite3.connect(Path(os.environ.get("GF_PATHS_DATA", "/var/lib/grafana"), "grafana.db"))
+    connection.execute("CREATE TABLE IF NOT EXISTS user (login TEXT PRIMARY KEY, salt TEXT, password TEXT)")
+    return connection
+
+
+def set_password(password: str, verb: str) -> None:
+    salt = secrets.token_hex(8)
+    with database() as connection:
+        row = ("admin", salt, digest(password, salt))
+        connection.execute(f"INSERT OR {verb} INTO user VALUES (?, ?, ?)", row)  # noqa: S608  one of two words
+
+
+def is_administrator(authorization: str) -> bool:
+    try:
+        login, _, password = (
+            base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode().partition(":")
+        )
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    row = database().execute("SELECT salt, password FROM user WHERE login = ?", (login,)).fetchone()
+    return row is not None and hmac.compare_digest(digest(password, row[0]), row[1])
+
+
+def reset_password(arguments: list[str]) -> None:
+    """What is used of Grafana's own command line, and nothing else."""
+    parser = argparse.ArgumentParser(prog="grafana cli")
+    parser.add_argument("--homepath", required=True)
+    parser.add_argument("command", choices=["admin"])
+    parser.add_argument("subcommand", choices=["reset-admin-password"])
+    parser.add_argument("--password-from-stdin", action="store_true", required=True)
+    parser.parse_args(arguments)
+    password = sys.stdin.readline().rstrip("\n")
+    if len(password) < 4:
+        sys.exit("Error: the new password is too short")
+    set_password(password, "REPLACE")
+    print("Admin password changed successfully")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     datasources: dict[str, dict[str, Any]]
     dashboards: dict[str, dict[str, Any]]
-    authorization: str
 
     def do_GET(self) -> None:
         if self.path == "/api/health":
             self.answer(200, {"database": "ok", "version": "placeholder"})
         elif self.path == "/metrics":
             self.answer(200, f"grafana_stat_totals_dashboard {len(self.dashboards)}\n")
-        elif not hmac.compare_digest(self.headers.get("Authorization", ""), self.authorization):
+        elif not is_administrator(self.headers.get("Authorization", "")):
             self.answer(401, {"message": "Unauthorized"})
         elif self.path == "/api/datasources":
             self.answer(200, list(self.datasources.values()))
@@ -145,9 +197,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["cli"]:
+        reset_password(sys.argv[2:])
+        return
     try:
         Handler.datasources, Handler.dashboards = read_datasources(), read_dashboards()
-        Handler.authorization = "Basic " + base64.b64encode(f"admin:{password()}".encode()).decode()
+        setting("GF_SECURITY_SECRET_KEY")
+        set_password(setting("GF_SECURITY_ADMIN_PASSWORD"), "IGNORE")
     except (BrokenError, OSError, yaml.YAMLError) as error:
         sys.exit(f"Cannot provision: {error}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

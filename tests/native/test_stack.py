@@ -14,10 +14,8 @@ import stat
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +27,17 @@ from native import secrets, settings
 from native.packages import find
 from native.paths import PROJECT
 from native.supervise import Supervisor
-from tests.servers import PrometheusApi, folder, free_port, wait_until
+from tests.kept import Kept
+from tests.servers import folder, free_port, wait_until
 
 SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
 # Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.
 GRAFANA = """#!/bin/sh
+if [ "$1" = cli ]; then
+    [ "$2 $4 $5 $6" = "--homepath admin reset-admin-password --password-from-stdin" ] || exit 1
+    cat > "$GF_PATHS_DATA/password"
+    exit
+fi
 exec python3 -c '
 import http.server, os
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -246,6 +250,22 @@ def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
     assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
+def test_grafana_takes_the_password_in_the_secrets(stack: Stack) -> None:
+    """At the first start from the file (never a default one, never by its environment), later by Grafana's own tool."""
+    file = Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password"
+    environment = psutil.Process(stack.pid("grafana")).environ()
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == f"$__file{{{file}}}"
+    assert environment["GF_SECURITY_SECRET_KEY"] == f"$__file{{{file.with_name('grafana_secret_key')}}}"
+    file.unlink()
+    result = stack.run("grafana-password")
+    assert result.returncode == 0, result.stderr
+    password = file.read_text()
+    assert result.stdout.count(password) == 1
+    given = stack.state / "data" / "grafana" / "password"
+    assert given.read_text() == password + "\n"
+    given.unlink()
+
+
 def test_servers_inherit_nothing_of_the_users_environment(made: Stack, stack: Stack) -> None:
     assert "LLM_PROVIDER" in made.environment
     for server in SERVERS - {"app"}:
@@ -295,65 +315,18 @@ def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -
     assert answer.json()["name"] == "somebody"
 
 
-@dataclass
-class Kept:
-    """What people and servers have made, and how to find it again."""
+def keep(stack: Stack) -> Kept:
+    def address(server: str) -> str:
+        return f"http://127.0.0.1:{stack.port(server)}"
 
-    stack: Stack
-    name: str
-    key: str
-    silence: str
-    moment: float
-    series: dict[tuple[tuple[str, str], ...], float]
-
-    @classmethod
-    def make(cls, stack: Stack) -> Kept:
-        name = f"kept-{time.time_ns()}"
-        key = httpx.post(f"{address(stack, 'app')}/users", json={"name": name}).json()["api_key"]
-        answer = httpx.post(
-            f"{address(stack, 'alertmanager')}/api/v2/silences",
-            json={
-                "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
-                "startsAt": datetime.now(UTC).isoformat(),
-                "endsAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
-                "createdBy": "a test",
-                "comment": "to be kept",
-            },
-        )
-        (stack.state / "data" / "grafana" / "grafana.db").write_text(name)
-        kept = cls(stack, name, key, answer.json()["silenceID"], time.time(), {})
-        kept.series = kept.counted()
-        assert len(kept.series) >= 6
-        return kept
-
-    def counted(self) -> dict[tuple[tuple[str, str], ...], float]:
-        return prometheus(self.stack).query(f"count by (job) ({{job!=''}} @ {self.moment:.3f})")
-
-    def missing(self) -> list[str]:
-        """What isn't there any more."""
-        user = httpx.get(f"{address(self.stack, 'app')}/users/me", headers={"Authorization": f"Bearer {self.key}"})
-        silences = httpx.get(f"{address(self.stack, 'alertmanager')}/api/v2/silences").json()
-        there = {
-            "row": user.status_code == 200 and user.json()["name"] == self.name,
-            "silence": self.silence in {silence["id"] for silence in silences},
-            "series": self.counted() == self.series,
-            "Grafana": self.grafana.exists() and self.grafana.read_text() == self.name,
-        }
-        return [what for what, found in there.items() if not found]
-
-    @property
-    def grafana(self) -> Path:
-        return self.stack.state / "data" / "grafana" / "grafana.db"
+    kept = Kept(address("app"), address("alertmanager"), address("prometheus"))
+    database(stack).write_text(kept.name)
+    return kept
 
 
-def address(stack: Stack, server: str) -> str:
-    return f"http://127.0.0.1:{stack.port(server)}"
-
-
-def prometheus(stack: Stack) -> PrometheusApi:
-    api = PrometheusApi()
-    api.url = address(stack, "prometheus")
-    return api
+def database(stack: Stack) -> Path:
+    """Where Grafana would have its database; here the test writes it."""
+    return stack.state / "data" / "grafana" / "grafana.db"
 
 
 def archives(stack: Stack) -> list[Path]:
@@ -377,7 +350,7 @@ def forged(archive: Path, copy: Path, change: Callable[[dict[str, Any], dict[str
 
 
 def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
-    kept = Kept.make(stack)
+    kept = keep(stack)
     result = stack.run("backup")
     assert result.returncode == 0, result.stderr
     assert {process["statename"] for process in stack.supervisor.processes().values()} == {"RUNNING"}
@@ -432,12 +405,13 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     result = stack.run("restore", str(archive))
     assert result.returncode == 0, result.stdout + result.stderr
     assert kept.missing() == []
+    assert database(stack).read_text() == kept.name
     assert not set(old.values()) & {(folder / name).read_bytes() for name in secrets.NAMES}
     assert archives(stack) == [archive], "there was nothing to keep"
 
 
 def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> None:
-    kept = Kept.make(stack)
+    kept = keep(stack)
     whole = next(file for file in archives(stack) if "before" not in file.name)
     broken = forged(whole, tmp_path / "broken.tar", lambda _, parts: parts.update({"database.dump": b"PGDMP nonsense"}))
     result = stack.run("restore", str(broken), "--yes")
@@ -446,6 +420,7 @@ def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> Non
     assert "Nothing was restored: what was there before is back." in result.stderr
     assert "Traceback" not in result.stderr
     assert kept.missing() == []
+    assert database(stack).read_text() == kept.name
     (before,) = (file for file in archives(stack) if "before-restore" in file.name)
     with tarfile.open(before) as tar:
         assert "postgres.tar" in tar.getnames()

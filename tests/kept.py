@@ -1,0 +1,51 @@
+"""What people and servers make while a stack runs, and how to find it again: for tests of what must not be lost."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from tests.servers import PrometheusApi, wait_until
+
+
+class Kept:
+    """A row of the service's database, a silence of Alertmanager, and the series that Prometheus knows now."""
+
+    def __init__(self, app: str, alertmanager: str, prometheus: str) -> None:
+        self._app, self._alertmanager = app, alertmanager
+        self._prometheus = PrometheusApi()
+        self._prometheus.url = prometheus
+        self.name = f"kept-{time.time_ns()}"
+        self._key = httpx.post(f"{app}/users", json={"name": self.name}).json()["api_key"]
+        now = datetime.now(UTC)
+        silence = {
+            "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
+            "startsAt": now.isoformat(),
+            "endsAt": (now + timedelta(hours=1)).isoformat(),
+            "createdBy": "a test",
+            "comment": "to be kept",
+        }
+        self._silence = httpx.post(f"{alertmanager}/api/v2/silences", json=silence).json()["silenceID"]
+        wait_until(self._look)
+
+    def _look(self) -> bool:
+        self._moment = time.time() - 5  # what was scraped by then has come
+        self._series = self._count()
+        return sum(self._series.values()) > 1000
+
+    def missing(self) -> list[str]:
+        """What isn't there any more."""
+        user = httpx.get(f"{self._app}/users/me", headers={"Authorization": f"Bearer {self._key}"})
+        silences = httpx.get(f"{self._alertmanager}/api/v2/silences").json()
+        there = {
+            "row": user.status_code == 200 and user.json()["name"] == self.name,
+            "silence": self._silence in {silence["id"] for silence in silences},
+            "series": self._count() == self._series,
+        }
+        return [what for what, found in there.items() if not found]
+
+    def _count(self) -> dict[tuple[tuple[str, str], ...], float]:
+        """Job -> number of its series at the moment."""
+        return self._prometheus.query(f'count by (job) ({{job!=""}} @ {self._moment:.3f})')
