@@ -12,9 +12,9 @@ from pathlib import Path
 
 BENCHES = {  # module, its title, and whether its output is Markdown already
     "bench_http": ("HTTP", True),
-    "bench_database": ("Database", False),
+    "bench_database": ("Database", True),
     "bench_llm": ("LLM", False),
-    "bench_users": ("Active users", False),
+    "bench_users": ("Active users", True),
 }
 PACKAGES = (
     "fastapi",
@@ -27,6 +27,7 @@ PACKAGES = (
     "starlette-prometheus",
     "aioprometheus",
     "opentelemetry-instrumentation-fastapi",
+    "opentelemetry-instrumentation-sqlalchemy",
 )
 REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 

@@ -1,0 +1,31 @@
+"""Differences between things that take turns, with the noise of the machine, and verdicts that respect it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Estimate(NamedTuple):
+    """A median of differences and the 95 % confidence interval of that median, which is free of assumptions."""
+
+    value: float
+    low: float
+    high: float
+
+    def show(self, unit: float) -> str:
+        return f"{self.value / unit:.2f} ({self.low / unit:.2f} to {self.high / unit:.2f})"
+
+    def at_most(self, limit: float) -> str:
+        return "met" if self.high <= limit else "**NOT met**" if self.low > limit else "**not proven**"
+
+
+def difference(mine: Sequence[float], others: Sequence[float]) -> Estimate:
+    """How much more `mine` takes; the numbers of one round belong together."""
+    ordered = sorted(a - b for a, b in zip(mine, others, strict=True))
+    count = len(ordered)
+    # The median lies between the k-th and the k-th last value with the probability of a binomial distribution.
+    k = max(1, math.floor(count / 2 - 1.96 * math.sqrt(count) / 2))
+    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return Estimate(middle, ordered[k - 1], ordered[count - k])
