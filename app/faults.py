@@ -328,7 +328,7 @@ class EventLoop(Fault):
 
     name = "event-loop"
     stall: float = Field(1, gt=0, le=10, description="Seconds.")
-    pause: float = Field(0.5, ge=0.05, le=60, description="Seconds between stalls.")
+    pause: float = Field(0.5, ge=0, le=60, description="Seconds between stalls; 0: a single round of the loop.")
 
     async def run(self, service: Service) -> None:
         while True:

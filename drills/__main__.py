@@ -25,6 +25,7 @@ from native.paths import PROJECT
 PATIENCE = 15 * 60.0  # seconds to wait for the alerts, and again for their end; a fault lasts half an hour at most
 LATER = 10 * 60.0  # alerts that take longer than this before they fire are named, not waited for
 LOOK_EVERY = 2.0
+HOLD = 3 * 60.0  # how long something is broken of which no alert is waited for
 WARM_UP = 60.0  # seconds of ordinary traffic before the fault, so that the alerts know what ordinary is
 
 
@@ -54,41 +55,50 @@ def _list() -> None:
     plan = load_plan()
     print("Drills: make incident NAME=...\n")
     for drill in DRILLS.values():
-        print(f"  \033[1m{drill.name:<24}\033[0m{drill.story}")
+        print(f"  {drill.name:<24}{drill.story}")
         print(f"  {'':<24}{', '.join(plan.alerts(drill.name)) or 'no alert of its own'}")
 
 
 def _run(drill: Drill, stack: Stack) -> bool:
-    rules = stack.rules()
-    alerts = [alert for alert in load_plan().alerts(drill.name) if alert in rules]
+    rules, plan = stack.rules(), load_plan()
+    alerts = [alert for alert in plan.alerts(drill.name) if alert in rules]
     later = [alert for alert in alerts if rules[alert]["duration"] > LATER]
     expected = [alert for alert in alerts if alert not in later]
     print(f"{drill.name}: {drill.story}")
-    print(f"Expecting {', '.join(expected)}." if expected else "No alert is waited for.")
+    print(
+        f"Expecting {', '.join(expected)}." if expected else f"No alert is waited for: it lasts {HOLD / 60:g} minutes."
+    )
     for alert in later:
         print(f"{alert} would follow after {rules[alert]['duration'] / 60:g} minutes; it is not waited for.")
+    lasting = {alert: plan.lasting[alert] for alert in expected if alert in plan.lasting}
+    for alert, span in lasting.items():
+        print(f"{alert} stays for {span} when all is well again; its end is not waited for.")
+    if drill.mute:
+        print("While this lasts no alert can be delivered: it ends when the alerts fire.")
     with _traffic(stack):
         print(f"{WARM_UP:g} s of ordinary traffic first.", flush=True)
         time.sleep(WARM_UP)
         watch = Watch(stack, _tell)
         with drill.breaks(stack):
             print("\nBroken. From now on, in seconds:", flush=True)
-            fired = _wait(watch, expected, "delivered")
+            stage = "firing" if drill.mute else "delivered"
+            fired = _wait(watch, expected, stage) if expected else _hold(watch)
         print("\nMended. From now on, in seconds:", flush=True)
         watch.mend()
-        resolved = fired and _wait(watch, expected, "resolved")
+        ending = [alert for alert in expected if alert not in lasting]
+        resolved = fired and _wait(watch, ending, "resolved")
     print()
     for alert in expected:
         annotations = rules[alert]["annotations"]
         print(f"{alert}: docs/runbooks/{alert}.md, dashboard {annotations['dashboard_url'].split('?')[0]}")
     if not fired:
-        missing = [alert for alert in expected if not watch.all_reached([alert], "delivered")]
+        missing = [alert for alert in expected if not watch.all_reached([alert], stage)]
         print(f"NOT seen within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
     elif not resolved:
-        missing = [alert for alert in expected if not watch.all_reached([alert], "resolved")]
+        missing = [alert for alert in ending if not watch.all_reached([alert], "resolved")]
         print(f"NOT resolved within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
     else:
-        print("Every alert fired, was delivered and is resolved.")
+        print("Every alert that was waited for went all its way.")
     return resolved
 
 
@@ -97,6 +107,14 @@ def _wait(watch: Watch, alerts: list[str], stage: str) -> bool:
     while not watch.all_reached(alerts, stage):
         if time.monotonic() > deadline:
             return False
+        time.sleep(LOOK_EVERY)
+        watch.look()
+    return True
+
+
+def _hold(watch: Watch) -> bool:
+    deadline = time.monotonic() + HOLD
+    while time.monotonic() < deadline:
         time.sleep(LOOK_EVERY)
         watch.look()
     return True

@@ -26,6 +26,8 @@ class Drill:
     story: str
     """What happens, in one sentence, as an incident report would begin."""
     breaks: Break
+    mute: bool = False
+    """Whether nothing can be delivered while it lasts."""
 
 
 def fault(name: str, **parameters: Any) -> Break:
@@ -61,22 +63,21 @@ DRILLS = {
     for drill in (
         Drill("slow", "A change made every request two seconds slower.", fault("slow", delay=2)),
         Drill("errors", "Half of all requests are answered with 500.", fault("errors", share=0.5)),
-        Drill("outage", "Every request is refused before it reaches the database.", fault("errors", share=1.0)),
         Drill(
             "exceptions", "A new release raises an exception nobody has seen before.", fault("exceptions", share=0.2)
         ),
-        Drill("event-loop", "A handler that forgot to await blocks the event loop.", fault("event-loop", stall=1.5)),
+        Drill(
+            "event-loop",
+            "A handler that forgot to await blocks the event loop.",
+            # An answer takes four rounds of the loop: longer than ScrapeSlow allows, shorter than a scrape's timeout.
+            fault("event-loop", stall=1.6, pause=0),
+        ),
         Drill("crash", "The service's workers die as soon as they are up.", fault("crash", workers="all", delay=0.5)),
         Drill("database-slow", "Every query takes a second longer.", fault("database-slow", delay=1)),
         Drill("pool-exhausted", "Connections are taken and not given back.", fault("pool-exhausted")),
         Drill("deadlocks", "Two transactions lock the same rows in opposite order.", fault("deadlocks", pause=0.5)),
         Drill("long-transaction", "Somebody forgot to commit.", fault("long-transaction")),
         Drill("llm-slow", "The model takes ten seconds to its first word.", fault("llm-slow", first_token_seconds=10)),
-        Drill(
-            "llm-stuck",
-            "The model has not answered anybody for minutes.",
-            fault("llm-slow", first_token_seconds=55, tokens_per_second=1000),
-        ),
         Drill("llm-incomplete", "Answers break off in the middle.", fault("llm-incomplete", share=0.5)),
         Drill("llm-errors", "Half of the calls of the model fail.", fault("llm-errors", share=0.5)),
         Drill("llm-rate-limit", "The provider refuses what is above the quota.", fault("llm-rate-limit")),
@@ -86,6 +87,6 @@ DRILLS = {
         Drill("database-down", "PostgreSQL is gone.", stopped("postgres")),
         Drill("database-exporter-down", "Nobody measures PostgreSQL any more.", stopped("postgres-exporter")),
         Drill("host-exporter-down", "Nobody measures the host any more.", stopped("node-exporter")),
-        Drill("alertmanager-down", "Nobody would hear of an alert.", stopped("alertmanager")),
+        Drill("alertmanager-down", "Nobody would hear of an alert.", stopped("alertmanager"), mute=True),
     )
 }

@@ -18,6 +18,8 @@ class Plan:
 
     drills: dict[str, tuple[str, ...]]
     undrilled: dict[str, str]
+    lasting: dict[str, str]
+    """How long an alert stays when its cause is gone, where that is long."""
 
     def alerts(self, drill: str) -> tuple[str, ...]:
         """The alerts that must come of a drill; a drill may show an incident that no alert of its own is meant for."""
@@ -32,12 +34,15 @@ def load_plan(file: Path = FILE) -> Plan:
     """
     drills: dict[str, tuple[str, ...]] = {}
     undrilled: dict[str, str] = {}
+    lasting: dict[str, str] = {}
     for alert, entry in yaml.safe_load(file.read_text()).items():
         match entry:
             case {"reason": str(reason), **rest} if reason and not rest:
                 undrilled[alert] = reason
-            case {"drill": str(drill), **rest} if drill and not rest:
+            case {"drill": str(drill), **rest} if drill and not rest.keys() - {"lasts"}:
                 drills[drill] = (*drills.get(drill, ()), alert)
+                if rest:
+                    lasting[alert] = str(rest["lasts"])
             case _:
-                raise ValueError(f"{file.name}: {alert}: give it a drill or a reason")
-    return Plan(drills, undrilled)
+                raise ValueError(f"{file.name}: {alert}: give it a drill (and perhaps `lasts`) or a reason")
+    return Plan(drills, undrilled, lasting)

@@ -19,6 +19,7 @@ from native.settings import Settings, load
 from native.supervise import Supervisor
 
 TIMEOUT = 10.0  # seconds for an answer of one of the servers
+PATIENT = 60.0  # and of a service that faults have made slow
 
 
 class DrillError(Exception):
@@ -139,7 +140,7 @@ class Stack:
             headers={"Authorization": f"Bearer {self.faults_token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENT):  # noqa: S310
                 pass
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]

@@ -2,7 +2,7 @@
 
 Windows, offsets, predictions and ages are divided by WINDOWS, `for` and Alertmanager's waiting times by WAITING, and
 scrape and evaluation intervals are set to one short interval. Nothing else changes: not an expression, a threshold, a
-label, a route. The ages are the thresholds that compare a measured duration, a time themselves; they are found by AGES.
+label, a route. The ages are the thresholds that are a time themselves, or what adds up in a time; AGES names them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ INTERVAL = "1s"
 SLOW_JOB, SLOW_INTERVAL, SLOW_WINDOW = "postgres", "4s", 12.0
 SCRAPE_TIMES = 15.0  # 15 s between scrapes became INTERVAL: what is compared with a scrape's duration shrinks with it
 
-AGES = {"pg_stat_activity_max_tx_duration": WINDOWS, "scrape_duration_seconds": SCRAPE_TIMES}
+AGES = {
+    "pg_stat_activity_max_tx_duration": WINDOWS,
+    "scrape_duration_seconds": SCRAPE_TIMES,
+    "job:llm_cost_usd:increase1h": WINDOWS,
+}
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
 DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
 

@@ -1,4 +1,7 @@
-"""Drills that only a stack of its own may suffer: they break configuration, database, machine or monitoring."""
+"""Drills that only a stack of its own may suffer: they break configuration, database, machine or monitoring.
+
+And those whose alerts need hours with the real windows, of traffic before (outage) or of patience (llm-stuck).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import psutil
 import psycopg
 import yaml
 
+from drills.catalogue import fault
 from tests.drills.lab import Lab
 
 Breakage = Callable[[Lab], AbstractContextManager[None]]
@@ -316,6 +320,20 @@ def pile_up(lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
+def outage(lab: Lab) -> Iterator[None]:
+    """Every request is refused before it reaches the database."""
+    with fault("errors", share=1.0)(lab.stack):
+        yield
+
+
+@contextmanager
+def llm_stuck(lab: Lab) -> Iterator[None]:
+    """The model has not answered anybody for minutes."""
+    with fault("llm-slow", first_token_seconds=55, tokens_per_second=1000)(lab.stack):
+        yield
+
+
+@contextmanager
 def llm_unpriced(lab: Lab) -> Iterator[None]:
     """Somebody asks for a model that the price table does not know."""
     key = lab.post("/users", {"name": "drill"})["api_key"]
@@ -349,6 +367,8 @@ BREAKAGES: dict[str, Breakage] = {
         disk_busy,
         load_high,
         pile_up,
+        outage,
+        llm_stuck,
         llm_unpriced,
     )
 }

@@ -53,10 +53,6 @@ UNFELT = {
     "scrape-config-lost",
     "scrape-limit",
 }
-# These wait for a window of hours, here of minutes, to pass: other drills go on meanwhile.
-SLOW_TO_RESOLVE = (AVAILABILITY | LATENCY) - {"AvailabilityBurn1h", "LatencyBurn1h"}
-SLOW_TO_RESOLVE |= {"HostLoadHigh", "HttpNewException", "LlmCostHigh", "LlmUnpriced"}
-
 # What the machine does beside the drills is its own affair: a test that has just ended, or another one, keeps it busy.
 BUSY = {"HostCpuBusy", "HostLoadHigh"}
 # Other critical alerts that a fault brings about as it should.
@@ -72,7 +68,7 @@ CONSEQUENCES = {
     "connections": {"PostgresDown"},
 }
 # While these last nothing can be delivered; that is what they are.
-MUTE = {"alertmanager-down", "alertmanager-lost", "receiver-down"}
+MUTE = {"alertmanager-lost", "receiver-down"} | {drill.name for drill in DRILLS.values() if drill.mute}
 
 # Those whose alerts resolve late come first, and those that add nothing to what has to resolve last.
 FIRST = ["errors", "slow", "load-high"]
@@ -142,7 +138,7 @@ def well_but(lab: Lab, tolerated: set[str]) -> bool:
 def recover(lab: Lab) -> None:
     """Wait until the stack is well again, but for what is slow to resolve or the machine's own affair."""
     wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
-    wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | SLOW_TO_RESOLVE | BUSY), PATIENCE)
+    wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | BUSY | PLAN.lasting.keys()), PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +211,7 @@ def drill(name: str, lab: Lab, report: Report) -> None:
     with breaking(name, lab):
         until("firing" if name in MUTE else "delivered", set(expected))
     watch.mend()
-    until("resolved", set(expected) - SLOW_TO_RESOLVE)
+    until("resolved", set(expected) - PLAN.lasting.keys())
     fired = {alert: course for alert, course in watch.courses.items() if course.firing is not None}
     report.also[name] = fired.keys() - before - {*expected, "Watchdog"}
     felt = LATENCY if name in UNFELT else LATENCY | AVAILABILITY
