@@ -174,8 +174,8 @@ def _check_make(words: list[str]) -> None:
         Settings.from_environment(variables)
     if "incident" in words and variables.get("NAME", "...") != "...":
         assert variables["NAME"] in DRILLS
-    if "TESTS" in variables:
-        assert (PROJECT / variables["TESTS"]).exists()
+    assert {rule.name for rule in alerts()}.issuperset(variables.get("RULES", "").split())
+    assert all((PROJECT / path).exists() for path in variables.get("TESTS", "").split())
 
 
 def _check_compose(words: list[str]) -> None:
