@@ -153,11 +153,25 @@ lock: venv  ## Pin all Python packages anew, with hashes
 	$(UV_COMPILE) --no-deps --upgrade requirements/sqlalchemy-2.0.in -o requirements/sqlalchemy-2.0.txt
 	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
 	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
+	$(UV_COMPILE) -c requirements/dev.txt requirements/audit.in -o requirements/audit.txt
 
 .PHONY: outdated
 outdated: $(BIN)/.installed  ## Say which images and Python packages have newer versions (asks their registries)
 	@$(BIN)/python -m pip --disable-pip-version-check list --outdated
 	@echo && python3 -m stack outdated
+
+.venv-audit/.installed: requirements/audit.txt
+	@[ -x .venv-audit/bin/python ] || python3 -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
+	@touch $@
+
+.PHONY: audit sbom
+audit: .venv-audit/.installed  ## Look for known vulnerabilities in the Python packages that are deployed (asks the index)
+	@.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes -r app/requirements.txt -r loadtest/requirements.txt \
+		|| { echo "Not shown to be free of known vulnerabilities: the lines above say why." >&2; exit 1; }
+sbom: .venv-audit/.installed  ## Write sbom.json, the Python packages of the service's image (CycloneDX)
+	@.venv-audit/bin/cyclonedx-py requirements --output-reproducible -o sbom.json app/requirements.txt
+	@echo sbom.json
 
 .PHONY: dashboards
 dashboards: venv  ## Write grafana/dashboards/*.json from grafana/src
