@@ -79,7 +79,7 @@ def _total(family: Family, start: int, workers: Sequence[Worker]) -> list[float]
     rows: list[list[float]] = []
     for _, memory, alive in workers:
         if end <= memory.readable() and (family.type != "gauge" or alive or family.mode not in LIVE_MODES):
-            row: Any = memory.cells[start:end].tolist()
+            row = memory.numbers(start, end)
             if row[0]:
                 rows.append(row)
     if not rows:

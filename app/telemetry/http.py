@@ -17,10 +17,11 @@ import zlib
 from asyncio import CancelledError, get_running_loop
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from time import perf_counter, time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
 SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
+SMALL = int(SIZE_BUCKETS[0])
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 OTHER = "OTHER"  # every other method
 OVERFLOW = "overflow"
@@ -67,16 +69,34 @@ _SLICE = 0.002  # seconds a scrape works before it lets requests go on
 _MAX_SCRAPES = 16  # in the queue; more are answered 503
 
 
-class _Row:
-    """The cells of one method and route template; of histograms the sum's, the buckets follow."""
+_Method = TypeVar("_Method", bound=Callable[..., None])
 
-    __slots__ = ("duration", "exceptions", "in_progress", "labels", "received", "sent", "start", "statuses")
+
+def _locked(method: _Method) -> _Method:
+    """One at a time where Python has no GIL to see to that."""
+    if LOCK is None:
+        return method
+    lock = LOCK
+
+    @wraps(method)
+    def locked(*arguments: Any) -> None:
+        with lock:
+            method(*arguments)
+
+    return cast(_Method, locked)
+
+
+class _Row:
+    """The cells of one method and route template."""
+
+    __slots__ = ("cells", "exceptions", "in_progress", "labels", "statuses")
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.statuses: dict[int, int] = {}
         self.exceptions: dict[str, int] = {}
-        self.in_progress = self.duration = self.start = self.received = self.sent = SCRATCH
+        self.in_progress = SCRATCH
+        self.cells: tuple[int, ...] = (SCRATCH,) * 8  # of the four histograms, each the sum's and the first bucket's
 
 
 class PrometheusMiddleware:
@@ -112,19 +132,22 @@ class PrometheusMiddleware:
             raise ValueError("buckets must be numbers in rising order")
         self.app = app
         self.buckets = [float(bound) for bound in buckets if bound < float("inf")]
+        self.bounds = [*self.buckets, float("inf")]
         self.limit = limit
         self._exclude = frozenset(exclude)
         self._unmatched = unmatched
-        self._exemplar = exemplar
+        self.exemplar = exemplar
         self._version = version
         constant = dict(labels or {})
         self._constant = tuple(constant.values())
         names = ("method", "endpoint", *constant)
         self._requests = REQUESTS.family(("method", "endpoint", "status_code", *constant))
-        self._duration = DURATION.family(names, self.buckets)
-        self._start = START.family(names, self.buckets)
-        self._received = REQUEST_SIZE.family(names, SIZE_BUCKETS)
-        self._sent = RESPONSE_SIZE.family(names, SIZE_BUCKETS)
+        self._histograms = (
+            START.family(names, self.buckets),
+            DURATION.family(names, self.buckets),
+            REQUEST_SIZE.family(names, SIZE_BUCKETS),
+            RESPONSE_SIZE.family(names, SIZE_BUCKETS),
+        )
         self._in_progress = IN_PROGRESS.family(names, mode="livesum")
         self._exceptions = EXCEPTIONS.family(("method", "endpoint", "exception", *constant))
         self._info = APP_INFO.family(("version", "python", *constant), mode="livemax")
@@ -135,31 +158,42 @@ class PrometheusMiddleware:
         self._combinations = 0
         self._warned: set[str] = set()
         self._rows: dict[tuple[str, str], _Row] = {}  # by method and endpoint
-        self._found: dict[tuple[str, int, int], _Row] = {}  # by method and the ids of the scope's route and endpoint
-        self._waiting: dict[_Exchange, None] = {}  # began, and not yet shown as in progress
-        self._overflow = _Row((OTHER, OVERFLOW, *self._constant))
+        self._shared = storage.directory is not None
+        storage.on_read(self._show)
+        self.found: dict[int, dict[str, _Row]] = {}  # by the id of the scope's route, and by method
+        self.waiting: dict[_Exchange, None] = {}  # began, and not yet shown as in progress
+        self.shown: dict[_Exchange, int] = {}  # and those that are, with the gauge's cell
+        self._overflow = _Row((OTHER, OVERFLOW, *self._constant))  # its `statuses` stay empty
+        self._overflow_statuses: dict[int, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self._routes) != self._routes_known:
             self._learn_routes(scope)
-        if scope["type"] != "http" or _COUNTED in scope or scope["path"] in self._exclude:
+        if scope["type"] != "http" or _COUNTED in scope or (self._exclude and scope["path"] in self._exclude):
             await self.app(scope, receive, send)
             return
         scope[_COUNTED] = True
-        exchange = _Exchange(self, scope, receive, send)
-        if self._waiting:
-            self._waiting[exchange] = None
-        else:
-            self._waiting[exchange] = None
+        exchange = _Exchange()  # its attributes are set here: an __init__() would be one more call for each request
+        exchange.middleware = self
+        exchange.scope = scope
+        exchange.server_receive = receive
+        exchange.server_send = send
+        exchange.gone = False
+        exchange.started = 0.0
+        exchange.received = exchange.sent = exchange.status = 0
+        if self._shared and not self.waiting:
             self._show_soon()
+        self.waiting[exchange] = None
+        exchange.open = perf_counter()
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(scope, exchange, exchange.send)
         except BaseException as error:
             exchange.fail(error)
             raise
         if exchange.open:
             # Nobody complained about the missing rest: the client is gone, or the server will say 500 or cut it off.
-            exchange.finish(CLIENT_GONE if exchange.gone else 500)
+            exchange.status = 500
+            exchange.finish()
 
     def _learn_routes(self, scope: Scope) -> None:
         """At the first message, of the lifespan as a rule, and when routes were added."""
@@ -171,11 +205,12 @@ class PrometheusMiddleware:
             cell = self._cell(self._info, (version, platform.python_version(), *self._constant))
             storage.cells[cell] = 1.0
         self._templates = _Templates(self._routes)
-        self._found.clear()
+        self.found.clear()
         self._routes_known = len(self._routes)
 
-    # Requests in progress. The template is known only once the router has run, and nobody in this process can look
-    # before the handler waits for something: so the gauge is set in the event loop's next round, if there is one.
+    # Requests in progress. The template is known only once the router has run. Alone in one process nobody looks before
+    # the storage is read, and then they are shown. Other workers may look at any time, but not before the handler waits
+    # for something: so the gauge is set in the event loop's next round, if there is one.
 
     def _show_soon(self) -> None:
         try:
@@ -185,24 +220,25 @@ class PrometheusMiddleware:
 
     def _show(self) -> None:
         try:
-            for exchange in list(self._waiting):
-                exchange.cell = self._row(exchange.scope, 0).in_progress
+            for exchange in list(self.waiting):
+                self.shown[exchange] = cell = self.row(exchange.scope, 0).in_progress
                 # Who takes it out decides: if it is finished (in another thread) in this moment, nothing is shown.
-                if self._waiting.pop(exchange, 0) is None:
-                    storage.cells[exchange.cell] += 1.0
+                if self.waiting.pop(exchange, 0) is None:
+                    storage.cells[cell] += 1.0
+                else:
+                    self.shown.pop(exchange, None)
         except Exception:
             self.warn("a request in progress was not shown", exc_info=True)
 
     # Rows
 
-    def _row(self, scope: Scope, status: int) -> _Row:
+    def row(self, scope: Scope, status: int) -> _Row:
         """The row of a request: its method and the template of its route."""
-        route, endpoint = scope.get("route"), scope.get("endpoint")
-        key = scope["method"], id(route), id(endpoint)
-        row = self._found.get(key)
-        if row is not None:
-            return row
-        method = key[0] if key[0] in METHODS else OTHER
+        key = id(scope.get("route", scope.get("endpoint")))  # older versions of Starlette do not tell the route
+        found = self.found.get(key)
+        if found is not None and scope["method"] in found:
+            return found[scope["method"]]
+        method = scope["method"] if scope["method"] in METHODS else OTHER
         template, fixed = self._templates.of(scope, status)
         name = self._unmatched if template is None else template
         row = self._rows.get((method, name))
@@ -213,7 +249,7 @@ class PrometheusMiddleware:
             else:
                 row = self._overflow
         if fixed and method is not OTHER and row is not self._overflow:
-            self._found[key] = row
+            self.found.setdefault(key, {})[method] = row
         return row
 
     def _room(self, combinations: int = 1) -> bool:
@@ -227,10 +263,8 @@ class PrometheusMiddleware:
 
     def _fill(self, row: _Row) -> None:
         row.in_progress = self._cell(self._in_progress, row.labels)
-        row.duration = self._cell(self._duration, row.labels)
-        row.start = self._cell(self._start, row.labels)
-        row.received = self._cell(self._received, row.labels)
-        row.sent = self._cell(self._sent, row.labels)
+        sums = [self._cell(family, row.labels) for family in self._histograms]
+        row.cells = tuple(cell for first in sums for cell in (first, first + 1))
 
     def _cell(self, family: Family, labelvalues: tuple[str, ...]) -> int:
         start = storage.own(family, labelvalues, alone=False)
@@ -238,12 +272,13 @@ class PrometheusMiddleware:
 
     def status_cell(self, row: _Row, status: int) -> int:
         """The counter of a status in a row."""
-        if row is not self._overflow and not self._room():
-            row = self._overflow
-        cell = row.statuses.get(status)
+        known = row.statuses
+        if row is self._overflow or not self._room():
+            row, known = self._overflow, self._overflow_statuses
+        cell = known.get(status)
         if cell is None:
             name = str(status) if 100 <= status <= 599 else "other"
-            cell = row.statuses[status] = self._cell(self._requests, (*row.labels[:2], name, *self._constant))
+            cell = known[status] = self._cell(self._requests, (*row.labels[:2], name, *self._constant))
         if row is self._overflow:
             storage.cells[self._overflowed] += 1.0
         return cell
@@ -258,6 +293,14 @@ class PrometheusMiddleware:
             row.exceptions[name] = cell
         storage.cells[cell] += 1.0
 
+    def size_of(self, path: str) -> int:
+        """Of a file that the server sends by itself; it was just looked at, so that this does not wait for a disk."""
+        try:
+            return os.stat(path).st_size
+        except OSError:
+            self.warn("the size of a file that the server sends is not known")
+            return 0
+
     def warn(self, message: str, *, exc_info: bool = False) -> None:
         """Say it once."""
         if message not in self._warned:
@@ -269,35 +312,31 @@ class _Exchange:
     """One request and its response."""
 
     __slots__ = (
-        "_receive",
-        "_send",
-        "began",
-        "cell",
-        "first",
         "gone",
         "middleware",
         "open",
         "received",
         "scope",
         "sent",
+        "server_receive",
+        "server_send",
+        "started",
         "status",
     )
 
-    def __init__(self, middleware: PrometheusMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        self.middleware = middleware
-        self.scope = scope
-        self._receive = receive
-        self._send = send
-        self.open = True  # not yet counted
-        self.gone = False  # the client
-        self.status = 0
-        self.first = 0.0  # when the response started
-        self.received = self.sent = 0  # bytes of the bodies
-        self.cell = 0  # of the gauge that shows it as in progress
-        self.began = perf_counter()
+    middleware: PrometheusMiddleware
+    scope: Scope
+    server_receive: Receive
+    server_send: Send
+    open: float  # since when; 0 once it is counted
+    gone: bool  # the client
+    status: int
+    started: float  # when the response did
+    received: int  # bytes of the bodies
+    sent: int
 
-    async def receive(self) -> Message:
-        message = await self._receive()
+    async def __call__(self) -> Message:
+        message = await self.server_receive()
         if message["type"] == "http.request":
             self.received += len(message.get("body") or b"")
         elif self.open:
@@ -307,85 +346,98 @@ class _Exchange:
     def send(self, message: Message) -> Awaitable[None]:
         # No coroutine around the server's. Counted just before the last bytes go: who has seen the whole response may
         # look at the metrics of another worker, or kill this one, before the next line of Python runs here.
-        if message["type"] == "http.response.body":
-            self.sent += len(message.get("body") or b"")
-            if not message.get("more_body", False) and self.open:
-                self.finish(CLIENT_GONE if self.gone else self.status)
-        elif message["type"] == "http.response.start":
-            self.first = perf_counter()
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.started = perf_counter()
             self.status = message["status"]
-        elif message["type"] == "http.response.pathsend":
-            return self._send_file(message)
-        return self._send(message)
-
-    async def _send_file(self, message: Message) -> None:
-        try:
-            self.sent += (await anyio.Path(message["path"]).stat()).st_size
-        except OSError:
-            self.middleware.warn("the size of a file that the server sends is not known")
-        if self.open:
-            self.finish(CLIENT_GONE if self.gone else self.status)
-        await self._send(message)
+        elif kind == "http.response.body":
+            try:  # noqa: SIM105 - suppress() would cost more than the rest of this method
+                self.sent += len(message["body"])
+            except (KeyError, TypeError):  # there is none, which is as good as an empty one
+                pass
+            if self.open and not ("more_body" in message and message["more_body"]):  # noqa: RUF019 - half of get()
+                self.finish()
+        elif kind == "http.response.pathsend":
+            self.sent += self.middleware.size_of(message["path"])
+            if self.open:
+                self.finish()
+        return self.server_send(message)
 
     def fail(self, error: BaseException) -> None:
         """An exception passes through; it will be a 500 unless the client is the reason."""
         left = self.gone or isinstance(error, ClientDisconnect | CancelledError | GeneratorExit)
-        left = left or (isinstance(error, OSError) and _passed(error.__traceback__, self._send))
+        left = left or (isinstance(error, OSError) and _passed(error.__traceback__, self.server_send))
         try:
             if isinstance(error, Exception) and not left:
-                self.middleware.count_exception(self.middleware._row(self.scope, 500), error)
+                self.middleware.count_exception(self.middleware.row(self.scope, 500), error)
         except Exception:
             self.middleware.warn("an exception was not counted", exc_info=True)
         if self.open:
-            self.finish(CLIENT_GONE if left else 500)
+            self.gone, self.status = left, 500
+            self.finish()
 
-    def finish(self, status: int) -> None:
+    @_locked
+    def finish(self) -> None:
         """Count it. Never raises."""
-        self.open = False
-        try:
-            if LOCK is None:
-                self._count(status)
-            else:
-                with LOCK:
-                    self._count(status)
-        except Exception:
-            self.middleware.warn("a request was not counted", exc_info=True)
-
-    def _count(self, status: int) -> None:
         now = perf_counter()
+        began, self.open = self.open, 0.0
+        status = CLIENT_GONE if self.gone else self.status
         middleware = self.middleware
-        scope = self.scope
-        row = middleware._found.get((scope["method"], id(scope.get("route")), id(scope.get("endpoint"))))
-        if row is None:
-            row = middleware._row(scope, status)
-        cells = storage.cells
-        if middleware._waiting.pop(self, 0) is not None:
-            cells[self.cell] -= 1.0
-        cell = row.statuses.get(status)
-        if cell is None or row is middleware._overflow:
-            cell = middleware.status_cell(row, status)
-        cells[cell] += 1.0
-        elapsed = now - self.began
-        bucket = row.duration + 1 + bisect_left(middleware.buckets, elapsed)
-        cells[row.duration] += elapsed
-        cells[bucket] += 1.0
-        if self.first or status != CLIENT_GONE:
-            until_start = (self.first or now) - self.began
-            cells[row.start] += until_start
-            cells[row.start + 1 + bisect_left(middleware.buckets, until_start)] += 1.0
-        if self.received:
-            cells[row.received] += self.received
-        cells[row.received + 1 + bisect_left(SIZE_BUCKETS, self.received)] += 1.0
-        if scope["method"] == "HEAD":
-            self.sent = 0  # the server does not send it
-        if self.sent:
-            cells[row.sent] += self.sent
-        cells[row.sent + 1 + bisect_left(SIZE_BUCKETS, self.sent)] += 1.0
-        if middleware._exemplar is not None:
-            labels = middleware._exemplar(scope)
-            if labels:
-                storage.write_exemplar(bucket, labels, elapsed, time())
-                storage.write_exemplar(cell, labels, 1.0, time())
+        try:
+            scope = self.scope
+            method = scope["method"]
+            try:
+                row = middleware.found[id(scope["route"])][method]
+            except KeyError:
+                row = middleware.row(scope, status)
+            cells = storage.cells
+            try:
+                del middleware.waiting[self]
+            except KeyError:
+                cells[middleware.shown.pop(self)] -= 1.0
+            try:
+                cell = row.statuses[status]
+            except KeyError:
+                cell = middleware.status_cell(row, status)
+            cells[cell] += 1.0
+
+            start_sum, start, duration_sum, duration, received_sum, received, sent_sum, sent = row.cells
+            started, bounds = self.started, middleware.bounds
+            bucket = 0  # most requests are so short that one look at the first bound is enough
+            if started or status != CLIENT_GONE:
+                elapsed = (started or now) - began
+                if elapsed > bounds[0]:
+                    bucket = bisect_left(bounds, elapsed)
+                    start += bucket
+                cells[start_sum] += elapsed
+                cells[start] += 1.0
+            elapsed = now - began
+            if elapsed > bounds[bucket]:
+                bucket = bisect_left(bounds, elapsed)
+            if bucket:
+                duration += bucket
+            cells[duration_sum] += elapsed
+            cells[duration] += 1.0
+
+            size = self.received
+            if size:
+                cells[received_sum] += size
+                received += bisect_left(SIZE_BUCKETS, size)
+            cells[received] += 1.0
+            size = self.sent
+            if size and method != "HEAD":  # whose body the server does not send
+                cells[sent_sum] += size
+                if size > SMALL:
+                    sent += bisect_left(SIZE_BUCKETS, size)
+            cells[sent] += 1.0
+
+            if middleware.exemplar is not None:
+                labels = middleware.exemplar(scope)
+                if labels:
+                    storage.write_exemplar(duration, labels, elapsed, time())
+                    storage.write_exemplar(cell, labels, 1.0, time())
+        except Exception:
+            middleware.warn("a request was not counted", exc_info=True)
 
 
 def _passed(traceback: TracebackType | None, function: Callable[..., Any]) -> bool:
@@ -433,7 +485,7 @@ class _Templates:
         self._made = perf_counter()
 
     def of(self, scope: Scope, status: int) -> tuple[str | None, bool]:
-        """The template, None where no route matched, and whether the same route and endpoint always have this one."""
+        """The template, None where no route matched, and whether the scope's route alone says that it is this one."""
         route, endpoint = scope.get("route"), scope.get("endpoint")
         if route is None and endpoint is None:
             # The router has seen it, and there is no such route; or another middleware answered, or a slash is missing.
@@ -446,8 +498,9 @@ class _Templates:
         templates = [template for template in by_route if template in by_endpoint] or by_endpoint or by_route
         if not templates or (route is not None and not by_route):
             return getattr(route, "path_format", None), False
-        if len({template.text for template in templates}) == 1 and templates[0].text is not None:
-            return templates[0].text, True
+        texts = {template.text for template in templates}
+        if len(texts) == 1 and templates[0].text is not None:
+            return templates[0].text, texts == {template.text for template in by_route or by_endpoint}
         return self._match(scope, [t for t in templates if t.text is not None] or self._all), False
 
     def _match(self, scope: Scope, templates: Iterable[_Template]) -> str | None:

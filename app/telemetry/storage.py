@@ -6,7 +6,7 @@ and counts on. What each double means stands in a schema that all workers share:
 groups (one group per combination of label values), whose length is committed after the text is. A group has the same
 place in every worker's file, so adding up workers is adding up slices.
 
-Alone in one process the same doubles live in private memory and nothing is written anywhere.
+Alone in one process the doubles are floats in a private list, and nothing is written anywhere.
 
 Put under prometheus_client with `install()`, which must run before any metric exists.
 """
@@ -25,8 +25,9 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,15 @@ class Memory:
             except (OSError, ValueError):
                 os.close(self.fd)
                 raise
-        self.cells: memoryview[float] = memoryview(self.map)[: CELLS * CELL].cast("d")
+        # Private doubles are floats in a list, which costs half: nothing is packed and unpacked.
+        shared = memoryview(self.map)[: CELLS * CELL].cast("d")
+        self.cells: memoryview[float] | list[float] = [0.0] * FIRST_CELL if path is None else shared
         self.header = memoryview(self.map)[: FIRST_CELL * CELL].cast("Q")
 
     def reserve(self, cells: int) -> None:
-        """Make sure that the first `cells` doubles have room on the disk. Raises OSError when there is none."""
-        if self.fd < 0:
+        """Make sure that the first `cells` doubles have room. Raises OSError when there is none on the disk."""
+        if isinstance(self.cells, list):
+            self.cells.extend([0.0] * (cells - len(self.cells)))
             return
         reserved, wanted = self.header[_RESERVED], cells * CELL
         if wanted > reserved:
@@ -147,8 +151,12 @@ class Memory:
             self.header[_RESERVED] = wanted
 
     def readable(self) -> int:
-        """How many doubles another process may look at; the rest is absent, which means 0."""
-        return CELLS if self.fd < 0 else self.header[_RESERVED] // CELL
+        """How many doubles there are to look at; the rest is absent, which means 0."""
+        return len(self.cells) if self.fd < 0 else self.header[_RESERVED] // CELL
+
+    def numbers(self, start: int, end: int) -> list[float]:
+        numbers: Any = self.cells[start:end]
+        return numbers if isinstance(numbers, list) else numbers.tolist()
 
 
 class _Forked:
@@ -179,8 +187,13 @@ class Storage:
         self._before_fork: Memory | None = None
         self._owned: dict[tuple[Family, tuple[str, ...]], int] = {}  # groups this process defined, how often
         self._unused: dict[int, list[int]] = {}  # cells of anonymous groups that are free again, by width
+        self._on_read: list[weakref.WeakMethod[Callable[[], None]]] = []
         self.memory = Memory(None, write=True)
         self.cells: Any = self.memory.cells
+
+    def on_read(self, method: Callable[[], None]) -> None:
+        """Have a method called before the numbers are read in this process, as long as its object lives."""
+        self._on_read.append(weakref.WeakMethod(method))
 
     # The schema
 
@@ -233,6 +246,7 @@ class Storage:
                 if self.next_cell + family.width > CELLS:
                     return None
                 self.next_cell += family.width
+                self.memory.reserve(self.next_cell)
                 return self.next_cell - family.width
             start = self.group(family, labelvalues)
             if start is not None:
@@ -377,6 +391,12 @@ class Storage:
     def peers(self) -> list[tuple[int, Memory, bool]]:
         """Slot, memory and whether alive, of every worker that ever was; the schema is read up to now."""
         self.cells[0]  # a forked process claims its slot first
+        for reference in list(self._on_read):
+            method = reference()
+            if method is None:
+                self._on_read.remove(reference)
+            else:
+                method()
         self.refresh()
         if self.directory is None:
             return [(0, self.memory, True)]
@@ -432,6 +452,7 @@ class Storage:
             except OSError as error:
                 log.warning("metrics of this process are not shared: %s", error)
                 self.memory = Memory(None, write=True)
+                self.memory.reserve(self.next_cell)
                 self.cells = self.memory.cells
             return self.cells
 
