@@ -81,12 +81,16 @@ RUNBOOK = Link(
     "/api/datasources/proxy/uid/${datasource}/user/runbooks/${__value.text}.md",
     new_tab=True,
 )
+# What tells the alerts of one name apart.
+_WHERE = '"endpoint", "exception", "query_name", "pool", "model", "datname", "device", "mountpoint", "instance"'
 ALERTS_TABLE = table(
     "Firing alerts",
     "Alerts of severity warning or critical, and for how long their condition has held. A click on a name opens its "
     "runbook.",
     Query(
-        'time() - ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{alertstate="firing", severity=~"critical|warning"}',
+        "label_join(time() - ALERTS_FOR_STATE and ignoring (alertstate) "
+        'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
+        f'"where", " ", {_WHERE})',
         instant=True,
         format="table",
     ),
@@ -95,41 +99,47 @@ ALERTS_TABLE = table(
         Column(
             "severity",
             "Severity",
-            width=100,
+            width=85,
             mappings=(values({"critical": ("critical", "red"), "warning": ("warning", "orange")}),),
         ),
         Column("alertname", "Alert", links=(RUNBOOK,)),
-        Column("area", "Area", width=110),
-        Column("instance", "Instance"),
-        Column("Value", "For", unit="s", width=110, decimals=0),
+        Column("where", "Where"),
+        Column("Value", "For", unit="s", width=85, decimals=0),
     ),
     sort_by="For",
     no_value="Nothing is firing",
 )
 
 
+# Where an alert began to fire, not for how long: regions of many alerts would hide the graphs in the very moment in
+# which somebody has to read them.
+_FIRING = 'count by (alertname, severity, area) (ALERTS{{alertstate="firing", severity=~"critical|warning"}}{age})'
 FIRING_ALERTS = Annotation(
     "Alerts",
-    'ALERTS{alertstate="firing", severity=~"critical|warning"}',
+    f"{_FIRING.format(age='')} unless {_FIRING.format(age=' offset 1m')}",
     "red",
-    "{{alertname}} is firing",
-    "{{severity}}, {{area}} {{instance}}",
+    "{{alertname}} begins to fire",
+    "{{severity}}, {{area}}",
     "alertname,severity,area",
 )
-STARTS = Annotation(
-    "Starts",
-    "changes(max by (job, instance) (process_start_time_seconds{@app})[1m:15s]) > 0",
-    "blue",
-    "{{job}} started",
-    "A process of {{instance}} started",
-    switch=False,
+_NEW_VERSION = (
+    "count by (job, version) (app_info{{@app}}) unless count by (job, version) (app_info{{@app}} offset {age})"
 )
 DEPLOYS = Annotation(
     "Deploys",
-    "count by (job, version) (app_info{@app}) unless count by (job, version) (app_info{@app} offset 1m)",
+    _NEW_VERSION.format(age="1m"),
     "green",
     "{{job}} {{version}}",
     "The first instance with version {{version}}",
+    switch=False,
+)
+STARTS = Annotation(
+    "Starts",
+    "changes(max by (job, instance) (process_start_time_seconds{@app})[1m:15s]) > 0"
+    f" unless on (job) ({_NEW_VERSION.format(age='3m')})",  # that one is marked as a deploy
+    "blue",
+    "{{job}} started",
+    "A process of {{instance}} started, with the version it had before",
     switch=False,
 )
 REBOOTS = Annotation(

@@ -38,7 +38,7 @@ ROLLBACKS = "rate(pg_stat_database_xact_rollback{@data}[@rate])"
 # Reads that found their block in shared memory; a server that reads nothing misses nothing.
 CACHE_HITS = (
     "sum(rate(pg_stat_database_blks_hit{@data}[@rate])) / (sum(rate(pg_stat_database_blks_hit{@data}[@rate]))"
-    " + sum(rate(pg_stat_database_blks_read{@data}[@rate])) > 0) or vector(1)"
+    " + sum(rate(pg_stat_database_blks_read{@data}[@rate])) > 0) or 0 * sum(pg_stat_database_blks_hit{@data}) + 1"
 )
 # PostgreSQL 17 moved the counters of checkpoints from the background writer to the checkpointer.
 TIMED = (
@@ -84,14 +84,14 @@ STRIP = tuple(
         stat(
             "Tx rate",
             "Commits and rollbacks per second, as PostgreSQL counts them.",
-            Query(or_zero(f"sum({COMMITS}) + sum({ROLLBACKS})")),
+            Query(f"sum({COMMITS}) + sum({ROLLBACKS})"),
             unit="count:tx/s",
             decimals=1,
         ),
         stat(
             "Connections",
             "Connections to PostgreSQL, of all that it accepts.",
-            Query(or_zero("sum(pg_stat_activity_count{@db}) / sum(pg_settings_max_connections{@db})")),
+            Query("sum(pg_stat_activity_count{@db}) / sum(pg_settings_max_connections{@db})"),
             unit="percentunit",
             decimals=0,
             steps=Steps(0.8, 0.95),
@@ -109,7 +109,7 @@ STRIP = tuple(
         stat(
             "Oldest tx",
             "Age of the oldest open transaction. An old one keeps dead rows from being cleaned up and may hold locks.",
-            Query(or_zero("max(pg_stat_activity_max_tx_duration{@data})")),
+            Query("max(pg_stat_activity_max_tx_duration{@data})"),
             unit="s",
             steps=Steps(60, 300),
         ),
@@ -220,6 +220,7 @@ QUERIES = (
             f"({quantile(0.95, QUERY, 'query_name', matchers='@pool')}) and on (query_name) {TOP_TEN}", "{{query_name}}"
         ),
         unit="s",
+        log=True,
         no_value="No queries in this range",
         legend="right",
     ),
@@ -394,36 +395,36 @@ STATEMENT = "sum by (datname, user, queryid)"
 STATEMENTS = (
     table(
         "Statements that take the most time",
-        "The twenty statements that took the most time of the server in the time range (pg_stat_statements). The text "
+        "The ten statements that took the most time of the server in the time range (pg_stat_statements). The text "
         "of one: SELECT query FROM pg_stat_statements WHERE queryid = …",
         (
             Query(
-                f"topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                f"topk(10, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
                 instant=True,
                 format="table",
             ),
             Query(
                 f"{STATEMENT} (increase(pg_stat_statements_calls_total{{@data}}[$__range]))"
-                f" and topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                f" and topk(10, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
                 instant=True,
                 format="table",
             ),
             Query(
                 f"{STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range]))"
                 f" / ({STATEMENT} (increase(pg_stat_statements_calls_total{{@data}}[$__range])) > 0)"
-                f" and topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                f" and topk(10, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
                 instant=True,
                 format="table",
             ),
             Query(
                 f"{STATEMENT} (increase(pg_stat_statements_rows_total{{@data}}[$__range]))"
-                f" and topk(20, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
+                f" and topk(10, {STATEMENT} (increase(pg_stat_statements_seconds_total{{@data}}[$__range])))",
                 instant=True,
                 format="table",
             ),
         ),
         unit="short",
-        height=10,
+        height=12,
         columns=(
             Column("queryid", "Query id"),
             Column("datname", "Database", width=150),

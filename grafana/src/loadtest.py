@@ -27,7 +27,7 @@ STRIP = tuple(
             mappings=(values({"0": ("none", "text"), "1": ("running", "purple")}),),
         ),
         stat(
-            "Simulated people",
+            "People",
             "People that the load test simulates now.",
             Query(or_zero("sum(locust_users)")),
             unit="none",
@@ -50,7 +50,7 @@ STRIP = tuple(
             steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
         ),
         stat(
-            "p95, as sent",
+            "p95 sent",
             "95 of 100 requests are answered within this time, as the client sees it.",
             Query(quantile(0.95, TIMES, matchers=QUICK)),
             unit="s",
@@ -58,7 +58,7 @@ STRIP = tuple(
             no_value="no test",
         ),
         stat(
-            "p95, as answered",
+            "p95 answered",
             "95 of 100 requests are answered within this time, as the service measures it. What the client waits "
             "longer is spent in queues and on the network.",
             Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick")),
@@ -233,7 +233,7 @@ REQUESTS = (
             ),
         ),
         unit="short",
-        height=9,
+        height=11,
         columns=(
             Column("method", "Method", width=110),
             Column("name", "Request"),
@@ -261,6 +261,7 @@ DETAIL = (
         "95 of 100 requests of this kind are answered within this time, as the client sees it.",
         Query(quantile(0.95, TIMES, "method", "name", matchers=""), "{{method}} {{name}}"),
         unit="s",
+        log=True,
         no_value=NO_TEST,
         legend="names",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .model import Json, Link, Panel, Query
@@ -111,7 +111,7 @@ def below_zero(*names: str, colour: str) -> tuple[Json, ...]:
 def stat(
     title: str,
     description: str,
-    query: Queries,
+    query: Query,
     *,
     unit: str,
     steps: Steps | None = None,
@@ -120,18 +120,23 @@ def stat(
     width: int = 4,
     height: int = 4,
     links: Sequence[Link] = (),
-    no_value: str = "0",
+    no_value: str = "no data",
     sparkline: bool = True,
     mappings: Sequence[Json] = (),
     lowest: float | None = 0,
     highest: float | None = None,
 ) -> Panel:
-    """A number with a sparkline; `steps` colour it, otherwise it is `colour`."""
+    """A number with a sparkline; `steps` colour it, otherwise it is `colour`.
+
+    It is the number of now: where the last point has none, `no_value` stands there, not the last number of some
+    minutes ago. So the query goes on as NaN where it has no result.
+    """
+    nothing: Json = {"type": "special", "options": {"match": "null+nan", "result": {"text": no_value, "color": "text"}}}
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "thresholds": steps.to_json() if steps else plain(colour),
         "noValue": no_value,
-        "mappings": list(mappings),
+        "mappings": [*mappings, nothing],
     }
     _set(defaults, decimals=decimals, min=lowest, max=highest)
     return Panel(
@@ -139,7 +144,9 @@ def stat(
         title=title,
         description=description,
         unit=unit,
-        queries=_tuple(query),
+        queries=(
+            query if query.expr.endswith("or vector(0)") else replace(query, expr=f"{query.expr} or vector(NaN)"),
+        ),
         width=width,
         height=height,
         options={
@@ -148,12 +155,12 @@ def stat(
             "justifyMode": "auto",
             "orientation": "auto",
             "percentChangeColorMode": "standard",
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "reduceOptions": {"calcs": ["last"], "fields": "", "values": False},
             "showPercentChange": False,
             "textMode": "value",
             # One size for all numbers of a strip, whatever their length.
             "text": {"valueSize": 36},
-            "wideLayout": True,
+            "wideLayout": False,
         },
         defaults=defaults,
         links=tuple(links),
@@ -286,7 +293,7 @@ def heatmap(
     unit: str,
     width: int = 8,
     height: int = 8,
-    scheme: str = "Turbo",
+    scheme: str = "BuPu",
     panel_links: Sequence[Link] = (),
 ) -> Panel:
     """How a histogram's observations are spread, per second; `expr` gives buckets by `le`."""
@@ -313,7 +320,7 @@ def heatmap(
             },
             "exemplars": {"color": "rgba(255,0,255,0.7)"},
             "filterValues": {"le": 1e-9},
-            "legend": {"show": True},
+            "legend": {"show": False},  # the tooltip has the numbers, and the buckets need the room
             "rowsFrame": {"layout": "auto"},
             "tooltip": {"mode": "single", "showColorScale": True, "yHistogram": True},
             "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
@@ -394,7 +401,8 @@ class Column:
     mappings: tuple[Json, ...] = ()
 
     def override(self) -> Json:
-        properties: dict[str, Any] = {"unit": self.unit or "string"}
+        # The table's own words for "nothing" are meant for the table, not for an empty cell.
+        properties: dict[str, Any] = {"unit": self.unit or "string", "noValue": "-"}
         if self.decimals is not None:
             properties["decimals"] = self.decimals
         if self.width:
@@ -457,7 +465,13 @@ def table(
             "showHeader": True,
             "sortBy": [{"displayName": sort_by, "desc": True}] if sort_by else [],
         },
-        custom={"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": False},
+        custom={
+            "align": "auto",
+            "cellOptions": {"type": "auto"},
+            "inspect": False,
+            "filterable": False,
+            "minWidth": 60,  # 150 if not said, and a table in a third of the width would scroll sideways
+        },
         defaults={
             "color": {"mode": "thresholds"},
             "thresholds": _PLAIN,
