@@ -76,7 +76,8 @@ ONLY_CHECKED = {
     r"make incident NAME=": "takes minutes: make test-drills runs every drill",
     r"make (up|down|clean|logs|status|loadtest|adopt)\b": "with other settings run here, or in tests of its own",
     r"make (backup|restore|grafana-password)": "tests/native and tests/stack lose everything, and have it back",
-    r"make outdated": "asks registries: tests/stack/test_outdated.py asks one of its own",
+    r"make (outdated|audit)": "asks registries: tests/stack/test_outdated.py asks one of its own",
+    r"make sbom": "installs another set of packages",
     r"make standins|python3 -m stack": "needs a Docker engine, which make test-stack has",
     r"docker ": "needs a Docker engine: tests/stack/test_documents.py",
     r"du |ps -eo state|(vmstat|iostat|pidstat) |ethtool |timedatectl|chronyc |journalctl |for d in /var":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -200,6 +201,26 @@ def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
         assert "401" in outcome.stdout, outcome.stdout
         assert "http_requests_total" not in outcome.stdout
     wait_until(lambda: stack.prometheus.targets()["app"] == "up", timeout=60, interval=0.5)
+
+
+def test_prometheus_can_neither_be_emptied_nor_ended_through_its_port(stack: Stack) -> None:
+    for path in ("api/v1/admin/tsdb/delete_series?match[]=up", "api/v1/admin/tsdb/snapshot", "-/quit", "-/reload"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{stack.prometheus.url}/{path}", method="POST"), timeout=10)
+        assert re.search(rb"APIs disabled|API is not enabled", refused.value.read()), path
+
+
+def test_grafana_is_told_to_let_nobody_in_but_by_password(containers: dict[str, dict[str, Any]]) -> None:
+    settings = dict(entry.split("=", 1) for entry in containers["grafana"]["Config"]["Env"])
+    assert {name: settings[f"GF_{name}"] for name in ("AUTH_ANONYMOUS_ENABLED", "USERS_ALLOW_SIGN_UP")} == {
+        "AUTH_ANONYMOUS_ENABLED": "false",
+        "USERS_ALLOW_SIGN_UP": "false",
+    }
+    # Names of files, which Grafana reads by itself: not even its environment holds them.
+    assert settings["GF_SECURITY_ADMIN_PASSWORD"] == "$__file{/run/secrets/grafana_admin_password}"
+    assert settings["GF_SECURITY_SECRET_KEY"] == "$__file{/run/secrets/grafana_secret_key}"
+    environment = Path(f"/proc/{containers['grafana']['State']['Pid']}/environ").read_text()
+    assert "GF_SECURITY_ADMIN_PASSWORD=$__file{" in environment
 
 
 def test_the_service_s_image_holds_what_it_runs_and_no_more(stack: Stack) -> None:
