@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -401,7 +401,7 @@ class Faults:
         provider = service.llm.provider
         self._simulated = provider if isinstance(provider, SimulatedProvider) else None
         self._behaviour = self._simulated.behaviour if self._simulated else SimulatedBehaviour()
-        event.listen(service.engine.sync_engine, "do_execute", self._slow_down_query)
+        self._slow_down_queries(service.engine.dialect)
 
     def on(self) -> dict[str, Switch]:
         """The faults that are on now."""
@@ -450,11 +450,17 @@ class Faults:
             if isinstance(fault, RequestFault) and path.startswith(fault.path_prefix) and _dice.random() < fault.share:
                 await fault.hit()
 
-    def _slow_down_query(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
-        switch = self.on().get(DatabaseSlow.name)
-        if switch and isinstance(switch.fault, DatabaseSlow) and _dice.random() < switch.fault.share:
-            # Between SQLAlchemy's events before and after the execution: measured as part of the query.
-            cursor.execute("SELECT pg_sleep(%s)", (switch.fault.delay,))
+    def _slow_down_queries(self, dialect: Any) -> None:
+        """Where the dialect hands statements to the driver: inside of what telemetry put around it later measures."""
+        execute = dialect.do_execute
+
+        def slow(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+            switch = self.on().get(DatabaseSlow.name)
+            if switch and isinstance(switch.fault, DatabaseSlow) and _dice.random() < switch.fault.share:
+                cursor.execute("SELECT pg_sleep(%s)", (switch.fault.delay,))
+            execute(cursor, statement, parameters, context)
+
+        dialect.do_execute = slow
 
     async def _watch(self) -> None:
         while True:

@@ -29,7 +29,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
     service = create_service(settings)
     engine = make_engine(settings)
-    instrument_engine(engine, pool="main", query_names=QUERY_NAMES)
     sessions = make_sessions(engine)
 
     open_streams = chat.OpenStreams()
@@ -70,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         add_faults(app, settings, engine, service)
         dependencies = [Depends(hit_by_faults)]
+    # After the faults, so that what they do to queries is measured.
+    instrument_engine(engine, pool="main", query_names=QUERY_NAMES)
     for module in (users, items, chat, conversations):
         app.include_router(module.router, dependencies=dependencies)
     for module in (index, health):

@@ -31,7 +31,7 @@ class Watch:
 
     Args:
         stack: the running stack.
-        tell: called with (alert, stage, seconds) at each step of any alert.
+        tell: called with (alert, stage, seconds) at each step of any alert; seconds since the fault, or since its end.
         delivered: the names of the alerts that have reached their receiver so far; Alertmanager's word by default.
     """
 
@@ -59,8 +59,7 @@ class Watch:
             firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
             for course in self.courses.values():
                 if course.firing is not None and course.alert not in firing:
-                    since = self.mended or self.began
-                    self._reach(course, "resolved", now - since)
+                    self._reach(course, "resolved", now)
                 elif course.alert in firing and course.resolved is not None:
                     course.resolved = None  # it came back
         with suppress(OSError, ValueError, KeyError):
@@ -69,7 +68,7 @@ class Watch:
                 if (arrived := self.courses.get(name)) and arrived.firing is not None:
                     if arrived.delivered is None:
                         arrived.muted = name not in told
-                    self._reach(arrived, "delivered", now - self.began)
+                    self._reach(arrived, "delivered", now)
 
     def mend(self) -> None:
         """From now on, resolved is counted from here."""
@@ -83,12 +82,13 @@ class Watch:
         course = self.courses.get(name)
         if course is None:
             course = self.courses[name] = Course(name, labels.get("severity", ""))
-        self._reach(course, "pending", now - self.began)
+        self._reach(course, "pending", now)
         if state == "firing":
-            self._reach(course, "firing", now - self.began)
+            self._reach(course, "firing", now)
 
-    def _reach(self, course: Course, stage: str, seconds: float) -> None:
+    def _reach(self, course: Course, stage: str, now: float) -> None:
         if getattr(course, stage) is None:
-            setattr(course, stage, max(0.0, seconds))
+            since = self.mended or self.began
+            setattr(course, stage, now - (since if stage == "resolved" else self.began))
             if course.alert not in self.before:
-                self.tell(course.alert, stage, max(0.0, seconds))
+                self.tell(course.alert, stage, now - since)

@@ -59,14 +59,16 @@ BUSY = {"HostCpuBusy", "HostLoadHigh"}
 CONSEQUENCES = {
     "scrape-limit": {"ServiceDown"},  # what can't be scraped can't be told from what is down
     "event-loop": {"ServiceDown"},  # scrapes time out
-    "crash": {"ServiceDown"},
     "cpu": {"ServiceDown"},
     "load-high": {"ServiceDown"},
     "alertmanager-down": {"AlertmanagerNotificationsFailing"},
-    "alertmanager-lost": {"PrometheusNotificationsFailing"},
-    "scrape-config-lost": {"PrometheusNoAlertmanager"},
     "connections": {"PostgresDown"},
 }
+# When Prometheus loads its configuration anew it knows no Alertmanager for some seconds; the real `for` takes no
+# notice.
+RELOADED = {"PrometheusNoAlertmanager", "PrometheusNotificationsFailing"}
+for name in ("alertmanager-lost", "rule-broken", "rules-heavy", "scrape-config-lost", "scrape-limit"):
+    CONSEQUENCES[name] = CONSEQUENCES.get(name, set()) | RELOADED
 # While these last nothing can be delivered; that is what they are.
 MUTE = {"alertmanager-lost", "receiver-down"} | {drill.name for drill in DRILLS.values() if drill.mute}
 
