@@ -83,14 +83,15 @@ def _run(drill: Drill, stack: Stack) -> bool:
             print("\nBroken. From now on, in seconds:", flush=True)
             stage = "firing" if drill.mute else "delivered"
             fired = _wait(watch, expected, stage) if expected else _hold(watch)
+            links = {alert["labels"]["alertname"]: alert["annotations"] for alert in stack.alerts()}
         print("\nMended. From now on, in seconds:", flush=True)
         watch.mend()
         ending = [alert for alert in expected if alert not in lasting]
         resolved = fired and _wait(watch, ending, "resolved")
     print()
     for alert in expected:
-        annotations = rules[alert]["annotations"]
-        print(f"{alert}: docs/runbooks/{alert}.md, dashboard {annotations['dashboard_url'].split('?')[0]}")
+        if alert in links:
+            print(f"{alert}\n  runbook    {links[alert]['runbook_url']}\n  dashboard  {links[alert]['dashboard_url']}")
     if not fired:
         missing = [alert for alert in expected if not watch.all_reached([alert], stage)]
         print(f"NOT seen within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")

@@ -1,18 +1,22 @@
 """The real configuration made fast by one mechanical transformation, so that a drill takes seconds.
 
 Windows, offsets, predictions and ages are divided by WINDOWS, `for` and Alertmanager's waiting times by WAITING, and
-scrape and evaluation intervals are set to one short interval. Nothing else changes: not an expression, a threshold, a
-label, a route. The ages are the thresholds that are a time themselves, or what adds up in a time; AGES names them.
+scrape and evaluation intervals are set to one short interval; a sample stays valid for as many of them as ever. Nothing
+else changes: not an expression, a threshold, a label, a route. The ages are the thresholds that are a time themselves,
+or what adds up in a time; AGES names them.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from native.servers import Server
 
 WINDOWS = 60.0
 WAITING = 360.0
@@ -96,6 +100,14 @@ def _route(route: dict[str, Any]) -> None:
             route[key] = shorter(route[key], WAITING, 0.0 if key == "group_wait" else 1.0)
     for child in route.get("routes", ()):
         _route(child)
+
+
+def accelerated(server: Server) -> Server:
+    """A server with a faster command line: Prometheus looks back as many scrapes as with the real intervals."""
+    if server.name != "prometheus":
+        return server
+    lookback = shorter("5m", SCRAPE_TIMES)  # Prometheus' own default
+    return replace(server, command=(*server.command, f"--query.lookback-delta={lookback}"))
 
 
 def accelerate(prometheus_folder: Path, alertmanager_folder: Path) -> None:

@@ -27,7 +27,7 @@ from native.servers import HOST
 from native.settings import DEFAULTS, Settings
 from native.stack import Stack as NativeStack
 from native.supervise import Supervisor, config
-from tests.drills.accelerate import accelerate
+from tests.drills.accelerate import accelerate, accelerated
 from tests.servers import free_port, wait_until
 
 
@@ -120,7 +120,7 @@ class Lab:
         webhook.write_text(self.receiver.url)
         self.native.prepare()
         accelerate(self.prometheus_folder, self.alertmanager_folder)
-        servers = self.native.servers()
+        servers = [accelerated(server) for server in self.native.servers()]
         self.supervisor.start(config(self.supervisor, servers))
         for server in servers:
             wait_until(lambda server=server: server.probe() is None, 120)  # type: ignore[misc]
