@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from loadtest.settings import SettingError, Settings
+from loadtest.settings import Settings
 from loadtest.verdict import load_thresholds
 
 HERE = Path(__file__).parent
@@ -30,9 +30,7 @@ def main() -> None:
     try:
         settings = Settings.from_environment()
         load_thresholds()
-        ui_port = int(os.environ.get("LOCUST_PORT") or 8089)
-        workers = int(os.environ.get("WORKERS") or 1)
-    except (SettingError, ValueError) as error:
+    except ValueError as error:
         sys.exit(f"loadtest: {error}")
     try:
         with urllib.request.urlopen(f"{settings.host}/healthz", timeout=5):  # noqa: S310  the host is checked
@@ -44,11 +42,11 @@ def main() -> None:
         )
     command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--stop-timeout", "60"]
     command += ["--loglevel", "WARNING", "--only-summary"]
-    if workers > 1:
-        command += ["--processes", str(workers)]
+    if settings.workers > 1:
+        command += ["--processes", str(settings.workers)]
     if arguments.ui:
-        command += ["--web-host", "127.0.0.1", "--web-port", str(ui_port)]
-        print(f"Locust's page: http://127.0.0.1:{ui_port} (Ctrl-C ends it)", flush=True)
+        command += ["--web-host", "127.0.0.1", "--web-port", str(settings.ui_port)]
+        print(f"Locust's page: http://127.0.0.1:{settings.ui_port} (Ctrl-C ends it)", flush=True)
     else:
         reports = HERE / "reports"
         reports.mkdir(exist_ok=True)

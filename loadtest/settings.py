@@ -11,6 +11,7 @@ N = TypeVar("N", int, float)
 SHAPES = ("steady", "ramp", "spike", "soak", "step")
 WEIGHTS = {"browse": 10, "write": 4, "chat": 2, "stream": 4, "wander": 1}
 MAX_USERS = 10_000
+MAX_WORKERS = 64
 MAX_DURATION = 24 * 3600.0
 
 
@@ -45,11 +46,13 @@ class Settings:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9646
     linger: float = 20.0
+    workers: int = 1
+    ui_port: int = 8089
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read HOST, USERS, DURATION, SHAPE, THINK (`min-max` seconds), WEIGHTS (`browse=10,chat=0,...`),
-        LOCUST_METRICS_HOST, LOCUST_METRICS_PORT and LOADTEST_LINGER.
+        LOCUST_METRICS_HOST, LOCUST_METRICS_PORT, LOADTEST_LINGER, WORKERS (processes) and LOCUST_PORT.
 
         Raises:
             SettingError: a value that cannot be used.
@@ -91,6 +94,8 @@ class Settings:
                 "LOCUST_METRICS_PORT", take("LOCUST_METRICS_PORT", default.metrics_port), int, 1, 65535
             ),
             linger=_number("LOADTEST_LINGER", take("LOADTEST_LINGER", default.linger), float, 0, 300),
+            workers=_number("WORKERS", take("WORKERS", default.workers), int, 1, MAX_WORKERS),
+            ui_port=_number("LOCUST_PORT", take("LOCUST_PORT", default.ui_port), int, 1, 65535),
         )
 
 

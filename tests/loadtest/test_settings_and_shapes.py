@@ -35,6 +35,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("WEIGHTS", "browse=0,write=0,chat=0,stream=0,wander=0"),
         ("WEIGHTS", "browse=-1"),
         ("LOCUST_METRICS_PORT", "70000"),
+        ("LOCUST_PORT", "page"),
+        ("WORKERS", "all"),
+        ("WORKERS", "0"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
