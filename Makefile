@@ -180,3 +180,9 @@ dashboards: venv  ## Write grafana/dashboards/*.json from grafana/src
 .PHONY: dashboards-check
 dashboards-check: venv  ## Check that the committed dashboards are the generated ones
 	$(BIN)/python -m grafana.src --check
+
+.PHONY: dashboards-types
+dashboards-types: venv  ## Check the dashboards against the types that Grafana 12 and 13 publish (needs npm)
+	@command -v npm >/dev/null || { echo "npm is missing; on Debian: apt-get install npm" >&2; exit 1; }
+	@npm install --prefix grafana/types --no-package-lock --ignore-scripts --no-audit --no-fund --silent
+	@$(BIN)/python -m grafana.src.types

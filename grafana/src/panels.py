@@ -334,58 +334,6 @@ def heatmap(
     )
 
 
-def bar_gauge(
-    title: str,
-    description: str,
-    query: Queries,
-    *,
-    unit: str,
-    width: int = 8,
-    height: int = 8,
-    steps: Steps | None = None,
-    colour: str = "blue",
-    lowest: float = 0,
-    highest: float | None = None,
-    decimals: int | None = None,
-    links: Sequence[Link] = (),
-    no_value: str = "0",
-    overrides: Sequence[Json] = (),
-) -> Panel:
-    """The last value of each series as a horizontal bar."""
-    defaults: Json = {
-        "color": {"mode": "thresholds"},
-        "thresholds": steps.to_json() if steps else plain(colour),
-        "noValue": no_value,
-        "mappings": [],
-    }
-    _set(defaults, decimals=decimals, min=lowest, max=highest)
-    return Panel(
-        kind="bargauge",
-        title=title,
-        description=description,
-        unit=unit,
-        queries=_tuple(query),
-        width=width,
-        height=height,
-        options={
-            "displayMode": "gradient",
-            "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False},
-            "maxVizHeight": 40,
-            "minVizHeight": 14,
-            "minVizWidth": 8,
-            "namePlacement": "auto",
-            "orientation": "horizontal",
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-            "showUnfilled": True,
-            "sizing": "auto",
-            "valueMode": "color",
-        },
-        defaults=defaults,
-        overrides=tuple(overrides),
-        links=tuple(links),
-    )
-
-
 @dataclass(frozen=True)
 class Column:
     """A column of a table: the query's field `source`, called `title`."""
@@ -461,7 +409,6 @@ def table(
         height=height,
         options={
             "cellHeight": "sm",
-            "footer": {"show": False, "countRows": False, "reducer": ["sum"], "fields": ""},
             "showHeader": True,
             "sortBy": [{"displayName": sort_by, "desc": True}] if sort_by else [],
         },
@@ -507,7 +454,7 @@ def state_timeline(
         height=height,
         options={
             "alignValue": "left",
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False, "calcs": []},
             "mergeValues": True,
             "perPage": 0,
             "rowHeight": 0.8,
@@ -517,7 +464,6 @@ def state_timeline(
         custom={
             "fillOpacity": 75,
             "lineWidth": 0,
-            "spanNulls": False,
             "hideFrom": {"legend": False, "tooltip": False, "viz": False},
         },
         defaults={
