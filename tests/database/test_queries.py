@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, exc, insert, select, text
+from sqlalchemy import Connection, Engine, event, exc, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from app.telemetry import database
@@ -169,6 +169,47 @@ def test_an_error_in_a_bulk_insert(run: Runner) -> None:
         **ended(rollback=1),
         **pool_numbers(),
     }
+
+
+def test_a_statement_without_parameters_at_all(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            options = {"no_parameters": True, "query_name": "percent"}
+            assert connection.exec_driver_sql("SELECT '%'", execution_options=options).scalar() == "%"
+            with pytest.raises(exc.ProgrammingError):
+                connection.exec_driver_sql("SELECT %", execution_options=options)
+
+    assert run(scenario, ("percent",)) == {
+        "query_duration_seconds_count SELECT percent": 2,
+        "query_errors_total SELECT 42": 1,
+        **ended(rollback=1),
+        **pool_numbers(),
+    }
+
+
+def test_what_a_listener_answers_itself_is_no_query(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        def from_a_cache(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+            return statement == "SELECT 'cached'"
+
+        event.listen(engine, "do_execute", from_a_cache)
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 'cached'"))
+            connection.execute(text("SELECT 'fresh'"))
+
+    assert run(scenario) == queries(SELECT=1) | ended(rollback=1) | pool_numbers()
+
+
+def test_a_listener_may_change_the_statement(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        def changed(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> Any:
+            return f"/* SELECT */ {statement}".replace("SELECT 1", "DELETE FROM account"), parameters
+
+        event.listen(engine, "before_cursor_execute", changed, retval=True)
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    assert run(scenario) == queries(DELETE=1) | ended(rollback=1) | pool_numbers()
 
 
 def test_server_side_cursor(run: Runner) -> None:
