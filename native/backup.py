@@ -37,7 +37,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
 FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data are files to copy
-PARTS = {DUMP, "postgres.tar", *(f"{name}.tar" for name in FOLDERS)}
+PARTS = [{database, *(f"{name}.tar" for name in FOLDERS)} for database in (DUMP, "postgres.tar")]
+MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+MODES = ("docker", "native")
 LIMIT = 1 << 20  # bytes of a manifest that can be ours
 
 
@@ -246,9 +248,13 @@ def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
 def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
     with _part(tar, MANIFEST) as file:
         manifest: dict[str, Any] = json.loads(file.read(LIMIT))
-    if manifest["sightline"] != FORMAT or not manifest["parts"].keys() <= PARTS or not manifest["parts"]:
+    if manifest["sightline"] != FORMAT or set(manifest["parts"]) not in PARTS:
         raise ValueError("of another kind")
-    if any(not isinstance(manifest[key], kind) for key, kind in (("made", str), ("mode", str), ("versions", dict))):
+    if (
+        not re.fullmatch(MADE, manifest["made"])
+        or manifest["mode"] not in MODES
+        or type(manifest["versions"]) is not dict
+    ):
         raise ValueError("incomplete")
     return manifest
 
@@ -269,7 +275,7 @@ def _refuse_unsuitable(archive: Path, manifest: Mapping[str, Any], place: Place)
             f"{archive} is the {manifest['mode']} mode's own state before a restore; only that mode can restore it."
         )
     for server in ("postgres", "prometheus"):
-        its, ours = (str(versions.get(server, "0")) for versions in (there, here))
+        its, ours = (version(str(versions.get(server))) for versions in (there, here))
         newer = _major(its) > _major(ours)
         if newer or (raw and server == "postgres" and _major(its) != _major(ours)):
             raise NativeError(f"{archive} holds data of {server} {its}, which {server} {ours} here cannot read.")

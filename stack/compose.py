@@ -50,8 +50,8 @@ def up() -> None:
     made = make_secrets()
     settings = environment()
     published = _published(settings)
-    if not containers(settings):
-        ports.check({f"{service.upper()}_PORT": port for service, port in published.items()})
+    present = {container["Service"] for container in containers(settings)}
+    ports.check({f"{service.upper()}_PORT": port for service, port in published.items() if service not in present})
     pull_missing(settings)
     with step("Building the service's image"):
         call(["build", "--quiet"], settings)
