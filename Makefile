@@ -123,8 +123,8 @@ test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus 
 	@touch $@
 
 .PHONY: bench
-bench: .venv-bench/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure what the telemetry costs, beside others; writes docs/benchmarks.md
-	@.venv-bench/bin/python -m bench
+bench: .venv-bench/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure what the telemetry costs, beside others; writes docs/benchmarks.md (ONLY=HTTP: one section)
+	@.venv-bench/bin/python -m bench $(ONLY)
 
 .PHONY: fuzz
 fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and abuse the service, longer than `make test` (FOR=seconds)

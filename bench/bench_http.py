@@ -3,7 +3,8 @@
     python -m bench.bench_http
 
 Needs the environment of bench/requirements.txt (`make bench` makes it). Instructions are counted by valgrind; where it
-is missing (apt-get install valgrind) CPU time takes their place, which is noisier. Exits 1 where a target is not met.
+is missing (apt-get install valgrind) CPU time takes their place, which is noisier. Exits 1 where a target is not met,
+or not proven to be.
 """
 
 from __future__ import annotations
@@ -13,132 +14,129 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from bench.estimate import Estimate, Targets
 from bench.peers import MULTIPROCESS, PEERS
 
-ROUTES = (20, 200)
-REQUESTS = 400  # under valgrind, and twice as many
-CPU_REQUESTS = 3000
-ROUNDS = 7
-BATCH = 3000  # requests of a round over HTTP
+ROUNDS = 25
+BATCH = 1200  # requests of a round over HTTP
 CONNECTIONS = 8
 FLOOR = "cached children"
 INSTRUMENTATOR = "prometheus-fastapi-instrumentator"
-
-Job = tuple[str, int, bool, int]
-
-
-class Targets:
-    """Prints a verdict for each and remembers whether all were met."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.met = True
-
-    def check(self, what: str, value: str, good: bool) -> None:
-        self.met &= good
-        self.lines.append(f"| {what} | {value} | {'met' if good else '**NOT met**'} |")
+SEEDS = 7  # of what the targets compare
 
 
 # Cost of a request
 
 
-def run_jobs(jobs: list[Job], valgrind: str | None) -> dict[Job, float]:
-    """Instructions of a whole process, or CPU seconds of one request where valgrind is missing."""
+class Case(NamedTuple):
+    """What is measured."""
+
+    peer: str
+    routes: int
+    workers: bool  # several
+
+
+class Cost(NamedTuple):
+    """Thousands of instructions of a request, or microseconds of CPU time."""
+
+    bare: float
+    added: float
+
+
+COLUMNS = ((20, False), (200, False), (20, True))  # routes, and whether there are several workers
+
+
+def measured_cases(seed: int) -> list[Case]:
+    """What the targets compare is measured with all seeds, the other peers with one."""
+    peers = [peer for peer in PEERS if peer != "bare" and (seed == 0 or peer in ("Sightline", FLOOR))]
+    return [Case(peer, *column) for column in COLUMNS for peer in peers if not column[1] or peer in MULTIPROCESS]
+
+
+def costs_with(seed: int) -> dict[Case, Cost]:
+    """Measured by a process with this seed of Python's hashes: where things lie in its tables moves the count, too."""
+    valgrind = shutil.which("valgrind")
+    wanted = measured_cases(seed)
+    requests = {True: (40, 3), False: (10, 2)} if valgrind else {True: (200, 15), False: (200, 5)}
+    jobs = [(*case, *requests[case.peer in ("Sightline", FLOOR)]) for case in wanted]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bench.instructions", json.dumps(jobs)]
+        command = [sys.executable, "-m", "bench.instructions", json.dumps([jobs, bool(valgrind)])]
         if valgrind:
-            tool = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-            command = [valgrind, *tool, f"--log-file={folder}/%p", *command]
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-        seconds = {int(pid): float(value) for pid, value in re.findall(r"^seconds (\d+) (\S+)$", output, re.MULTILINE)}
-        pids = [json.loads(line)[1] for line in output.splitlines() if line.startswith('["done"')]
-        results = {}
-        for job, pid in zip(jobs, pids, strict=True):
-            if pid in seconds:
-                if valgrind:
-                    counted = re.search(r"I\s+refs:\s+([\d,]+)", Path(folder, str(pid)).read_text())
-                    if counted is None:
-                        raise RuntimeError("valgrind did not say how many instructions it counted")
-                    results[job] = float(counted[1].replace(",", ""))
-                else:
-                    results[job] = seconds[pid]
-    return results
-
-
-def request_costs(valgrind: str | None) -> dict[tuple[str, int, bool], float]:
-    """Thousands of instructions, or microseconds of CPU time, of a request."""
-    cases = [
-        (peer, routes, workers)
-        for peer in PEERS
-        for routes in ROUTES
-        for workers in (False, True)
-        if not workers or peer in MULTIPROCESS
-    ]
-    if not valgrind:
-        found: dict[tuple[str, int, bool], list[float]] = {case: [] for case in cases}
-        for _ in range(3):
-            for job, seconds in run_jobs([(*case, CPU_REQUESTS) for case in cases], None).items():
-                found[job[:3]].append(seconds)
-        return {case: min(seconds) * 1e6 for case, seconds in found.items() if seconds}
-    jobs: list[Job] = [(*case, times * REQUESTS) for case in cases for times in (1, 2)]
-    half = len(jobs) // 4 * 2
-    counts: dict[Job, float] = {}
-    with ThreadPoolExecutor(2) as pool:
-        for part in pool.map(run_jobs, (jobs[:half], jobs[half:]), (valgrind, valgrind)):
-            counts.update(part)
-    return {
-        case: (counts[*case, 2 * REQUESTS] - counts[*case, REQUESTS]) / REQUESTS / 1e3
-        for case in cases
-        if (*case, 2 * REQUESTS) in counts and (*case, REQUESTS) in counts
-    }
+            tool = ["--tool=callgrind", "--dump-before=getloadavg", f"--callgrind-out-file={folder}/%p"]
+            command = [valgrind, *tool, *command]
+        environment = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
+        environment["PYTHONHASHSEED"] = str(seed)
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        print("".join(line for line in done.stderr.splitlines(True) if "does not run" in line), end="", file=sys.stderr)
+        costs = {}
+        for line in done.stdout.splitlines():
+            number, pid, seconds = json.loads(line)
+            spent = [value * 1e6 for value in seconds]
+            if valgrind:
+                dumps = sorted(Path(folder).glob(f"{pid}.*"), key=lambda path: int(path.suffix[1:]))
+                texts = [path.read_text(errors="replace") for path in dumps]
+                counts = [int(total) / 1e3 for text in texts for total in re.findall(r"(?m)^totals: (\d+)", text)]
+                spent = counts[1::2][2:]  # between two marks; without the two warm-ups
+            asked = jobs[number][3]
+            added = [(after - before) / asked for before, after in zip(spent[::2], spent[1::2], strict=True)]
+            costs[wanted[number]] = Cost(Estimate(spent[::2]).median / asked, Estimate(added).median)
+    return costs
 
 
 def report_costs(targets: Targets) -> None:
-    valgrind = shutil.which("valgrind")
-    costs = request_costs(valgrind)
-    unit = "thousand instructions" if valgrind else "microseconds of CPU time (valgrind is missing: noisy)"
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        costs = list(pool.map(costs_with, range(SEEDS)))
+    unit = "thousand instructions" if shutil.which("valgrind") else "microseconds of CPU time (noisy: no valgrind)"
     print(f"### Added cost per request, {unit}\n")
-    print("In-process, the last route asked for; `x floor` is the ratio to cached prometheus_client children.\n")
-    columns = [(routes, workers) for workers in (False, True) for routes in ROUTES]
-    titles = [f"{routes} routes, {'several workers' if workers else 'one process'}" for routes, workers in columns]
-    print("| | " + " | ".join(titles) + " |\n|---|" + "---:|" * len(columns))
-    added = {
-        (peer, routes, workers): cost - costs["bare", routes, workers]
-        for (peer, routes, workers), cost in costs.items()
-    }
-    for peer in PEERS:
+    print("In one process, the same application with and without the middleware in turn; the last route is asked for.")
+    print(
+        f"The median of {SEEDS} processes with different hash seeds and, in brackets, the interval that holds it with"
+    )
+    print("95 % probability; the other peers, far from the targets, are measured with one seed only.")
+    print(
+        "`cached children` is the floor: prometheus_client's objects looked up once, in a bare ASGI wrapper, counting"
+    )
+    print("requests by method, route and status, durations, and requests in progress by method; and nothing else.\n")
+    titles = [f"{routes} routes, {'several workers' if workers else 'one process'}" for routes, workers in COLUMNS]
+    print("| | " + " | ".join(titles) + " |\n|---|" + "---:|" * len(COLUMNS))
+
+    def added(peer: str, routes: int, workers: bool) -> list[float]:
+        case = Case(peer, routes, workers)
+        return [found[case].added for found in costs if case in found]
+
+    bare = [Estimate([found[Case("Sightline", *column)].bare for found in costs]) for column in COLUMNS]
+    print("| bare application, in all | " + " | ".join(estimate.text(0) for estimate in bare) + " |")
+    for peer in [peer for peer in PEERS if peer != "bare"]:
         cells = []
-        for column in columns:
-            key = (peer, *column)
-            if key not in costs:
-                cells.append("-" if column[1] and peer not in MULTIPROCESS else "failed")
-            elif peer == "bare":
-                cells.append(f"{costs[key]:.0f} in all")
+        for routes, workers in COLUMNS:
+            values = added(peer, routes, workers)
+            if not values:
+                cells.append("-" if workers and peer not in MULTIPROCESS else "does not run")
             else:
-                cells.append(f"{added[key]:.1f} ({added[key] / added[FLOOR, *column]:.2f} x floor)")
+                cells.append(Estimate(values).text(1) if len(values) > 1 else f"{values[0]:.0f}")
         print(f"| {peer} | " + " | ".join(cells) + " |")
     print()
-    noise = abs(added[FLOOR, 200, False] - added[FLOOR, 20, False])
-    print(f"With 200 routes the noise is about {noise:.0f}: cached children do the same work there as with 20.\n")
-    one = added["Sightline", 20, False] / added[FLOOR, 20, False]
-    several = added["Sightline", 20, True] / added[FLOOR, 20, True]
-    less = added[INSTRUMENTATOR, 20, False] / added["Sightline", 20, False]
-    growth = added["Sightline", 200, False] / added["Sightline", 20, False]
-    targets.check("Request, one process: not above cached children", f"{one:.2f} times", one <= 1)
-    targets.check("Request, several workers: below cached children", f"{several:.2f} times", several < 1)
-    targets.check("Request: 10 times below prometheus-fastapi-instrumentator", f"{less:.1f} times below", less >= 10)
-    targets.check("Request: the same with 200 routes as with 20 (within 5 %)", f"{growth:.2f} times", growth <= 1.05)
-    targets.check("Stretch: half of cached children", f"{one:.2f} times", one <= 0.5)
+
+    def ratio(upper: list[float], lower: list[float]) -> Estimate:
+        return Estimate([mine / other for mine, other in zip(upper, lower, strict=True)])
+
+    ours = added("Sightline", 20, False)
+    one = ratio(ours, added(FLOOR, 20, False))
+    several = ratio(added("Sightline", 20, True), added(FLOOR, 20, True))
+    less = Estimate([theirs / mine for theirs in added(INSTRUMENTATOR, 20, False) for mine in ours])
+    targets.at_most("Request, one process, of cached children: at most 1", 1, one)
+    targets.at_most("Request, several workers, of cached children: below 1", 1, several)
+    targets.at_least("Request: 10 times below prometheus-fastapi-instrumentator", 10, less, 1)
+    growth = ratio(added("Sightline", 200, False), ours)
+    targets.at_most("Request: with 200 routes at most 1.05 of with 20", 1.05, growth)
+    targets.at_most("Stretch: half of cached children", 0.5, one, 3, stretch=True)
 
 
 # Over HTTP
@@ -193,12 +191,12 @@ async def batch(port: int) -> float:
     return BATCH / (time.perf_counter() - began)
 
 
-def serve(peer: str, folder: str = "", combinations: int = 0) -> tuple[subprocess.Popen[str], int]:
+def serve(peer: str, folder: str = "", combinations: int = 0, workers: int = 0) -> tuple[subprocess.Popen[str], int]:
     """A server of this peer and its port."""
     environment = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
-    if folder:
+    if workers:
         environment["PROMETHEUS_MULTIPROC_DIR"] = folder
-    command = [sys.executable, "-m", "bench.serve", peer, str(combinations)]
+    command = [sys.executable, "-m", "bench.serve", peer, str(combinations), str(workers)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -216,24 +214,30 @@ def report_throughput(targets: Targets) -> None:
     peers = ("bare", "Sightline", FLOOR, INSTRUMENTATOR, "starlette_exporter")
     servers = {peer: serve(peer) for peer in peers}
     rates: dict[str, list[float]] = {peer: [] for peer in peers}
+    processors = sorted(os.sched_getaffinity(0))
     try:
+        if len(processors) > 1:  # the servers on one, the client on the other
+            for process, _ in servers.values():
+                os.sched_setaffinity(process.pid, processors[:1])
+            os.sched_setaffinity(0, processors[1:])
         for round_ in range(-1, ROUNDS):  # the first warms up
-            for peer, (_, port) in servers.items():
-                rate = asyncio.run(batch(port))
+            for peer in peers if round_ % 2 else reversed(peers):
+                rate = asyncio.run(batch(servers[peer][1]))
                 if round_ >= 0:
                     rates[peer].append(rate)
     finally:
+        os.sched_setaffinity(0, processors)
         for process, _ in servers.values():
             stop(process)
     print("### Throughput over HTTP (uvicorn, keep-alive, one worker)\n")
-    print(f"Median of {ROUNDS} interleaved rounds of {BATCH} requests on {CONNECTIONS} connections.\n")
-    print("| | of the bare application | lowest and highest round |\n|---|---:|---:|")
+    print(f"{ROUNDS} interleaved rounds of {BATCH} requests on {CONNECTIONS} connections: the median of the rounds'")
+    print("ratios, and the interval that holds it with 95 % probability.\n")
+    print(f"| | of the bare application ({Estimate(rates['bare']).median:.0f} requests a second) |\n|---|---:|")
     for peer in peers[1:]:
-        ratios = [mine / bare for mine, bare in zip(rates[peer], rates["bare"], strict=True)]
-        median = statistics.median(ratios)
-        print(f"| {peer} | {median:.3f} | {min(ratios):.3f} to {max(ratios):.3f} |")
+        ratio = Estimate([mine / bare for mine, bare in zip(rates[peer], rates["bare"], strict=True)])
+        print(f"| {peer} | {ratio.text(3)} |")
         if peer == "Sightline":
-            targets.check("Throughput: at least 0.92 of the bare application", f"{median:.3f}", median >= 0.92)
+            targets.at_least("Throughput, of the bare application: at least 0.92", 0.92, ratio, 3)
     print()
 
 
@@ -241,47 +245,67 @@ def report_throughput(targets: Targets) -> None:
 
 
 def scrape_job(engine: str, combinations: int, workers: int) -> dict[str, Any]:
-    """Render time, lines and memory of a histogram, measured by a process of its own."""
+    """Render times, lines and memory of a histogram, measured by a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
         if workers:
             environment["PROMETHEUS_MULTIPROC_DIR"] = folder
         command = [sys.executable, "-m", "bench.scrape", engine, str(combinations), str(workers)]
-        result: dict[str, Any] = json.loads(
-            subprocess.run(command, env=environment, check=True, capture_output=True).stdout
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{engine}: {done.stderr.strip().splitlines()[-1]}")
+        result: dict[str, Any] = json.loads(done.stdout)
         return result
 
 
 def report_scrapes(targets: Targets) -> None:
     print("### A scrape: time to render a histogram of 17 buckets\n")
-    print("| combinations | worker files | lines, both | Sightline, ms | prometheus_client, ms | ratio |")
+    print("The median of the renderings of one process; the ratio is that of our slowest to their fastest.\n")
+    print("| combinations | worker files | lines, both | Sightline, ms | prometheus_client, ms | ratio, at least |")
     print("|---:|---:|---:|---:|---:|---:|")
     ratios = []
-    memory = {}
     for combinations in (1_000, 10_000):
         for workers in (0, 1, 4, 16):
             ours = scrape_job("Sightline", combinations, workers)
             theirs = scrape_job("prometheus_client", combinations, workers)
             if ours["lines"] != theirs["lines"]:
                 raise RuntimeError(f"{ours['lines']} lines are not {theirs['lines']}")
-            ratio = theirs["seconds"] / ours["seconds"]
-            if workers:
-                ratios.append(ratio)
-            elif combinations == 10_000:
-                memory = {"Sightline": ours["memory"], "prometheus_client": theirs["memory"]}
+            ratios.append(min(theirs["seconds"]) / max(ours["seconds"]))
             shown = workers or "one process"
-            times = f"{ours['seconds'] * 1e3:.1f} | {theirs['seconds'] * 1e3:.1f}"
-            print(f"| {combinations} | {shown} | {ours['lines']} | {times} | {ratio:.1f} |")
-    print("\n### Memory of 10,000 combinations of that histogram\n\n| | MiB |\n|---|---:|")
-    for engine, size in memory.items():
-        print(f"| {engine} | {size / 2**20:.1f} |")
+            times = [f"{Estimate(job['seconds']).median * 1e3:.1f}" for job in (ours, theirs)]
+            print(f"| {combinations} | {shown} | {ours['lines']} | {times[0]} | {times[1]} | {ratios[-1]:.1f} |")
     print()
-    targets.check(
-        "Scrape: 10 times faster than prometheus_client (worst case)", f"{min(ratios):.1f} times", min(ratios) >= 10
+    targets.at_least("Scrape, times faster than prometheus_client: at least 10", 10, Estimate([min(ratios)]), 1)
+
+
+def report_memory(targets: Targets) -> None:
+    print("### Memory of 10,000 combinations of that histogram\n")
+    print(
+        "Growth of a process' resident memory, three processes each. prometheus_client's is that of all peers made of"
     )
-    share = memory["Sightline"] / memory["prometheus_client"]
-    targets.check("Memory: below prometheus_client's children", f"{share:.2f} of it", share < 1)
+    print("it: cached children, prometheus-fastapi-instrumentator, starlette_exporter, starlette-prometheus.\n")
+    print("| | lines | MiB |\n|---|---:|---:|")
+    engines = {
+        ("Sightline", 0): "Sightline",
+        ("Sightline", 1): "Sightline, one of several workers",
+        ("prometheus_client", 0): "prometheus_client",
+        ("prometheus_client", 1): "prometheus_client, multiprocess mode",
+        ("aioprometheus", 0): "aioprometheus",
+        ("OpenTelemetry", 0): "OpenTelemetry SDK with its Prometheus exporter",
+    }
+    sizes = {}
+    for (engine, workers), title in engines.items():
+        jobs = [scrape_job(engine, 10_000, workers) for _ in range(3)]
+        size = sizes[engine, workers] = Estimate([job["memory"] / 2**20 for job in jobs])
+        print(f"| {title} | {jobs[0]['lines']} | {size.text(1)} |")
+    print()
+    for workers in (0, 1):
+        others = min(
+            size.low for (engine, shared), size in sizes.items() if engine != "Sightline" and shared == workers
+        )
+        of = "one process" if not workers else "several workers"
+        share = sizes["Sightline", workers].high / others
+        targets.at_most(f"Memory, {of}, of the leanest peer: below 1 (our most, their least)", 1, Estimate([share]))
 
 
 async def worst_latency(port: int) -> float:
@@ -300,31 +324,44 @@ async def worst_latency(port: int) -> float:
     await client.done
     if size < 1_000_000:
         raise RuntimeError("/metrics is too short to be what was asked for")
-    return client.worst
+    return client.worst * 1e3
 
 
 def report_stalls(targets: Targets) -> None:
-    print("### Worst latency of a request during a scrape of 10,000 combinations, real HTTP\n")
-    print("| | ms, median of 3 | ms, worst of 3 |\n|---|---:|---:|")
-    for peer in ("Sightline", "prometheus-fastapi-instrumentator"):
-        process, port = serve(peer, combinations=10_000)
-        try:
-            worst = [asyncio.run(worst_latency(port)) * 1e3 for _ in range(3)]
-        finally:
-            stop(process)
-        print(f"| {peer} | {statistics.median(worst):.1f} | {max(worst):.1f} |")
-        if peer == "Sightline":
-            targets.check("Worst request during a scrape: under 50 ms", f"{max(worst):.1f} ms", max(worst) < 50)
+    print("### Worst latency of a request during a scrape of 10,000 combinations, real HTTP, ms\n")
+    print(
+        "The median of the scrapes, and the worst of all. The worker that renders is the one that answers requests.\n"
+    )
+    print("| | one process | 4 workers' files | 16 workers' files |\n|---|---:|---:|---:|")
+    for peer, scrapes in (("Sightline", 7), (INSTRUMENTATOR, 2)):
+        cells = []
+        for workers in (0, 4, 16):
+            if workers == 16 and peer != "Sightline":
+                cells.append("not measured")
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                process, port = serve(peer, folder, 10_000, workers)
+                try:
+                    worst = [asyncio.run(worst_latency(port)) for _ in range(scrapes)]
+                finally:
+                    stop(process)
+            cells.append(f"{Estimate(worst).median:.1f}, {max(worst):.1f}")
+            if peer == "Sightline":
+                of = f"{workers} workers" if workers else "one process"
+                targets.at_most(f"Worst request in {scrapes} scrapes, {of}: 50 ms", 50, Estimate([max(worst)]), 1)
+        print(f"| {peer} | " + " | ".join(cells) + " |")
     print()
 
 
 def main() -> int:
     targets = Targets()
-    for report in (report_costs, report_throughput, report_scrapes, report_stalls):
+    for report in (report_costs, report_throughput, report_scrapes, report_memory, report_stalls):
+        began = time.perf_counter()
         report(targets)
+        print(f"{report.__name__}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     print("### Targets\n\n| target | measured | |\n|---|---:|---|")
     print("\n".join(targets.lines))
-    return 0 if targets.met else 1
+    return 0 if targets.all_met else 1
 
 
 if __name__ == "__main__":

@@ -1,32 +1,42 @@
-"""What one request costs in instructions, counted by valgrind; in CPU time where valgrind is missing.
+"""What a peer adds to one request, in instructions counted by valgrind; in CPU time where valgrind is missing.
 
-Run by bench_http, under valgrind or not: `python -m bench.instructions JOBS`, where JOBS is JSON: a list of
-[peer, routes, several workers, requests]. Each job is a forked process of its own, so that starting Python is counted
-in each alike, and the difference between N and 2N requests is what N requests cost.
+Run by bench_http, under valgrind or not: `python -m bench.instructions JSON`, where JSON says what to measure and
+whether valgrind is there: [[[peer, routes, several workers, requests, windows], ...], true]. For each of them a forked
+process asks the same application in turn without and with the peer, so that everything else is the same: what two
+neighbouring windows of requests differ by is the peer's. The garbage collector rests meanwhile, and under valgrind,
+which makes everything fifty times slower, the clock goes on by a tenth of a millisecond whenever somebody looks at it
+(which costs as much as a look at the real one): requests stay in the buckets that they fall into without valgrind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import os
 import sys
 import tempfile
 import time
-import traceback
 from typing import Any
 
-import fastapi  # noqa: F401 - once, before the processes divide
-
-from bench.peers import application
-
-WARM_UP = 50
+WARM_UP = 60
 
 
-async def run(peer: str, routes: int, requests: int) -> float:
-    """CPU seconds of a request."""
-    app = application(peer, routes)
+def mark() -> None:
+    """callgrind is told to write down its counts, and to begin anew, whenever this is called."""
+    os.getloadavg()
+
+
+async def measure(peer: str, routes: int, requests: int, windows: int) -> list[float]:
+    """CPU seconds of the windows, in turn without and with the peer."""
+    from bench.peers import OPTIONS, PEERS, plain  # once the clock is replaced
+
+    app = plain(peer, routes)
+    bare_app = app if peer not in OPTIONS else plain("bare", routes)
+    bare = bare_app.build_middleware_stack()
+    counted: Any = PEERS[peer](app)
+    stack = app.build_middleware_stack() if counted is app else bare
     path = f"/route{routes - 1}/7"
     raw_path = path.encode()
     statuses: set[int] = set()
@@ -38,59 +48,70 @@ async def run(peer: str, routes: int, requests: int) -> float:
         if message["type"] == "http.response.start":
             statuses.add(message["status"])
 
-    async def request() -> None:
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": path,
-            "raw_path": raw_path,
-            "root_path": "",
-            "query_string": b"",
-            "headers": [(b"host", b"localhost"), (b"accept", b"*/*")],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
-            "state": {},
-        }
-        await app(scope, receive, send)
-        await asyncio.sleep(0)  # as a server does: what waits for the event loop gets its turn
+    async def window(with_peer: bool, count: int) -> float:
+        # FastAPI keeps its middlewares in a stack: the same application is asked with either.
+        target = counted if with_peer else bare_app
+        (app if with_peer else bare_app).middleware_stack = stack if with_peer else bare
+        gc.collect()
+        mark()
+        began = time.process_time()
+        for _ in range(count):
+            scope = {
+                "type": "http",
+                "asgi": {"version": "3.0", "spec_version": "2.3"},
+                "http_version": "1.1",
+                "method": "GET",
+                "scheme": "http",
+                "path": path,
+                "raw_path": raw_path,
+                "root_path": "",
+                "query_string": b"",
+                "headers": [(b"host", b"localhost"), (b"accept", b"*/*")],
+                "client": ("127.0.0.1", 1),
+                "server": ("127.0.0.1", 2),
+                "state": {},
+            }
+            await target(scope, receive, send)
+            await asyncio.sleep(0)  # as a server does: what waits for the event loop gets its turn
+        seconds = time.process_time() - began
+        mark()
+        return seconds
 
-    for _ in range(WARM_UP):
-        await request()
-    gc.collect()
-    gc.freeze()
-    began = time.process_time()
-    for _ in range(requests):
-        await request()
+    gc.disable()
+    for with_peer in (False, True):
+        await window(with_peer, WARM_UP)
+    results = [await window(with_peer, requests) for _ in range(windows) for with_peer in (False, True)]
     if statuses != {200}:
         raise RuntimeError(f"{peer} answered {statuses}")
-    return (time.process_time() - began) / requests
+    return results
 
 
-def child(peer: str, routes: int, workers: bool, requests: int) -> int:
+def child(number: int, job: tuple[str, int, bool, int, int]) -> int:
+    peer, routes, workers, requests, windows = job
     try:
         with tempfile.TemporaryDirectory() as folder:
             if workers:
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            seconds = asyncio.run(run(peer, routes, requests))
-    except Exception:
-        traceback.print_exc()
+            seconds = asyncio.run(measure(peer, routes, requests, windows))
+    except Exception as error:
+        print(f"{peer} does not run: {error!r}", file=sys.stderr, flush=True)
         return 1
-    print(f"seconds {os.getpid()} {seconds}", flush=True)
+    print(json.dumps([number, os.getpid(), seconds]), flush=True)
     return 0
 
 
-def main() -> int:
-    for peer, routes, workers, requests in json.loads(sys.argv[1]):
+def main() -> None:
+    jobs, valgrind = json.loads(sys.argv[1])
+    if valgrind:
+        time.perf_counter = itertools.count(1.0, 1e-4).__next__
+    import fastapi  # noqa: F401 - once for all
+
+    for number, job in enumerate(jobs):
         pid = os.fork()
         if pid == 0:
-            os._exit(child(peer, routes, workers, requests))
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(json.dumps(["done", pid, status]), flush=True)
-    return 0
+            os._exit(child(number, job))
+        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

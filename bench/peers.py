@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
 
 
-def application(peer: str, routes: int) -> ASGIApp:
-    """A FastAPI application with that many routes (`/route0/{item_id}`...) and /ping, counted by the peer."""
+def plain(peer: str, routes: int) -> FastAPI:
+    """A FastAPI application with that many routes (`/route0/{item_id}`...), not yet counted by the peer."""
     app = FastAPI(**OPTIONS.get(peer, dict)())
 
     async def item(item_id: int) -> dict[str, int]:
@@ -21,7 +21,12 @@ def application(peer: str, routes: int) -> ASGIApp:
 
     for number in range(routes):
         app.get(f"/route{number}/{{item_id}}")(item)
-    return PEERS[peer](app)
+    return app
+
+
+def application(peer: str, routes: int) -> ASGIApp:
+    """The same, counted by the peer."""
+    return PEERS[peer](plain(peer, routes))
 
 
 def bare(app: FastAPI) -> ASGIApp:
@@ -37,7 +42,12 @@ def sightline(app: FastAPI) -> ASGIApp:
 
 
 class Cached:
-    """As cheap as prometheus_client can be used: children looked up once and kept, nothing but what must be."""
+    """The reference floor: as cheap as prometheus_client can be used, children looked up once and kept.
+
+    It counts what a person would by hand: requests by method, route and status, their duration by method and route, and
+    those in progress by method. No sizes, no response start, no exceptions, no disconnects; a stream counts as soon as
+    the application has sent it all.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         from prometheus_client import Counter, Gauge, Histogram
