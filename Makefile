@@ -31,7 +31,6 @@ logs: $$@-$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to g
 clean: $$@-$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
 backup: $$@-$$(mode)  ## Write an archive of all data into backups/
 restore: $$@-$$(mode)  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
-
 grafana-password: $$@-$$(mode)  ## Make Grafana take the password in secrets/grafana_admin_password; delete the file for a new one
 
 .PHONY: up-native down-native status-native logs-native clean-native backup-native restore-native grafana-password-native
@@ -53,7 +52,7 @@ restore-native: $(BIN)/.installed
 grafana-password-native: $(BIN)/.installed
 	@$(BIN)/python -m native grafana-password
 
-.PHONY: up-docker down-docker status-docker logs-docker clean-docker backup-docker restore-docker secrets standins
+.PHONY: up-docker down-docker status-docker logs-docker clean-docker backup-docker restore-docker grafana-password-docker secrets standins
 up-docker:
 	@python3 -m stack up
 down-docker:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from native import backup
 from native.errors import NativeError
@@ -77,6 +79,11 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except NativeError as error:
         print(error, file=sys.stderr)
+        sys.exit(1)
+    except FileNotFoundError as error:
+        if Path(os.fsdecode(error.filename)).name != "docker":
+            raise
+        print("There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -451,3 +451,15 @@ def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:
     assert (made.state / "data" / "postgres").exists()
     assert made.run("clean", "--yes").returncode == 0
     assert not (made.state / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "logs", "clean --yes", "backup", "grafana-password"])
+def test_docker_mode_without_docker_says_so_in_one_line(command: str, tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "SECRETS_DIR": str(tmp_path / "secrets")}
+    result = subprocess.run(
+        [sys.executable, "-m", "stack", *command.split()], env=environment, cwd=PROJECT, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr == "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.\n", (
+        result.stderr
+    )
