@@ -16,6 +16,7 @@ SERVERS = {
     "uvicorn": (*UVICORN, "--workers", str(WORKERS)),
     "gunicorn": (*GUNICORN, "--workers", str(WORKERS)),
     "gunicorn, preloaded": (*GUNICORN, "--workers", str(WORKERS), "--preload"),
+    "gunicorn, uvicorn's workers": (*GUNICORN, "--workers", str(WORKERS), "-k", "uvicorn.workers.UvicornWorker"),
 }
 
 

@@ -1,0 +1,94 @@
+"""Fifty restarts, and a disk that fills up: totals stay exact, nothing grows, no request notices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.telemetry.serving import ROOT, parse, value
+
+
+def run(*command: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_fifty_restarts(tmp_path: Path) -> None:
+    """Half of them by SIGKILL: exact totals, never less than before, the same files and the same work for a scrape.
+
+    Every scrape is made by a worker that has counted nothing itself; it and the master have slots, too.
+    """
+    folder = tmp_path / "metrics"
+    states = [json.loads(line) for line in run("-m", "tests.telemetry.restarts", folder=folder).splitlines()]
+    assert len(states) == 50
+    seen = 0.0
+    for state in states:
+        samples = parse(state["text"])
+        assert value(samples, "counted_total", kind="work") == state["counted"]
+        assert value(samples, "living") == 3
+        assert value(samples, "seen_total", kind="once") >= seen
+        seen = value(samples, "seen_total", kind="once")
+    assert seen == 1 + sum(restart % 3 == 1 for restart in range(50))
+    assert states[-1]["files"] == states[0]["files"] == ["schema", *(f"worker-{slot}" for slot in range(5))]
+    assert states[-1]["read"] == states[0]["read"]
+    assert len(states[-1]["text"].splitlines()) == len(states[0]["text"].splitlines())
+
+
+FULL_DISK = """
+import asyncio, json, resource, sys
+from httpx import ASGITransport, AsyncClient
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+{before}
+from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
+
+def answer(request):
+    return PlainTextResponse("fine")
+
+async def main():
+    app = Starlette(routes=[Route(f"/r{{n}}", answer) for n in range(400)] + [Route("/metrics", metrics_endpoint())])
+    app.add_middleware(PrometheusMiddleware, exclude=("/metrics",))
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/r0")).status_code == 200
+        {then}
+        for number in range(400):
+            assert (await client.get(f"/r{{number}}")).text == "fine"
+        assert (await client.get("/r0")).status_code == 200
+        print((await client.get("/metrics")).text)
+
+asyncio.run(main())
+"""
+LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+
+
+def test_disk_full_while_serving(tmp_path: Path) -> None:
+    """No file can grow any more: what is counted already stays exact, new series are missing, and it is said once."""
+    code = FULL_DISK.format(before="", then=LIMIT.format(size=1 << 16))
+    output = run("-c", code, folder=tmp_path / "metrics")
+    text, _, log = output.partition("metrics: no room")
+    samples = parse(text)
+    assert value(samples, "http_requests_total", endpoint="/r0") == 3
+    assert value(samples, "http_requests_total", endpoint="/r399") == 0
+    assert 3 < value(samples, "http_requests_total") < 402
+    assert output.count("metrics: no room") == 1, log
+
+
+def test_disk_full_from_the_start(tmp_path: Path) -> None:
+    """Nothing can be shared: this process counts for itself, and says so."""
+    code = FULL_DISK.format(before=LIMIT.format(size=1 << 16), then="pass")
+    output = run("-c", code, folder=tmp_path / "metrics")
+    text, _, log = output.partition("metrics of this process are not shared")
+    samples = parse(text)
+    assert value(samples, "http_requests_total") == 402
+    assert value(samples, "http_requests_total", endpoint="/r399") == 1
+    assert "File too large" in log
