@@ -34,6 +34,9 @@ ALTER ROLE sightline_exporter LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLIC
     PASSWORD :'exporter_password';
 ALTER ROLE sightline_exporter SET default_transaction_read_only = on;
 ALTER ROLE sightline_exporter SET statement_timeout = '10s';
+-- A table's size cannot be asked for while a migration holds the table: give that up long before Prometheus gives up the
+-- whole scrape, or nothing of the server would be seen just then.
+ALTER ROLE sightline_exporter SET lock_timeout = '1s';
 -- Its own queries would be most of pg_stat_statements.
 ALTER ROLE sightline_exporter SET pg_stat_statements.track = 'none';
 GRANT pg_monitor TO sightline_exporter;

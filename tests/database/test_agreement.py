@@ -32,17 +32,24 @@ NEEDED = {  # what rules, dashboards and docs/metrics.md rest on, in every suppo
     "pg_stat_database_blks_read",
     "pg_stat_database_deadlocks",
     "pg_stat_database_temp_bytes",
+    "pg_stat_database_temp_files",
+    "pg_stat_database_conflicts",
+    "pg_stat_database_tup_returned",
+    "pg_wal_size_bytes",
     "pg_stat_database_numbackends",
     "pg_stat_user_tables_n_dead_tup",
     "pg_stat_user_tables_n_live_tup",
+    "pg_stat_user_tables_seq_tup_read",
+    "pg_stat_user_tables_last_autovacuum",
     "pg_stat_statements_calls",
+    "pg_stat_statements_rows",
     "pg_stat_statements_seconds",
 }
 
 
-def scrape(exporter: Running) -> dict[tuple[str, str], list[tuple[dict[str, str], float]]]:
+def scrape(exporter: Running, timeout: float = 60.0) -> dict[tuple[str, str], list[tuple[dict[str, str], float]]]:
     """(metric without `_total`, which the parser adds to every counter, and database) -> its samples."""
-    with urllib.request.urlopen(f"{exporter.url}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{exporter.url}/metrics", timeout=timeout) as answer:
         found: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
         for family in text_string_to_metric_families(answer.read().decode()):
             for sample in family.samples:
