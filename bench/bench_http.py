@@ -244,13 +244,13 @@ def report_throughput(targets: Targets) -> None:
 # Scrapes
 
 
-def scrape_job(engine: str, combinations: int, workers: int) -> dict[str, Any]:
+def scrape_job(engine: str, combinations: int, workers: int, times: int = 5) -> dict[str, Any]:
     """Render times, lines and memory of a histogram, measured by a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
         if workers:
             environment["PROMETHEUS_MULTIPROC_DIR"] = folder
-        command = [sys.executable, "-m", "bench.scrape", engine, str(combinations), str(workers)]
+        command = [sys.executable, "-m", "bench.scrape", engine, str(combinations), str(workers), str(times)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{engine}: {done.stderr.strip().splitlines()[-1]}")
@@ -295,7 +295,7 @@ def report_memory(targets: Targets) -> None:
     }
     sizes = {}
     for (engine, workers), title in engines.items():
-        jobs = [scrape_job(engine, 10_000, workers) for _ in range(3)]
+        jobs = [scrape_job(engine, 10_000, workers, 1) for _ in range(3)]
         size = sizes[engine, workers] = Estimate([job["memory"] / 2**20 for job in jobs])
         print(f"| {title} | {jobs[0]['lines']} | {size.text(1)} |")
     print()

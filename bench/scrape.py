@@ -1,7 +1,8 @@
-"""Times to render and memory of one histogram: `python -m bench.scrape ENGINE COMBINATIONS WORKERS` prints JSON.
+"""Times to render and memory of one histogram: `python -m bench.scrape ENGINE COMBINATIONS WORKERS TIMES` prints JSON.
 
-With WORKERS above 0, PROMETHEUS_MULTIPROC_DIR must name an empty folder. One worker's file is written and copied: the
-others are what dead workers left behind, which count like living ones.
+It is rendered so many TIMES, or until that has taken five seconds. With WORKERS above 0, PROMETHEUS_MULTIPROC_DIR must
+name an empty folder. One worker's file is written and copied: the others are what dead workers left behind, which count
+like living ones.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def used() -> int:
 
 
 def main() -> None:
-    engine, combinations, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    engine, combinations, workers, times = sys.argv[1], *map(int, sys.argv[2:])
     fill, render = ENGINES[engine]()
     before = used()
     fill(combinations)
@@ -124,7 +125,7 @@ def main() -> None:
     if workers:
         copy_files(engine, workers)
     seconds: list[float] = []
-    while len(seconds) < 5 and sum(seconds) < 5:
+    while len(seconds) < times and sum(seconds) < 5:
         began = time.perf_counter()
         text = render()
         seconds.append(time.perf_counter() - began)

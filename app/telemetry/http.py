@@ -68,7 +68,6 @@ _COUNTED = "telemetry.http"  # in the scope of a request that is counted, for mi
 _SLICE = 0.002  # seconds a scrape works before it lets requests go on
 _MAX_SCRAPES = 16  # in the queue; more are answered 503
 
-
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
 
@@ -159,12 +158,13 @@ class PrometheusMiddleware:
         self._warned: set[str] = set()
         self._rows: dict[tuple[str, str], _Row] = {}  # by method and endpoint
         self._shared = storage.directory is not None
-        storage.on_read(self._show)
         self.found: dict[int, dict[str, _Row]] = {}  # by the id of the scope's route, and by method
+        self._kept: list[Any] = []  # these routes: as long as they live, no other object has the same id
         self.waiting: dict[_Exchange, None] = {}  # began, and not yet shown as in progress
         self.shown: dict[_Exchange, int] = {}  # and those that are, with the gauge's cell
         self._overflow = _Row((OTHER, OVERFLOW, *self._constant))  # its `statuses` stay empty
         self._overflow_statuses: dict[int, int] = {}
+        storage.on_read(self._show)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self._routes) != self._routes_known:
@@ -206,6 +206,7 @@ class PrometheusMiddleware:
             storage.cells[cell] = 1.0
         self._templates = _Templates(self._routes)
         self.found.clear()
+        self._kept.clear()
         self._routes_known = len(self._routes)
 
     # Requests in progress. The template is known only once the router has run. Alone in one process nobody looks before
@@ -218,6 +219,7 @@ class PrometheusMiddleware:
         except RuntimeError:  # not asyncio: what the path says will do
             self._show()
 
+    @_locked
     def _show(self) -> None:
         try:
             for exchange in list(self.waiting):
@@ -234,8 +236,8 @@ class PrometheusMiddleware:
 
     def row(self, scope: Scope, status: int) -> _Row:
         """The row of a request: its method and the template of its route."""
-        key = id(scope.get("route", scope.get("endpoint")))  # older versions of Starlette do not tell the route
-        found = self.found.get(key)
+        route = scope.get("route", scope.get("endpoint"))  # older versions of Starlette tell but the endpoint
+        found = self.found.get(id(route))
         if found is not None and scope["method"] in found:
             return found[scope["method"]]
         method = scope["method"] if scope["method"] in METHODS else OTHER
@@ -249,7 +251,8 @@ class PrometheusMiddleware:
             else:
                 row = self._overflow
         if fixed and method is not OTHER and row is not self._overflow:
-            self.found.setdefault(key, {})[method] = row
+            self.found.setdefault(id(route), {})[method] = row
+            self._kept.append(route)
         return row
 
     def _room(self, combinations: int = 1) -> bool:
@@ -258,7 +261,8 @@ class PrometheusMiddleware:
             self._combinations += combinations
             return True
         self.warn(f"more than {self.limit} label combinations; new ones are counted as endpoint={OVERFLOW!r}")
-        self._fill(self._overflow)
+        if self._overflow.in_progress == SCRATCH:
+            self._fill(self._overflow)
         return False
 
     def _fill(self, row: _Row) -> None:
@@ -283,6 +287,7 @@ class PrometheusMiddleware:
             storage.cells[self._overflowed] += 1.0
         return cell
 
+    @_locked
     def count_exception(self, row: _Row, error: BaseException) -> None:
         name = type(error).__name__
         if name not in row.exceptions and (row is self._overflow or not self._room()):
