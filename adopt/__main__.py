@@ -62,7 +62,7 @@ PIECES = {
         ("prometheus.yml", "targets/*.yml", "rules/*.yml", "tests/*.yml"),
         "prometheus",
         "monitoring/prometheus",
-        "put your addresses into targets/*.yml (docs/adopt.md, Prometheus)",
+        "put your addresses into targets/*.yml and a token into secrets/ (docs/adopt.md, Prometheus)",
     ),
     "alertmanager": Piece(
         "routes, grouping, inhibition, receivers and templates",

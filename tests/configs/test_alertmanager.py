@@ -406,6 +406,27 @@ def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartA
     assert all(told["description"] in str(page["custom_details"]) for told in texts.values())
 
 
+def test_two_ways_at_once_as_the_guide_has_them(tmp_path: Path) -> None:
+    """docs/notifications.md: one receiver with the parts of two."""
+    guide = " ".join((PROJECT / "docs" / "notifications.md").read_text().split())
+    anchors = {name: f"{name}: &{name.partition('_')[0]}" for name in ("slack_configs", "pagerduty_configs")}
+    [both] = re.findall(r"`(- \{name: both.+?\})`", guide)
+    config = CONFIG.rstrip() + f"\n  {both}\n"
+    for plain, anchored in anchors.items():
+        assert f"`{anchored}`" in guide
+        config = config.replace(f"    {plain}:", f"    {anchored}", 1)
+    (tmp_path / "templates").symlink_to(FOLDER / "templates")
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(
+        config.replace('severity="critical"]\n      receiver: nowhere', 'severity="critical"]\n      receiver: both')
+    )
+    check = amtool("check-config", file)
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert receiver_of(file, severity="critical", area="http") == "both"
+    receiver = yaml.safe_load(file.read_text())["receivers"][-1]
+    assert {name for name in receiver if name != "name"} == anchors.keys()
+
+
 def test_one_alert_is_named_in_the_title(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
     with web_server() as (url, got):
         folder = impatient(switched_on('severity="critical"]', "slack"), tmp_path, {"slack_url": url})

@@ -362,6 +362,24 @@ def test_the_table_of_core_metrics_tells_the_truth() -> None:
             assert name in catalogue or name.startswith("node_"), metric
 
 
+def test_messages_in_the_readme_are_those_of_the_programs() -> None:
+    section = (PROJECT / "README.md").read_text().partition("## When something is wrong")[2].partition("\n## ")[0]
+    symptoms = [row.split(" | ")[0] for row in section.splitlines() if row.startswith("| ")][1:]
+    assert len(symptoms) == 10
+    programs = "".join(
+        file.read_text()
+        for file in (
+            PROJECT / "Makefile",
+            *(p for d in ("app", "native", "stack") for p in (PROJECT / d).rglob("*.py")),
+        )
+    )
+    quoted = [text for symptom in symptoms for text in re.findall(r"`([^`/]+)`", symptom)]
+    assert len(quoted) == 7
+    for text in quoted:
+        for piece in re.split(r"'\w+'|\d+|\.\.\.", text):  # what varies
+            assert piece.strip() in programs, text
+
+
 def test_numbers_in_the_readme_are_right() -> None:
     readme = (PROJECT / "README.md").read_text()
     assert f"**{len(alerts())} alerts" in readme
