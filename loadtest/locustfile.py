@@ -23,7 +23,6 @@ try:
 except (SettingError, ValueError) as error:
     sys.exit(f"loadtest: {error}")
 
-logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)  # the verdict's table says it, exactly
 Visitor = configure(settings)
 record = Record()
 PROGRESS_SECONDS = 5.0
@@ -56,6 +55,7 @@ def _receive(client_id: str, data: dict[str, Any]) -> None:
 
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
+    logging.getLogger("locust.stats_logger").disabled = True  # the verdict's table says it, exactly
     if isinstance(environment.runner, WorkerRunner):
         return
     registry = CollectorRegistry()
