@@ -89,6 +89,16 @@ def expected_labels() -> dict[str, list[dict[str, str]]]:
     return labels
 
 
+@cache
+def runbook_queries() -> list[tuple[str, str]]:
+    """(file name, query) of every query that a runbook tells to run."""
+    return [
+        (file.name, query)
+        for file in sorted(RUNBOOKS.glob("*.md"))
+        for query in re.findall(r"^```promql\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
 KEYWORDS = {"and", "or", "unless", "on", "ignoring", "by", "without", "group_left", "group_right", "offset", "bool"}
 
 

@@ -20,6 +20,7 @@ from tests.configs.rules import (
     metrics,
     promtool,
     recordings,
+    runbook_queries,
     unit_tests,
 )
 
@@ -109,11 +110,7 @@ def test_runbook_is_complete(alert: Rule) -> None:
 
 
 def test_queries_of_the_runbooks_are_valid() -> None:
-    queries = [
-        (file.name, query)
-        for file in sorted(RUNBOOKS.glob("*.md"))
-        for query in re.findall(r"^```promql\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
-    ]
+    queries = runbook_queries()
     assert len(queries) >= len(ALERTS) / 2
     with in_parallel() as pool:
         runs = pool.map(lambda query: promtool("--experimental", "promql", "format", query[1]), queries)
@@ -133,8 +130,8 @@ def test_recorded_names_tell_the_window() -> None:
             assert windows <= {named[1]}, rule.name
 
 
-def test_rules_read_only_recorded_series_that_exist() -> None:
+def test_rules_and_runbooks_read_only_recorded_series_that_exist() -> None:
     names = {rule.name for rule in recordings()}
-    for rule in load_rules():
-        read = {name for name in metrics(rule.expr) if ":" in name}
-        assert read <= names, f"{rule.name} reads {read - names}"
+    for reader, expr in [*((rule.name, rule.expr) for rule in load_rules()), *runbook_queries()]:
+        read = {name for name in metrics(expr) if ":" in name}
+        assert read <= names, f"{reader} reads {read - names}"

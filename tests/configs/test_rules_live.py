@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.configs.live import Live, live_stack
-from tests.configs.rules import alerts, load_rules, metrics
+from tests.configs.rules import alerts, load_rules, metrics, runbook_queries
 from tests.servers import wait_until
 
 
@@ -45,12 +45,13 @@ def test_an_idle_stack_is_quiet(live: Live) -> None:
     assert set(health.values()) == {"ok"}, [name for name, state in health.items() if state != "ok"]
 
 
-def test_every_metric_of_the_rules_exists(live: Live, tell: Callable[[str, str], None]) -> None:
+def test_every_metric_of_the_rules_and_runbooks_exists(live: Live, tell: Callable[[str, str], None]) -> None:
     key = json.loads(live.call("POST", "/users", {"name": "Rules"}))["api_key"]
     live.call("POST", "/items", {"title": "a", "description": "b"}, key)
     for stream in (False, True):
         live.call("POST", "/chat", {"message": "Hello", "stream": stream}, key)
-    wanted = {name for rule in load_rules() for name in metrics(rule.expr) if ":" not in name} - NOT_HERE
+    expressions = [rule.expr for rule in load_rules()] + [query for _, query in runbook_queries()]
+    wanted = {name for expr in expressions for name in metrics(expr) if ":" not in name} - NOT_HERE
 
     def missing() -> set[str]:
         known = set(live.prometheus.api("label/__name__/values")) | set(live.prometheus.api("metadata"))
@@ -68,9 +69,7 @@ def test_every_metric_of_the_rules_exists(live: Live, tell: Callable[[str, str],
 
     wait_until(complete, 60)
     absent = f" (this kernel lacks {', '.join(sorted(NOT_HERE))})" if NOT_HERE else ""
-    tell(
-        "rules", f"{len(wanted)} metrics named by alerts and recording rules, all exposed by the running stack{absent}"
-    )
+    tell("rules", f"{len(wanted)} metrics named by rules and runbooks, all exposed by the running stack{absent}")
 
 
 def test_bucket_bounds_of_the_objectives_exist(live: Live) -> None:

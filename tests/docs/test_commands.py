@@ -344,6 +344,20 @@ def test_links_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_files_that_the_documents_name_exist() -> None:
+    """But for those of the reader's own service."""
+    own = {"docs/adopt.md": ("monitoring/", "app/telemetry/prices.toml", "rules/")}
+    name = re.compile(r"(?<![\w./:*-])((?:[\w-]+/)+[\w.-]+\.(?:sql|sh|ya?ml|py|md|toml|json|args|tmpl|txt|in))\b")
+    gone = [
+        f"{document}: {path}"
+        for file in DOCUMENTS
+        for document in [str(file.relative_to(PROJECT))]
+        for path in name.findall(file.read_text())
+        if not ((PROJECT / path).exists() or (file.parent / path).exists() or path.startswith(own.get(document, "//")))
+    ]
+    assert gone == []
+
+
 def test_the_table_of_core_metrics_tells_the_truth() -> None:
     """Fourteen, each with series, a panel of the Overview and an alert that exist."""
     rows = re.findall(
