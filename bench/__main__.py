@@ -14,9 +14,9 @@ from pathlib import Path
 
 BENCHES = {  # title of a section: module, and whether its output is Markdown already
     "HTTP": ("bench_http", True),
-    "Database": ("bench_database", False),
+    "Database": ("bench_database", True),
     "LLM": ("bench_llm", False),
-    "Active users": ("bench_users", False),
+    "Active users": ("bench_users", True),
 }
 PACKAGES = (
     "fastapi",
