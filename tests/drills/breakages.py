@@ -62,7 +62,7 @@ def rule_broken(lab: Lab) -> Iterator[None]:
 @contextmanager
 def rules_heavy(lab: Lab) -> Iterator[None]:
     """Rules that take longer than their interval."""
-    rule = {"record": "heavy", "expr": 'count(max_over_time({__name__=~".+"}[2m]))'}
+    rule = {"record": "heavy", "expr": 'count(last_over_time({__name__=~".+"}[2m]))'}
     group = {"groups": [{"name": "heavy", "interval": "5ms", "rules": [rule]}]}
     with lab.changed(lab.prometheus_folder / "rules" / "heavy.yml", yaml.safe_dump(group), "prometheus"):
         yield
