@@ -148,7 +148,8 @@ _ROLLBACK_TO: Final = re.compile(r"\s*ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO\
 _TOKEN: Final = re.compile(r"--|/\*|\*/|\$(?:[A-Za-z_]\w*)?\$|[Ee]'|['\"`(),]|[A-Za-z_][\w$]*")
 _ESCAPED_END: Final = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
 _SCAN_LIMIT: Final = 20_000  # characters; a statement whose kind is not known by then is OTHER
-_CACHE_LIMIT: Final = 512
+_CACHE_LIMIT: Final = 512  # statements whose kind is remembered, per query name
+_CACHED_LENGTH: Final = 4_000  # characters
 
 
 def operation_of(statement: str) -> str:
@@ -507,6 +508,7 @@ class Instrumentation:
         """A statement is about to be sent outside of a transaction that has reached the server."""
         if slot.phase is not ENDING:
             slot.phase = AUTOCOMMIT if self._is_autocommit(context.root_connection) else ACTIVE
+            slot.failed = False
             slot.ending = "OTHER"
 
     def _is_autocommit(self, conn: Any) -> bool:
@@ -537,7 +539,7 @@ class Instrumentation:
         if observe is None:
             observe = self._metrics.duration(operation_of(statement), OTHER if name is None else name)
             # The text of a bulk insert is a new one each time.
-            if len(statement) <= _SCAN_LIMIT and not context.executemany:
+            if len(statement) <= _CACHED_LENGTH and not context.executemany:
                 if len(known) >= _CACHE_LIMIT:
                     known.clear()
                 known[statement] = observe
@@ -554,8 +556,8 @@ class Instrumentation:
         # Fetching has no statement of its own.
         statement = context.statement or getattr(context.execution_context, "statement", None)
         sqlstate = _sqlstate(context.original_exception)
-        if slot is not None and statement is not None:
-            slot.failed = sqlstate is not None
+        if slot is not None and statement is not None and sqlstate is not None:
+            slot.failed = True
         if slot is not None and slot.phase is ACTIVE and context.is_disconnect:
             self._rolled_back(slot)
         if not isinstance(context.sqlalchemy_exception, exc.DBAPIError):

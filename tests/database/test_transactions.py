@@ -116,6 +116,26 @@ def test_commit_of_an_aborted_transaction_is_a_rollback(run: Runner) -> None:
     assert agrees(run)
 
 
+def test_an_error_of_the_caller_does_not_mend_an_aborted_transaction(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            with pytest.raises(exc.IntegrityError):
+                connection.execute(text("INSERT INTO account (id) VALUES (1)"))
+            with pytest.raises(exc.ProgrammingError):  # the driver knows no such type
+                connection.execute(text("SELECT :value"), {"value": object()})
+            connection.commit()
+
+    assert run(scenario) == {
+        **queries(INSERT=1, SELECT=1),
+        "query_errors_total INSERT 23": 1,
+        "query_errors_total SELECT other": 1,
+        "transactions_total rollback": 1,
+        "commit_duration_seconds_count": 1,
+        **pool_numbers(),
+    }
+    assert agrees(run)
+
+
 def test_commit_fails(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         with pytest.raises(exc.IntegrityError), engine.begin() as connection:
@@ -174,6 +194,25 @@ def test_autocommit_makes_each_statement_a_transaction(run: Runner, where: str) 
         "transactions_total rollback": 1,
         **pool_numbers(),
     }
+
+
+def test_a_transaction_after_autocommit_on_the_same_connection(run: Runner) -> None:
+    """What became of the statements before is nothing to it."""
+
+    def scenario(engine: Engine) -> None:
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        with autocommit.connect() as connection, pytest.raises(exc.IntegrityError):
+            connection.execute(text("INSERT INTO account (id) VALUES (1)"))
+        with engine.begin() as connection:
+            connection.execute(ADD, {"id": 1})
+
+    assert run(scenario) == {
+        **queries(INSERT=1, UPDATE=1),
+        "query_errors_total INSERT 23": 1,
+        **ended(commit=1, rollback=1),
+        **pool_numbers(checkouts=2),
+    }
+    assert agrees(run)
 
 
 def test_read_only_transactions(run: Runner) -> None:
