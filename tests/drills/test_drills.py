@@ -67,7 +67,7 @@ CONSEQUENCES = {
 # When Prometheus loads its configuration anew it knows no Alertmanager for some seconds; the real `for` takes no
 # notice.
 RELOADED = {"PrometheusNoAlertmanager", "PrometheusNotificationsFailing"}
-for name in ("alertmanager-lost", "rule-broken", "rules-heavy", "scrape-config-lost", "scrape-limit"):
+for name in ("alertmanager-lost", "config-broken", "rule-broken", "rules-heavy", "scrape-config-lost", "scrape-limit"):
     CONSEQUENCES[name] = CONSEQUENCES.get(name, set()) | RELOADED
 # While these last nothing can be delivered; that is what they are.
 MUTE = {"alertmanager-lost", "receiver-down"} | {drill.name for drill in DRILLS.values() if drill.mute}
