@@ -15,7 +15,7 @@ from pathlib import Path
 BENCHES = {  # title of a section: module, and whether its output is Markdown already
     "HTTP": ("bench_http", True),
     "Database": ("bench_database", True),
-    "LLM": ("bench_llm", False),
+    "LLM": ("bench_llm", True),
     "Active users": ("bench_users", True),
 }
 PACKAGES = (

@@ -23,7 +23,6 @@ from tests import servers
 
 QUERY_SECONDS = 10e-6
 MICROSECONDS = 1e-6
-NOISE = "bare, once more"
 OURS = "Sightline"
 THEIRS = "OpenTelemetry"
 OLDER = Path(sys.prefix, "sqlalchemy-2.0")
