@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .model import Json, Link, Panel, Query
+from .promql import or_nothing_now
 
 Queries = Query | Sequence[Query]
 Legend = Literal["below", "right", "names"]
@@ -128,8 +129,7 @@ def stat(
 ) -> Panel:
     """A number with a sparkline; `steps` colour it, otherwise it is `colour`.
 
-    It is the number of now: where the last point has none, `no_value` stands there, not the last number of some
-    minutes ago. So the query goes on as NaN where it has no result.
+    It is the number of now: where the last point has none, `no_value` stands there, not a number of some minutes ago.
     """
     nothing: Json = {"type": "special", "options": {"match": "null+nan", "result": {"text": no_value, "color": "text"}}}
     defaults: Json = {
@@ -144,9 +144,7 @@ def stat(
         title=title,
         description=description,
         unit=unit,
-        queries=(
-            query if query.expr.endswith("or vector(0)") else replace(query, expr=f"{query.expr} or vector(NaN)"),
-        ),
+        queries=(replace(query, expr=or_nothing_now(query.expr)),),
         width=width,
         height=height,
         options={
@@ -329,7 +327,6 @@ def heatmap(
             "hideFrom": {"legend": False, "tooltip": False, "viz": False},
             "scaleDistribution": {"type": "linear"},
         },
-        defaults={"noValue": "Nothing observed in this range"},
         panel_links=tuple(panel_links),
     )
 

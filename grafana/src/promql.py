@@ -94,8 +94,23 @@ def per_minute(counter: str, *by: str, matchers: str = "@app") -> str:
 
 
 def heat(histogram: str, matchers: str = "@app") -> str:
-    """Observations per second in each bucket, for a heatmap."""
-    return total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le")
+    """Observations per second in each bucket, for a heatmap; an empty one where the time range knows no histogram.
+
+    That one has two buckets: of a single one Grafana 12.0 draws nothing, and leaves the whole page blank.
+    """
+    buckets = total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le")
+    empty = " or ".join(f'label_replace(vector(0), "le", "{bound}", "", "")' for bound in ("1", "+Inf"))
+    return f"{buckets} or on () (({empty}) unless on () increase({histogram}_count{{{matchers}}}[$__range] @ end()))"
+
+
+def or_nothing_now(expr: str) -> str:
+    """NaN at the end of the time range where there is no result: what a stat needs to see that its last value is old.
+
+    Only at the end, because a sparkline draws a ramp from NaN to the next value.
+    """
+    if expr.endswith(" or vector(0)"):
+        return expr
+    return f"{expr} or vector(NaN) and vector(time()) > ${{__to:date:seconds}} - $__interval_ms / 1000"
 
 
 def or_named(expr: str, label: str, name: str = "none") -> str:

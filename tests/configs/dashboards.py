@@ -14,7 +14,17 @@ import promql_parser
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES}
-BUILT_IN = {"__rate_interval", "__range", "__interval", "__value", "__field", "__data", "__url_time_range"}
+BUILT_IN = {
+    "__rate_interval",
+    "__range",
+    "__interval",
+    "__value",
+    "__field",
+    "__data",
+    "__url_time_range",
+    "__to",
+    "__interval_ms",
+}
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,14 @@ def targets() -> list[Target]:
 def substituted(expr: str, rate_interval: str = "60s", span: str = "3600s") -> str:
     """The query as Grafana sends it with All chosen everywhere."""
     expr = expr.replace("$__rate_interval", rate_interval).replace("$__range", span)
+    expr = expr.replace("${__to:date:seconds}", "0").replace("$__interval_ms", "15000")
     return re.sub(r"\$(?!\{?\d)\{?\w+\}?", ".*", expr)
 
 
 def selectors(expr: str) -> list[Selector]:
     """Every selector of a query, with the function around its range."""
     expr = expr.replace("$__rate_interval", "61s").replace("$__range", "62s")
+    expr = expr.replace("${__to:date:seconds}", "0").replace("$__interval_ms", "15000")
     return list(_selectors(promql_parser.parse(expr), ""))
 
 

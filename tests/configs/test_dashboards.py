@@ -88,6 +88,43 @@ def test_stats_have_three_steps_or_one_colour(name: str) -> None:
             assert all(a < b for a, b in pairwise(values[1:])), panel["title"]
 
 
+@by_dashboard
+def test_stats_show_the_present(name: str) -> None:
+    """The last point, and words where it has no number: not the last number that there was."""
+    for panel in panels(DASHBOARDS[name]):
+        if panel["type"] == "stat":
+            (target,) = panel["targets"]
+            assert target["expr"].endswith(("vector(0)", "- $__interval_ms / 1000")), panel["title"]
+            assert panel["options"]["reduceOptions"]["calcs"] == ["last"], panel["title"]
+            nothing = panel["fieldConfig"]["defaults"]["mappings"][-1]
+            assert nothing["options"]["match"] == "null+nan", panel["title"]
+            assert nothing["options"]["result"]["text"] == panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+
+
+@by_dashboard
+def test_legends_fit(name: str) -> None:
+    """A table beside a graph needs half the width; below one it shows two lines before it has to be scrolled."""
+    for panel in panels(DASHBOARDS[name]):
+        legend = panel["options"].get("legend", {})
+        if legend.get("displayMode") != "table":
+            continue
+        if legend["placement"] == "right":
+            assert panel["gridPos"]["w"] >= 12, panel["title"]
+        else:
+            named = [t["legendFormat"] for t in panel["targets"] if "{{" not in t["legendFormat"]]
+            assert panel["gridPos"]["h"] >= 8, panel["title"]
+            assert len(named) <= 2, panel["title"]
+
+
+@by_dashboard
+def test_later_schema_versions_change_nothing(name: str) -> None:
+    """Schema 41 is Grafana 12.0's. Version 42 rewrites overrides that hide series, 43 the transformation formatTime."""
+    for panel in panels(DASHBOARDS[name]):
+        overrides = [p["id"] for o in panel["fieldConfig"]["overrides"] for p in o["properties"]]
+        assert "custom.hideFrom" not in overrides, panel["title"]
+        assert "formatTime" not in {t["id"] for t in panel.get("transformations", ())}, panel["title"]
+
+
 def _cells(shown: list[dict[str, Any]]) -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in shown:
@@ -202,16 +239,61 @@ def test_links_lead_somewhere(name: str) -> None:
             assert url.startswith("/api/datasources/proxy/uid/${datasource}/user/runbooks/"), url
 
 
-def test_alerts_link_to_dashboards_and_variables_that_exist() -> None:
-    seen = 0
-    for rules in RULES.values():
-        for rule in (rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule):
-            match = re.search(r"/d/([\w-]+)(.*)", rule["annotations"]["dashboard_url"])
-            assert match, rule["alert"]
-            assert match[1] in VARIABLES, rule["alert"]
-            assert set(re.findall(r"var-(\w+)=", match[2])) <= VARIABLES[match[1]], rule["alert"]
-            seen += 1
-    assert seen
+DRILLS = {  # from the first to the others: from general to specific, and to the alerts' own dashboard
+    "overview": {"http", "llm", "database", "host", "monitoring"},
+    "loadtest": {"http", "llm", "database", "host"},
+}
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_panels_lead_deeper_with_the_choice_and_the_time(name: str) -> None:
+    reached = set()
+    for panel in panels(DASHBOARDS[name]):
+        links = panel["fieldConfig"]["defaults"].get("links", [])
+        if name == "overview":
+            assert links or panel["title"] == "Firing alerts", f"{panel['title']} leads nowhere"
+        for link in links:
+            target = re.match(r"/d/sightline-(\w+)\?", link["url"])
+            assert target, link
+            assert "${__url_time_range}" in link["url"], link
+            assert "${__all_variables}" in link["url"] or target[1] == "monitoring", link
+            reached.add(target[1])
+    assert reached == DRILLS[name]
+
+
+@by_dashboard
+def test_dashboards_lead_to_all_others_with_the_time(name: str) -> None:
+    links = DASHBOARDS[name]["links"]
+    assert {link["url"] for link in links} == {f"/d/{uid}" for uid in VARIABLES if uid != f"sightline-{name}"}
+    assert all(link["keepTime"] for link in links)
+
+
+def _alerts() -> list[dict[str, Any]]:
+    groups = (group for rules in RULES.values() for group in rules["groups"])
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
+@pytest.mark.parametrize("rule", _alerts(), ids=lambda rule: str(rule["alert"]))
+def test_alerts_link_to_dashboards_and_variables_that_exist(rule: dict[str, Any]) -> None:
+    match = re.search(r"/d/([\w-]+)(.*)", rule["annotations"]["dashboard_url"])
+    assert match
+    assert match[1] in VARIABLES
+    assert set(re.findall(r"var-(\w+)=", match[2])) <= VARIABLES[match[1]]
+
+
+def test_alerts_links_arrive_with_their_variables_filled() -> None:
+    """As promtool's unit tests of the rules have them, after Prometheus has filled them in."""
+    filled: dict[str, set[str]] = {}
+    for file in (ROOT / "prometheus" / "tests").glob("*.yml"):
+        for case in yaml.safe_load(file.read_text())["tests"]:
+            for check in case.get("alert_rule_test", ()):
+                for alert in check.get("exp_alerts", ()):
+                    url = alert.get("exp_annotations", {}).get("dashboard_url", "")
+                    filled.setdefault(check["alertname"], set()).add(url)
+    assert filled.keys() >= {rule["alert"] for rule in _alerts()}
+    for name, urls in filled.items():
+        for url in urls:
+            assert re.fullmatch(r"http://[^/]+/d/[\w-]+(\?var-\w+=[^&=]+(&var-\w+=[^&=]+)*)?", url), f"{name}: {url}"
 
 
 def test_objectives_are_those_of_the_rules() -> None:
