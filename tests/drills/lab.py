@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -77,6 +78,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.receiver = Receiver()
+        self.reloaded = 0.0
         ports = {name: str(free_port()) for name in DEFAULTS if name.endswith("_PORT")}
         (folder / "disk").mkdir()
         self.settings = Settings(
@@ -130,7 +132,15 @@ class Lab:
         return psutil.Process(self.stack.services.pids(service)[0])
 
     def reload(self, service: str) -> None:
+        if service == "prometheus":
+            self.reloaded = time.time()
         self.main_process(service).send_signal(signal.SIGHUP)
+
+    def knows_alertmanager(self) -> bool:
+        """Whether Prometheus has found Alertmanager again, which takes seconds when it loads its configuration."""
+        loaded = self.stack.query("prometheus_config_last_reload_success_timestamp_seconds")
+        found = self.stack.query("prometheus_notifications_alertmanagers_discovered")
+        return float(loaded[0]["value"][1]) >= self.reloaded and float(found[0]["value"][1]) >= 1
 
     @contextmanager
     def changed(self, file: Path, text: str, service: str | None) -> Iterator[None]:

@@ -85,6 +85,8 @@ class Report:
     retried: dict[str, str] = field(default_factory=dict)
     also: dict[str, set[str]] = field(default_factory=dict)
     """Alerts that fired during a drill beside those that were expected of it."""
+    load: float = 0.0
+    """The machine's load average of five minutes in the end, if that is what keeps HostLoadHigh firing, rightly."""
 
     def courses(self) -> list[tuple[str, Course]]:
         """(drill, course) of every expected alert that was seen."""
@@ -112,6 +114,8 @@ class Report:
         yield ""
         yield "Seconds from the fault, for `resolved` from its end. muted: another alert says it (inhibit_rules)."
         yield "Without `delivered`: while it lasts nothing can be delivered; that is what the alert is about."
+        if self.load:
+            yield f"HostLoadHigh goes on, rightly: the machine has more to do than this, its load is {self.load:.1f}."
         for name, reason in self.retried.items():
             yield f"{name} was tried a second time, as the first one failed: {reason}"
         for name, alerts in self.also.items():
@@ -140,6 +144,7 @@ def well_but(lab: Lab, tolerated: set[str]) -> bool:
 def recover(lab: Lab) -> None:
     """Wait until the stack is well again, but for what is slow to resolve or the machine's own affair."""
     wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
+    wait_until(lab.knows_alertmanager, PATIENCE)
     wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | BUSY | PLAN.lasting.keys()), PATIENCE)
 
 
@@ -196,7 +201,7 @@ def drill(name: str, lab: Lab, report: Report) -> None:
     """Break it, see the expected alerts fire and arrive, mend it, see them resolve, and see nobody else woken."""
     expected = PLAN.alerts(name)
     wait_until(lambda: not firing(lab) & set(expected), PATIENCE)
-    before = firing(lab)
+    before = {alert["labels"]["alertname"] for alert in lab.stack.alerts()}  # pending ones, too
     lab.receiver.forget()
     report.watches[name] = watch = Watch(lab.stack, lambda *_: None, lambda: lab.receiver.fired)
 
@@ -225,7 +230,10 @@ def drill(name: str, lab: Lab, report: Report) -> None:
 def test_in_the_end_everything_is_resolved(lab: Lab, report: Report) -> None:
     def resolved() -> bool:
         report.look()
-        assert not (open_ := [course.alert for _, course in report.courses() if course.resolved is None]), open_
+        open_ = {course.alert for _, course in report.courses() if course.resolved is None}
+        load = os.getloadavg()[1]
+        report.load = load if "HostLoadHigh" in open_ and load > 2 * (os.cpu_count() or 1) else 0.0
+        assert not open_ - ({"HostLoadHigh"} if report.load else set()), f"not resolved: {open_}"
         return well_but(lab, BUSY)
 
     wait_until(resolved, 3 * PATIENCE)
@@ -235,5 +243,6 @@ def test_every_alert_that_can_be_drilled_was(report: Report) -> None:
     seen = {course.alert: (name, course) for name, course in report.courses()}
     assert sorted(seen) == sorted(alert for alerts in PLAN.drills.values() for alert in alerts)
     for name, course in seen.values():
-        assert None not in (course.pending, course.firing, course.resolved), course
+        assert None not in (course.pending, course.firing), course
+        assert course.resolved is not None or (course.alert == "HostLoadHigh" and report.load), course
         assert course.delivered is not None or name in MUTE, course
