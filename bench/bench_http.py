@@ -82,7 +82,7 @@ def costs_with(seed: int) -> dict[Case, Cost]:
     """Measured by a process with this seed of Python's hashes: where things lie in its tables moves the count, too."""
     valgrind = shutil.which("valgrind")
     wanted = measured_cases(seed)
-    requests = {True: (40, 3), False: (10, 2)} if valgrind else {True: (200, 15), False: (200, 5)}
+    requests = {True: (30, 3), False: (5, 2)} if valgrind else {True: (200, 15), False: (200, 5)}
     jobs = [(*case, *requests[case.peer in ("Sightline", FLOOR)]) for case in wanted]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "bench.instructions", json.dumps([jobs, bool(valgrind)])]

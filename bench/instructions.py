@@ -20,7 +20,7 @@ import tempfile
 import time
 from typing import Any
 
-WARM_UP = 60
+WARM_UP = 30
 
 
 def mark() -> None:
