@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, exc, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -244,6 +245,56 @@ def test_two_phase(run: Runner) -> None:
 
     assert run(scenario) == queries(UPDATE=4) | ended(commit=2, rollback=2) | pool_numbers()
     assert agrees(run, second_phases=2)
+
+
+def test_two_phase_that_cannot_be_prepared(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.execute(ADD, {"id": 1})
+            connection.commit()
+            transaction = connection.begin_twophase()
+            connection.execute(ORPHAN)
+            with pytest.raises(exc.IntegrityError):
+                transaction.prepare()
+            connection.invalidate()  # psycopg takes it for prepared and would send ROLLBACK PREPARED
+            transaction.rollback()
+
+    assert run(scenario) == {
+        **queries(UPDATE=1, INSERT=1),
+        "query_errors_total OTHER 23": 1,
+        **ended(commit=1, rollback=1),
+        **pool_numbers(idle=0),
+        "pool_invalidations_total manual": 1,
+    }
+    assert agrees(run)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_two_phase_ended_by_statements(run: Runner, end: str) -> None:
+    """As SQLAlchemy does where the driver has no calls for it: what it sends then are no transactions of their own."""
+
+    def scenario(engine: Engine) -> None:
+        assert run.handle is not None
+        with engine.connect() as connection:
+            transaction = connection.begin_twophase("by statements")
+            connection.execute(ADD, {"id": 1})
+            transaction.prepare()
+            connection.invalidate()
+            transaction.rollback()
+        run.handle.uninstrument()
+        dialect: Any = engine.dialect
+        for name in ("do_commit_twophase", "do_rollback_twophase"):
+            setattr(dialect, name, getattr(PGDialect, name).__get__(dialect))
+        instrument_engine(engine, pool=run.pool)
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            getattr(connection, f"{end}_prepared")("by statements", recover=True)
+
+    assert run(scenario) == {
+        **queries(UPDATE=1, OTHER=3),  # ROLLBACK, COMMIT PREPARED or ROLLBACK PREPARED, BEGIN
+        **ended(**{end: 1}),
+        **pool_numbers(checkouts=2),
+        "pool_invalidations_total manual": 1,
+    }
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
