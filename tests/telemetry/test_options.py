@@ -1,11 +1,13 @@
 """The middleware's options, and two independent applications in one process."""
 
+from pathlib import Path
+
 from httpx import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.telemetry.exposition import render
 from app.telemetry.http import PrometheusMiddleware
@@ -87,6 +89,39 @@ async def test_in_progress_for_whoever_reads() -> None:
         assert value(samples, "http_requests_in_progress", service="looking", endpoint="/look/{key}") == 1
     assert value(after, "http_requests_in_progress", service="looking") == 0
     assert value(after, "http_requests_total", service="looking") == 2
+
+
+async def test_unusual_messages(tmp_path: Path) -> None:
+    """A file that the server sends by itself, a body that is not given, one whose size cannot be known."""
+    file = tmp_path / "file"
+    file.write_bytes(b"y" * 321)
+    ends: list[Message] = [
+        {"type": "http.response.pathsend", "path": str(file)},
+        {"type": "http.response.pathsend", "path": str(tmp_path / "absent")},
+        {"type": "http.response.body"},
+        {"type": "http.response.body", "body": None},
+    ]
+    sent: list[Message] = []
+
+    async def sends(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(ends[int(scope["path"])])
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def server(message: Message) -> None:
+        sent.append(message)
+
+    middleware = PrometheusMiddleware(sends, labels={"service": "unusual"})
+    for number in range(len(ends)):
+        await middleware({"type": "http", "method": "GET", "path": str(number)}, receive, server)
+    assert sent[1::2] == ends
+    samples = parse(render().decode())
+    assert value(samples, "http_requests_total", service="unusual", status_code="200") == len(ends)
+    assert value(samples, "http_response_size_bytes_sum", service="unusual") == 321
+    assert value(samples, "http_response_size_bytes_count", service="unusual") == len(ends)
+    assert value(samples, "http_requests_in_progress", service="unusual") == 0
 
 
 async def test_bad_options_are_refused() -> None:
