@@ -60,6 +60,8 @@ def _list() -> None:
 
 
 def _run(drill: Drill, stack: Stack) -> bool:
+    if not drill.outside:
+        stack.check_faults()
     rules, plan = stack.rules(), load_plan()
     alerts = [alert for alert in plan.alerts(drill.name) if alert in rules]
     later = [alert for alert in alerts if rules[alert]["duration"] > LATER]

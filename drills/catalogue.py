@@ -26,6 +26,8 @@ class Drill:
     story: str
     """What happens, in one sentence, as an incident report would begin."""
     breaks: Break
+    outside: bool = False
+    """Whether it works without the service's faults."""
     mute: bool = False
     """Whether nothing can be delivered while it lasts."""
 
@@ -83,10 +85,12 @@ DRILLS = {
         Drill("llm-rate-limit", "The provider refuses what is above the quota.", fault("llm-rate-limit")),
         Drill("llm-token-flood", "Answers become endless, and dear.", fault("llm-token-flood", output_tokens=50_000)),
         Drill("cpu", "Something takes all the CPU there is.", fault("cpu")),
-        Drill("service-down", "The service is gone.", stopped("app")),
-        Drill("database-down", "PostgreSQL is gone.", stopped("postgres")),
-        Drill("database-exporter-down", "Nobody measures PostgreSQL any more.", stopped("postgres-exporter")),
-        Drill("host-exporter-down", "Nobody measures the host any more.", stopped("node-exporter")),
-        Drill("alertmanager-down", "Nobody would hear of an alert.", stopped("alertmanager"), mute=True),
+        Drill("service-down", "The service is gone.", stopped("app"), outside=True),
+        Drill("database-down", "PostgreSQL is gone.", stopped("postgres"), outside=True),
+        Drill(
+            "database-exporter-down", "Nobody measures PostgreSQL any more.", stopped("postgres-exporter"), outside=True
+        ),
+        Drill("host-exporter-down", "Nobody measures the host any more.", stopped("node-exporter"), outside=True),
+        Drill("alertmanager-down", "Nobody would hear of an alert.", stopped("alertmanager"), outside=True, mute=True),
     )
 }

@@ -86,6 +86,10 @@ class Stack:
     services: Services
     faults_token: str | None
 
+    def check_faults(self) -> None:
+        """Raises DrillError where the service's faults can't be switched on."""
+        self._faults("GET", "", None)
+
     def fault(self, name: str, **parameters: Any) -> None:
         """Switch a fault of the service on."""
         self._faults("POST", f"/{name}", parameters)
