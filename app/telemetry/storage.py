@@ -57,7 +57,7 @@ LIVE_MODES = frozenset({"", "all", "liveall", "livesum", "livemin", "livemax", "
 
 # Without the GIL `cells[i] += x` is no longer one step; with it nothing can come between the load and the store.
 _gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-LOCK = None if _gil else threading.Lock()
+LOCK = None if _gil else threading.RLock()
 
 
 class Family:
