@@ -21,7 +21,6 @@ NOT_RUN = {
     "docker system prune": "would take the images of others",
     "docker compose --profile load up --scale locust-worker=2": "stays in the foreground; see test_loadtest.py",
     "docker compose up -d SERVICE": "for the reader to fill in",
-    "docker compose --profile load up --scale locust-worker=2": "stays in the foreground: test_loadtest.py",
 }
 
 
