@@ -375,6 +375,24 @@ def test_killed_before_the_commit(run: Runner) -> None:
     }
 
 
+def test_killed_before_the_rollback(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        connection = engine.connect()
+        connection.execute(text("UPDATE account SET balance = 1"))
+        kill_backends(run.dsn)
+        with pytest.raises(exc.OperationalError):
+            connection.rollback()
+        connection.close()
+
+    assert run(scenario) == {
+        **queries(UPDATE=1),
+        "query_errors_total ROLLBACK 57": 1,
+        **ended(rollback=1),
+        **pool_numbers(idle=0),
+        "pool_invalidations_total error": 1,
+    }
+
+
 def test_invalidated_and_detached_by_hand(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         with engine.connect() as connection:
@@ -569,7 +587,8 @@ def test_a_new_handle_knows_nothing_of_the_old_ones_transactions(run: Runner) ->
             run.handle.uninstrument()
             connection.commit()
             again = instrument_engine(engine, pool=run.pool)
-            connection.commit()  # nothing was begun
+            with connection.begin():
+                pass  # without a statement
             connection.execute(ONE)
             connection.commit()
         again.uninstrument()

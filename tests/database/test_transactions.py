@@ -242,8 +242,12 @@ def test_two_phase(run: Runner) -> None:
                 if prepare:
                     transaction.prepare()
                 getattr(transaction, end)()
+                connection.execute(ADD, {"id": 2})  # an ordinary one again
+                connection.commit()
 
-    assert run(scenario) == queries(UPDATE=4) | ended(commit=2, rollback=2) | pool_numbers()
+    options = {"prepare_threshold": None}  # or psycopg's DEALLOCATE ALL after a rollback counts for the server too
+    expected = queries(UPDATE=8) | ended(commit=6, rollback=2) | pool_numbers()
+    assert run(scenario, connect_args=options) == expected
     assert agrees(run, second_phases=2)
 
 
@@ -317,6 +321,29 @@ def test_two_phase_with_a_crash_between(run: Runner, end: str) -> None:
         "pool_invalidations_total manual": 1,
     }
     assert agrees(run, connections=2, second_phases=1, unseen_rollbacks=1)  # of recover_twophase()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_recovery_rolls_back_what_it_interrupts(run: Runner, end: str) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            transaction = connection.begin_twophase("left behind")
+            connection.execute(ADD, {"id": 1})
+            transaction.prepare()
+            connection.invalidate()
+            transaction.rollback()
+        with engine.connect() as connection:
+            connection.execute(ADD, {"id": 2})
+            getattr(connection, f"{end}_prepared")("left behind", recover=True)
+
+    expected = ended(rollback=1, commit=1) if end == "commit" else ended(rollback=2)
+    assert run(scenario) == {
+        **queries(UPDATE=2),
+        **expected,
+        **pool_numbers(checkouts=2),
+        "pool_invalidations_total manual": 1,
+    }
+    assert agrees(run, connections=2, second_phases=1)
 
 
 def deadlock_numbers() -> Numbers:
