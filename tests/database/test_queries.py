@@ -331,3 +331,31 @@ def test_operation_cache_is_bounded(run: Runner) -> None:
     assert run(scenario)["query_duration_seconds_count SELECT other"] == database._CACHE_LIMIT + 10
     assert run.handle is not None
     assert len(run.handle._observers[None]) <= database._CACHE_LIMIT
+
+
+def test_long_and_bulk_statements_are_not_remembered(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with Session(engine) as session:
+            session.execute(text(f"SELECT '{'x' * database._CACHED_LENGTH}'"))
+            session.execute(insert(Account), [{"id": 100 + n, "balance": n} for n in range(5)])
+            session.scalars(insert(Account).returning(Account.id), [{"id": 200 + n, "balance": n} for n in range(5)])
+            session.execute(text("SELECT 'short'"))
+
+    run(scenario)
+    assert run.handle is not None
+    assert list(run.handle._observers[None]) == ["SELECT 'short'"]
+
+
+def test_nothing_to_complain_about(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLAlchemy's first look at the server, too, is nothing to wonder at."""
+
+    def scenario(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT 1"))
+
+    monkeypatch.setattr(database, "_said", set())
+    with caplog.at_level(logging.WARNING, logger="app.telemetry.database"):
+        assert run(scenario) == queries(SELECT=1) | ended(commit=1) | pool_numbers()
+    assert not caplog.records
