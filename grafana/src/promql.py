@@ -94,13 +94,10 @@ def per_minute(counter: str, *by: str, matchers: str = "@app") -> str:
 
 
 def heat(histogram: str, matchers: str = "@app") -> str:
-    """Observations per second in each bucket, for a heatmap; an empty one where the time range knows no histogram.
-
-    That one has two buckets: of a single one Grafana 12.0 draws nothing, and leaves the whole page blank.
-    """
+    """Observations per second in each bucket, for a heatmap; an empty one where the time range knows no histogram."""
     buckets = total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le")
-    empty = " or ".join(f'label_replace(vector(0), "le", "{bound}", "", "")' for bound in ("1", "+Inf"))
-    return f"{buckets} or on () (({empty}) unless on () increase({histogram}_count{{{matchers}}}[$__range] @ end()))"
+    empty = 'label_replace(vector(0), "le", "+Inf", "", "")'
+    return f"{buckets} or on () ({empty} unless on () increase({histogram}_count{{{matchers}}}[$__range] @ end()))"
 
 
 def or_nothing_now(expr: str) -> str:
