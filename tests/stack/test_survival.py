@@ -193,4 +193,5 @@ def test_alertmanager_keeps_its_silences(stack: Stack) -> None:
     crash(stack, "alertmanager")
     with urllib.request.urlopen(address, timeout=10) as answer:
         assert identity in {silence["id"] for silence in json.load(answer)}
-    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()), 60)
+    # Prometheus tells of an alert again after a minute, at its next evaluation.
+    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()), 150)

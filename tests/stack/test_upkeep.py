@@ -16,7 +16,6 @@ import pytest
 from stack import images
 from stack.paths import PROJECT
 from tests.kept import Kept
-from tests.servers import wait_until
 from tests.stack.conftest import UP_SECONDS, Stack
 
 pytestmark = pytest.mark.stack
@@ -25,7 +24,6 @@ STATEFUL = ("postgres", "prometheus", "alertmanager", "grafana")
 
 
 def keep(stack: Stack) -> Kept:
-    wait_until(lambda: "down" not in stack.prometheus.targets().values(), timeout=60, interval=0.5)
     return Kept(stack.url("app"), stack.url("alertmanager"), stack.url("prometheus"))
 
 
