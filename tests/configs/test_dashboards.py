@@ -337,3 +337,15 @@ def test_the_fourteen_are_on_the_overview() -> None:
         "job_slo:error_budget_left:ratio",
         "ALERTS",
     }
+
+
+def test_pictures_are_small_and_all_shown() -> None:
+    pictures = {file.name: file.stat().st_size for file in (ROOT / "docs" / "images").glob("*.png")}
+    assert not {name for name, size in pictures.items() if size > 400_000}
+    gallery = (ROOT / "docs" / "dashboards.md").read_text()
+    shown = set(re.findall(r"\(images/([\w-]+\.png)\)", gallery))
+    assert shown == pictures.keys()
+    assert shown >= {f"{name}.png" for name in DASHBOARDS}
+    in_readme = set(re.findall(r"\(docs/images/([\w-]+\.png)\)", (ROOT / "README.md").read_text()))
+    assert in_readme
+    assert in_readme <= pictures.keys()
