@@ -180,7 +180,7 @@ PROCESSOR = (
         ),
         unit="none",
         overrides=(
-            *coloured({"1 m": "light-blue", "5 m": "blue", "15 m": "dark-blue"}),
+            *coloured({"1 m": "green", "5 m": "blue", "15 m": "purple"}),
             *dashed("processors", colour="red"),
         ),
         legend="names",
