@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import logging
 import math
@@ -330,6 +331,7 @@ class Call:
         "_first_token",
         "_generator",
         "_last_chunk",
+        "_outer",
         "_pair",
         "_prompt_length",
         "_reasoning_streamed",
@@ -366,6 +368,7 @@ class Call:
         self._usage_fields: dict[str, Any] = {}
         self._failure: BaseException | str | None = None
         self._attempt_failure: str | None = None
+        self._outer: Call | None = None
 
     # The context manager
 
@@ -374,6 +377,7 @@ class Call:
         if self._prompt_length is not None:
             PROMPT_LENGTH.labels(*self._pair).observe(self._prompt_length)
             _peaks.observe(self._pair, self._prompt_length)
+        self._outer = _current.get()
         _current.set(self)
         self._started = time.perf_counter()
         return self
@@ -478,14 +482,23 @@ class Call:
     def _finish(self, error: BaseException | None) -> None:
         if self.outcome is not None:
             return
+        self.outcome = "error"  # until more is known, and once only
         if _current.get() is self:
-            _current.set(None)
+            _current.set(self._outer)
+        self._outer = None
+        IN_PROGRESS.labels(*self._pair).dec()
+        try:
+            self._count_end(error)
+        except Exception as fault:  # such as an error whose attributes raise
+            logger.warning("LLM call not measured: %s", type(fault).__name__)
+        self._last_chunk = None
+
+    def _count_end(self, error: BaseException | None) -> None:
         ended = time.perf_counter() if self._ended is None else self._ended
         self.outcome, failure = self._judge(error)
         if self._usage_fields:
             self.usage = read_usage(self._usage_fields)
 
-        IN_PROGRESS.labels(*self._pair).dec()
         REQUESTS.labels(*self._pair, self.operation, self.outcome).inc()
         DURATION.labels(*self._pair, self.operation, self.outcome).observe(ended - self._started)
         if failure is not None:
@@ -504,7 +517,6 @@ class Call:
         missing = self._usage_missing(error)
         if missing is not None:
             USAGE_MISSING.labels(*self._pair, missing).inc()
-        self._last_chunk = None
 
     def _judge(self, error: BaseException | None) -> tuple[str, str | None]:
         """The outcome, and for an error its type."""
@@ -546,6 +558,8 @@ def _is_cancellation(error: BaseException | str | None) -> bool:
 
 # Reading responses, by shape
 
+_MOST_TOKENS = 10**12  # of a call; anything beyond is nonsense
+
 
 def _get(thing: Any, name: str) -> Any:
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
@@ -553,7 +567,21 @@ def _get(thing: Any, name: str) -> Any:
 
 def _number(thing: Any, name: str) -> int:
     value = _get(thing, name)
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= _MOST_TOKENS else 0
+
+
+def _consistent(usage: Usage) -> Usage:
+    """No part larger than its whole, whatever the server says: a cost below 0 cannot be counted."""
+    cache_read = min(usage.cache_read, usage.input_tokens)
+    cache_write = min(usage.cache_write, usage.input_tokens - cache_read)
+    return Usage(
+        usage.input_tokens,
+        usage.output_tokens,
+        cache_read,
+        cache_write,
+        min(usage.cache_write_1h, cache_write),
+        min(usage.reasoning, usage.output_tokens),
+    )
 
 
 def read_usage(usage: Any) -> Usage | None:
@@ -562,6 +590,11 @@ def read_usage(usage: Any) -> Usage | None:
     OpenAI's input includes what came from the cache; Anthropic's does not, so it is added here. None if `usage` is
     neither.
     """
+    found = _read_usage(usage)
+    return None if found is None else _consistent(found)
+
+
+def _read_usage(usage: Any) -> Usage | None:
     if _get(usage, "prompt_tokens") is not None:
         details = _get(usage, "prompt_tokens_details")
         return Usage(
@@ -890,6 +923,17 @@ def _attempt_answered(call: Call | None, response: Any) -> None:
 # The longest prompt of the last minute
 
 
+def _map(path: Path, size: int) -> mmap.mmap:
+    """A private file in memory. Raises OSError when the disk is full, which a write into the map could not do."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size < size and os.pwrite(descriptor, bytes(size), 0) < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
 class _Peaks(Collector):
     """The true maximum prompt length of the last 60 s per provider and model, over all workers.
 
@@ -907,6 +951,7 @@ class _Peaks(Collector):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._words: memoryview | None = None
+        self._unshared = False  # there are other workers, and this one's file could not be had
         self._records: dict[tuple[str, str], int] = {}
 
     def observe(self, pair: tuple[str, str], length: int) -> None:
@@ -916,7 +961,7 @@ class _Peaks(Collector):
             at = self._ring(words, pair) + slot % self.SLOTS
             word = words[at]
             if word >> 32 != slot or word & 0xFFFFFFFF < length:
-                words[at] = slot << 32 | min(length, 0xFFFFFFFF)
+                words[at] = slot << 32 | min(max(length, 0), 0xFFFFFFFF)
 
     def touch(self, pair: tuple[str, str]) -> None:
         """Let the pair exist, at 0."""
@@ -927,6 +972,7 @@ class _Peaks(Collector):
         """Open anew on the next use: after a fork the worker has another file."""
         self._lock = threading.Lock()
         self._words = None
+        self._unshared = False
         self._records = {}
 
     def _open(self) -> memoryview:
@@ -936,13 +982,12 @@ class _Peaks(Collector):
             if folder is None:
                 memory = mmap.mmap(-1, size)
             else:
-                path = folder / f"llm_prompt_peaks_{exposition.worker()}.ring"
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
                 try:
-                    os.ftruncate(descriptor, size)
-                    memory = mmap.mmap(descriptor, size)
-                finally:
-                    os.close(descriptor)
+                    memory = _map(folder / f"llm_prompt_peaks_{exposition.worker()}.ring", size)
+                except OSError as error:
+                    logger.warning("longest LLM prompts of this worker are not shared: %s", error)
+                    memory = mmap.mmap(-1, size)
+                    self._unshared = True
             self._words = memoryview(memory).cast("Q")
             self._records = dict(self._scan(self._words))
         return self._words
@@ -989,10 +1034,10 @@ class _Peaks(Collector):
 
     def _all_workers(self) -> Iterator[memoryview]:
         folder = exposition.directory() if exposition is not None else None
-        if folder is None:
+        if folder is None or self._unshared:
             with self._lock:
                 yield self._open()
-        else:
+        if folder is not None:
             for path in folder.glob("llm_prompt_peaks_*.ring"):
                 content = path.read_bytes()
                 if len(content) == self.RECORDS * self.RECORD_WORDS * 8:  # not one that is just being made

@@ -21,6 +21,7 @@ and the sum an upper bound.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import math
@@ -119,14 +120,21 @@ class ActiveUsers(Collector):
         """Map the vector, once."""
         with self._opening:
             if self._last_seen is None:
-                mapped = _map(self._directory or (exposition.directory() if exposition else None))
+                try:
+                    mapped = _map(self._directory or (exposition.directory() if exposition else None))
+                except OSError as error:
+                    _log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
+                    mapped = _map(None)
                 self._key = bytes(mapped[:_KEY_BYTES])
                 self._last_seen = memoryview(mapped)[_KEY_BYTES:].cast("I")
             return self._last_seen
 
 
 def _map(directory: Path | None) -> mmap.mmap:
-    """Key and vector: in a file where workers share `directory`, else in memory. The first one draws the key."""
+    """Key and vector: in a file where workers share `directory`, else in memory. The first one draws the key.
+
+    Raises OSError where the file cannot be had.
+    """
     if directory is None:
         mapped = mmap.mmap(-1, _SIZE)
         mapped[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
@@ -134,7 +142,9 @@ def _map(directory: Path | None) -> mmap.mmap:
     descriptor = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, _SIZE)
+        # Written and not only claimed: a full disk is an error here and no SIGBUS in a request.
+        if os.fstat(descriptor).st_size < _SIZE and os.pwrite(descriptor, bytes(_SIZE), 0) < _SIZE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory / FILE_NAME))
         mapped = mmap.mmap(descriptor, _SIZE)
         if not any(mapped[:_KEY_BYTES]):
             mapped[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)

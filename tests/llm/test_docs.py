@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,14 @@ async def run(code: str) -> None:
         await result
 
 
-async def test_the_guide(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_guide(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for sdk, url in (("OPENAI", fake.openai_url), ("ANTHROPIC", fake.anthropic_url)):
         monkeypatch.setenv(f"{sdk}_BASE_URL", url)
         monkeypatch.setenv(f"{sdk}_API_KEY", "none")
-    monkeypatch.chdir(ROOT)
+    copied = tmp_path / "app" / "telemetry" / "prices.toml"  # where `make adopt` puts it
+    copied.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "app" / "llm" / "prices.toml", copied)
+    monkeypatch.chdir(tmp_path)
     fake.replies = [openai_whole(), openai_stream(), anthropic_whole(), anthropic_stream()]
     blocks = re.findall(r"^```python\n(.*?)^```$", guide(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 5

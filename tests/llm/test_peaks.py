@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,3 +138,28 @@ def test_a_file_that_is_just_being_made(time: Time, monkeypatch: pytest.MonkeyPa
     worker.observe(A, 10)
     (tmp_path / "llm_prompt_peaks_1.ring").write_bytes(b"")
     assert worker.exported() == {A: 10}
+
+
+def test_a_full_disk_is_no_end_of_the_world(tmp_path: Path) -> None:
+    """The file is written when it is made: a map of a file that cannot grow would kill the worker at its first word."""
+    code = """
+import logging, resource
+logging.basicConfig()
+from app.telemetry.llm import REGISTRY, configure, track_call
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))
+configure({"openai": ["a"]})
+with track_call("openai", "a", prompt="x" * 900):
+    pass
+print(REGISTRY.get_sample_value("llm_prompt_length_characters_max", {"provider": "openai", "model": "a"}))
+"""
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o700)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "longest LLM prompts of this worker are not shared" in result.stderr
+    assert float(result.stdout) == 900

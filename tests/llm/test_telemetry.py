@@ -340,6 +340,34 @@ def test_unknown_chunks_do_no_harm(thing: Any, model: str, caplog: pytest.LogCap
     )
 
 
+def test_an_error_that_cannot_be_read_is_the_callers_all_the_same(model: str, caplog: pytest.LogCaptureFixture) -> None:
+    class NastyError(Exception):
+        @property
+        def code(self) -> str:
+            raise RuntimeError
+
+    for _ in range(2):
+        with pytest.raises(NastyError), track_call("openai", model, prompt=PROMPT):
+            raise NastyError
+    assert measured("openai", model) == {
+        "llm_prompt_length_characters_count": 2,
+        "llm_prompt_length_characters_sum": 2 * len(PROMPT),
+        "llm_prompt_length_characters_max": len(PROMPT),
+    }
+    assert [record.getMessage() for record in caplog.records] == ["LLM call not measured: RuntimeError"] * 2
+
+
+def test_retries_belong_to_the_innermost_call_and_then_to_the_outer_one(
+    fake: FakeProvider, openai_client: openai.OpenAI, model: str
+) -> None:
+    fake.replies = [openai_whole(), openai_error(503), openai_whole()]
+    with track_call("openai", model) as outer:
+        with track_call("openai", "not listed") as inner:
+            inner.record(openai_client.chat.completions.create(model=model, **OPTIONS))
+        outer.record(openai_client.chat.completions.create(model=model, **OPTIONS))
+    assert measured("openai", model)["llm_retries_total{reason=overloaded}"] == 1
+
+
 def test_nothing_recorded(model: str) -> None:
     with track_call("openai", model, prompt=PROMPT):
         pass
@@ -484,6 +512,26 @@ def test_duration_of_a_whole_answer_ends_with_it(model: str, monkeypatch: pytest
             {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 8}},
             Usage(9, 1, cache_write=8),
         ),
+        # Parts larger than their whole, numbers that are none: what servers say in error must not break a call.
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 100},
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(9, 2, cache_read=9, reasoning=2),
+        ),
+        (
+            {
+                "input_tokens": 1,
+                "output_tokens": 1,
+                "cache_creation_input_tokens": 5,
+                "cache_creation": {"ephemeral_1h_input_tokens": 50},
+            },
+            Usage(6, 1, cache_write=5, cache_write_1h=5),
+        ),
+        ({"prompt_tokens": 10**400, "completion_tokens": 1}, Usage(0, 1)),
     ],
 )
 def test_read_usage(usage: Any, expected: Usage | None) -> None:

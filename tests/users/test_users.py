@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import tracemalloc
 import uuid
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from app.telemetry.users import FILE_NAME, WINDOWS, ActiveUsers, ActiveUsersMiddleware, Message, Scope, active_users
 from tests.servers import wait_until
-from tests.telemetry.serving import UVICORN, Served, parse, serve
+from tests.telemetry.serving import ROOT, UVICORN, Served, parse, serve
 
 
 class Clock:
@@ -126,6 +128,25 @@ def test_shared_between_workers(tmp_path: Path, clock: Clock) -> None:
         for number in range(100):
             worker.touch(f"user-{number}")
     assert [worker.counts()["1m"] for worker in workers] == [pytest.approx(100, abs=2)] * 4
+
+
+def test_a_full_disk_is_no_end_of_the_world(tmp_path: Path) -> None:
+    """No worker dies of it: each counts for itself, and says so."""
+    code = """
+import logging, resource, sys
+from pathlib import Path
+logging.basicConfig()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+from app.telemetry.users import ActiveUsers
+users = ActiveUsers(Path(sys.argv[1]), registry=None)
+for number in range(100):
+    users.touch(str(number))
+print(users.counts()["1m"])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(result.stdout) == pytest.approx(100, abs=2)
+    assert result.stderr.count("not shared with the other workers") == 1
 
 
 def test_shared_with_forked_children(users: ActiveUsers) -> None:
