@@ -118,7 +118,7 @@ def report_costs(targets: Targets) -> None:
     print(f"### Added cost per request, {unit}\n")
     print(
         "In one process, the same application with and without the middleware in turn; the last route is asked for.\n"
-        f"The median of at least {SEEDS} processes with different hash seeds and, in brackets, the interval that holds\n"
+        f"The median of at least {SEEDS} processes with other hash seeds and, in brackets, the interval that holds\n"
         "it with 95 % probability; the other peers, far from the targets, are measured with one seed only.\n"
         "`cached children` is the floor: prometheus_client's objects looked up once, in a bare ASGI wrapper, counting\n"
         "requests by method, route and status, durations, and requests in progress by method, and nothing else.\n"
