@@ -2,7 +2,8 @@
 
     BENCH_DATABASE_URL=postgresql+psycopg://... python -m bench.queries
 
-Prints JSON: the CPU seconds of every round, peer by peer. Peers take turns within a round, each time another one first.
+Prints JSON: the CPU seconds of every round, peer by peer. Peers take turns within a round, in an order by chance, and
+all use one and the same connection to the server, so that none of them has a better one.
 With PROMETHEUS_MULTIPROC_DIR in the environment all of them count as one of several workers.
 """
 
@@ -12,18 +13,20 @@ import gc
 import importlib.util
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import sqlalchemy
 from prometheus_client import Histogram
 from sqlalchemy import Engine, create_engine, event, text
 
-ROUNDS = 61
-QUERIES = 300
-TRANSACTIONS = 100
+ROUNDS = 121
+QUERIES = 150
+TRANSACTIONS = 50
 ONE = text("SELECT 1")
 
 # Made before app.telemetry takes over the storage of what comes after it: prometheus_client as it is.
@@ -109,9 +112,8 @@ def rounds(of: Callable[[Engine], Callable[[], float]], engines: dict[str, Engin
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     gc.collect()
     gc.freeze()
-    for number in range(-2, ROUNDS):  # the first two warm up
-        first = number % len(measures)
-        for name, measure in measures[first:] + measures[:first]:
+    for number in range(-5, ROUNDS):  # the first five warm up
+        for name, measure in random.sample(measures, len(measures)):
             taken = measure()
             if number >= 0:
                 seconds[name].append(taken)
@@ -120,6 +122,7 @@ def rounds(of: Callable[[Engine], Callable[[], float]], engines: dict[str, Engin
 
 def main() -> int:
     url = os.environ["BENCH_DATABASE_URL"]
+    connection = psycopg.connect(url.replace("+psycopg", "", 1))
     engines = {}
     for name, instrument in PEERS.items():
         if name == "OpenTelemetry" and not (
@@ -127,7 +130,7 @@ def main() -> int:
             and importlib.util.find_spec("opentelemetry.instrumentation.sqlalchemy")
         ):
             continue
-        engines[name] = create_engine(url)
+        engines[name] = create_engine(url, creator=lambda: connection)
         instrument(engines[name])
     of = {"query": rounds(queries, engines), "transaction": rounds(transactions, engines)}
     json.dump({"sqlalchemy": sqlalchemy.__version__, "seconds": of}, sys.stdout)
