@@ -81,9 +81,9 @@ def main() -> int:
     found = cases()
     print("Microseconds of CPU time of this process, added to the bare engine's: the median over the rounds and, in")
     print(
-        "brackets, the 95 % interval of that median. A second bare engine shows the noise; by that much the intervals of"
+        "brackets, the 95 % interval of that median. A second bare engine shows the noise; by that much the intervals"
     )
-    print("the targets are wider.\n")
+    print("of the targets are wider.\n")
     report("Added cost of a `SELECT 1`", "query", found)
     report("Added cost of a transaction: connection taken, begin, `SELECT 1`, commit, given back", "transaction", found)
     print("OpenTelemetry refuses SQLAlchemy 2.1 unless told to skip its check, as here. It records no span here, which")
