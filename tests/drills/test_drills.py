@@ -99,11 +99,14 @@ class Report:
             if alert in watch.courses
         ]
 
-    def look(self) -> None:
-        """Follow the alerts that had not resolved when their drill was over."""
+    def look(self, current: str = "") -> None:
+        """Follow the alerts that had not resolved when their drill was over; what comes back is another drill's."""
         for name, watch in self.watches.items():
-            if not watch.all_reached(PLAN.alerts(name), "resolved"):
+            if name != current and not watch.all_reached(PLAN.alerts(name), "resolved"):
+                ended = {alert: course.resolved for alert, course in watch.courses.items()}
                 watch.look()
+                for alert, course in watch.courses.items():
+                    course.resolved = ended.get(alert) or course.resolved
 
     def lines(self) -> Iterator[str]:
         yield f"{'alert':<34}{'drill':<28}" + "".join(f"{stage:>11}" for stage in STAGES)
@@ -226,7 +229,7 @@ def drill(name: str, lab: Lab, report: Report) -> None:
             assert time.monotonic() < deadline, f"{', '.join(missing)}: not {stage} within {PATIENCE:g} s; seen: {seen}"
             time.sleep(0.25)
             watch.look()
-            report.look()
+            report.look(current=name)
 
     with breaking(name, lab):
         until("firing" if name in MUTE else "delivered", set(expected))
