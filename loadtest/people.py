@@ -5,8 +5,10 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+from geventhttpclient import HTTPParseError
 from locust import between, events
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.exception import RescheduleTask
@@ -127,11 +129,13 @@ def _read_stream(person: Person, leave_after: int | None) -> None:
 
 
 def _events(response: ResponseContextManager) -> Iterator[str]:
-    """The names of the server-sent events, as they arrive."""
-    while block := response.stream.readline(b"\n\n"):
-        for line in block.decode().splitlines():
-            if line.startswith("event:"):
-                yield line[len("event:") :].strip()
+    """The names of the server-sent events, as they arrive, until the stream ends or breaks off."""
+    # Locust counts no request at all whose reader raises.
+    with suppress(HTTPParseError, OSError):
+        while block := response.stream.readline(b"\n\n"):
+            for line in block.decode().splitlines():
+                if line.startswith("event:"):
+                    yield line[len("event:") :].strip()
 
 
 def _moment(kind: str, seconds: float) -> None:
