@@ -46,5 +46,5 @@ def test_workers_share_the_load_and_prometheus_counts_it(stack: Stack, locust: s
     wait_until(lambda: stack.prometheus.value("locust_workers") == WORKERS, timeout=60)
     wait_until(lambda: stack.prometheus.value("sum(locust_requests_total)") > 20, timeout=60)
     assert not stack.prometheus.query("locust_failures_total")
-    with urllib.request.urlopen(f"{locust}/stop", timeout=60) as answer:
+    with urllib.request.urlopen(f"{locust}/stop", b"", timeout=60) as answer:
         assert json.load(answer)["success"]
