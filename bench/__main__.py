@@ -12,11 +12,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-BENCHES = {  # title of a section: module, and whether its output is Markdown already
-    "HTTP": ("bench_http", True),
-    "Database": ("bench_database", True),
-    "LLM": ("bench_llm", True),
-    "Active users": ("bench_users", True),
+BENCHES = {  # title of a section: the module that prints it
+    "HTTP": "bench_http",
+    "Database": "bench_database",
+    "LLM": "bench_llm",
+    "Active users": "bench_users",
 }
 PACKAGES = (
     "fastapi",
@@ -57,7 +57,7 @@ def machine() -> str:
 
 def section(title: str) -> tuple[str, bool]:
     """Its text, and whether all its targets are met."""
-    module, markdown = BENCHES[title]
+    module = BENCHES[title]
     began = time.monotonic()
     result = subprocess.run([sys.executable, "-m", f"bench.{module}"], capture_output=True, text=True)
     said = result.stderr.strip()
@@ -66,9 +66,8 @@ def section(title: str) -> tuple[str, bool]:
     if result.returncode not in (0, 1) or "Traceback" in said:
         print(f"bench.{module} did not finish", file=sys.stderr)
         return f"{when}\n\n**Did not finish:** `{said.splitlines()[-1] if said else result.returncode}`", False
-    output = result.stdout.strip() if markdown else f"```\n{result.stdout.strip()}\n```"
     verdict = "**Not all targets are met.**" if result.returncode else "All targets are met."
-    return f"{when}\n\n{output}\n\n{verdict}", result.returncode == 0
+    return f"{when}\n\n{result.stdout.strip()}\n\n{verdict}", result.returncode == 0
 
 
 def main() -> int:
