@@ -86,11 +86,11 @@ def status() -> None:
         raise NativeError("Not up: `make up`.")
     published = _published(settings)
     health = _targets(published["prometheus"])
-    print(f"{'SERVICE':<19}{'STATE':<34}ADDRESS")
+    print(f"{'SERVICE':<19}{'STATE':<33} ADDRESS")
     for container in found:
         service = container["Service"]
         address = f"http://localhost:{published[service]}" if service in published else ""
-        print(f"{service:<19}{container['Status']:<34}{address}")
+        print(f"{service:<19}{container['Status']:<33} {address}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
     for job, state in sorted(health.items()):
         print(f"{job:<19}{state}")
