@@ -207,12 +207,14 @@ async def batch(port: int) -> float:
     return BATCH / (time.perf_counter() - began)
 
 
-def serve(peer: str, folder: str = "", combinations: int = 0, workers: int = 0) -> tuple[subprocess.Popen[str], int]:
+def serve(
+    peer: str, folder: str = "", combinations: int = 0, workers: int = 0, serving: int = 1
+) -> tuple[subprocess.Popen[str], int]:
     """A server of this peer and its port."""
     environment = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
     if workers:
         environment["PROMETHEUS_MULTIPROC_DIR"] = folder
-    command = [sys.executable, "-m", "bench.serve", peer, str(combinations), str(workers)]
+    command = [sys.executable, "-m", "bench.serve", peer, str(combinations), str(workers), str(serving)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -339,46 +341,57 @@ def report_memory(targets: Targets) -> None:
         targets.at_most(f"Memory, {of}, of the leanest peer: below 1 (our most, their least)", 1, estimate([share]))
 
 
-async def worst_latency(port: int) -> float:
-    """Of requests one after another while /metrics is read once."""
-    client = await connect(port, sys.maxsize)
-    client.until = asyncio.Event()
+async def worst_latency(port: int, connections: int) -> float:
+    """Of requests one after another on each connection while /metrics is read once, milliseconds."""
+    clients = [await connect(port, sys.maxsize) for _ in range(connections)]
+    until = asyncio.Event()
+    for client in clients:
+        client.until = until
     await asyncio.sleep(0.3)
-    client.worst = 0.0
+    for client in clients:
+        client.worst = 0.0
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     size = 0
     while data := await reader.read(1 << 16):
         size += len(data)
     writer.close()
-    client.until.set()
-    await client.done
+    until.set()
+    await asyncio.gather(*(client.done for client in clients))
     if size < 1_000_000:
         raise RuntimeError("/metrics is too short to be what was asked for")
-    return client.worst * 1e3
+    return max(client.worst for client in clients) * 1e3
 
 
 def report_stalls(targets: Targets) -> None:
     print("### Worst latency of a request during a scrape of 10,000 combinations, real HTTP, ms\n")
     print(
-        "The median of the scrapes, and the worst of all. The worker that renders is the one that answers requests.\n"
+        "The median of the scrapes, and the worst of all. The worker that renders answers requests at the same time,\n"
+        "one after another. In the last column four workers do, on eight connections that ask as fast as they can:\n"
+        f"five busy processes on {os.cpu_count()} processors, so that requests wait without a scrape, too.\n"
     )
-    print("| | one process | 4 workers' files | 16 workers' files |\n|---|---:|---:|---:|")
+    cases = {
+        "one process": (0, 1),
+        "4 workers' files": (4, 1),
+        "16 workers' files": (16, 1),
+        "4 workers serving": (4, 4),
+    }
+    print("| | " + " | ".join(cases) + " |\n|---|" + "---:|" * len(cases))
     for peer, scrapes in (("Sightline", 7), (INSTRUMENTATOR, 2)):
         cells = []
-        for workers in (0, 4, 16):
+        for of, (workers, serving) in cases.items():
             if workers == 16 and peer != "Sightline":
                 cells.append("not measured")
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                process, port = serve(peer, folder, 10_000, workers)
+                process, port = serve(peer, folder, 10_000, workers, serving)
                 try:
-                    worst = [asyncio.run(worst_latency(port)) for _ in range(scrapes)]
+                    connections = 1 if serving == 1 else 8
+                    worst = [asyncio.run(worst_latency(port, connections)) for _ in range(scrapes)]
                 finally:
                     stop(process)
             cells.append(f"{estimate(worst).value:.1f}, {max(worst):.1f}")
             if peer == "Sightline":
-                of = f"{workers} workers" if workers else "one process"
                 targets.at_most(f"Worst request in {scrapes} scrapes, {of}: 50 ms", 50, estimate([max(worst)]), 1)
         print(f"| {peer} | " + " | ".join(cells) + " |")
     print()
