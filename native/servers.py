@@ -74,6 +74,7 @@ def prometheus(config: Path, data: Path, port: int, *, grafana_port: int = 3000,
             f"--storage.tsdb.path={data}",
             f"--web.listen-address={HOST}:{port}",
             f"--web.external-url={url}",
+            f"--web.cors.origin={url}",  # the default lets every web page read what is here
             f"--web.user-assets={PROJECT / 'docs'}",
             "--enable-feature=expand-external-labels",
             *flags,

@@ -250,6 +250,15 @@ def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
     assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
+def test_no_web_page_reads_prometheus_through_its_visitors_browser(stack: Stack) -> None:
+    port = stack.port("prometheus")
+    own = f"http://localhost:{port}"
+    for origin, allowed in ((own, own), ("http://elsewhere.invalid", None), (f"{own}.elsewhere.invalid", None)):
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query?query=up", headers={"Origin": origin})
+        assert answer.status_code == 200
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+
 def test_grafana_takes_the_password_in_the_secrets(stack: Stack) -> None:
     """At the first start from the file (never a default one, never by its environment), later by Grafana's own tool."""
     file = Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password"
