@@ -12,10 +12,11 @@ from locust.runners import MasterRunner, WorkerRunner
 from prometheus_client import CollectorRegistry, start_http_server
 
 from loadtest import shapes
-from loadtest.people import configure
-from loadtest.record import Key, Record, Series
+from loadtest.people import configure, in_hand, moments
+from loadtest.record import Record
+from loadtest.run import Run, Step
 from loadtest.settings import SettingError, Settings
-from loadtest.verdict import judge, load_thresholds, table
+from loadtest.verdict import load_thresholds, threshold_of
 
 try:
     settings = Settings.from_environment()
@@ -25,6 +26,8 @@ except (SettingError, ValueError) as error:
 
 Visitor = configure(settings)
 record = Record()
+run = Run(settings, thresholds, record)
+waiting_of: dict[str, int] = {}  # worker process -> how many of its people wait beyond their threshold
 PROGRESS_SECONDS = 5.0
 
 
@@ -43,14 +46,27 @@ def _count(
     record.count(request_type, name, response_time / 1000, exception)
 
 
+@moments.add_listener
+def _moment(kind: str, name: str, seconds: float) -> None:
+    record.count(kind, name, seconds, None)
+
+
 @events.report_to_master.add_listener
 def _send(client_id: str, data: dict[str, Any]) -> None:
     data["record"] = record.drain()
+    data["waiting"] = _waiting()
 
 
 @events.worker_report.add_listener
 def _receive(client_id: str, data: dict[str, Any]) -> None:
     record.merge(data.get("record", ()))
+    waiting_of[client_id] = data.get("waiting", 0)
+
+
+def _waiting() -> int:
+    """How many of this process' people wait longer for their answer than its threshold allows."""
+    now = time.monotonic()
+    return sum(now - since > threshold_of(name, thresholds).p95 for name, since in in_hand.values())
 
 
 @events.init.add_listener
@@ -73,67 +89,51 @@ def _begin(environment: Environment, **_: Any) -> None:
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
     record.running = True
+    run.start()
 
 
 @events.test_stop.add_listener
 def _stop(environment: Environment, **_: Any) -> None:
     record.running = False
+    _tell(run.stop())
 
 
 def _watch(environment: Environment) -> None:
-    """Keep the gauges, print the progress, and remember each step of a step run."""
-    began: float | None = None
-    before: dict[Key, Series] = {}
+    """Keep the gauges, look at the run, and print its progress."""
     printed = 0.0
-    step = 0
     while True:
         runner = environment.runner
         record.users = runner.user_count if runner else 0
-        record.workers = len(runner.clients.ready + runner.clients.running) if isinstance(runner, MasterRunner) else 0
-        if not record.running:
-            began, before, printed, step = None, {}, 0.0, 0
-        else:
-            now = time.monotonic()
-            began = began or now
-            elapsed = now - began
-            if elapsed - printed >= PROGRESS_SECONDS:
-                print(_progress(elapsed, before), flush=True)
-                printed = elapsed
-            if settings.shape == "step" and (current := shapes.step_at(settings, elapsed)) != step:
-                before = _end_step(step, before)
-                step = current
+        waiting = _waiting()
+        if isinstance(runner, MasterRunner):
+            there = runner.clients.ready + runner.clients.spawning + runner.clients.running
+            record.workers = len(there)
+            waiting = sum(waiting_of.get(worker.id, 0) for worker in there)
+        if record.running:
+            _tell(run.look(waiting))
+            printed = min(printed, run.elapsed)  # a new run
+            if run.elapsed - printed >= PROGRESS_SECONDS:
+                print(_progress(waiting), flush=True)
+                printed = run.elapsed
         gevent.sleep(0.5)
 
 
-steps: list[tuple[int, float, bool]] = []  # users, requests per second, kept the thresholds
+def _tell(step: Step | None) -> None:
+    if step is not None:
+        print(
+            f"  {step.users} users, {step.rate:.1f} requests/s: {'; '.join(step.missed) or 'every threshold kept'}",
+            flush=True,
+        )
 
 
-def _window(before: dict[Key, Series]) -> dict[Key, Series]:
-    return {key: series.since(before.get(key)) for key, series in record.requests().items()}
-
-
-def _end_step(step: int, before: dict[Key, Series]) -> dict[Key, Series]:
-    window = _window(before)
-    users = -(-settings.users * (step + 1) // shapes.STEPS)
-    rate = sum(series.requests for series in window.values()) / (settings.duration / shapes.STEPS)
-    kept = not any(finding.missed for finding in judge(window, thresholds))
-    steps.append((users, rate, kept))
-    print(
-        f"  step {step + 1}: {users} users, {rate:.1f} requests/s, thresholds {'kept' if kept else 'missed'}",
-        flush=True,
-    )
-    return record.snapshot()
-
-
-def _progress(elapsed: float, before: dict[Key, Series]) -> str:
-    window = _window(before)
+def _progress(waiting: int) -> str:
     total = sum(series.requests for series in record.requests().values())
     failed = sum(series.failed for series in record.requests().values())
-    worst = max((series.quantile(0.95) for series in window.values()), default=0.0)
-    left = max(0, round(settings.duration - elapsed))
+    worst = max((series.quantile(0.95) for series in run.window().values()), default=0.0)
+    left = max(0, round(settings.duration - run.elapsed))
     return (
-        f"  {elapsed:4.0f} s  {record.users:4d} users  {total:7d} requests  {failed:5d} failed  "
-        f"slowest p95 <= {worst:g} s  {left} s left"
+        f"  {run.elapsed:4.0f} s  {record.users:4d} users  {total:7d} requests  {failed:5d} failed  "
+        f"slowest p95 <= {worst:g} s  {left} s left{f'  {waiting} wait too long' if waiting else ''}"
     )
 
 
@@ -143,24 +143,9 @@ def _finish(environment: Environment, **_: Any) -> None:
         return
     record.running = False
     record.users = 0
-    findings = judge(record.requests(), thresholds)
-    print(f"\n{settings.shape} with {settings.users} users against {settings.host}\n{table(findings)}")
-    if settings.shape == "step":
-        kept = [step for index, step in enumerate(steps) if all(ok for _, _, ok in steps[: index + 1])]
-        print(
-            f"Capacity: {kept[-1][0]} users, {kept[-1][1]:.1f} requests/s were the most that kept every threshold."
-            if kept
-            else "Capacity: even the first step missed a threshold."
-        )
-    if not findings or not any(finding.series.requests for finding in findings):
-        print("Verdict: FAILED, not one request was made.")
-        environment.process_exit_code = 1
-    elif any(finding.missed for finding in findings):
-        print("Verdict: FAILED, thresholds were missed (loadtest/thresholds.toml).")
-        environment.process_exit_code = 1
-    else:
-        print("Verdict: passed, every threshold was kept.")
-        environment.process_exit_code = 0
+    text, passed = run.report()
+    print(f"\n{text}", flush=True)
+    environment.process_exit_code = 0 if passed else 1
     _let_prometheus_collect()
 
 
@@ -168,6 +153,7 @@ def _let_prometheus_collect() -> None:
     """Where a Prometheus scraped this run, stay until it has seen the final numbers (or `linger` is over)."""
     seen = record.scrapes
     if not seen:
+        print("No Prometheus has looked at this run: the dashboard Load test does not show it.", flush=True)
         return
     print("Waiting for Prometheus to collect the final numbers.", flush=True)
     deadline = time.monotonic() + settings.linger

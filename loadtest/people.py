@@ -5,12 +5,13 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from geventhttpclient import HTTPParseError
-from locust import between, events
+from locust import between
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
+from locust.event import EventHook
 from locust.exception import RescheduleTask
 
 from loadtest.record import FIRST_TOKEN, LEFT
@@ -22,6 +23,14 @@ QUESTIONS = (
     "Write a friendly reminder about the open items, with one line for each of them. " * 4,
     "Explain the difference between a histogram and a summary to a new colleague. " * 12,
 )
+STREAMED = "/chat (streamed)"
+LEFT_STREAM = "/chat (left)"
+
+# Fired with kind (FIRST_TOKEN or LEFT), name and seconds: moments inside a request, which Locust must not take for one.
+moments = EventHook()
+
+# Who waits for an answer at present: to what, and since when (time.monotonic).
+in_hand: dict["Person", tuple[str, float]] = {}
 
 
 class Person(FastHttpUser):
@@ -35,18 +44,29 @@ class Person(FastHttpUser):
     def on_start(self) -> None:
         """Sign up, trying again for as long as the service refuses."""
         while not self.api_key:
-            with self.client.post(
-                "/users", json={"name": f"load-{secrets.token_hex(4)}"}, catch_response=True
-            ) as response:
-                if response.status_code == 201:
-                    self.api_key = json.loads(response.text or "{}")["api_key"]
+            response = self.call("POST", "/users", "/users", json={"name": f"load-{secrets.token_hex(4)}"})
+            if response.status_code == 201:
+                self.api_key = json.loads(response.text or "{}")["api_key"]
             if not self.api_key:
                 self.wait()
 
     def call(self, method: str, path: str, name: str, **options: Any) -> ResponseContextManager:
-        """One request with the person's key; `name` is the route it is counted under."""
-        headers = {"Authorization": f"Bearer {self.api_key}"}
+        """One request, read to its end, with the person's key; `name` is the route it is counted under."""
+        with self.waiting(name):
+            return self.send(method, path, name, **options)
+
+    def send(self, method: str, path: str, name: str, **options: Any) -> ResponseContextManager:
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         return self.client.request(method, path, name=name, headers=headers, **options)
+
+    @contextmanager
+    def waiting(self, name: str) -> Iterator[None]:
+        """As long as this lasts, the person waits for an answer."""
+        in_hand[self] = name, time.monotonic()
+        try:
+            yield
+        finally:
+            del in_hand[self]
 
     def make_item(self) -> int | str:
         """Create an item and return its id; a refusal ends the task."""
@@ -98,34 +118,41 @@ def wander(person: Person) -> None:
 
 
 def _read_stream(person: Person, leave_after: int | None) -> None:
-    started = time.perf_counter()
-    deltas = 0
-    finished = False
     request = {"message": random.choice(QUESTIONS), "stream": True}
-    with person.call("POST", "/chat", "/chat (streamed)", json=request, stream=True, catch_response=True) as response:
+    options = {"json": request, "stream": True, "catch_response": True}
+    started = time.perf_counter()
+    with person.waiting(STREAMED), person.send("POST", "/chat", STREAMED, **options) as response:
         if response.status_code != 200:
             return
-        for event in _events(response):
-            if event == "delta":
-                deltas += 1
-                if deltas == 1:
-                    _moment(FIRST_TOKEN, time.perf_counter() - started)
-                if deltas == leave_after:
-                    break
-            elif event == "done":
-                finished = True
-            elif event == "error":
-                response.failure("the stream ended with an error event")
-                break
+        end = _follow(response, started, leave_after)
         response.request_meta["response_time"] = (time.perf_counter() - started) * 1000
-        if not finished and deltas == leave_after:
+        if end == "left":
             response.stream.release()  # an unread body: closes the connection, so that the server sees the client go
-            _moment(LEFT, time.perf_counter() - started)
+            response.request_meta["name"] = LEFT_STREAM  # its time says nothing about whole answers
+            moments.fire(kind=LEFT, name=STREAMED, seconds=time.perf_counter() - started)
             response.success()
-        elif not finished:
-            response.failure("the stream broke off")
+        elif end == "done":
+            response.success()
         else:
-            response.success()
+            response.failure(end)
+
+
+def _follow(response: ResponseContextManager, started: float, leave_after: int | None) -> str:
+    """Read a stream to its end, or to its part number `leave_after`: "done", "left", or what went wrong."""
+    deltas = 0
+    end = "the stream broke off"
+    for event in _events(response):
+        if event == "delta":
+            deltas += 1
+            if deltas == 1:
+                moments.fire(kind=FIRST_TOKEN, name=STREAMED, seconds=time.perf_counter() - started)
+            if deltas == leave_after:
+                return "left"
+        elif event == "done":
+            end = "done"
+        elif event == "error":
+            end = "the stream ended with an error event"
+    return end
 
 
 def _events(response: ResponseContextManager) -> Iterator[str]:
@@ -136,17 +163,6 @@ def _events(response: ResponseContextManager) -> Iterator[str]:
             for line in block.decode().splitlines():
                 if line.startswith("event:"):
                     yield line[len("event:") :].strip()
-
-
-def _moment(kind: str, seconds: float) -> None:
-    events.request.fire(
-        request_type=kind,
-        name="/chat (streamed)",
-        response_time=seconds * 1000,
-        response_length=0,
-        exception=None,
-        context={},
-    )
 
 
 TASKS: dict[str, Callable[[Any], None]] = {

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
 
 N = TypeVar("N", int, float)
 
@@ -62,9 +63,8 @@ class Settings:
         def take(name: str, fallback: object) -> str:
             return environ.get(name) or str(fallback)
 
-        host = take("HOST", f"http://127.0.0.1:{environ.get('APP_PORT') or 8000}").rstrip("/")
-        if not re.match(r"https?://[^/\s]+", host):
-            raise SettingError(f"HOST={host}: give the service's address, such as http://127.0.0.1:8000")
+        app_port = _number("APP_PORT", take("APP_PORT", 8000), int, 1, 65535)
+        host = _address(take("HOST", f"http://127.0.0.1:{app_port}"))
         shape = take("SHAPE", default.shape)
         if shape not in SHAPES:
             raise SettingError(f"SHAPE={shape}: choose one of {', '.join(SHAPES)}")
@@ -97,6 +97,17 @@ class Settings:
             workers=_number("WORKERS", take("WORKERS", default.workers), int, 1, MAX_WORKERS),
             ui_port=_number("LOCUST_PORT", take("LOCUST_PORT", default.ui_port), int, 1, 65535),
         )
+
+
+def _address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        usable = False
+    if not usable or re.search(r"\s", text):
+        raise SettingError(f"HOST={text}: give the service's address, such as http://127.0.0.1:8000")
+    return text.rstrip("/")
 
 
 def _number(name: str, text: str, kind: type[N], low: float, high: float) -> N:

@@ -24,12 +24,17 @@ def users_at(settings: Settings, elapsed: float) -> int | None:
         case "spike":
             wanted = settings.users if 0.4 <= share < 0.6 else settings.users / 5
         case "step":
-            wanted = settings.users * (step_at(settings, elapsed) + 1) / STEPS
+            return users_of_step(settings, step_at(settings, elapsed))
         case _:
             wanted = settings.users * min(1.0, elapsed / min(settings.duration / 10, 60.0))
     return max(1, math.ceil(wanted))
 
 
 def step_at(settings: Settings, elapsed: float) -> int:
-    """The number of the step (from 0) that a `step` run is in."""
-    return min(STEPS - 1, int(elapsed / settings.duration * STEPS))
+    """The number of the step (from 0) that a `step` run is in; STEPS when the run is over."""
+    return min(STEPS, int(elapsed / settings.duration * STEPS))
+
+
+def users_of_step(settings: Settings, step: int) -> int:
+    """How many users step number `step` (from 0) has."""
+    return -(-settings.users * (step + 1) // STEPS)

@@ -64,10 +64,15 @@ def load_thresholds(path: Path = THRESHOLDS) -> dict[str, Threshold]:
     return thresholds
 
 
+def threshold_of(name: str, thresholds: Mapping[str, Threshold]) -> Threshold:
+    """What holds for a route and way of use."""
+    return thresholds.get(name, thresholds["default"])
+
+
 def judge(series: Mapping[Key, Series], thresholds: Mapping[str, Threshold]) -> list[Finding]:
     """Each route beside its threshold, in the order of its name."""
     return [
-        Finding(key, one, thresholds.get(key[1], thresholds["default"]))
+        Finding(key, one, threshold_of(key[1], thresholds))
         for key, one in sorted(series.items(), key=lambda item: (item[0][1], item[0][0]))
     ]
 

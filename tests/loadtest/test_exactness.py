@@ -53,7 +53,7 @@ def counted_by_locust(prometheus: Prometheus) -> dict[str, float]:
     counted: dict[str, float] = {}
     for labels, value in series.items():
         named = dict(labels)
-        route = f"{named['method']} {named['name'].removesuffix(' (streamed)')}"
+        route = f"{named['method']} {named['name'].partition(' (')[0]}"
         counted[route] = counted.get(route, 0) + value
     return counted
 

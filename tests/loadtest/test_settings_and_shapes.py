@@ -29,6 +29,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("DURATION", "2d"),
         ("SHAPE", "wave"),
         ("HOST", "localhost"),
+        ("HOST", "localhost:8000"),
+        ("HOST", "http://"),
+        ("HOST", "http://localhost:abc"),
+        ("HOST", "http://[::1"),
+        ("HOST", "http://local host"),
+        ("APP_PORT", "abc"),
         ("THINK", "3-1"),
         ("THINK", "1"),
         ("WEIGHTS", "sleep=1"),
@@ -73,4 +79,5 @@ def test_shapes_differ_where_they_must() -> None:
     assert [at("steady", second) for second in (5, 10, 99)] == [50, 100, 100]
     assert [at("ramp", second) for second in (25, 50, 75)] == [25, 50, 75]
     assert [at("step", second) for second in (0, 15, 99)] == [10, 20, 100]
-    assert step_at(Settings(users=100, duration=100, shape="step"), 99) == STEPS - 1
+    step = Settings(users=100, duration=100, shape="step")
+    assert [step_at(step, second) for second in (0, 99, 100)] == [0, STEPS - 1, STEPS]

@@ -1,0 +1,91 @@
+"""What people report of the streams that they read, to the end or not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from native.paths import PROJECT
+
+START, DELTA, DONE, ERROR = (f"event: {name}\ndata: {{}}\n\n" for name in ("start", "delta", "done", "error"))
+
+# In a process of its own, as Locust replaces Python's sockets. Prints Locust's requests and our moments.
+READER = """
+import json, sys
+from locust.env import Environment
+from loadtest import people
+from loadtest.settings import Settings
+
+environment = Environment()
+visitor = people.configure(Settings(host=sys.argv[1]))(environment)
+requests, moments = [], []
+environment.events.request.add_listener(
+    lambda request_type, name, exception, **_: requests.append([request_type, name, str(exception or "")])
+)
+people.moments.add_listener(lambda kind, name, seconds: moments.append([kind, name]))
+people._read_stream(visitor, json.loads(sys.argv[2]))
+assert not people.in_hand
+print(json.dumps([requests, moments]))
+"""
+
+
+@contextmanager
+def streaming(parts: list[str], whole: bool) -> Iterator[str]:
+    """The address of a service that streams these parts as the answer to everything, and its end if `whole`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for part in parts + [""] * whole:
+                self.wfile.write(f"{len(part):x}\r\n{part}\r\n".encode())
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "leave_after", "name", "failure", "moments"),
+    [
+        ([START, DELTA, DELTA, DONE], None, "/chat (streamed)", "", ["FIRST TOKEN"]),
+        ([START, DELTA, DONE], 5, "/chat (streamed)", "", ["FIRST TOKEN"]),
+        ([START, DELTA, DELTA, DELTA, DONE], 2, "/chat (left)", "", ["FIRST TOKEN", "LEFT"]),
+        ([START, DELTA, ERROR], None, "/chat (streamed)", "the stream ended with an error event", ["FIRST TOKEN"]),
+        ([START], None, "/chat (streamed)", "the stream broke off", []),
+    ],
+)
+def test_a_stream_is_one_request_however_it_ends(
+    parts: list[str], leave_after: int | None, name: str, failure: str, moments: list[str]
+) -> None:
+    with streaming(parts, whole=len(parts) > 1) as url:
+        read = subprocess.run(
+            [sys.executable, "-c", READER, url, json.dumps(leave_after)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert read.returncode == 0, read.stderr
+    requests, seen = json.loads(read.stdout)
+    assert requests == [["POST", name, failure]]
+    assert seen == [[kind, "/chat (streamed)"] for kind in moments]
