@@ -9,8 +9,11 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 help:  ## Print the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  \033[1m%-20s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(BIN)/.installed: requirements/dev.txt
+.PHONY: python
+python:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sightline needs Python 3.11 or newer as python3." >&2; exit 1; }
+
+$(BIN)/.installed: requirements/dev.txt | python
 	@[ -x $(BIN)/python ] || python3 -m venv $(VENV) || { rm -rf $(VENV); echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned Python packages into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
@@ -22,18 +25,19 @@ venv: $(BIN)/.installed  ## Make the virtual environment with everything pinned
 # Docker where an engine answers, else ordinary processes; MODE=docker or MODE=native decides by hand.
 mode = $(or $(MODE),$(shell python3 -m native.mode))
 
-.PHONY: up down status logs clean backup restore grafana-password
+.PHONY: up down status logs reload clean backup restore grafana-password
 .SECONDEXPANSION:  # asks for the mode only when one of these is made
 up: $$@-$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
 down: $$@-$$(mode)  ## Stop everything; the data stay
 status: $$@-$$(mode)  ## Show the health of every part
 logs: $$@-$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
+reload: $$@-$$(mode)  ## Have Prometheus and Alertmanager read their edited configuration
 clean: $$@-$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
 backup: $$@-$$(mode)  ## Write an archive of all data into backups/
 restore: $$@-$$(mode)  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
 grafana-password: $$@-$$(mode)  ## Make Grafana take the password in secrets/grafana_admin_password; delete the file for a new one
 
-.PHONY: up-native down-native status-native logs-native clean-native backup-native restore-native grafana-password-native
+.PHONY: up-native down-native status-native logs-native reload-native clean-native backup-native restore-native grafana-password-native
 up-native: $(BIN)/.installed
 	@echo "$(if $(MODE),Native mode,No Docker engine answers): the stack runs as ordinary processes on 127.0.0.1."
 	@$(BIN)/python -m native up
@@ -43,6 +47,8 @@ status-native: $(BIN)/.installed
 	@$(BIN)/python -m native status
 logs-native: $(BIN)/.installed
 	@$(BIN)/python -m native logs $(SERVICE) $(if $(FOLLOW),--follow)
+reload-native: $(BIN)/.installed
+	@$(BIN)/python -m native reload
 clean-native: $(BIN)/.installed
 	@$(BIN)/python -m native clean $(if $(CONFIRM),--yes)
 backup-native: $(BIN)/.installed
@@ -52,26 +58,28 @@ restore-native: $(BIN)/.installed
 grafana-password-native: $(BIN)/.installed
 	@$(BIN)/python -m native grafana-password
 
-.PHONY: up-docker down-docker status-docker logs-docker clean-docker backup-docker restore-docker grafana-password-docker secrets standins
-up-docker:
+.PHONY: up-docker down-docker status-docker logs-docker reload-docker clean-docker backup-docker restore-docker grafana-password-docker secrets standins
+up-docker: python
 	@python3 -m stack up
-down-docker:
+down-docker: python
 	@python3 -m stack down
-status-docker:
+status-docker: python
 	@python3 -m stack status
-logs-docker:
+logs-docker: python
 	@python3 -m stack logs $(SERVICE) $(if $(FOLLOW),--follow)
-clean-docker:
+reload-docker: python
+	@python3 -m stack reload
+clean-docker: python
 	@python3 -m stack clean $(if $(CONFIRM),--yes)
-backup-docker:
+backup-docker: python
 	@python3 -m stack backup
-restore-docker:
+restore-docker: python
 	@python3 -m stack restore "$(FROM)" $(if $(CONFIRM),--yes)
-grafana-password-docker:
+grafana-password-docker: python
 	@python3 -m stack grafana-password
-secrets:  ## Make the passwords that `docker compose up` needs (make up does it by itself)
+secrets: python  ## Make the passwords that `docker compose up` needs (make up does it by itself)
 	@python3 -m stack secrets
-standins:  ## Where no registry is in reach: build stand-ins for the upstream images from Debian packages
+standins: python  ## Where no registry is in reach: build stand-ins for the upstream images from Debian packages
 	@python3 -m stack standins
 
 # SQLAlchemy 2.0 in a folder of its own: on PYTHONPATH it goes before the environment's 2.1.
@@ -115,8 +123,7 @@ test-drills: $(BIN)/.installed  ## Every alert by a real fault, from pending to 
 test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)
 	@LOADTEST_SECONDS=$(or $(SECONDS_EACH),300) $(BIN)/python -m pytest -s tests/loadtest/test_exactness.py
 
-.venv-bench/.installed: bench/requirements.txt
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sightline needs Python 3.11 or newer as python3." >&2; exit 1; }
+.venv-bench/.installed: bench/requirements.txt | python
 	@[ -x .venv-bench/bin/python ] || python3 -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.txt
 	@touch $@

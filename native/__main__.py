@@ -9,14 +9,16 @@ import os
 import shutil
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from native import backup, packages, ports, secrets, settings
+from native import backup, packages, ports, reloading, secrets, settings
 from native.asking import confirm
 from native.errors import NativeError
 from native.place import NativePlace
-from native.servers import Server, plain_environment
+from native.servers import PROBE_TIMEOUT, Server, plain_environment
 from native.stack import Stack
 from native.supervise import Supervisor, config
 
@@ -28,12 +30,16 @@ NO_GRAFANA = (
 
 
 def up(stack: Stack, supervisor: Supervisor) -> None:
-    """Start everything and wait until it is well; where it runs already, start what doesn't and report."""
+    """Start everything and wait until it is well.
+
+    Where it runs already, start what doesn't, and have the configuration read again.
+    """
     with only_one(stack):
         packages.find(*packages.PROGRAMS, *packages.POSTGRES)
         servers = stack.servers()
         wanted = config(supervisor, servers)
-        if supervisor.running and supervisor.config.read_text() == wanted:
+        already = supervisor.running and supervisor.config.read_text() == wanted
+        if already:
             supervisor.start_stopped()
         else:
             if supervisor.leftovers():
@@ -46,7 +52,24 @@ def up(stack: Stack, supervisor: Supervisor) -> None:
             supervisor.start(wanted)
         print(f"Waiting for {len(servers)} servers")
         wait_until_well(stack, supervisor, servers)
+        if already:
+            reload(stack, supervisor)
     print_welcome(stack, servers)
+
+
+def reload(stack: Stack, supervisor: Supervisor) -> None:
+    """Have Prometheus and Alertmanager read their configuration again. Raises NativeError where one refuses it."""
+    if not supervisor.running:
+        raise NativeError("Nothing runs; `make up` starts it.")
+    for server in stack.servers():
+        if server.name in reloading.PORTS:
+            reloading.reload(server.name, partial(_metrics, server), partial(supervisor.hang_up, server.name))
+            print(f"  {server.name:<19}has read its configuration again")
+
+
+def _metrics(server: Server) -> str:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own address
+        return str(answer.read().decode())
 
 
 def down(stack: Stack, supervisor: Supervisor) -> None:
@@ -198,7 +221,7 @@ def print_welcome(stack: Stack, servers: list[Server]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m native", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "status"):
+    for name in ("up", "down", "status", "reload"):
         commands.add_parser(name)
     log_command = commands.add_parser("logs")
     log_command.add_argument("service", nargs="?", default="")
@@ -221,6 +244,8 @@ def main() -> int:
                 down(stack, supervisor)
             case "status":
                 status(stack, supervisor)
+            case "reload":
+                reload(stack, supervisor)
             case "logs":
                 logs(stack, supervisor, arguments.service, arguments.follow)
             case "clean":

@@ -105,6 +105,10 @@ class Supervisor:
     def start_server(self, name: str) -> None:
         self._call("startProcess", name)
 
+    def hang_up(self, name: str) -> None:
+        """Send SIGHUP to one server."""
+        self._call("signalProcess", name, "HUP")
+
     def processes(self) -> dict[str, dict[str, Any]]:
         """supervisord's words on every process by name: statename, pid, description; nothing if it doesn't run."""
         try:

@@ -21,8 +21,8 @@ USAGE = """usage: python3 -m stack COMMAND
   start            start a private engine (where none answers) and leave it running
   env              print the variables that lead a shell to the private engine
   stop             stop the private engine
-  up, down, status, logs [SERVICE] [--follow], clean [--yes], secrets, backup, restore ARCHIVE [--yes], grafana-password
-                   what `make` calls where a Docker engine answers
+  up, down, status, logs [SERVICE] [--follow], reload, clean [--yes], secrets, backup, restore ARCHIVE [--yes],
+  grafana-password what `make` calls where a Docker engine answers
 """
 
 
@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
             compose.down()
         case ["status"]:
             compose.status()
+        case ["reload"]:
+            compose.reload()
         case ["logs", *options]:
             service = [option for option in options if option != "--follow"]
             compose.logs(" ".join(service), "--follow" in options)

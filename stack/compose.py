@@ -8,10 +8,11 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from native import backup, ports, secrets
+from native import backup, ports, reloading, secrets
 from native.asking import confirm
 from native.errors import NativeError
 from native.targets import targets
@@ -50,7 +51,8 @@ def up() -> None:
     made = make_secrets()
     settings = environment()
     published = _published(settings)
-    present = {container["Service"] for container in containers(settings)}
+    before = containers(settings)
+    present = {container["Service"] for container in before}
     ports.check({f"{service.upper()}_PORT": port for service, port in published.items() if service not in present})
     pull_missing(settings)
     with step("Building the service's image"):
@@ -60,6 +62,8 @@ def up() -> None:
             call(["up", "--detach", "--no-build", "--wait", f"--wait-timeout={HEALTHY_SECONDS}"], settings)
         except NativeError as error:
             raise NativeError(f"{error}\n{_last_words(settings)}") from None
+    if {container["Service"] for container in before if container["State"] == "running"}.issuperset(reloading.PORTS):
+        reload()
     with step("Waiting until Prometheus reaches all its targets"):
         _wait_for_targets(published["prometheus"])
     print("\nEverything is well.")
@@ -70,6 +74,17 @@ def up() -> None:
         password = (folder / "grafana_admin_password").read_text()
         print(f"Grafana's user is admin, its password {password} (shown this once, kept in {folder})")
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
+
+
+def reload() -> None:
+    """Have Prometheus and Alertmanager read their configuration again. Raises NativeError where one refuses it."""
+    settings = environment()
+    for name, port in reloading.PORTS.items():
+        # From inside: Docker takes its own `kill` for the end, and would not start a server again that dies later.
+        metrics = ["exec", "-T", name, "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/metrics"]
+        hang_up = ["exec", "-T", name, "kill", "-HUP", "1"]
+        reloading.reload(name, partial(call, metrics, settings), partial(call, hang_up, settings))
+        print(f"  {name:<19}has read its configuration again")
 
 
 def down() -> None:

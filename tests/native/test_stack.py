@@ -179,6 +179,7 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
     assert made.run("status").stderr == "Nothing runs; `make up` starts it.\n"
     assert made.run("status").returncode == 1
     assert made.run("logs").returncode == 1
+    assert made.run("reload").stderr == "Nothing runs; `make up` starts it.\n"
     assert made.run("down").stdout == "Nothing runs.\n"
     assert made.run("down").returncode == 0
 
@@ -208,6 +209,37 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
     assert {server: stack.pid(server) for server in SERVERS} == before
     password = (Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
     assert password not in result.stdout
+
+
+def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: Stack) -> None:
+    file = stack.supervisor.run / "prometheus" / "prometheus.yml"
+    original = file.readlink()
+    pid = stack.pid("prometheus")
+    file.unlink()
+    try:
+        file.write_text(original.read_text().replace("scrape_timeout: 10s", "scrape_timeout: 9s"))
+        result = stack.run("up")
+        assert result.returncode == 0, result.stderr
+        taken = f"http://127.0.0.1:{stack.port('prometheus')}/api/v1/status/config"
+        assert "scrape_timeout: 9s" in httpx.get(taken).text
+        file.write_text("global: {scrape_interval: often}\n")
+        for command in ("up", "reload"):
+            result = stack.run(command)
+            assert result.returncode == 1
+            assert result.stderr == (
+                "prometheus refuses its configuration and goes on with the former one; "
+                "`make logs SERVICE=prometheus` shows why.\n"
+            )
+            assert "Everything is well" not in result.stdout
+        assert "scrape_timeout: 9s" in httpx.get(taken).text
+    finally:
+        file.unlink()
+        file.symlink_to(original)
+    result = stack.run("reload")
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["alertmanager", "prometheus"]
+    assert "scrape_timeout: 10s" in httpx.get(taken).text
+    assert stack.pid("prometheus") == pid
 
 
 def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
@@ -462,7 +494,9 @@ def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:
     assert not (made.state / "data").exists()
 
 
-@pytest.mark.parametrize("command", ["up", "down", "status", "logs", "clean --yes", "backup", "grafana-password"])
+@pytest.mark.parametrize(
+    "command", ["up", "down", "status", "logs", "reload", "clean --yes", "backup", "grafana-password"]
+)
 def test_docker_mode_without_docker_says_so_in_one_line(command: str, tmp_path: Path) -> None:
     environment = {"PATH": str(tmp_path), "SECRETS_DIR": str(tmp_path / "secrets")}
     result = subprocess.run(
