@@ -206,7 +206,12 @@ def _metric_in_storage(collector: Any) -> Metric | None:
         return None
     metric = next(iter(collector.describe()))
     families = storage.by_name.get(metric.name)
-    if metric.type not in _SUFFIXES or not families or any(family.ambiguous for family in families):
+    if metric.type not in _SUFFIXES or not families:
+        return None
+    objects = getattr(collector, "_metrics", None)  # of a metric with labels, one for each combination
+    here, owned = 1 if objects is None else len(objects), sum(family.owned for family in families)
+    # Some objects are older than the storage; or, alone in one process, some are another registry's metric.
+    if here > owned or (here < owned and storage.directory is None):
         return None
     if metric.type == "gauge":
         # set_function() replaces a method of the one object: such a gauge has no number in the storage.

@@ -8,7 +8,7 @@ place in every worker's file, so adding up workers is adding up slices.
 
 Alone in one process the doubles are floats in a private list, and nothing is written anywhere.
 
-Put under prometheus_client with `install()`, which must run before any metric exists.
+Put under prometheus_client with `install()`, which should run before any metric exists.
 """
 
 import fcntl
@@ -18,6 +18,7 @@ import math
 import mmap
 import multiprocessing
 import os
+import re
 import shutil
 import stat
 import struct
@@ -28,12 +29,13 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import prometheus_client
 import prometheus_client.values
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.samples import Exemplar
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,10 @@ SCRATCH = 256  # a double of the header page that takes what has no room; never 
 
 _EXEMPLAR = struct.Struct("<IHxxQdd")  # crc32 of the rest, length of the labels, cell, value, timestamp
 
+# What the exposition format takes without quotes.
+METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
 # Gauges of these modes speak of a living worker and vanish with it; the others keep their last value.
 LIVE_MODES = frozenset({"", "all", "liveall", "livesum", "livemin", "livemax", "livemostrecent"})
 
@@ -64,7 +70,6 @@ class Family:
     """All groups of one metric: same type, label names and bounds. A group is [present or timestamp, numbers...]."""
 
     __slots__ = (
-        "ambiguous",
         "bounds",
         "groups",
         "help",
@@ -73,6 +78,8 @@ class Family:
         "mode",
         "name",
         "number",
+        "owned",
+        "plain",
         "starts",
         "texts",
         "type",
@@ -94,7 +101,9 @@ class Family:
         self.texts: list[str] = []  # the ready-made labels of each group, see label_text()
         self.number = 0  # its place in Storage.order
         self.local = False  # defined by this process
-        self.ambiguous = False  # several metrics of this process bear this name: only collect() can tell them apart
+        self.owned = 0  # how many objects of this process have numbers here
+        # Else its names need quotes, or to be replaced: prometheus_client's encoder knows how.
+        self.plain = bool(METRIC_NAME.fullmatch(name)) and all(map(LABEL_NAME.fullmatch, self.labelnames))
 
     def signature(self) -> tuple[Any, ...]:
         return self.type, self.name, self.labelnames, self.bounds, self.mode
@@ -150,6 +159,15 @@ class Memory:
                 os.pwrite(self.fd, bytes(RESERVE_STEP), offset)
             self.header[_RESERVED] = wanted
 
+    def close(self) -> None:
+        """Let go of the file, and of the lock on it: the map holds a duplicate of the descriptor."""
+        os.close(self.fd)
+        with suppress(BufferError):  # another thread of the parent looked at it during the fork
+            if not isinstance(self.cells, list):
+                self.cells.release()
+            self.header.release()
+            self.map.close()
+
     def readable(self) -> int:
         """How many doubles there are to look at; the rest is absent, which means 0."""
         return len(self.cells) if self.fd < 0 else self.header[_RESERVED] // CELL
@@ -181,6 +199,7 @@ class Storage:
         self.by_name: dict[str, list[Family]] = {}
         self.next_cell = FIRST_CELL
         self.full = False
+        self._removed = False  # the folder, and it was said
         self._schema_fd = -1
         self._schema_read = SCHEMA_HEADER
         self._peers: dict[int, Memory] = {}
@@ -205,7 +224,8 @@ class Storage:
         with self.lock:
             known = self.families.get(family.signature())
             if known is None:
-                self._append(["f", type_, name, help_, list(labelnames), list(bounds), mode], family.signature())
+                with self._no_room():
+                    self._append(["f", type_, name, help_, list(labelnames), list(bounds), mode], family.signature())
                 known = self.families.get(family.signature(), family)  # not there when the disk is full
             known.local = True
             known.help = help_
@@ -214,22 +234,28 @@ class Storage:
     def group(self, family: Family, labelvalues: tuple[str, ...]) -> int | None:
         """The first cell of a group, made if it is new and marked as present; None when there is no room left."""
         with self.lock:
-            start = family.groups.get(labelvalues)
-            if start is None and not self.full and self.next_cell + family.width <= CELLS:
-                self._append(["g", family.number, list(labelvalues)], None)
+            with self._no_room():
                 start = family.groups.get(labelvalues)
-            try:
+                if start is None and not self.full and self.next_cell + family.width <= CELLS:
+                    self._append(["g", family.number, list(labelvalues)], None)
+                    start = family.groups.get(labelvalues)
                 if start is None:
                     raise OSError("the memory or the disk for metrics is full")
                 self.memory.reserve(start + family.width)
-            except OSError as error:
-                if not self.full:
-                    self.full = True
-                    log.warning("metrics: no room for new series (%s); they are not exposed", error)
-                return None
-            if not family.mode.endswith("mostrecent"):
-                self.cells[start] = 1.0
-            return start
+                if not family.mode.endswith("mostrecent"):
+                    self.cells[start] = 1.0
+                return start
+            return None
+
+    @contextmanager
+    def _no_room(self) -> Iterator[None]:
+        """A full disk is no error of whoever counts; it is said once."""
+        try:
+            yield
+        except OSError as error:
+            if not self.full:
+                self.full = True
+                log.warning("metrics: no room for new series (%s); they are not exposed", error)
 
     def own(self, family: Family, labelvalues: tuple[str, ...], *, alone: bool) -> int | None:
         """Like group(), noting that this process defines it.
@@ -237,9 +263,9 @@ class Storage:
         With `alone`, a second owner in a single process gets cells of its own: two registries, two numbers.
         """
         with self.lock:
+            family.owned += 1
             key = family, labelvalues
             if alone and self.directory is None and key in self._owned:
-                family.ambiguous = True
                 unused = self._unused.get(family.width)
                 if unused:
                     return unused.pop()
@@ -253,9 +279,12 @@ class Storage:
                 self._owned[key] = self._owned.get(key, 0) + 1
             return start
 
-    def disown(self, family: Family, labelvalues: tuple[str, ...], start: int) -> None:
+    def disown(self, family: Family, labelvalues: tuple[str, ...], start: int | None) -> None:
         """The metric's object is gone (remove(), clear(), unregistered and dropped): so are its numbers here."""
         with self.lock:
+            family.owned -= 1
+            if start is None:
+                return
             key = family, labelvalues
             if family.groups.get(labelvalues) != start:
                 self._unused.setdefault(family.width, []).append(start)
@@ -276,9 +305,17 @@ class Storage:
             committed = struct.unpack("<Q", os.pread(self._schema_fd, 8, 8))[0]
             if committed > self._schema_read:
                 text = os.pread(self._schema_fd, committed - self._schema_read, self._schema_read)
+                try:
+                    if len(text) < committed - self._schema_read:
+                        raise EOFError
+                    for line in text.splitlines():
+                        self._apply(json.loads(line))
+                except (ValueError, TypeError, LookupError, AttributeError, EOFError):
+                    raise self._damaged() from None
                 self._schema_read = committed
-                for line in text.splitlines():
-                    self._apply(json.loads(line))
+
+    def _damaged(self) -> OSError:
+        return OSError(f"{self.directory} is damaged or was written by another version; empty it")
 
     def _append(self, record: list[Any], signature: tuple[Any, ...] | None) -> None:
         """Add a record to the schema unless another worker just did."""
@@ -294,10 +331,10 @@ class Storage:
             elif signature in self.families:
                 return
             line = json.dumps(record).encode() + b"\n"
-            written = os.pwrite(self._schema_fd, line, self._schema_read)
-            if written == len(line):  # else the disk is full, and what was written is not committed
-                os.pwrite(self._schema_fd, struct.pack("<Q", self._schema_read + len(line)), 8)
-                self.refresh()
+            if os.pwrite(self._schema_fd, line, self._schema_read) < len(line):
+                raise OSError("the disk for metrics is full")  # and what was written is not committed
+            os.pwrite(self._schema_fd, struct.pack("<Q", self._schema_read + len(line)), 8)
+            self.refresh()
 
     def _apply(self, record: list[Any]) -> None:
         if record[0] == "f":
@@ -330,9 +367,11 @@ class Storage:
         fcntl.flock(self._schema_fd, fcntl.LOCK_EX)
         try:
             if os.fstat(self._schema_fd).st_size < SCHEMA_HEADER:
+                if self._path("worker-0").exists():  # its numbers have lost their meaning
+                    raise self._damaged()
                 os.pwrite(self._schema_fd, struct.pack("<QQ", MAGIC, SCHEMA_HEADER), 0)
             if struct.unpack("<Q", os.pread(self._schema_fd, 8, 0))[0] != MAGIC:
-                raise OSError(f"{self.directory} was written by another version; empty it")
+                raise self._damaged()
         finally:
             fcntl.flock(self._schema_fd, fcntl.LOCK_UN)
 
@@ -344,9 +383,7 @@ class Storage:
     # Slots
 
     def share(self, directory: Path, *, claim: bool) -> None:
-        """Keep the numbers in `directory` from now on; before any metric exists."""
-        if self.order:
-            raise RuntimeError("install() comes before the first metric: import app.telemetry first")
+        """Keep the numbers in `directory` from now on. Raises OSError where that cannot be; they stay here then."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -358,6 +395,12 @@ class Storage:
                 self._claim()
         except OSError:
             self.directory = None
+            if self._schema_fd >= 0:
+                os.close(self._schema_fd)
+                self._schema_fd = -1
+            for known in (self.order, self.families, self.by_name):
+                known.clear()
+            self.next_cell, self._schema_read = FIRST_CELL, SCHEMA_HEADER
             raise
 
     def _claim(self) -> None:
@@ -400,6 +443,13 @@ class Storage:
         self.refresh()
         if self.directory is None:
             return [(0, self.memory, True)]
+        if self.memory.fd >= 0 and not self._removed and not os.fstat(self.memory.fd).st_nlink:
+            self._removed = True
+            log.error(
+                "%s was removed while the service runs: each worker tells its own numbers. Restart the service, and "
+                "name a folder that stays in PROMETHEUS_MULTIPROC_DIR (systemd's RemoveIPC empties /dev/shm)",
+                self.directory,
+            )
         found = []
         with self.locked():
             slot = 0
@@ -429,22 +479,25 @@ class Storage:
     def in_child(self) -> None:
         """Leave the parent's slot and wait for the first number to claim one."""
         self.lock = threading.RLock()
-        if self.directory is None or self._before_fork is not None:
+        if self.directory is None or isinstance(self.cells, _Forked):
             return
-        # The lock belongs to the open file that parent and child share: keep no copy of it.
-        for fd in (self.memory.fd, self._schema_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._schema_fd = -1
-        self._before_fork = self.memory
         self.cells = _Forked()
+        # The lock belongs to the open file that parent and child share: keep no copy of it.
+        if self._schema_fd >= 0:
+            os.close(self._schema_fd)
+            self._schema_fd = -1
+        self._before_fork = self.memory
+        if self.memory.fd >= 0:
+            self.memory.close()
+            self._before_fork = None
+            self.memory = Memory(None, write=True)
 
     def after_fork(self) -> Any:
         """The doubles of this forked process, now in a slot of its own."""
         with self.lock:
-            before, self._before_fork = self._before_fork, None
-            if before is None:
+            if not isinstance(self.cells, _Forked):
                 return self.cells
+            before, self._before_fork = self._before_fork, None
             try:
                 self._claim()
                 for family, labelvalues in list(self._owned):
@@ -456,10 +509,10 @@ class Storage:
                 self.cells = self.memory.cells
             return self.cells
 
-    def _carry_over(self, before: Memory, family: Family, labelvalues: tuple[str, ...]) -> None:
+    def _carry_over(self, before: Memory | None, family: Family, labelvalues: tuple[str, ...]) -> None:
         """What was defined before the fork exists here too; gauges set by an unshared parent keep their value."""
         start = self.group(family, labelvalues)
-        if start is not None and family.type == "gauge" and before.fd < 0:
+        if start is not None and family.type == "gauge" and before is not None:
             self.cells[start] = before.cells[start]
             self.cells[start + 1] = before.cells[start + 1]
 
@@ -559,7 +612,7 @@ class _HeadValue(Value):
 
     __slots__ = ("_group",)
 
-    _group: tuple[Family, tuple[str, ...], int] | None
+    _group: tuple[Family, tuple[str, ...], int | None] | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -567,8 +620,8 @@ class _HeadValue(Value):
 
     def bind(self, rest: Sequence[Value], family: Family, labelvalues: tuple[str, ...]) -> "_HeadValue":
         start = storage.own(family, labelvalues, alone=True)
+        self._group = family, labelvalues, start
         if start is not None:
-            self._group = family, labelvalues, start
             for offset, value in enumerate((self, *rest), start + 1):
                 value._cell = offset
         return self
@@ -682,6 +735,8 @@ def _remove_if_dead(folder: Path, namespace: str = "", master: str = "", start: 
 def install(directory: str | os.PathLike[str] | None = None) -> None:
     """Put the storage under prometheus_client. To be called before any metric exists; again changes nothing.
 
+    Metrics that exist already are left as they are, each worker's own, which is worth a warning.
+
     Workers of uvicorn and gunicorn are recognised and share a private folder that needs no setting. `directory`, or
     PROMETHEUS_MULTIPROC_DIR in the environment, names another one; its owner must be this user and its mode 0700.
     """
@@ -696,6 +751,19 @@ def install(directory: str | os.PathLike[str] | None = None) -> None:
             storage.share(_default_directory(master), claim=master != os.getpid())
     except OSError as error:
         log.warning("metrics of this process are not shared with the other workers: %s", error)
+    if storage.directory is not None:
+        collectors = getattr(prometheus_client.REGISTRY, "_collector_to_names", ())
+        earlier = [
+            next(iter(found.describe())).name
+            for found in collectors
+            if isinstance(found, MetricWrapperBase) and getattr(found, "_metrics", True)
+        ]
+        if earlier:
+            log.warning(
+                "metrics defined before app.telemetry was imported are not shared between the workers: %s. "
+                "Import app.telemetry first",
+                ", ".join(earlier),
+            )
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     prometheus_client.values.ValueClass = new_value
     os.register_at_fork(before=storage.before_fork, after_in_parent=storage.in_parent, after_in_child=storage.in_child)
