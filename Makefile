@@ -101,19 +101,26 @@ test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time:
 soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
 	@$(BIN)/python -m tests.configs.soak $(or $(MINUTES),15)
 
-.PHONY: loadtest loadtest-ui
-loadtest: $(BIN)/.installed  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1
+# In containers where the stack is in them: there Prometheus reaches Locust's numbers. A service elsewhere needs neither.
+.PHONY: loadtest loadtest-ui loadtest-native loadtest-ui-native loadtest-docker loadtest-ui-docker
+loadtest: $$@-$$(if $$(HOST),native,$$(mode))  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1
+loadtest-ui: $$@-$$(if $$(HOST),native,$$(mode))  ## The same from Locust's web page
+loadtest-native: $(BIN)/.installed
 	@$(BIN)/python -m loadtest
-loadtest-ui: $(BIN)/.installed  ## The same from Locust's web page
+loadtest-ui-native: $(BIN)/.installed
 	@$(BIN)/python -m loadtest --ui
+loadtest-docker: python
+	@python3 -m loadtest.docker
+loadtest-ui-docker: python
+	@python3 -m loadtest.docker --ui
 
 .PHONY: incident
 incident: $(BIN)/.installed  ## List the incident drills; NAME=... breaks something and follows the alerts
 	@$(BIN)/python -m drills $(NAME)
 
 .PHONY: adopt
-adopt: $(BIN)/.installed  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry OVERWRITE=1
-	@$(BIN)/python -m adopt "$(or $(TARGET),$(error TARGET= names the folder of your service))" $(if $(PIECES),--pieces "$(PIECES)") $(if $(PACKAGE),--package "$(PACKAGE)") $(if $(OVERWRITE),--overwrite)
+adopt: python  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry OVERWRITE=1
+	@python3 -m adopt "$(or $(TARGET),$(error TARGET= names the folder of your service))" $(if $(PIECES),--pieces "$(PIECES)") $(if $(PACKAGE),--package "$(PACKAGE)") $(if $(OVERWRITE),--overwrite)
 
 .PHONY: test-drills
 test-drills: $(BIN)/.installed  ## Every alert by a real fault, from pending to resolved, on a stack of its own (root on Linux; 20 minutes)

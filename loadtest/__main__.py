@@ -1,20 +1,24 @@
 """`python -m loadtest`: a bounded load test with progress and a verdict; `--ui` opens Locust's web page instead.
 
+People are processes of this machine; docker.py is for a stack in containers.
+
 Settings are environment variables (settings.py). Exit code 0: every threshold kept; 1: missed, or it could not run.
 """
 
 import argparse
 import os
 import sys
-import time
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from dotenv import dotenv_values
 
+from loadtest.launch import OPTIONS, announce, announce_page
 from loadtest.settings import Settings
 from loadtest.verdict import load_thresholds
+from native import ports
+from native.errors import NativeError
 
 HERE = Path(__file__).parent
 PORTS = ("APP_PORT", "LOCUST_PORT", "LOCUST_METRICS_PORT")
@@ -30,33 +34,26 @@ def main() -> None:
     try:
         settings = Settings.from_environment()
         load_thresholds()
-    except ValueError as error:
+        if arguments.ui:
+            ports.check({"LOCUST_PORT": settings.ui_port})
+    except (ValueError, NativeError) as error:
         sys.exit(f"loadtest: {error}")
     try:
         with urllib.request.urlopen(f"{settings.host}/healthz", timeout=5):  # noqa: S310  the host is checked
             pass
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         sys.exit(
             f"loadtest: no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
         )
-    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--stop-timeout", "60"]
-    command += ["--loglevel", "WARNING", "--only-summary"]
+    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), *OPTIONS]
     if settings.workers > 1:
         command += ["--processes", str(settings.workers)]
     if arguments.ui:
         command += ["--web-host", "127.0.0.1", "--web-port", str(settings.ui_port)]
-        print(f"Locust's page: http://127.0.0.1:{settings.ui_port} (Ctrl-C ends it)", flush=True)
+        announce_page(settings.ui_port)
     else:
-        reports = HERE / "reports"
-        reports.mkdir(exist_ok=True)
-        report = reports / time.strftime(f"%Y%m%d-%H%M%S-{settings.shape}.html")
-        command += ["--headless", "--html", str(report)]
-        print(
-            f"{settings.shape}: {settings.users} users for {settings.duration:g} s against {settings.host};"
-            f" report: {os.path.relpath(report)}",
-            flush=True,
-        )
+        command += ["--headless", "--html", str(announce(settings, settings.host))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
     os.execve(sys.executable, command, environment)  # noqa: S606  our own interpreter
 

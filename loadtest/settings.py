@@ -105,7 +105,7 @@ def _address(text: str) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port that is no number, half an IPv6 address
         usable = False
-    if not usable or re.search(r"\s", text):
+    if not usable or re.search("[^!-~]", text):
         raise SettingError(f"HOST={text}: give the service's address, such as http://127.0.0.1:8000")
     return text.rstrip("/")
 

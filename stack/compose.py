@@ -168,17 +168,17 @@ def environment() -> dict[str, str]:
     return settings
 
 
-def _missing(environment: Mapping[str, str]) -> dict[str, str]:
-    """The upstream images that the engine lacks; Locust's is for the profile `load` only."""
-    return {name: image for name, image in images.missing(environment).items() if name != "locust"}
+def _missing(environment: Mapping[str, str], load_test: bool) -> dict[str, str]:
+    """The upstream images that the engine lacks; Locust's is for load tests only."""
+    return {name: image for name, image in images.missing(environment).items() if load_test or name != "locust"}
 
 
-def pull_missing(environment: Mapping[str, str]) -> None:
+def pull_missing(environment: Mapping[str, str], load_test: bool = False) -> None:
     """Have the upstream images. Raises NativeError where one can't be had."""
-    reason = images.pull(_missing(environment), environment)
+    reason = images.pull(_missing(environment, load_test), environment)
     if reason:
         raise NativeError(
-            f"These images can't be pulled: {', '.join(_missing(environment).values())}\n{reason}\n"
+            f"These images can't be pulled: {', '.join(_missing(environment, load_test).values())}\n{reason}\n"
             "No registry in reach? `make standins` builds stand-ins from Debian packages; then `make up` again."
         )
 

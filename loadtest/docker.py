@@ -1,0 +1,116 @@
+"""`python3 -m loadtest.docker`: the load test of `python -m loadtest` where the stack runs in containers.
+
+It runs in the compose file's own services, because there Prometheus reaches Locust's numbers. Standard library only: no
+package has to be installed for it.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from loadtest.launch import OPTIONS, REPORTS, announce, announce_page
+from loadtest.settings import Settings
+from native import ports
+from native.errors import NativeError
+from stack import compose
+from stack.paths import PROJECT
+
+PROFILE = "--profile=load"
+MASTER, WORKER = "locust", "locust-worker"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="loadtest", description="Put load on the service, from containers.")
+    parser.add_argument("--ui", action="store_true", help="Locust's web page instead of a bounded run")
+    page = parser.parse_args().ui
+    settings = Settings.from_environment()
+    environment = compose.environment()
+    health = {container["Service"]: container["Health"] for container in compose.containers(environment)}
+    if health.get("app") != "healthy":
+        raise NativeError("no healthy service in Docker. `make up` starts it; HOST names another.")
+    if {MASTER, WORKER} & health.keys():
+        raise NativeError(
+            "one runs in containers already;"
+            f" `docker compose --profile load rm --stop --force {MASTER} {WORKER}` ends it."
+        )
+    port = _port(environment)
+    if page:
+        ports.check({"LOCUST_PORT": port})
+    compose.pull_missing(environment, load_test=True)
+    services = (MASTER,) if settings.workers == 1 else (MASTER, WORKER)
+    compose.call([PROFILE, "build", "--quiet", *services], environment)
+    # Ctrl-C reaches Compose as well, which passes it on: Locust ends in good order, with a report. (Ignoring the signal
+    # would make Compose ignore it, too.)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with _workers(settings.workers, environment):
+        expected = ["--master", f"--expect-workers={settings.workers}"] if settings.workers > 1 else []
+        if page:
+            announce_page(port)
+            return _locust(["--service-ports"], expected, environment)
+        return _headless(settings, expected, environment)
+
+
+def _headless(settings: Settings, options: list[str], environment: Mapping[str, str]) -> int:
+    report = announce(settings, "the stack's service")
+    # The container's user is nobody here and writes into a folder for everyone, which stands in one for us alone.
+    with tempfile.TemporaryDirectory(dir=REPORTS) as private:
+        folder = Path(private) / "report"
+        folder.mkdir()
+        folder.chmod(0o777)
+        options = [*options, "--headless", "--html=/report/report.html"]
+        code = _locust([f"--volume={folder}:/report"], options, environment)
+        if (folder / "report.html").exists():
+            shutil.copyfile(folder / "report.html", report)
+    return code
+
+
+def _locust(run_options: list[str], options: list[str], environment: Mapping[str, str]) -> int:
+    """Run Locust in the foreground, under the name that Prometheus and the workers look for."""
+    command = [
+        "docker",
+        "compose",
+        "--progress=quiet",
+        PROFILE,
+        "run",
+        "--rm",
+        "--no-deps",
+        "--use-aliases",
+        "--no-TTY",
+    ]
+    command += ["--interactive=false", *run_options, MASTER, *OPTIONS, *options]
+    return subprocess.run(command, env=environment, cwd=PROJECT).returncode  # noqa: S603  Compose
+
+
+@contextmanager
+def _workers(count: int, environment: Mapping[str, str]) -> Iterator[None]:
+    """The containers of people, if there is more than one."""
+    if count == 1:
+        yield
+        return
+    try:
+        compose.call(
+            [PROFILE, "up", "--detach", "--no-build", "--no-deps", f"--scale={WORKER}={count}", WORKER], environment
+        )
+        yield
+    finally:
+        compose.call([PROFILE, "rm", "--stop", "--force", WORKER], environment)
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    """Where Locust's page is published."""
+    services = json.loads(compose.call([PROFILE, "config", "--format=json"], environment))["services"]
+    return int(services[MASTER]["ports"][0]["published"])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (NativeError, ValueError) as error:
+        sys.exit(f"loadtest: {error}")
