@@ -22,22 +22,27 @@ $(BIN)/.installed: requirements/dev.txt | python
 .PHONY: venv
 venv: $(BIN)/.installed  ## Make the virtual environment with everything pinned
 
-# Docker where an engine answers, else ordinary processes; MODE=docker or MODE=native decides by hand.
-mode = $(or $(MODE),$(shell python3 -m native.mode))
+# Docker where an engine answers, else ordinary processes; MODE=docker or MODE=native decides by hand. Asked only where
+# it matters, for an engine may take its time.
+BY_MODE := up down status logs psql check-config reload clean backup restore grafana-password loadtest loadtest-ui
+ifneq ($(filter $(BY_MODE),$(MAKECMDGOALS)),)
+mode := $(or $(MODE),$(shell python3 -m native.mode))
+endif
 
-.PHONY: up down status logs reload clean backup restore grafana-password
-.SECONDEXPANSION:  # asks for the mode only when one of these is made
-up: $$@-$$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
-down: $$@-$$(mode)  ## Stop everything; the data stay
-status: $$@-$$(mode)  ## Show the health of every part
-logs: $$@-$$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
-reload: $$@-$$(mode)  ## Have Prometheus and Alertmanager read their edited configuration
-clean: $$@-$$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
-backup: $$@-$$(mode)  ## Write an archive of all data into backups/
-restore: $$@-$$(mode)  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
-grafana-password: $$@-$$(mode)  ## Make Grafana take the password in secrets/grafana_admin_password; delete the file for a new one
+.PHONY: $(BY_MODE)
+up: up-$(mode)  ## Start everything: in Docker or, where no engine answers, as ordinary processes
+down: down-$(mode)  ## Stop everything; the data stay
+status: status-$(mode)  ## Show the health of every part
+logs: logs-$(mode)  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
+psql: psql-$(mode)  ## Open psql on the stack's database, as its superuser; `make psql < FILE` runs a script
+check-config: check-config-$(mode)  ## Check the configuration of Prometheus and Alertmanager with their own tools
+reload: reload-$(mode)  ## Have Prometheus and Alertmanager read their edited configuration
+clean: clean-$(mode)  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
+backup: backup-$(mode)  ## Write an archive of all data into backups/
+restore: restore-$(mode)  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
+grafana-password: grafana-password-$(mode)  ## Make Grafana take the password in secrets/grafana_admin_password; delete the file for a new one
 
-.PHONY: up-native down-native status-native logs-native reload-native clean-native backup-native restore-native grafana-password-native
+.PHONY: up-native down-native status-native logs-native psql-native check-config-native reload-native clean-native backup-native restore-native grafana-password-native
 up-native: $(BIN)/.installed
 	@echo "$(if $(MODE),Native mode,No Docker engine answers): the stack runs as ordinary processes on 127.0.0.1."
 	@$(BIN)/python -m native up
@@ -47,6 +52,12 @@ status-native: $(BIN)/.installed
 	@$(BIN)/python -m native status
 logs-native: $(BIN)/.installed
 	@$(BIN)/python -m native logs $(SERVICE) $(if $(FOLLOW),--follow)
+psql-native: $(BIN)/.installed
+	@$(BIN)/python -m native psql
+check-config-native: $(BIN)/.installed
+	@$(BIN)/python -m native.run promtool check config --syntax-only prometheus/prometheus.yml
+	@$(BIN)/python -m native.run promtool check rules --lint=all --lint-fatal prometheus/rules/*.yml
+	@$(BIN)/python -m native.run amtool check-config alertmanager/alertmanager.yml
 reload-native: $(BIN)/.installed
 	@$(BIN)/python -m native reload
 clean-native: $(BIN)/.installed
@@ -58,7 +69,7 @@ restore-native: $(BIN)/.installed
 grafana-password-native: $(BIN)/.installed
 	@$(BIN)/python -m native grafana-password
 
-.PHONY: up-docker down-docker status-docker logs-docker reload-docker clean-docker backup-docker restore-docker grafana-password-docker secrets standins
+.PHONY: up-docker down-docker status-docker logs-docker psql-docker check-config-docker reload-docker clean-docker backup-docker restore-docker grafana-password-docker secrets standins
 up-docker: python
 	@python3 -m stack up
 down-docker: python
@@ -67,6 +78,10 @@ status-docker: python
 	@python3 -m stack status
 logs-docker: python
 	@python3 -m stack logs $(SERVICE) $(if $(FOLLOW),--follow)
+psql-docker: python
+	@python3 -m stack psql
+check-config-docker: python
+	@python3 -m stack check-config
 reload-docker: python
 	@python3 -m stack reload
 clean-docker: python
@@ -102,9 +117,9 @@ soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 m
 	@$(BIN)/python -m tests.configs.soak $(or $(MINUTES),15)
 
 # In containers where the stack is in them: there Prometheus reaches Locust's numbers. A service elsewhere needs neither.
-.PHONY: loadtest loadtest-ui loadtest-native loadtest-ui-native loadtest-docker loadtest-ui-docker
-loadtest: $$@-$$(if $$(HOST),native,$$(mode))  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1
-loadtest-ui: $$@-$$(if $$(HOST),native,$$(mode))  ## The same from Locust's web page
+.PHONY: loadtest-native loadtest-ui-native loadtest-docker loadtest-ui-docker
+loadtest: loadtest-$(if $(HOST),native,$(mode))  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1
+loadtest-ui: loadtest-ui-$(if $(HOST),native,$(mode))  ## The same from Locust's web page
 loadtest-native: $(BIN)/.installed
 	@$(BIN)/python -m loadtest
 loadtest-ui-native: $(BIN)/.installed
@@ -148,13 +163,10 @@ test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine s
 	@python3 -m stack run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/stack)
 
 .PHONY: lint
-lint: $(BIN)/.installed dashboards-check  ## Check style, types and every configuration file; FIX=1 mends style
+lint: $(BIN)/.installed dashboards-check check-config-native  ## Check style, types and every configuration file; FIX=1 mends style
 	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
 	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
 	@$(BIN)/mypy
-	@$(BIN)/python -m native.run promtool check config --syntax-only prometheus/prometheus.yml
-	@$(BIN)/python -m native.run promtool check rules --lint=all --lint-fatal prometheus/rules/*.yml
-	@$(BIN)/python -m native.run amtool check-config alertmanager/alertmanager.yml
 	@python3 -m stack check
 
 .PHONY: lock

@@ -160,7 +160,7 @@ def _require_debian(names: Iterable[str]) -> None:
             for name in names
         ]
         raise NativeError(
-            "Start a Docker engine, or install and put on PATH: " + ", ".join(dict.fromkeys(wanted)) + "."
+            "Install and put on PATH: " + ", ".join(dict.fromkeys(wanted)) + "."
             " (Only on Debian can they be unpacked from packages without installing.)"
         )
 

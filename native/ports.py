@@ -14,6 +14,13 @@ HOST = "127.0.0.1"
 LISTEN = "0A"  # the state's number in /proc/net/tcp
 
 
+def number(setting: str, value: str) -> int:
+    """Raises NativeError where the setting's value is no port number."""
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise NativeError(f"{setting} is '{value}'; it must be a port number from 1 to 65535.")
+    return int(value)
+
+
 def check(ports: Mapping[str, int]) -> None:
     """`ports`: setting -> port. Raises NativeError that names every port that can't be had, one a line."""
     problems = []

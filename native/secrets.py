@@ -16,7 +16,17 @@ NAMES = (
     "faults_token",
     METRICS_TOKEN,
 )
+PASSWORD_TO_SHOW = "grafana_admin_password"  # noqa: S105  a file: the only one that people need
 FOLDERS = ("prometheus", "alertmanager")  # whose configuration names files in `secrets/`: each sees its own folder
+
+
+def make(folder: Path) -> list[str]:
+    """`generate`, and say where they are; a new password of Grafana is shown at once, whatever fails afterwards."""
+    made = generate(folder)
+    if PASSWORD_TO_SHOW in made:
+        password = (folder / PASSWORD_TO_SHOW).read_text()
+        print(f"Made the passwords in {folder}. Grafana's user is admin, its password (shown this once) {password}")
+    return made
 
 
 def generate(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from app.settings import Settings as AppSettings
-from native.errors import NativeError
+from native import ports
 from native.paths import HOME, PROJECT
 
 DEFAULTS = {
@@ -39,10 +39,7 @@ class Settings:
 
     def port(self, name: str) -> int:
         """Raises NativeError where the setting is no port number."""
-        value = self.values[name]
-        if not value.isdecimal() or not 1 <= int(value) <= 65535:
-            raise NativeError(f"{name} is '{value}'; it must be a port number from 1 to 65535.")
-        return int(value)
+        return ports.number(name, self.values[name])
 
     def folder(self, name: str) -> Path:
         return (PROJECT / self.values[name]).resolve()

@@ -6,8 +6,9 @@ import io
 import json
 import os
 import re
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ EVERYTHING = "--profile=*"  # the services of profiles, too
 
 def make_secrets() -> list[str]:
     """Make the secrets that are missing and note in `.env` where they are; returns the names of the new ones."""
-    made = secrets.generate(secrets_folder())
+    made = secrets.make(secrets_folder())
     settings = SETTINGS.read_text() if SETTINGS.exists() else ""
-    if not os.environ.get("SECRETS_DIR") and not _setting("SECRETS_DIR", settings):
+    if not os.environ.get("SECRETS_DIR") and not setting("SECRETS_DIR", settings):
         gap = "" if not settings or settings.endswith("\n") else "\n"
         SETTINGS.write_text(f"{settings}{gap}SECRETS_DIR=./secrets\n")
     return made
@@ -48,12 +49,14 @@ def up() -> None:
 
     Raises NativeError where a port is taken, an image can't be had or a service does not become healthy.
     """
-    made = make_secrets()
+    make_secrets()
     settings = environment()
-    published = _published(settings)
+    config = _config(settings)
+    published = _published(config)
     before = containers(settings)
     present = {container["Service"] for container in before}
     ports.check({f"{service.upper()}_PORT": port for service, port in published.items() if service not in present})
+    require_readable(mounted(config))
     pull_missing(settings)
     with step("Building the service's image"):
         call(["build", "--quiet"], settings)
@@ -69,10 +72,6 @@ def up() -> None:
     print("\nEverything is well.")
     for service, port in published.items():
         print(f"  {service:<19}http://localhost:{port}{PAGES.get(service, '')}")
-    if "grafana_admin_password" in made:
-        folder = secrets_folder()
-        password = (folder / "grafana_admin_password").read_text()
-        print(f"Grafana's user is admin, its password {password} (shown this once, kept in {folder})")
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
 
 
@@ -99,7 +98,7 @@ def status() -> None:
     found = containers(settings)
     if not found:
         raise NativeError("Not up: `make up`.")
-    published = _published(settings)
+    published = _published(_config(settings))
     health = _targets(published["prometheus"])
     print(f"{'SERVICE':<19}{'STATE':<33} ADDRESS")
     for container in found:
@@ -131,20 +130,19 @@ def clean(confirmed: bool) -> None:
 
 def grafana_password() -> None:
     """Make Grafana take the administrator's password in the secrets; a missing one is made."""
-    folder = secrets_folder()
-    made = make_secrets()
-    password = (folder / "grafana_admin_password").read_bytes()
+    make_secrets()
+    file = secrets_folder() / "grafana_admin_password"
     command = ["docker", "compose", "exec", "-T", "grafana", "grafana", "cli", "--homepath", "/usr/share/grafana"]
     command += ["admin", "reset-admin-password", "--password-from-stdin"]
-    backup.feed("Grafana", command, io.BytesIO(password + b"\n"), env=environment(), cwd=PROJECT)
-    print(f"Grafana's user admin has the password in {folder / 'grafana_admin_password'} now.")
-    if "grafana_admin_password" in made:
-        print(f"It is {password.decode()} (shown this once).")
+    backup.feed("Grafana", command, io.BytesIO(file.read_bytes() + b"\n"), env=environment(), cwd=PROJECT)
+    print(f"Grafana's user admin has the password in {file} now.")
 
 
-def _setting(name: str, settings: str) -> str | None:
-    found = re.search(rf"^{name}=(.+)$", settings, re.MULTILINE)
-    return found[1].strip("'\" ") if found else None
+def setting(name: str, settings: str) -> str | None:
+    """A setting in the text of `.env`, as Compose and python-dotenv read it: quoted, or up to a space and a #."""
+    value = r"""(?:'([^'\n]*)'|"([^"\n]*)"|(.*?))"""
+    found = re.findall(rf"^(?:export )?{name}=[ \t]*{value}[ \t]*(?:[ \t]#.*)?$", settings, re.MULTILINE)
+    return "".join(found[-1]) if found else None
 
 
 def secrets_folder() -> Path:
@@ -157,7 +155,7 @@ def backups_folder() -> Path:
 
 def _folder(name: str, default: str) -> Path:
     settings = SETTINGS.read_text() if SETTINGS.exists() else ""
-    return PROJECT / (os.environ.get(name) or _setting(name, settings) or default)
+    return PROJECT / (os.environ.get(name) or setting(name, settings) or default)
 
 
 def environment() -> dict[str, str]:
@@ -196,16 +194,56 @@ def _targets(port: int) -> dict[str, str]:
     return targets(f"http://127.0.0.1:{port}")
 
 
-def _published(environment: Mapping[str, str]) -> dict[str, int]:
-    """The port of each service that people can open."""
-    services = json.loads(call(["config", "--format=json"], environment))["services"]
-    return {name: int(service["ports"][0]["published"]) for name, service in services.items() if "ports" in service}
+def _config(environment: Mapping[str, str]) -> dict[str, Any]:
+    """docker-compose.yml and all that Compose adds to it, settings filled in."""
+    config: dict[str, Any] = json.loads(call(["config", "--format=json"], environment))
+    return config
+
+
+def _published(config: Mapping[str, Any]) -> dict[str, int]:
+    """The port of each service that people can open. Raises NativeError where a setting is no single port."""
+    return {
+        name: ports.number(f"{name.upper()}_PORT", service["ports"][0]["published"])
+        for name, service in config["services"].items()
+        if "ports" in service
+    }
+
+
+def mounted(config: Mapping[str, Any]) -> set[Path]:
+    """The files and folders that containers get to read, but for the host's own root."""
+    services = config["services"].values()
+    volumes = [volume for service in services for volume in service.get("volumes", ()) if volume["type"] == "bind"]
+    files = [secret["file"] for secret in config["secrets"].values()]
+    return {Path(place) for place in [*(volume["source"] for volume in volumes), *files]} - {Path("/")}
+
+
+def require_readable(places: Iterable[Path]) -> None:
+    """Raises NativeError where a place is closed to others (a strict umask): the containers' users have other ids."""
+
+    def closed(path: Path) -> bool:
+        needed = 0o5 if path.is_dir() else 0o4
+        return path.exists() and path.stat().st_mode & needed != needed
+
+    found = [
+        os.path.relpath(place, PROJECT)
+        for place in sorted(places)
+        if closed(place) or any(closed(path) for path in place.rglob("[!.]*"))
+    ]
+    if found:
+        raise NativeError(
+            f"The containers' users can't read {', '.join(found)}. This lets them: chmod -R go+rX {shlex.join(found)}"
+        )
 
 
 def containers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     """What Compose says of each container, running or not."""
     lines = call([EVERYTHING, "ps", "--all", "--format=json"], environment).splitlines()
     return [json.loads(line) for line in lines]
+
+
+def running(environment: Mapping[str, str]) -> set[str]:
+    """The services of which a container runs."""
+    return {container["Service"] for container in containers(environment) if container["State"] == "running"}
 
 
 def _last_words(environment: Mapping[str, str]) -> str:

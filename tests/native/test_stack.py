@@ -58,10 +58,11 @@ class Stack:
     state: Path
     environment: dict[str, str]
 
-    def run(self, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, given: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **changes}
         return subprocess.run(
             [sys.executable, "-m", "native", *command],
+            input=given,
             env=environment,
             cwd=PROJECT,
             capture_output=True,
@@ -159,6 +160,7 @@ def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:
         ("GRAFANA_PORT", "70000", "GRAFANA_PORT is '70000'; it must be a port number from 1 to 65535."),
         ("OPENAI_API_KEY", 'a"b', "OPENAI_API_KEY holds a quotation mark"),
         ("SIGHTLINE_STATE", "/tmp/" + "x" * 100, "is too long for a Unix socket"),
+        ("SECRETS_DIR", "/dev/null", "/dev/null: File exists"),
     ],
 )
 def test_wrong_settings_are_said_in_one_line(made: Stack, name: str, value: str, says: str) -> None:
@@ -180,6 +182,8 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
     assert made.run("status").returncode == 1
     assert made.run("logs").returncode == 1
     assert made.run("reload").stderr == "Nothing runs; `make up` starts it.\n"
+    assert made.run("psql").stderr == "PostgreSQL does not run; `make up` starts it.\n"
+    assert made.run("psql").returncode == 1
     assert made.run("down").stdout == "Nothing runs.\n"
     assert made.run("down").returncode == 0
 
@@ -240,6 +244,20 @@ def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: St
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["alertmanager", "prometheus"]
     assert "scrape_timeout: 10s" in httpx.get(taken).text
     assert stack.pid("prometheus") == pid
+
+
+def test_psql_is_the_superusers_and_runs_scripts(stack: Stack) -> None:
+    monitors = "SELECT current_user, pg_has_role('sightline_exporter', 'pg_monitor', 'MEMBER') AS monitors;\n"
+    assert stack.run("psql", given="REVOKE pg_monitor FROM sightline_exporter;\n").returncode == 0
+    assert "postgres     | f" in stack.run("psql", given=monitors).stdout
+    # As the runbooks have it: `make psql < postgres/init/10-roles.sql`
+    result = stack.run("psql", given=(PROJECT / "postgres" / "init" / "10-roles.sql").read_text())
+    assert result.returncode == 0, result.stderr
+    assert "postgres     | t" in stack.run("psql", given=monitors).stdout
+    refused = stack.run("psql", given="SELECT nonsense;\nSELECT 'after it';\n")
+    assert refused.returncode != 0
+    assert 'column "nonsense" does not exist' in refused.stderr
+    assert "after it" not in refused.stdout
 
 
 def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
@@ -495,7 +513,8 @@ def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "status", "logs", "reload", "clean --yes", "backup", "grafana-password"]
+    "command",
+    ["up", "down", "status", "logs", "psql", "check-config", "reload", "clean --yes", "backup", "grafana-password"],
 )
 def test_docker_mode_without_docker_says_so_in_one_line(command: str, tmp_path: Path) -> None:
     environment = {"PATH": str(tmp_path), "SECRETS_DIR": str(tmp_path / "secrets")}

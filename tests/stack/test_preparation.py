@@ -1,0 +1,140 @@
+"""What Docker mode does before it needs an engine: settings, secrets, what is mounted. None is needed here, either."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from native import settings
+from native.errors import NativeError
+from stack import compose
+from stack.paths import PROJECT
+
+MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODE", "HOST")  # what `make test` leaves to what it runs
+EXAMPLE = (PROJECT / ".env.example").read_text()
+
+
+def both_readers(name: str, text: str) -> tuple[str | None, str | None]:
+    """What Docker mode and native mode take for the setting."""
+    return compose.setting(name, text), dotenv_values(stream=io.StringIO(text), interpolate=False).get(name)
+
+
+def test_every_setting_of_the_example_is_the_default_once_its_comment_mark_is_gone() -> None:
+    uncommented = re.sub(r"^# (?=[A-Z_]+=)", "", EXAMPLE, flags=re.MULTILINE)
+    made = dotenv_values(stream=io.StringIO(uncommented))
+    assert len(made) > 25
+    assert not [value for value in made.values() if value is None or re.search(r"[#\s]", value)]
+    for name, value in made.items():
+        assert both_readers(name, uncommented) == (value, value)
+    defaults = settings.DEFAULTS
+    for name in defaults.keys() & made.keys():
+        if name.endswith("_DIR"):
+            assert str(PROJECT / (made[name] or "")) == defaults[name]
+        else:
+            assert made[name] == defaults[name]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SECRETS_DIR=./secrets",
+        "SECRETS_DIR=./secrets   # the passwords, one file each",
+        "SECRETS_DIR=./secrets#1",
+        "SECRETS_DIR='my secrets' # of 'mine'",
+        'SECRETS_DIR="my # secrets"',
+        "SECRETS_DIR= ./secrets ",
+        "SECRETS_DIR=",
+        "export SECRETS_DIR=./secrets",
+        "SECRETS_DIR=first\nSECRETS_DIR=second",
+        "# SECRETS_DIR=./secrets",
+        "MY_SECRETS_DIR=./secrets",
+    ],
+)
+def test_both_modes_read_a_line_of_env_alike(line: str) -> None:
+    docker, native = both_readers("SECRETS_DIR", f"APP_PORT=8000\n{line}\nLOG_LEVEL=info\n")
+    assert docker == native
+
+
+def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:
+    """As after a checkout under umask 077."""
+    rules = tmp_path / "prometheus" / "rules"
+    rules.mkdir(parents=True)
+    rule = rules / "http.yml"
+    rule.touch()
+    key = tmp_path / "api key"
+    key.touch()
+    places = [tmp_path / "prometheus", key, Path("/dev/null")]
+    for folder in (rules, rules.parent):
+        folder.chmod(0o755)
+    for file in (rule, key):
+        file.chmod(0o644)
+    compose.require_readable(places)
+    for place, mode, named in ((rule, 0o640, rules.parent), (rules, 0o754, rules.parent), (key, 0o600, key)):
+        before = place.stat().st_mode
+        place.chmod(mode)
+        with pytest.raises(NativeError) as refused:
+            compose.require_readable(places)
+        mend = str(refused.value).partition(": ")[2]
+        assert mend.startswith("chmod -R go+rX ")
+        assert str(refused.value).count(named.name) == 2
+        subprocess.run(["bash", "-ec", mend], check=True, cwd=PROJECT)
+        compose.require_readable(places)
+        place.chmod(before)
+
+
+def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("a file where a folder should be")
+    result = subprocess.run(
+        [sys.executable, "-m", "stack", "secrets"],
+        cwd=PROJECT,
+        env={**os.environ, "SECRETS_DIR": str(tmp_path / "secrets")},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (1, f"{tmp_path / 'secrets'}: File exists\n")
+
+
+def with_first_on_path(folder: Path) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
+    return {**environment, "PATH": f"{folder}:{environment['PATH']}"}
+
+
+def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -> None:
+    """The one that is first on PATH says of itself that it is too old, and can't do anything else."""
+    (tmp_path / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "SyntaxError" >&2\nexit 1\n')
+    (tmp_path / "python3").chmod(0o755)
+    commands = ("up", "down", "status", "logs", "reload", "clean", "backup", "restore", "grafana-password")
+    for target in [*(f"{name}-{mode}" for name in commands for mode in ("docker", "native")), "secrets", "standins"]:
+        result = subprocess.run(
+            ["make", "--silent", target],
+            cwd=PROJECT,
+            env=with_first_on_path(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[0] == "Sightline needs Python 3.11 or newer as python3.", target
+        assert len(result.stderr.splitlines()) == 2, result.stderr
+
+
+def test_only_targets_that_depend_on_it_ask_for_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\necho asked >> {tmp_path / 'asked'}\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    environment = {**with_first_on_path(tmp_path), "SIGHTLINE_STATE": str(tmp_path)}
+
+    def steps(*arguments: str) -> str:
+        command = ["make", "--dry-run", *arguments]
+        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    for arguments in (["help"], ["lint"], ["test"], ["up-docker"], ["up", "MODE=native"]):
+        steps(*arguments)
+        assert not (tmp_path / "asked").exists(), arguments
+    assert "-m native up" in steps("up")
+    assert (tmp_path / "asked").read_text() == "asked\n"
