@@ -59,14 +59,14 @@ PIECES = {
     ),
     "prometheus": Piece(
         "scrape configuration, recording rules, SLOs, alerts and their unit tests",
-        ("prometheus.yml", "targets/*.yml", "rules/*.yml", "tests/*.yml"),
+        ("prometheus.yml", "targets/*.yml", "rules/*.yml", "tests/*.yml", "secrets/.gitignore"),
         "prometheus",
         "monitoring/prometheus",
         "put your addresses into targets/*.yml and a token into secrets/ (docs/adopt.md, Prometheus)",
     ),
     "alertmanager": Piece(
         "routes, grouping, inhibition, receivers and templates",
-        ("alertmanager.yml", "templates/*"),
+        ("alertmanager.yml", "templates/*", "secrets/.gitignore"),
         "alertmanager",
         "monitoring/alertmanager",
         "switch on a receiver (docs/adopt.md, Alertmanager)",
@@ -83,7 +83,7 @@ PIECES = {
         ("*.md",),
         "docs/runbooks",
         "monitoring/runbooks",
-        "put them where runbook_url leads (docs/adopt.md, Prometheus)",
+        "let Prometheus serve them: --web.user-assets (docs/adopt.md, Prometheus)",
     ),
 }
 
@@ -105,6 +105,23 @@ def plan(pieces: list[str], target: Path, package: str) -> dict[Path, Path]:
     return copies
 
 
+def misplaced(target: Path, package: Path) -> str | None:
+    """Why the modules can't live in this folder of the service, None if they can."""
+    folder = target / package
+    module = folder.with_name(f"{folder.name}.py")
+    if module.exists():
+        return (
+            f"PACKAGE={package}: {module} is there, and Python would import the folder in its place. Name another one."
+        )
+    shared = folder.is_dir() and not (folder / "__init__.py").exists() and any(folder.rglob("*.py"))
+    if folder == target or shared:
+        return (
+            f"PACKAGE={package}: imports may begin in that folder, and http.py in it would hide Python's own http."
+            f" Name a folder for these modules alone, such as {package / 'telemetry'}."
+        )
+    return None
+
+
 def adopt(target: Path, pieces: list[str], package: str, overwrite: bool) -> int:
     """Copy, or name what stands in the way.
 
@@ -112,10 +129,15 @@ def adopt(target: Path, pieces: list[str], package: str, overwrite: bool) -> int
         The exit code: 0 copied, 1 nothing copied.
     """
     copies = plan(pieces, target, package)
+    above = {folder for destination in copies for folder in destination.parents if target in folder.parents}
+    if files := sorted(folder for folder in above if folder.exists() and not folder.is_dir()):
+        print("Nothing was copied. These are files, and folders are wanted there:", file=sys.stderr)
+        print("\n".join(f"  {file}" for file in files), file=sys.stderr)
+        return 1
     differing = [
         destination
         for destination, source in copies.items()
-        if destination.exists() and (destination.is_dir() or destination.read_bytes() != source.read_bytes())
+        if destination.exists() and (not destination.is_file() or destination.read_bytes() != source.read_bytes())
     ]
     if differing and not overwrite:
         print("Nothing was copied. These are already there and differ:", file=sys.stderr)
@@ -156,6 +178,9 @@ def main() -> None:
     package = Path(arguments.package)
     if package.is_absolute() or ".." in package.parts:
         sys.exit("adopt: PACKAGE is a folder inside TARGET, such as src/myservice/telemetry.")
+    modules = any(PIECES[name].source == TELEMETRY for name in pieces)
+    if modules and (reason := misplaced(target, package)):
+        sys.exit(f"adopt: {reason}")
     try:
         sys.exit(adopt(target, pieces, arguments.package, arguments.overwrite))
     except OSError as error:

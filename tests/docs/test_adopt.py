@@ -13,7 +13,8 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ import pytest
 
 from native.packages import find
 from native.paths import PROJECT
-from native.servers import plain_environment
+from native.servers import Server, plain_environment
+from native.servers import prometheus as prometheus_server
 from tests import servers
 from tests.configs.dashboards import Target, substituted, targets
 from tests.llm import fake_provider
 from tests.llm.fake_provider import anthropic_stream, anthropic_whole, openai_stream, openai_whole
-from tests.servers import Postgres, Prometheus, wait_until
+from tests.servers import Alertmanager, Postgres, Prometheus, wait_until
 
 GUIDE = (PROJECT / "docs" / "adopt.md").read_text()
 
@@ -104,7 +106,7 @@ def serving(folder: Path, port: int, dsn: str) -> Iterator[str]:
 def test_a_strange_service_has_metrics_dashboards_and_alerts(
     tmp_path: Path,
     postgres: Postgres,
-    start_prometheus: Callable[..., Prometheus],
+    start_alertmanager: Callable[..., Alertmanager],
     tell: Callable[[str, str], None],
 ) -> None:
     service = tmp_path / "my-service"
@@ -122,17 +124,33 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
     lines = "".join("".join(blocks(section(title), "python")) for title in ("Middleware", "Database", "Active users"))
     (service / "app" / "main.py").write_text(SERVICE + textwrap.indent(count, "    ") + configure + lines)
     port = servers.free_port()
-    [addresses] = blocks(section("Prometheus"), "bash")
-    subprocess.run(["bash", "-e", "-c", addresses.replace("8000", str(port))], cwd=service, check=True)
-    commands.remove(addresses)
+    addresses, start = blocks(section("Prometheus"), "bash")
+    [receiver] = blocks(section("Alertmanager"), "bash")
+    commands -= {addresses, start, receiver}
     assert "replacement: sightline" in section("Prometheus")
     config = service / "monitoring" / "prometheus" / "prometheus.yml"
     assert config.read_text().count("replacement: sightline") == 2
     config.write_text(faster(config.read_text().replace("replacement: sightline", "replacement: my-service")))
 
+    alertmanager = start_alertmanager(service / "monitoring" / "alertmanager")
+
+    def as_the_guide_says(own: int) -> Server:
+        """Prometheus on this port; only addresses and the folder of its data are not the guide's."""
+        ports = {"8000": port, "9090": own, "9093": alertmanager.port}
+        steps = [
+            re.sub("|".join(ports), lambda found: str(ports[found[0]]), step) for step in (addresses, receiver, start)
+        ]
+        for step in steps[:2]:
+            subprocess.run(["bash", "-ec", step], cwd=service, check=True)
+        command = steps[2].strip().replace(" prometheus ", f" {find('prometheus')['prometheus']} ")
+        command += f" --web.listen-address=127.0.0.1:{own} --storage.tsdb.path={tmp_path / 'data'}"
+        server = prometheus_server(config, tmp_path / "data", own)
+        return replace(server, command=("bash", "-ec", f"cd {service} && exec env {command}"), environment={})
+
     dsn = postgres.create_database().replace("postgresql://", "postgresql+psycopg://")
-    with serving(service, port, dsn) as url:
-        prometheus = start_prometheus(config.parent)
+    with serving(service, port, dsn) as url, ExitStack() as running:
+        prometheus = servers.start(as_the_guide_says, tmp_path, Prometheus)
+        running.callback(prometheus.stop)
 
         def drive() -> None:
             for number in range(20):
@@ -154,6 +172,19 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         wait_until(
             lambda: has('ALERTS{alertname="HttpEndpointFailing", endpoint="/broken", service="my-service"}'), 120
         )
+        # It reaches its Alertmanager, its links lead to runbooks, and nothing critical is said but what is provoked.
+        wait_until(lambda: len(prometheus.api("alertmanagers")["activeAlertmanagers"]) == 1)
+        wait_until(lambda: list(prometheus.targets().values()).count("up") == 3)
+        alerts = prometheus.api("alerts")["alerts"]
+        [runbook] = {
+            alert["annotations"]["runbook_url"]
+            for alert in alerts
+            if alert["labels"]["alertname"] == "HttpEndpointFailing"
+        }
+        with urllib.request.urlopen(runbook, timeout=10) as page:
+            assert page.read().startswith(b"# HttpEndpointFailing")
+        critical = {alert["labels"]["alertname"] for alert in alerts if alert["labels"]["severity"] == "critical"}
+        assert critical <= {"AvailabilityBurn1h", "AvailabilityBurn6h"}
         rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
         # Its numbers are on the dashboards.
@@ -332,6 +363,12 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "options", "says"),
     [
+        (".", ("--package", "."), "Name a folder for these modules alone, such as telemetry."),
+        (".", ("--package", "src"), "such as src/telemetry."),
+        (".", ("--package", "src/service/metrics"), "metrics.py is there"),
+        ("src/service/metrics.py", (), "is not a folder"),
+        ("files", (), "files/monitoring\n"),
+        ("files", ("--pieces", "middleware", "--package", "monitoring/telemetry"), "folders are wanted there"),
         ("nowhere", (), "TARGET= names the folder"),
         (".", ("--pieces", "moon"), "no such piece: moon"),
         (".", ("--package", "../elsewhere"), "PACKAGE is a folder inside TARGET"),
@@ -339,7 +376,51 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_call_says_what_to_do(tmp_path: Path, target: str, options: tuple[str, ...], says: str) -> None:
+    for file in ("src/service/__init__.py", "src/service/metrics.py", "files/monitoring"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    before = tree(tmp_path)
     result = adopt(tmp_path / target, *options)
     assert result.returncode == 1
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+    assert tree(tmp_path) == before, "nothing at all is copied"
+
+
+def test_packages_of_all_kinds_take_the_modules(tmp_path: Path) -> None:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__init__.py").touch()
+    for package in ("service/telemetry", "new/telemetry", "service/telemetry", "lone"):
+        assert adopt(tmp_path, "--pieces", "middleware", "--package", package).returncode == 0
+    assert adopt(tmp_path, "--pieces", "prometheus dashboards", "--package", ".").returncode == 0, "no modules"
+
+
+def test_git_never_sees_a_secret(tmp_path: Path) -> None:
+    assert adopt(tmp_path, "--pieces", "prometheus alertmanager").returncode == 0
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for folder, name in (("prometheus", "metrics_token"), ("alertmanager", "slack_url")):
+        (tmp_path / "monitoring" / folder / "secrets" / name).write_text("secret")
+    seen = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=all"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "prometheus/prometheus.yml" in seen.stdout
+    assert "metrics_token" not in seen.stdout
+    assert "slack_url" not in seen.stdout
+
+
+# What a service may have of its own, in the way of many tutorials.
+OWN = "from prometheus_client import Counter; Counter('http_requests_total', 'Requests.', ['path'])"
+OURS = "from telemetry.http import PrometheusMiddleware"
+
+
+@pytest.mark.parametrize("code", [f"{OWN}\n{OURS}", f"{OURS}\n{OWN}"])
+def test_names_that_exist_already_stop_the_start_as_the_guide_says(tmp_path: Path, code: str) -> None:
+    assert adopt(tmp_path, "--pieces", "middleware").returncode == 0
+    [message] = re.findall(r"`(Duplicated timeseries[^`]*)`", section("From another instrumentation"))
+    start = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert start.returncode == 1
+    assert message in start.stderr
