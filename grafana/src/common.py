@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from .model import Annotation, Dashboard, Json, Link, Panel, Query, Row, Variable
-from .panels import Column, Legend, coloured, table, timeseries, values
+from .model import Annotation, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
+from .panels import Column, Legend, Steps, coloured, stat, table, timeseries, values
+from .promql import PROMETHEUS, mean, or_zero, quantile
 
 # The objectives. The rules in prometheus/rules hold the same numbers; a test keeps the two together.
 SLO_ERROR_RATIO = 0.001  # 99.9 % of requests succeed, over 30 days
 SLO_SLOW_RATIO = 0.01  # 99 % of requests are faster than SLO_LATENCY, over 30 days
 SLO_LATENCY = 0.5  # seconds; a bucket bound of http_request_duration_seconds
+
+SLO_START = 30  # seconds until a streaming endpoint's answer starts; a bucket bound of http_response_start_seconds
 
 BURN_LIMIT = 14.4  # times too fast, over an hour: the alert that calls somebody
 
@@ -52,6 +55,21 @@ DATNAME = Variable(
     "Databases of the PostgreSQL servers",
 )
 
+# The endpoints that the objectives leave out (no scrape, no probe, no drill's switches, no scanner's guesses), and
+# those that are judged by when their answer starts. The recording rules name the same; a test keeps them together.
+IGNORED = Constant(
+    "ignored",
+    "Ignored endpoints",
+    "/metrics|/healthz|/readyz|/faults.*|unmatched",
+    "Regular expression of the endpoints that the objectives leave out, as in the recording rules",
+)
+STREAMING = Constant(
+    "streaming",
+    "Streaming endpoints",
+    "/chat",
+    "Regular expression of the endpoints that wait for a model, as in the recording rules",
+)
+
 # On Monitoring, job and instance are those of any target; everywhere else they are the service's.
 TARGET_JOB = Variable("job", "Job", "label_values(up, job)", "Scrape jobs of Prometheus")
 TARGET = Variable("instance", "Target", 'label_values(up{job=~"$job"}, instance)', "Targets of the scrape jobs")
@@ -67,11 +85,26 @@ UIDS = {
 }
 
 
+_KEEP_TIME = "${__url_time_range}"
+
+
 def drill(to: str, extra: str = "", title: str = "") -> Link:
-    """A data link to the dashboard called `to` with all variables and the time range; `extra` adds parameters."""
+    """A data link to the dashboard called `to` with all variables and the time range; `extra` adds parameters.
+
+    `extra` must name no variable that this dashboard has: twice in an address, All would win.
+    """
     variables = "" if to == "Monitoring" else "&${__all_variables}"
-    parameters = "${__url_time_range}" + variables + (f"&{extra}" if extra else "")
-    return Link(title or f"Open {to}", f"/d/{UIDS[to]}?{parameters}")
+    return Link(title or f"Open {to}", f"/d/{UIDS[to]}?{_KEEP_TIME}{variables}{f'&{extra}' if extra else ''}")
+
+
+def only(title: str, on: str, variables: tuple[Variable, ...], chosen: Variable, value: str) -> Link:
+    """A data link to the same dashboard for the one `value` of the variable `chosen`, the other variables kept.
+
+    value: what Grafana replaces, such as __value.text.
+    """
+    kept = "&".join(f"${{{name}:queryparam}}" for name in ("datasource", *(v.name for v in variables if v != chosen)))
+    address = f"/d/{UIDS[on]}?{_KEEP_TIME}&{kept}&var-{chosen.name}=${{{value}:percentencode}}"
+    return Link(title, address)
 
 
 # Runbooks lie beside Prometheus, which serves them; through Grafana's way to its data source they are reached from
@@ -86,7 +119,7 @@ _WHERE = '"endpoint", "exception", "query_name", "pool", "model", "datname", "de
 ALERTS_TABLE = table(
     "Firing alerts",
     "Alerts of severity warning or critical, and for how long their condition has held. A click on a name opens its "
-    "runbook.",
+    "runbook, a click on a column's head sorts by it.",
     Query(
         "label_join(time() - ALERTS_FOR_STATE and ignoring (alertstate) "
         'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
@@ -106,28 +139,57 @@ ALERTS_TABLE = table(
         Column("where", "Where"),
         Column("Value", "For", unit="s", width=85, decimals=0),
     ),
-    sort_by="For",
+    width=12,
+    sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
     no_value="Nothing is firing",
 )
 
 
+def firing(title: str, severity: str, steps: Steps, *links: Link) -> Panel:
+    """How many alerts of one severity fire now."""
+    return stat(
+        title,
+        f"Alerts of severity {severity} that fire now.",
+        Query(or_zero(f'count(ALERTS{{alertstate="firing", severity="{severity}"}})', PROMETHEUS)),
+        unit="none",
+        steps=steps,
+        links=links,
+    )
+
+
+def firing_alerts(*links: Link) -> tuple[Panel, Panel]:
+    """Critical alerts call somebody, so one is red; any number of warnings is orange."""
+    return (
+        firing("Critical alerts", "critical", Steps(None, 1), *links),
+        firing("Warnings", "warning", Steps(1, None), *links),
+    )
+
+
 # Where an alert began to fire, not for how long: regions of many alerts would hide the graphs in the very moment in
-# which somebody has to read them.
-_FIRING = 'count by (alertname, severity, area) (ALERTS{{alertstate="firing", severity=~"critical|warning"}}{age})'
+# which somebody has to read them. All annotations look back as far as their step is long, which Grafana sets by the
+# time range: a fixed minute would be too short in a graph of a week. Of `changes`, the window needs a scrape more.
+def _appeared(by: str, selector: str, age: str) -> str:
+    """The kinds of `selector` that are there and were not some time before."""
+    return f"count by ({by}) ({selector}) unless count by ({by}) ({selector} offset {age})"
+
+
+def _new_version(age: str) -> str:
+    return _appeared("job, version", "app_info{@app}", age)
+
+
 FIRING_ALERTS = Annotation(
     "Alerts",
-    f"{_FIRING.format(age='')} unless {_FIRING.format(age=' offset 1m')}",
+    _appeared(
+        "alertname, severity, area", 'ALERTS{alertstate="firing", severity=~"critical|warning"}', age="$__interval"
+    ),
     "red",
     "{{alertname}} begins to fire",
     "{{severity}}, {{area}}",
     "alertname,severity,area",
 )
-_NEW_VERSION = (
-    "count by (job, version) (app_info{{@app}}) unless count by (job, version) (app_info{{@app}} offset {age})"
-)
 DEPLOYS = Annotation(
     "Deploys",
-    _NEW_VERSION.format(age="1m"),
+    _new_version("$__interval"),
     "green",
     "{{job}} {{version}}",
     "The first instance with version {{version}}",
@@ -135,15 +197,21 @@ DEPLOYS = Annotation(
 )
 STARTS = Annotation(
     "Starts",
-    "changes(max by (job, instance) (process_start_time_seconds{@app})[1m:15s]) > 0"
-    f" unless on (job) ({_NEW_VERSION.format(age='3m')})",  # that one is marked as a deploy
+    "changes(max by (job, instance) (process_start_time_seconds{@app})[$__rate_interval:15s]) > 0"
+    " and on (job, instance) app_info{@app}"  # of the service, not of the exporters
+    # What started with a new version, or minutes after the first one that did, is marked as a deploy.
+    + "".join(f" unless on (job) ({_new_version(age)})" for age in ("$__rate_interval", "3m")),
     "blue",
     "{{job}} started",
     "A process of {{instance}} started, with the version it had before",
     switch=False,
 )
 REBOOTS = Annotation(
-    "Reboots", "changes(node_boot_time_seconds{@host}[1m]) > 0", "blue", "{{instance}} started", switch=False
+    "Reboots",
+    "changes(node_boot_time_seconds{@host}[$__rate_interval]) > 0",
+    "blue",
+    "{{instance}} started",
+    switch=False,
 )
 LOAD_TEST = Annotation(
     "Load tests", "max by (job) (locust_test_running) > 0", "purple", "Load test", "Locust is at work"
@@ -154,7 +222,8 @@ def active_users(legend: Legend, *links: Link) -> Panel:
     """Users in all windows, in the order of their length."""
     return timeseries(
         "Active users",
-        "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound.",
+        "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound. With a "
+        "restart, and so with a deploy, counting begins anew.",
         tuple(Query(f'max(active_users{{@app, window="{window}"}})', window) for window in WINDOW_COLOURS),
         unit="none",
         overrides=coloured(WINDOW_COLOURS),
@@ -163,38 +232,84 @@ def active_users(legend: Legend, *links: Link) -> Panel:
     )
 
 
+RESPONSE = "http_request_duration_seconds"
+INTERPOLATED = "Below 5 ms, the shortest time that is told apart, percentiles are interpolated."
+
+
+def response_p95(*links: Link, matchers: str = "@quick") -> Panel:
+    return stat(
+        "Response p95",
+        "95 of 100 requests are answered within this time, as the service measures it. Without endpoints that wait for "
+        "a model, such as /chat: see Model p95.",
+        Query(quantile(0.95, RESPONSE, matchers=matchers)),
+        unit="s",
+        steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
+        no_value="idle",
+        links=links,
+    )
+
+
+def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@quick") -> Panel:
+    return timeseries(
+        title,
+        "To the last byte of the response, average and percentiles, as the service measures it. Without endpoints that "
+        f"wait for a model, such as /chat. The line is the latency objective. {INTERPOLATED}",
+        (
+            Query(mean(RESPONSE, matchers=matchers), "average"),
+            Query(quantile(0.5, RESPONSE, matchers=matchers), "p50"),
+            Query(quantile(0.95, RESPONSE, matchers=matchers), "p95"),
+            Query(quantile(0.99, RESPONSE, matchers=matchers), "p99"),
+        ),
+        unit="s",
+        log=True,
+        soft_lowest=0.001,
+        soft_highest=1,
+        limit=SLO_LATENCY,
+        overrides=coloured(LATENCY_COLOURS),
+        legend=legend,
+        links=links,
+        no_value="No requests in this range",
+    )
+
+
+def objective(slo: str) -> Query:
+    """The share of bad requests that an objective bears, from the recording rules; a dashed red line."""
+    return Query(f'max(1 - slo:objective:ratio{{slo="{slo}"}})', "objective")
+
+
 def dashboard(
     name: str,
     description: str,
     *,
-    variables: tuple[Variable, ...],
+    variables: tuple[Variable | Constant, ...],
     rows: tuple[Row, ...],
     annotations: tuple[Annotation, ...] = (DEPLOYS, STARTS),
-    time_from: str = "now-1h",
 ) -> Dashboard:
+    own = name == "Monitoring"
     return Dashboard(
         uid=UIDS[name],
         title=f"Sightline / {name}",
         description=description,
-        tags=("sightline",),
+        tags=("sightline", "monitoring" if own else "service"),
         variables=variables,
         annotations=(FIRING_ALERTS, *annotations, LOAD_TEST),
-        links=tuple(_top_link(other, uid, name) for other, uid in UIDS.items() if other != name),
+        # On Monitoring, job and instance mean any target: they are not carried over.
+        links=(_top_link("service", variables=not own), *(() if own else (_top_link("monitoring", variables=False),))),
         rows=rows,
-        time_from=time_from,
     )
 
 
-def _top_link(name: str, uid: str, origin: str) -> Json:
+def _top_link(tag: str, variables: bool) -> Json:
+    """Links to all dashboards with a tag that there are: a single one that was copied links to none."""
     return {
-        "type": "link",
-        "title": name,
-        "tooltip": f"Open {name} for the same time",
-        "url": f"/d/{uid}",
-        "icon": "dashboard",
+        "type": "dashboards",
+        "title": "",
+        "tooltip": "",
+        "url": "",
+        "icon": "external link",
         "asDropdown": False,
-        "includeVars": "Monitoring" not in (name, origin),  # its job and instance mean any target
+        "includeVars": variables,
         "keepTime": True,
         "targetBlank": False,
-        "tags": [],
+        "tags": ["sightline", tag],
     }

@@ -12,8 +12,9 @@ from .common import (
     POOL_COLOURS,
     SERVER,
     dashboard,
+    only,
 )
-from .model import Query, Row
+from .model import Link, Panel, Query, Row
 from .panels import (
     PER_MINUTE,
     Column,
@@ -28,11 +29,10 @@ from .panels import (
     thirds,
     timeseries,
 )
-from .promql import happened, heat, mean, or_named, or_zero, per_minute, quantile
+from .promql import POSTGRESQL, happened, heat, mean, or_named, or_zero, per_minute, quantile
 
 QUERY = "db_query_duration_seconds"
 WAIT = "db_pool_checkout_wait_seconds"
-USED = 'sum(db_pool_connections{@pool, state="used"})'
 COMMITS = "rate(pg_stat_database_xact_commit{@data}[@rate])"
 ROLLBACKS = "rate(pg_stat_database_xact_rollback{@data}[@rate])"
 # Reads that found their block in shared memory; a server that reads nothing misses nothing.
@@ -50,48 +50,81 @@ REQUESTED = (
     " or increase(pg_stat_bgwriter_checkpoints_req_total{@db}[1h])"
 )
 
-# The ten names that took the most time in the time range: the same ones on every panel, whatever the moment.
-TOP_TEN = "topk(10, sum by (query_name) (increase(db_query_duration_seconds_sum{@pool}[$__range] @ end())))"
+
+def top(number: int) -> str:
+    """The names that took the most time in the time range: the same ones on every panel, whatever the moment."""
+    names = "sum by (query_name) (increase(db_query_duration_seconds_sum{@pool}[$__range] @ end()))"
+    return f"topk({number}, {names})"
+
+
+# Why the two counts of transactions never agree.
+PER_CHECKOUT = (
+    "PostgreSQL counts all clients, the exporter too, and with pool_pre_ping the check of each connection that leaves "
+    "the pool: about twice what the application counts."
+)
+VARIABLES = (JOB, INSTANCE, POOL, SERVER, DATNAME)
+ONE_DATABASE = only("Only ${__field.labels.datname}", "Database", VARIABLES, DATNAME, "__field.labels.datname")
+ONE_POOL = only("Only ${__field.labels.pool}", "Database", VARIABLES, POOL, "__field.labels.pool")
+
+
+def pool_use(matchers: str) -> str:
+    """Share of its connections in use, of the fullest pool: an average would hide the one that is exhausted."""
+    used = f'sum without (state) (db_pool_connections{{{matchers}, state="used"}})'
+    return or_zero(f"max({used} / (db_pool_connections_max{{{matchers}}} > 0))")
+
+
+def pool_in_use(matchers: str, *links: Link) -> Panel:
+    return stat(
+        "Pool in use",
+        "Connections that are checked out, of all that the pool may open: of the fullest of the application's pools.",
+        Query(pool_use(matchers)),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.7, 0.9),
+        highest=1,
+        links=links,
+    )
+
+
+def query_p95(matchers: str, *links: Link) -> Panel:
+    return stat(
+        "Query p95",
+        "95 of 100 queries are answered within this time.",
+        Query(quantile(0.95, QUERY, matchers=matchers)),
+        unit="s",
+        steps=Steps(0.1, 0.5),
+        no_value="idle",
+        links=links,
+    )
+
 
 STRIP = tuple(
     panel.sized(3)
     for panel in (
-        stat(
-            "Pool in use",
-            "Connections that are checked out, of all that the application's pools may open.",
-            Query(or_zero(f"{USED} / sum(db_pool_connections_max{{@pool}})")),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.7, 0.9),
-            highest=1,
-        ),
+        pool_in_use("@pool"),
         stat(
             "Pool wait p95",
             "95 of 100 callers get a connection from the pool within this time.",
             Query(quantile(0.95, WAIT, matchers="@pool")),
             unit="s",
-            steps=Steps(0.05, 0.5),
+            steps=Steps(0.02, 0.1),
             no_value="idle",
         ),
-        stat(
-            "Query p95",
-            "95 of 100 queries are answered within this time.",
-            Query(quantile(0.95, QUERY, matchers="@pool")),
-            unit="s",
-            steps=Steps(0.1, 0.5),
-            no_value="idle",
-        ),
+        query_p95("@pool"),
         stat(
             "Tx rate",
-            "Commits and rollbacks per second, as PostgreSQL counts them.",
+            f"Commits and rollbacks per second, as PostgreSQL counts them. {PER_CHECKOUT}",
             Query(f"sum({COMMITS}) + sum({ROLLBACKS})"),
             unit="count:tx/s",
             decimals=1,
         ),
         stat(
             "Connections",
-            "Connections to PostgreSQL, of all that it accepts.",
-            Query("sum(pg_stat_activity_count{@db}) / sum(pg_settings_max_connections{@db})"),
+            "Connections to PostgreSQL, of all that it accepts: of the fullest server.",
+            Query(
+                "max(sum by (instance) (pg_stat_activity_count{@db})"
+                " / sum by (instance) (pg_settings_max_connections{@db}))"
+            ),
             unit="percentunit",
             decimals=0,
             steps=Steps(0.8, 0.95),
@@ -116,10 +149,10 @@ STRIP = tuple(
         stat(
             "Deadlocks",
             "Deadlocks in the time range; PostgreSQL ends one of the two transactions.",
-            Query(or_zero("sum(increase(pg_stat_database_deadlocks{@data}[$__range]))"), instant=True),
+            Query(or_zero("sum(increase(pg_stat_database_deadlocks{@data}[$__range]))", POSTGRESQL), instant=True),
             unit="none",
             decimals=0,
-            steps=Steps(1, 5),
+            steps=Steps(1, 3),
             sparkline=False,
         ),
     )
@@ -141,23 +174,17 @@ CONNECTIONS = (
     ),
     timeseries(
         "PostgreSQL: connections",
-        "Connections by what they do, beside the number that the server accepts. Idle in transaction is what hurts.",
-        (
-            Query('sum by (state) (pg_stat_activity_count{@data, state!=""}) > 0', "{{state}}"),
-            Query("sum(pg_settings_max_connections{@db})", "limit"),
-        ),
+        "Connections by what they do. Idle in transaction is what hurts. How many the server accepts is in the strip.",
+        Query('sum by (state) (pg_stat_activity_count{@data, state!=""}) > 0', "{{state}}"),
         unit="none",
         stacked=True,
-        overrides=(
-            *coloured(
-                {
-                    "active": "orange",
-                    "idle": "green",
-                    "idle in transaction": "red",
-                    "idle in transaction (aborted)": "dark-red",
-                }
-            ),
-            *dashed("limit"),
+        overrides=coloured(
+            {
+                "active": "orange",
+                "idle": "green",
+                "idle in transaction": "red",
+                "idle in transaction (aborted)": "dark-red",
+            }
         ),
         legend="right",
     ),
@@ -214,10 +241,10 @@ QUERIES = (
     ),
     timeseries(
         "Query time p95 by name",
-        "95 of 100 queries of this name are answered within this time, for the ten names that take the most time. "
+        "95 of 100 queries of this name are answered within this time, for the five names that take the most time. "
         "Names come from the code, the rest is `other`.",
         Query(
-            f"({quantile(0.95, QUERY, 'query_name', matchers='@pool')}) and on (query_name) {TOP_TEN}", "{{query_name}}"
+            f"({quantile(0.95, QUERY, 'query_name', matchers='@pool')}) and on (query_name) {top(5)}", "{{query_name}}"
         ),
         unit="s",
         log=True,
@@ -228,7 +255,7 @@ QUERIES = (
         "Where the time goes",
         "Time that queries take, by name, of the ten that take the most: 100 % is one connection busy all the time. "
         "The top of this list is where tuning pays.",
-        Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate])) and {TOP_TEN}", "{{query_name}}"),
+        Query(f"sum by (query_name) (rate({QUERY}_sum{{@pool}}[@rate])) and {top(10)}", "{{query_name}}"),
         unit="percentunit",
         stacked=True,
         legend="right",
@@ -236,7 +263,7 @@ QUERIES = (
     timeseries(
         "Queries by name",
         "Queries per second, of the ten names that take the most time.",
-        Query(f"sum by (query_name) (rate({QUERY}_count{{@pool}}[@rate])) and {TOP_TEN}", "{{query_name}}"),
+        Query(f"sum by (query_name) (rate({QUERY}_count{{@pool}}[@rate])) and {top(10)}", "{{query_name}}"),
         unit="count:q/s",
         stacked=True,
         legend="right",
@@ -248,6 +275,7 @@ QUERIES = (
         Query(happened("db_query_errors_total", "sqlstate_class", matchers="@pool"), "{{sqlstate_class}}"),
         unit=PER_MINUTE,
         stacked=True,
+        shades="red",
         legend="right",
     ),
 )
@@ -264,7 +292,7 @@ TRANSACTIONS = (
     ),
     timeseries(
         "PostgreSQL: transactions",
-        "Transactions per second as the server counts them: all clients, the exporter included.",
+        "Transactions per second as the server counts them. " + PER_CHECKOUT,
         (Query(f"sum({COMMITS})", "commits"), Query(f"sum({ROLLBACKS})", "rollbacks")),
         unit="count:tx/s",
         stacked=True,
@@ -285,6 +313,8 @@ TRANSACTIONS = (
     ),
 )
 
+LOCKS = "sum by (mode) (pg_locks_count{@data})"
+HELD = "max by (mode) (max_over_time(pg_locks_count{@data}[$__range] @ end())) > 0"
 SERVER_ROW = (
     timeseries(
         "Rows",
@@ -311,11 +341,12 @@ SERVER_ROW = (
         highest=1,
         soft_lowest=0.9,
         legend="names",
+        links=(ONE_DATABASE,),
     ),
     timeseries(
         "Locks",
-        "Locks that are held, by mode; modes without any are left out. Exclusive ones block others.",
-        Query(or_named("sum by (mode) (pg_locks_count{@data}) > 0", "mode"), "{{mode}}"),
+        "Locks that are held, by mode, of the modes that occurred in the time range. Exclusive ones block others.",
+        Query(or_named(f"{LOCKS} and on (mode) ({HELD})", "mode", HELD, source=POSTGRESQL), "{{mode}}"),
         unit="none",
         stacked=True,
         legend="names",
@@ -337,6 +368,7 @@ SERVER_ROW = (
         Query("sum by (datname) (rate(pg_stat_database_temp_bytes{@data}[@rate]))", "{{datname}}"),
         unit="Bps",
         legend="names",
+        links=(ONE_DATABASE,),
     ),
     timeseries(
         "Checkpoints",
@@ -365,6 +397,7 @@ STORAGE = (
         Query("sum by (datname) (pg_database_size_bytes{@data})", "{{datname}}"),
         unit="bytes",
         legend="right",
+        links=(ONE_DATABASE,),
     ),
     timeseries(
         "Log size",
@@ -434,7 +467,7 @@ STATEMENTS = (
             Column("Value #C", "Time per call", unit="s", width=150, steps=Steps(0.1, 0.5)),
             Column("Value #D", "Rows", unit="short", width=150, decimals=0),
         ),
-        sort_by="Total time",
+        sort_by=(("Total time", True),),
     ),
 )
 
@@ -445,6 +478,7 @@ POOL_DETAIL = (
         Query(per_minute("db_pool_checkout_timeouts_total", "pool", matchers="@pool"), "{{pool}}"),
         unit=PER_MINUTE,
         legend="names",
+        links=(ONE_POOL,),
     ),
     timeseries(
         "Connections thrown away",
@@ -459,13 +493,14 @@ POOL_DETAIL = (
         Query("sum by (pool) (db_pool_overflow{@pool})", "{{pool}}"),
         unit="none",
         legend="names",
+        links=(ONE_POOL,),
     ),
 )
 
 DASHBOARD = dashboard(
     "Database",
     "The application's pool and queries beside PostgreSQL's own view of connections, transactions, locks and cache.",
-    variables=(JOB, INSTANCE, POOL, SERVER, DATNAME),
+    variables=VARIABLES,
     rows=(
         Row("", STRIP),
         Row("Connections", halves(CONNECTIONS, 7)),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from .common import IN, NODE, OUT, REBOOTS, dashboard
-from .model import Query, Row
+from .common import IN, NODE, OUT, REBOOTS, dashboard, only
+from .model import Link, Panel, Query, Row
 from .panels import (
     Column,
     Steps,
-    below_zero,
     coloured,
-    dashed,
     fixed,
     override_matching,
     quarters,
@@ -18,7 +16,7 @@ from .panels import (
     thirds,
     timeseries,
 )
-from .promql import or_zero
+from .promql import HOSTS, or_zero
 
 # File systems that hold data; what lives in memory or is layered over another one fills up by design.
 DATA = 'fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|iso9660|erofs|fuse.*|autofs|nsfs"'
@@ -29,6 +27,122 @@ CORES = 'count by (instance) (node_cpu_seconds_total{@host, mode="idle"})'
 LOAD = f"max by (instance) (node_load1{{@host}}) / {CORES}"
 MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
 SPACE = f"1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
+ONE_HOST = only("Only ${__field.labels.nodename}", "Host", (NODE,), NODE, "__field.labels.instance")
+
+
+def named(expr: str) -> str:
+    """`expr` of each host with the host's name, which says more than the address of its exporter."""
+    return f"({expr}) * on (instance) group_left (nodename) max by (instance, nodename) ({HOSTS})"
+
+
+def disks(metric: str) -> str:
+    """Rate of a counter of all disks of each host."""
+    return f"sum by (instance) (rate(node_disk_{metric}_total{{@host, {DISKS}}}[@rate]))"
+
+
+def each_host(title: str, description: str, expr: str, *links: Link) -> Panel:
+    """A share of something, a line for each host."""
+    return timeseries(
+        title,
+        description,
+        Query(named(expr), "{{nodename}}"),
+        unit="percentunit",
+        highest=1,
+        legend="names",
+        links=links,
+    )
+
+
+def cpu(*links: Link) -> Panel:
+    return stat(
+        "CPU",
+        "Busy share of all processors, of the busiest host. A load generator on the same host takes its part.",
+        Query(f"max({CPU})"),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.7, 0.9),
+        highest=1,
+        links=links,
+    )
+
+
+def memory(*links: Link) -> Panel:
+    return stat(
+        "Memory",
+        "Memory that is not available to programs, of the fullest host.",
+        Query(f"max({MEMORY})"),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.8, 0.9),
+        highest=1,
+        links=links,
+    )
+
+
+def disk(*links: Link) -> Panel:
+    return stat(
+        "Disk",
+        "Used space of the fullest file system.",
+        Query(f"max({SPACE})"),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.8, 0.95),
+        highest=1,
+        links=links,
+    )
+
+
+def cpu_by_host(*links: Link) -> Panel:
+    return each_host("CPU by host", "Busy share of all processors of each host.", CPU, *links)
+
+
+def memory_by_host(*links: Link) -> Panel:
+    return each_host("Memory by host", "Memory that is not available to programs, of each host.", MEMORY, *links)
+
+
+def disk_throughput(*links: Link) -> Panel:
+    return timeseries(
+        "Disk throughput",
+        "Bytes per second that each host reads from its disks (up) and writes to them (down).",
+        (
+            Query(named(disks("read_bytes")), "{{nodename}} read"),
+            Query(named(disks("written_bytes")), "{{nodename}} written"),
+        ),
+        unit="Bps",
+        lowest=None,
+        overrides=(
+            override_matching(".* read", color=fixed(IN)),
+            override_matching(".* written", color=fixed(OUT), custom_transform="negative-Y"),
+        ),
+        legend="names",
+        links=links,
+    )
+
+
+def network_throughput(*links: Link) -> Panel:
+    kinds = {"received": "receive", "sent": "transmit"}
+    return timeseries(
+        "Network throughput",
+        "Bytes per second that each network card receives (up) and sends (down).",
+        tuple(
+            Query(
+                named(f"sum by (instance, device) (rate(node_network_{kind}_bytes_total{{@host, {CARDS}}}[@rate]))"),
+                f"{{{{nodename}}}} {{{{device}}}} {name}",
+            )
+            for name, kind in kinds.items()
+        ),
+        unit="Bps",
+        lowest=None,
+        overrides=(
+            override_matching(".* received", color=fixed(IN)),
+            override_matching(".* sent", color=fixed(OUT), custom_transform="negative-Y"),
+        ),
+        legend="names",
+        links=links,
+    )
+
+
+PACKETS = "count:packets/s"
 NETWORK_ERRORS = " + ".join(
     f"sum by (instance, device) (rate(node_network_{kind}_total{{@host, {CARDS}}}[@rate]))"
     for kind in ("receive_errs", "transmit_errs", "receive_drop", "transmit_drop")
@@ -37,15 +151,7 @@ NETWORK_ERRORS = " + ".join(
 STRIP = tuple(
     panel.sized(3)
     for panel in (
-        stat(
-            "CPU",
-            "Busy share of all processors, of the busiest host.",
-            Query(f"max({CPU})"),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.7, 0.9),
-            highest=1,
-        ),
+        cpu(),
         stat(
             "Load per core",
             "Processes that run or want to run, per processor; above 1 they wait. Of the worst host.",
@@ -57,34 +163,18 @@ STRIP = tuple(
         stat(
             "CPU pressure",
             "Share of time in which something waited for a processor, of the worst host.",
-            Query(or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))")),
+            Query(or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", HOSTS)),
             unit="percentunit",
             decimals=0,
             steps=Steps(0.25, 0.5),
             highest=1,
         ),
-        stat(
-            "Memory",
-            "Memory that is not available to programs, of the fullest host.",
-            Query(f"max({MEMORY})"),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.8, 0.9),
-            highest=1,
-        ),
-        stat(
-            "Disk space",
-            "Used space of the fullest file system.",
-            Query(f"max({SPACE})"),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.8, 0.9),
-            highest=1,
-        ),
+        memory(),
+        disk(),
         stat(
             "Disk busy",
             "Share of time in which the busiest disk had work to do.",
-            Query(or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))")),
+            Query(or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", HOSTS)),
             unit="percentunit",
             decimals=0,
             steps=Steps(0.7, 0.9),
@@ -93,8 +183,8 @@ STRIP = tuple(
         stat(
             "Network errors",
             "Packets per second that were dropped or damaged, on all network cards.",
-            Query(or_zero(f"sum({NETWORK_ERRORS})")),
-            unit="pps",
+            Query(or_zero(f"sum({NETWORK_ERRORS})", HOSTS)),
+            unit=PACKETS,
             decimals=1,
             steps=Steps(1, 10),
         ),
@@ -130,15 +220,17 @@ BY_HOST = (
         unit="short",
         height=4,
         columns=(
-            Column("instance", "Host"),
-            Column("nodename", "Name"),
+            Column(
+                "nodename", "Host", links=(only("Only this host", "Host", (NODE,), NODE, "__data.fields.Exporter"),)
+            ),
+            Column("instance", "Exporter"),
             Column("release", "Kernel"),
             Column("Value #B", "Processors", unit="none", width=150),
             Column("Value #C", "CPU", unit="percentunit", width=150, steps=Steps(0.7, 0.9), decimals=0),
             Column("Value #D", "Load per core", unit="none", width=150, steps=Steps(1, 2), decimals=2),
             Column("Value #E", "Memory", unit="bytes", width=150),
             Column("Value #F", "Memory used", unit="percentunit", width=150, steps=Steps(0.8, 0.9), decimals=0),
-            Column("Value #G", "Fullest disk", unit="percentunit", width=150, steps=Steps(0.8, 0.9), decimals=0),
+            Column("Value #G", "Fullest disk", unit="percentunit", width=150, steps=Steps(0.8, 0.95), decimals=0),
             Column("Value #H", "Uptime", unit="s", width=150),
         ),
     ),
@@ -155,9 +247,11 @@ MODE_COLOURS = {
 }
 
 PROCESSOR = (
+    cpu_by_host(ONE_HOST),
     timeseries(
         "CPU by mode",
-        "Where the processors' time goes; idle is left out. Waiting for disks is iowait, a neighbour's share is steal.",
+        "Where the processors' time goes, on average over the chosen hosts; idle is left out. Waiting for disks is "
+        "iowait, a neighbour's share is steal.",
         Query(
             'sum by (mode) (rate(node_cpu_seconds_total{@host, mode!="idle"}[@rate]))'
             ' / scalar(count(node_cpu_seconds_total{@host, mode="idle"}))',
@@ -170,42 +264,41 @@ PROCESSOR = (
         legend="names",
     ),
     timeseries(
-        "Load",
-        "Processes that run or want to run, on average over 1, 5 and 15 minutes, beside the number of processors.",
+        "Load per core by host",
+        "Processes that run or want to run, per processor, on average over 1 and 15 minutes. Above the line for long, "
+        "the host has too much to do.",
         (
-            Query("sum(node_load1{@host})", "1 m"),
-            Query("sum(node_load5{@host})", "5 m"),
-            Query("sum(node_load15{@host})", "15 m"),
-            Query('count(node_cpu_seconds_total{@host, mode="idle"})', "processors"),
+            Query(named(LOAD), "{{nodename}} 1 m"),
+            Query(named(LOAD.replace("load1", "load15")), "{{nodename}} 15 m"),
         ),
         unit="none",
-        overrides=(
-            *coloured({"1 m": "green", "5 m": "blue", "15 m": "purple"}),
-            *dashed("processors", colour="red"),
-        ),
+        limit=2,
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
-        "Pressure",
+        "Pressure by host",
         "Share of time in which at least one task waited for a processor, for memory or for a disk. Kernels without "
         "pressure information have no lines.",
-        (
-            Query("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", "processor"),
-            Query("max(rate(node_pressure_memory_waiting_seconds_total{@host}[@rate]))", "memory"),
-            Query("max(rate(node_pressure_io_waiting_seconds_total{@host}[@rate]))", "disk"),
+        tuple(
+            Query(
+                named(f"max by (instance) (rate(node_pressure_{resource}_waiting_seconds_total{{@host}}[@rate]))"),
+                f"{{{{nodename}}}} {name}",
+            )
+            for resource, name in (("cpu", "processor"), ("memory", "memory"), ("io", "disk"))
         ),
         unit="percentunit",
         soft_highest=0.1,
-        overrides=coloured({"processor": "blue", "memory": "green", "disk": "orange"}),
         no_value="The kernel reports no pressure",
         legend="names",
+        links=(ONE_HOST,),
     ),
 )
 
 MEMORY_ROW = (
     timeseries(
         "Memory by use",
-        "Used by programs and the kernel, holding files (given back on demand), and free.",
+        "Used by programs and the kernel, holding files (given back on demand), and free, of all chosen hosts.",
         (
             Query("sum(node_memory_MemTotal_bytes{@host} - node_memory_MemAvailable_bytes{@host})", "used"),
             Query("sum(node_memory_MemAvailable_bytes{@host} - node_memory_MemFree_bytes{@host})", "files"),
@@ -216,125 +309,99 @@ MEMORY_ROW = (
         overrides=coloured({"used": "orange", "files": "blue", "free": "green"}),
         legend="names",
     ),
+    memory_by_host(ONE_HOST),
     timeseries(
-        "Memory used by host",
-        "Memory that is not available to programs.",
-        Query(MEMORY, "{{instance}}"),
-        unit="percentunit",
-        highest=1,
-        limit=0.9,
-        legend="names",
-    ),
-    timeseries(
-        "Swapping",
-        "Pages per second read from swap and written to it, and major page faults: memory that had to come from disk.",
+        "Swapping by host",
+        "Pages per second read from swap or written to it, and page faults that had to wait for a disk (major faults).",
         (
-            Query("sum(rate(node_vmstat_pswpin{@host}[@rate]))", "swapped in"),
-            Query("sum(rate(node_vmstat_pswpout{@host}[@rate]))", "swapped out"),
-            Query("sum(rate(node_vmstat_pgmajfault{@host}[@rate]))", "major faults"),
+            Query(
+                named(
+                    "sum by (instance) (rate(node_vmstat_pswpin{@host}[@rate]))"
+                    " + sum by (instance) (rate(node_vmstat_pswpout{@host}[@rate]))"
+                ),
+                "{{nodename}} swapped",
+            ),
+            Query(named("sum by (instance) (rate(node_vmstat_pgmajfault{@host}[@rate]))"), "{{nodename}} major faults"),
         ),
-        unit="cps",
-        overrides=coloured({"swapped in": IN, "swapped out": OUT, "major faults": "orange"}),
+        unit="count:pages/s",
         legend="names",
+        links=(ONE_HOST,),
     ),
 )
 
 DISK = (
     timeseries(
         "Space used",
-        "Used share of every file system that holds data.",
-        Query(SPACE, "{{instance}} {{mountpoint}}"),
+        "Used share of every file system that holds data. At the line an alert fires.",
+        Query(named(SPACE), "{{nodename}} {{mountpoint}}"),
         unit="percentunit",
         highest=1,
-        limit=0.9,
+        limit=0.95,
         legend="names",
+        links=(ONE_HOST,),
     ),
+    disk_throughput(ONE_HOST),
     timeseries(
-        "Throughput",
-        "Bytes per second read from disks (up) and written to them (down).",
-        (
-            Query(f"sum(rate(node_disk_read_bytes_total{{@host, {DISKS}}}[@rate]))", "read"),
-            Query(f"sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
-        ),
-        unit="Bps",
-        lowest=None,
-        overrides=(*coloured({"read": IN}), *below_zero("written", colour=OUT)),
-        legend="names",
-    ),
-    timeseries(
-        "Busy",
+        "Busy by disk",
         "Share of time in which the disk had work to do. Fast disks bear more even at 100 %.",
         Query(
-            f"sum by (instance, device) (rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))",
-            "{{instance}} {{device}}",
+            named(f"sum by (instance, device) (rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))"),
+            "{{nodename}} {{device}}",
         ),
         unit="percentunit",
         soft_highest=0.1,
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
-        "Latency",
-        "Average time of a read and of a write, waiting included.",
-        (
+        "Disk latency",
+        "Average time of a read and of a write, waiting included, of all disks of each host.",
+        tuple(
             Query(
-                f"sum(rate(node_disk_read_time_seconds_total{{@host, {DISKS}}}[@rate]))"
-                f" / (sum(rate(node_disk_reads_completed_total{{@host, {DISKS}}}[@rate])) > 0) or vector(0)",
-                "read",
-            ),
-            Query(
-                f"sum(rate(node_disk_write_time_seconds_total{{@host, {DISKS}}}[@rate]))"
-                f" / (sum(rate(node_disk_writes_completed_total{{@host, {DISKS}}}[@rate])) > 0) or vector(0)",
-                "write",
-            ),
+                named(f"{disks(times)} / ({disks(number)} > 0) or 0 * {disks(number)}"),
+                f"{{{{nodename}}}} {name}",
+            )
+            for name, times, number in (
+                ("read", "read_time_seconds", "reads_completed"),
+                ("write", "write_time_seconds", "writes_completed"),
+            )
         ),
         unit="s",
-        overrides=coloured({"read": IN, "write": OUT}),
+        overrides=(
+            override_matching(".* read", color=fixed(IN)),
+            override_matching(".* write", color=fixed(OUT)),
+        ),
         legend="names",
+        links=(ONE_HOST,),
     ),
 )
 
 NETWORK = (
-    timeseries(
-        "Throughput by card",
-        "Bytes per second received (up) and sent (down) by each network card.",
-        (
-            Query(
-                f"sum by (instance, device) (rate(node_network_receive_bytes_total{{@host, {CARDS}}}[@rate]))",
-                "{{instance}} {{device}} received",
-            ),
-            Query(
-                f"sum by (instance, device) (rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))",
-                "{{instance}} {{device}} sent",
-            ),
-        ),
-        unit="Bps",
-        lowest=None,
-        overrides=(
-            override_matching(".* received", color=fixed(IN)),
-            override_matching(".* sent", color=fixed(OUT), custom_transform="negative-Y"),
-        ),
-        legend="names",
-    ),
+    network_throughput(ONE_HOST),
     timeseries(
         "Errors and drops",
         "Packets per second that were damaged or dropped, by network card.",
-        Query(NETWORK_ERRORS, "{{instance}} {{device}}"),
-        unit="pps",
+        Query(named(NETWORK_ERRORS), "{{nodename}} {{device}}"),
+        unit=PACKETS,
         soft_highest=1,
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
         "TCP retransmissions",
         "Share of TCP segments that had to be sent again: the network loses some, or a peer is slow.",
         Query(
-            "sum by (instance) (rate(node_netstat_Tcp_RetransSegs{@host}[@rate]))"
-            " / (sum by (instance) (rate(node_netstat_Tcp_OutSegs{@host}[@rate])) > 0)"
-            " or 0 * sum by (instance) (node_netstat_Tcp_OutSegs{@host})",
-            "{{instance}}",
+            named(
+                "sum by (instance) (rate(node_netstat_Tcp_RetransSegs{@host}[@rate]))"
+                " / (sum by (instance) (rate(node_netstat_Tcp_OutSegs{@host}[@rate])) > 0)"
+                " or 0 * sum by (instance) (node_netstat_Tcp_OutSegs{@host})"
+            ),
+            "{{nodename}}",
         ),
         unit="percentunit",
         limit=0.02,
         legend="names",
+        links=(ONE_HOST,),
     ),
 )
 
@@ -342,50 +409,56 @@ LIMITS = (
     timeseries(
         "Open files",
         "Open files of each host, as a share of what its kernel allows.",
-        Query("node_filefd_allocated{@host} / node_filefd_maximum{@host}", "{{instance}}"),
+        Query(named("node_filefd_allocated{@host} / node_filefd_maximum{@host}"), "{{nodename}}"),
         unit="percentunit",
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
         "Inodes used",
         "Used share of each file system's inodes: it can be full of files while space is left.",
         Query(
-            f"1 - node_filesystem_files_free{{@host, {DATA}}} / (node_filesystem_files{{@host, {DATA}}} > 0)",
-            "{{instance}} {{mountpoint}}",
+            named(f"1 - node_filesystem_files_free{{@host, {DATA}}} / (node_filesystem_files{{@host, {DATA}}} > 0)"),
+            "{{nodename}} {{mountpoint}}",
         ),
         unit="percentunit",
         highest=1,
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
         "Clock offset",
         "How far the host's clock is from its time server's. Zero also where the kernel is not told.",
-        Query("node_timex_offset_seconds{@host}", "{{instance}}"),
+        Query(named("node_timex_offset_seconds{@host}"), "{{nodename}}"),
         unit="s",
         lowest=None,
         soft_highest=0.01,
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
         "TCP connections",
         "Established TCP connections of each host.",
-        Query("node_netstat_Tcp_CurrEstab{@host}", "{{instance}}"),
+        Query(named("node_netstat_Tcp_CurrEstab{@host}"), "{{nodename}}"),
         unit="none",
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
         "Context switches",
         "Switches between tasks per second.",
-        Query("sum by (instance) (rate(node_context_switches_total{@host}[@rate]))", "{{instance}}"),
-        unit="cps",
+        Query(named("sum by (instance) (rate(node_context_switches_total{@host}[@rate]))"), "{{nodename}}"),
+        unit="count:switches/s",
         legend="names",
+        links=(ONE_HOST,),
     ),
     timeseries(
         "Blocked processes",
         "Processes that wait for a disk and can't be interrupted.",
-        Query("node_procs_blocked{@host}", "{{instance}}"),
+        Query(named("node_procs_blocked{@host}"), "{{nodename}}"),
         unit="none",
         legend="names",
+        links=(ONE_HOST,),
     ),
 )
 
@@ -397,7 +470,7 @@ DASHBOARD = dashboard(
     rows=(
         Row("", STRIP),
         Row("Hosts", BY_HOST),
-        Row("Processors", thirds(PROCESSOR, 7)),
+        Row("Processors", quarters(PROCESSOR, 7)),
         Row("Memory", thirds(MEMORY_ROW, 7)),
         Row("Disks", quarters(DISK, 7)),
         Row("Network", thirds(NETWORK, 7)),

@@ -5,22 +5,29 @@ from __future__ import annotations
 from .common import (
     BURN_LIMIT,
     ENDPOINT,
+    IGNORED,
     IN,
     INSTANCE,
+    INTERPOLATED,
     JOB,
-    LATENCY_COLOURS,
     OUT,
     SLO_COLOURS,
     SLO_ERROR_RATIO,
     SLO_LATENCY,
     SLO_SLOW_RATIO,
+    SLO_START,
     STATUS_COLOURS,
+    STREAMING,
     active_users,
     dashboard,
+    objective,
+    only,
+    response_p95,
+    response_time,
 )
-from .model import Link, Query, Row
-from .panels import PER_MINUTE, Column, Steps, below_zero, coloured, halves, heatmap, stat, table, timeseries
-from .promql import by_status_class, heat, mean, occurring, or_named, or_zero, per_minute, quantile, ratio
+from .model import Query, Row
+from .panels import PER_MINUTE, Column, Steps, below_zero, coloured, dashed, halves, heatmap, stat, table, timeseries
+from .promql import by_status_class, happened, heat, mean, occurring, or_named, or_zero, per_minute, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@http}[@rate])"
 SERVER_ERRORS = 'rate(http_requests_total{@http, status_code=~"5.."}[@rate])'
@@ -28,10 +35,22 @@ CLIENT_ERRORS = 'rate(http_requests_total{@http, status_code=~"4.."}[@rate])'
 SLOW = 'job_endpoint:http_slow:rate5m{job=~"$job", endpoint=~"$endpoint"}'
 JUDGED = 'job_endpoint:http_requests:rate5m{job=~"$job", endpoint=~"$endpoint"}'
 DURATION = "http_request_duration_seconds"
-ONE_ENDPOINT = Link(
-    "Only ${__field.labels.endpoint}",
-    "/d/sightline-http?${__url_time_range}&${__all_variables}&var-endpoint=${__field.labels.endpoint:percentencode}",
+SLOW_MEANS = (
+    "Share of requests that the latency objective counts as slow (average of 5 minutes): more than "
+    f"{SLO_LATENCY} s to the last byte, for endpoints that wait for a model more than {SLO_START} s to the first."
 )
+QUICK = "@quickhttp"
+ANY = "increase(http_requests_total{@http}[$__range] @ end())"
+VARIABLES = (JOB, INSTANCE, ENDPOINT)
+ONE_ENDPOINT = only("Only ${__field.labels.endpoint}", "HTTP", VARIABLES, ENDPOINT, "__field.labels.endpoint")
+
+
+def error_ratio(matchers: str) -> str:
+    """Share of requests with a 5xx status by endpoint, over 5 minutes: one of little traffic is noise."""
+    return ratio(
+        f"job_endpoint:http_errors:rate5m{{{matchers}}}", f"job_endpoint:http_requests:rate5m{{{matchers}}}", "endpoint"
+    )
+
 
 STRIP = tuple(
     panel.sized(3)
@@ -61,31 +80,24 @@ STRIP = tuple(
         ),
         stat(
             "Too slow",
-            "Share of requests that the latency objective counts as slow: more than 0.5 s to the last byte, for /chat "
-            "more than 5 s to the first (average of 5 minutes). The objective bears 1 %.",
+            f"{SLOW_MEANS} The objective bears 1 %.",
             Query(ratio(SLOW, JUDGED)),
             unit="percentunit",
             decimals=2,
             steps=Steps(SLO_SLOW_RATIO, 10 * SLO_SLOW_RATIO),
         ),
         stat(
-            "Average time",
-            "Average time to the last byte of the response.",
-            Query(mean(DURATION, matchers="@http")),
+            "Response average",
+            "Average time to the last byte of the response. Without endpoints that wait for a model, such as /chat.",
+            Query(mean(DURATION, matchers=QUICK)),
             unit="s",
             no_value="idle",
         ),
+        response_p95(matchers=QUICK),
         stat(
-            "p95 time",
-            "95 of 100 requests are answered within this time.",
-            Query(quantile(0.95, DURATION, matchers="@http")),
-            unit="s",
-            no_value="idle",
-        ),
-        stat(
-            "p99 time",
-            "99 of 100 requests are answered within this time.",
-            Query(quantile(0.99, DURATION, matchers="@http")),
+            "Response p99",
+            "99 of 100 requests are answered within this time. Without endpoints that wait for a model, such as /chat.",
+            Query(quantile(0.99, DURATION, matchers=QUICK)),
             unit="s",
             no_value="idle",
         ),
@@ -102,7 +114,7 @@ RATE_AND_ERRORS = (
     timeseries(
         "Request rate by endpoint",
         "Requests per second of each route template.",
-        Query(or_named(f"sum by (endpoint) ({REQUESTS})", "endpoint", "no requests"), "{{endpoint}}"),
+        Query(or_named(f"sum by (endpoint) ({REQUESTS})", "endpoint", ANY, "no requests"), "{{endpoint}}"),
         unit="reqps",
         legend="right",
         links=(ONE_ENDPOINT,),
@@ -110,7 +122,7 @@ RATE_AND_ERRORS = (
     timeseries(
         "Request rate by status",
         "Requests per second by class of status.",
-        Query(by_status_class(REQUESTS), "{{class}}"),
+        Query(by_status_class("@http"), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
@@ -118,32 +130,35 @@ RATE_AND_ERRORS = (
     ),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
-        "objective: what stays above it spends the error budget too fast.",
-        Query(
-            occurring(
-                ratio(SERVER_ERRORS, REQUESTS, "endpoint"),
-                'http_requests_total{@http, status_code=~"5.."}',
-                "endpoint",
+        "Share of requests answered with a 5xx status, of all instances (average of 5 minutes), of the endpoints where "
+        "that happened. The line is the objective: what stays above it spends the error budget too fast.",
+        (
+            Query(
+                occurring(
+                    error_ratio('job=~"$job", endpoint=~"$endpoint"'),
+                    'http_requests_total{@http, status_code=~"5.."}',
+                    "endpoint",
+                ),
+                "{{endpoint}}",
             ),
-            "{{endpoint}}",
+            objective("availability"),
         ),
         unit="percentunit",
-        limit=SLO_ERROR_RATIO,
+        overrides=dashed("objective", colour="red"),
         legend="right",
         links=(ONE_ENDPOINT,),
     ),
     timeseries(
         "Error budget burn by window",
         "How many times faster than sustainable the budget is spent, of all endpoints together. The line is where an "
-        "hour's burn calls somebody; longer windows alert at less.",
+        "hour's burn calls somebody; six hours' does at 6.",
         tuple(
             Query(
                 f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})'
                 " or max by (slo) (slo:objective:ratio) * 0",
                 f"{{{{slo}}}} {window}",
             )
-            for window in ("1h", "6h", "1d", "3d")
+            for window in ("1h", "6h")
         ),
         unit="suffix:x",
         limit=BURN_LIMIT,
@@ -152,7 +167,7 @@ RATE_AND_ERRORS = (
             {
                 f"{slo} {window}": f"{shade}{colour}"
                 for slo, colour in SLO_COLOURS.items()
-                for window, shade in (("1h", ""), ("6h", "semi-dark-"), ("1d", "dark-"), ("3d", "super-light-"))
+                for window, shade in (("1h", ""), ("6h", "super-light-"))
             }
         ),
         legend="right",
@@ -161,35 +176,19 @@ RATE_AND_ERRORS = (
 )
 
 DURATIONS = (
-    timeseries(
-        "Response time",
-        "Time to the last byte of the response, average and percentiles. The line is the latency objective.",
-        (
-            Query(mean(DURATION, matchers="@http"), "average"),
-            Query(quantile(0.5, DURATION, matchers="@http"), "p50"),
-            Query(quantile(0.95, DURATION, matchers="@http"), "p95"),
-            Query(quantile(0.99, DURATION, matchers="@http"), "p99"),
-        ),
-        unit="s",
-        log=True,
-        limit=SLO_LATENCY,
-        overrides=coloured(LATENCY_COLOURS),
-        legend="right",
-        no_value="No requests in this range",
-    ),
+    response_time("Response time", "right", matchers=QUICK),
     heatmap(
         "Response time spread",
-        "Requests per second in each bucket of response time. Two bands are two kinds of requests.",
+        "Requests per second in each bucket of response time, all endpoints. Two bands are two kinds of requests.",
         heat(DURATION, "@http"),
         unit="s",
     ),
     timeseries(
         "Response time p95 by endpoint",
-        "95 of 100 requests of the endpoint are answered within this time.",
+        f"95 of 100 requests of the endpoint are answered within this time. {INTERPOLATED}",
         Query(quantile(0.95, DURATION, "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="s",
         log=True,
-        limit=SLO_LATENCY,
         legend="right",
         links=(ONE_ENDPOINT,),
         no_value="No requests in this range",
@@ -206,21 +205,22 @@ DURATIONS = (
     ),
     timeseries(
         "Too slow by endpoint",
-        "Share of requests that the latency objective counts as slow: longer than 0.5 s to the last byte, for /chat "
-        "longer than 5 s to the first. The line is the objective.",
-        Query(or_named(ratio(SLOW, JUDGED, "endpoint"), "endpoint", "no requests"), "{{endpoint}}"),
+        f"{SLOW_MEANS} The line is the objective.",
+        (
+            Query(or_named(ratio(SLOW, JUDGED, "endpoint"), "endpoint", ANY, "no requests"), "{{endpoint}}"),
+            objective("latency"),
+        ),
         unit="percentunit",
-        limit=SLO_SLOW_RATIO,
+        overrides=dashed("objective", colour="red"),
         legend="right",
         links=(ONE_ENDPOINT,),
     ),
     timeseries(
         "Response start p95 by endpoint",
-        "Time until the response starts, which is what a streaming endpoint is judged by.",
+        f"Time until the response starts: of a stream, how long people look at nothing. {INTERPOLATED}",
         Query(quantile(0.95, "http_response_start_seconds", "endpoint", matchers="@http"), "{{endpoint}}"),
         unit="s",
         log=True,
-        limit=SLO_LATENCY,
         legend="right",
         links=(ONE_ENDPOINT,),
         no_value="No requests in this range",
@@ -254,13 +254,7 @@ ENDPOINTS = (
             Column(
                 "endpoint",
                 "Endpoint",
-                links=(
-                    Link(
-                        "Only this endpoint",
-                        "/d/sightline-http?${__url_time_range}&${__all_variables}"
-                        "&var-endpoint=${__value.text:percentencode}",
-                    ),
-                ),
+                links=(only("Only this endpoint", "HTTP", VARIABLES, ENDPOINT, "__value.text"),),
             ),
             Column("Value #A", "Requests", unit="reqps", width=180, bar=True, decimals=2),
             Column(
@@ -278,7 +272,7 @@ ENDPOINTS = (
             Column("Value #G", "p99", unit="s", width=150),
             Column("Value #H", "In progress", unit="none", width=150),
         ),
-        sort_by="Requests",
+        sort_by=(("Requests", True),),
         no_value="No requests in this range",
     ),
 )
@@ -289,7 +283,8 @@ USERS = (
         "Requests in progress",
         "Requests that are being answered, by endpoint. A steady climb means they no longer finish.",
         Query(
-            or_named("sum by (endpoint) (http_requests_in_progress{@http})", "endpoint", "no requests"), "{{endpoint}}"
+            or_named("sum by (endpoint) (http_requests_in_progress{@http})", "endpoint", ANY, "no requests"),
+            "{{endpoint}}",
         ),
         unit="none",
         stacked=True,
@@ -303,46 +298,50 @@ FAILURES = (
         "Server errors by endpoint",
         "Responses per minute with a 5xx status, by endpoint and status.",
         Query(
-            or_named(f"60 * sum by (status_code, endpoint) ({SERVER_ERRORS})", "status_code"),
+            happened("http_requests_total", "status_code", "endpoint", matchers='@http, status_code=~"5.."'),
             "{{status_code}} {{endpoint}}",
         ),
         unit=PER_MINUTE,
         stacked=True,
+        shades="red",
         legend="right",
+        links=(ONE_ENDPOINT,),
     ),
     timeseries(
         "Client errors by endpoint",
         "Responses per minute with a 4xx status, by endpoint and status. 499 is a client that left before the end, "
         "unmatched is a path that no route serves.",
         Query(
-            or_named(
-                "60 * sum by (status_code, endpoint)"
-                ' (rate(http_requests_total{@app, endpoint=~"$endpoint", status_code=~"4.."}[@rate]))',
+            happened(
+                "http_requests_total",
                 "status_code",
+                "endpoint",
+                matchers='@app, endpoint=~"$endpoint", status_code=~"4.."',
             ),
             "{{status_code}} {{endpoint}}",
         ),
         unit=PER_MINUTE,
         stacked=True,
+        shades="yellow",
         legend="right",
+        links=(ONE_ENDPOINT,),
     ),
     timeseries(
-        "Exceptions",
-        "Exceptions per minute that no handler caught, by class and endpoint.",
-        Query(
-            or_named(per_minute("http_exceptions_total", "exception", "endpoint", matchers="@http"), "exception"),
-            "{{exception}} {{endpoint}}",
-        ),
+        "Exceptions by class",
+        "Exceptions per minute that no handler caught.",
+        Query(happened("http_exceptions_total", "exception", matchers="@http"), "{{exception}}"),
         unit=PER_MINUTE,
         stacked=True,
+        shades="red",
         legend="right",
     ),
     timeseries(
         "Request rate by instance",
         "Requests per second of each replica. They should share the load evenly.",
-        Query(or_named(f"sum by (instance) ({REQUESTS})", "instance", "no requests"), "{{instance}}"),
+        Query(or_named(f"sum by (instance) ({REQUESTS})", "instance", ANY, "no requests"), "{{instance}}"),
         unit="reqps",
         legend="right",
+        links=(only("Only ${__field.labels.instance}", "HTTP", VARIABLES, INSTANCE, "__field.labels.instance"),),
     ),
 )
 
@@ -395,7 +394,7 @@ SIZES_AND_LIMITS = (
 DASHBOARD = dashboard(
     "HTTP",
     "Rate, errors and duration of requests, by endpoint; who is active; what fails.",
-    variables=(JOB, INSTANCE, ENDPOINT),
+    variables=(*VARIABLES, STREAMING, IGNORED),
     rows=(
         Row("", STRIP),
         Row("Rate and errors", halves(RATE_AND_ERRORS)),

@@ -10,8 +10,9 @@ from .common import (
     PROVIDER,
     TOKEN_COLOURS,
     dashboard,
+    only,
 )
-from .model import Link, Query, Row
+from .model import Link, Panel, Query, Row
 from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, quarters, stat, table, thirds, timeseries
 from .promql import happened, heat, mean, or_zero, quantile, ratio
 
@@ -21,12 +22,25 @@ PER_TOKEN = "llm_time_per_output_token_seconds"  # noqa: S105
 PROMPT = "llm_prompt_length_characters"
 CALLS = "rate(llm_requests_total{@llm}[@rate])"
 FAILED = 'rate(llm_requests_total{@llm, outcome="error"}[@rate])'
-NAME = "{{provider}} {{model}}"
-ONE_MODEL = Link(
-    "Only ${__field.labels.model}",
-    "/d/sightline-llm?${__url_time_range}&${__all_variables}&var-model=${__field.labels.model:percentencode}",
-)
+# How long a failed call took says nothing about how fast a model answers: failing fast would look like an improvement.
+ANSWERED = '@llm, outcome="success"'
+NAME = "{{model}}"  # unique within a provider; the table has both
+VARIABLES = (JOB, INSTANCE, PROVIDER, MODEL)
+ONE_MODEL = only("Only ${__field.labels.model}", "LLM", VARIABLES, MODEL, "__field.labels.model")
 OUTCOME_COLOURS = {"success": "green", "error": "red", "incomplete": "orange", "cancelled": "text"}
+
+
+def model_p95(matchers: str, *links: Link) -> Panel:
+    return stat(
+        "Model p95",
+        "95 of 100 calls of a language model that succeed are complete within this time.",
+        Query(quantile(0.95, DURATION, matchers=f'{matchers}, outcome="success"')),
+        unit="s",
+        steps=Steps(10, 20),
+        no_value="idle",
+        links=links,
+    )
+
 
 STRIP = tuple(
     panel.sized(3)
@@ -44,16 +58,9 @@ STRIP = tuple(
             Query(ratio(FAILED, CALLS)),
             unit="percentunit",
             decimals=1,
-            steps=Steps(0.01, 0.05),
+            steps=Steps(0.01, 0.1),
         ),
-        stat(
-            "Response p95",
-            "95 of 100 calls are complete within this time.",
-            Query(quantile(0.95, DURATION, matchers="@llm")),
-            unit="s",
-            steps=Steps(10, 30),
-            no_value="idle",
-        ),
+        model_p95("@llm"),
         stat(
             "First token p95",
             "95 of 100 streamed answers begin within this time: what people wait for.",
@@ -114,6 +121,7 @@ TOKENS = (
         "US dollars per hour at the present pace. Models without a price are missing: see unpriced calls below.",
         Query("3600 * sum by (provider, model) (rate(llm_cost_usd_total{@llm}[@rate]))", NAME),
         unit="currencyUSD",
+        decimals=2,
         stacked=True,
         links=(ONE_MODEL,),
     ),
@@ -123,12 +131,13 @@ BY = ("provider", "model")
 MODELS = (
     table(
         "Models",
-        "Every model: the pace at the end of the time range, and cost and tokens over the whole of it.",
+        "Every model: the pace at the end of the time range, and cost and tokens over the whole of it. Times are those "
+        "of calls that succeeded.",
         (
             Query(f"60 * sum by (provider, model) ({CALLS})", instant=True, format="table"),
             Query(ratio(FAILED, CALLS, *BY), instant=True, format="table"),
-            Query(mean(DURATION, *BY, matchers="@llm"), instant=True, format="table"),
-            Query(quantile(0.95, DURATION, *BY, matchers="@llm"), instant=True, format="table"),
+            Query(mean(DURATION, *BY, matchers=ANSWERED), instant=True, format="table"),
+            Query(quantile(0.95, DURATION, *BY, matchers=ANSWERED), instant=True, format="table"),
             Query(quantile(0.95, FIRST_TOKEN, *BY, matchers="@llm"), instant=True, format="table"),
             Query(
                 'sum by (provider, model) (increase(llm_tokens_total{@llm, type="input"}[$__range]))',
@@ -145,42 +154,36 @@ MODELS = (
             ),
         ),
         unit="short",
-        height=6,
+        height=5,
         columns=(
             Column("provider", "Provider", width=150),
             Column(
                 "model",
                 "Model",
-                links=(
-                    Link(
-                        "Only this model",
-                        "/d/sightline-llm?${__url_time_range}&${__all_variables}"
-                        "&var-model=${__value.text:percentencode}",
-                    ),
-                ),
+                links=(only("Only this model", "LLM", VARIABLES, MODEL, "__value.text"),),
             ),
             Column("Value #A", "Calls per minute", unit="short", width=190, bar=True, decimals=1),
-            Column("Value #B", "Failed", unit="percentunit", width=150, steps=Steps(0.01, 0.05), decimals=1),
+            Column("Value #B", "Failed", unit="percentunit", width=150, steps=Steps(0.01, 0.1), decimals=1),
             Column("Value #C", "Average", unit="s", width=150),
-            Column("Value #D", "p95", unit="s", width=150, steps=Steps(10, 30)),
+            Column("Value #D", "p95", unit="s", width=150, steps=Steps(10, 20)),
             Column("Value #E", "First token p95", unit="s", width=150, steps=Steps(2, 5)),
             Column("Value #F", "Input tokens", unit="short", width=150),
             Column("Value #G", "Output tokens", unit="short", width=150),
             Column("Value #H", "Cost", unit="currencyUSD", width=150, decimals=2),
         ),
-        sort_by="Calls per minute",
+        sort_by=(("Calls per minute", True),),
     ),
 )
 
 RESPONSE = (
     timeseries(
         "Model response time",
-        "From the request to the end of the answer, retries included.",
+        "From the request to the end of the answer, retries included, of calls that succeeded.",
         (
-            Query(mean(DURATION, matchers="@llm"), "average"),
-            Query(quantile(0.5, DURATION, matchers="@llm"), "p50"),
-            Query(quantile(0.95, DURATION, matchers="@llm"), "p95"),
-            Query(quantile(0.99, DURATION, matchers="@llm"), "p99"),
+            Query(mean(DURATION, matchers=ANSWERED), "average"),
+            Query(quantile(0.5, DURATION, matchers=ANSWERED), "p50"),
+            Query(quantile(0.95, DURATION, matchers=ANSWERED), "p95"),
+            Query(quantile(0.99, DURATION, matchers=ANSWERED), "p99"),
         ),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
@@ -189,14 +192,14 @@ RESPONSE = (
     ),
     heatmap(
         "Response time spread",
-        "Calls per second in each bucket of response time.",
-        heat(DURATION, "@llm"),
+        "Successful calls per second in each bucket of response time.",
+        heat(DURATION, ANSWERED),
         unit="s",
     ),
     timeseries(
         "Response time p95 by model",
-        "95 of 100 calls of the model are complete within this time.",
-        Query(quantile(0.95, DURATION, *BY, matchers="@llm"), NAME),
+        "95 of 100 calls of the model that succeed are complete within this time.",
+        Query(quantile(0.95, DURATION, *BY, matchers=ANSWERED), NAME),
         unit="s",
         links=(ONE_MODEL,),
         no_value="No calls in this range",
@@ -264,10 +267,10 @@ RELIABILITY = (
     ),
     timeseries(
         "Failed calls by model",
-        "Share of calls that ended with an error.",
+        "Share of calls that ended with an error. Above the line for five minutes, an alert fires.",
         Query(ratio(FAILED, CALLS, *BY), NAME),
         unit="percentunit",
-        limit=0.05,
+        limit=0.1,
         links=(ONE_MODEL,),
         legend="names",
     ),
@@ -277,6 +280,7 @@ RELIABILITY = (
         Query(happened("llm_errors_total", "error_type", matchers="@llm"), "{{error_type}}"),
         unit=PER_MINUTE,
         stacked=True,
+        shades="red",
         legend="names",
     ),
     timeseries(
@@ -314,9 +318,7 @@ ACCOUNTING = (
         "Rate limit left",
         "Requests and tokens that the provider still allows in its window, as of its last response. Providers that say "
         "nothing about it have no line.",
-        Query(
-            "min by (provider, model, resource) (llm_rate_limit_remaining{@llm})", "{{provider}} {{model}} {{resource}}"
-        ),
+        Query("min by (provider, model, resource) (llm_rate_limit_remaining{@llm})", "{{model}} {{resource}}"),
         unit="short",
         log=True,
         no_value="No provider reports a limit",
@@ -333,8 +335,8 @@ ACCOUNTING = (
     ),
     timeseries(
         "Missing usage and prices",
-        "Share of calls whose tokens are unknown, and of those with known tokens but without a price. The panels for "
-        "tokens and cost lack them.",
+        "Share of calls whose tokens are unknown (readers who leave a stream leave before the provider tells them), "
+        "and of those with known tokens but without a price. The panels for tokens and cost lack them.",
         (
             Query(ratio("rate(llm_usage_missing_total{@llm}[@rate])", CALLS), "usage missing"),
             Query(ratio("rate(llm_unpriced_requests_total{@llm}[@rate])", CALLS), "without a price"),
@@ -370,7 +372,7 @@ ACCOUNTING = (
 DASHBOARD = dashboard(
     "LLM",
     "Tokens, cost and speed of language models, and what goes wrong, by provider and model.",
-    variables=(JOB, INSTANCE, PROVIDER, MODEL),
+    variables=VARIABLES,
     rows=(
         Row("", STRIP),
         Row("Tokens and cost", TOKENS),

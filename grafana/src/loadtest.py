@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from .common import INSTANCE, JOB, LATENCY_COLOURS, NODE, SLO_ERROR_RATIO, SLO_LATENCY, STATUS_COLOURS, dashboard, drill
-from .host import CPU, MEMORY
+from .common import (
+    IGNORED,
+    INSTANCE,
+    JOB,
+    LATENCY_COLOURS,
+    NODE,
+    SLO_ERROR_RATIO,
+    SLO_LATENCY,
+    STATUS_COLOURS,
+    STREAMING,
+    dashboard,
+    drill,
+    response_p95,
+    response_time,
+)
+from .database import pool_use
+from .host import CPU, MEMORY, cpu
 from .model import Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, stat, table, thirds, timeseries, values
-from .promql import by_status_class, happened, heat, mean, or_zero, quantile, ratio
+from .panels import (
+    PER_MINUTE,
+    Column,
+    Steps,
+    coloured,
+    fixed,
+    heatmap,
+    override,
+    stat,
+    table,
+    thirds,
+    timeseries,
+    values,
+)
+from .promql import PROMETHEUS, by_status_class, happened, heat, mean, or_zero, quantile, ratio
 
 TIMES = "locust_response_time_seconds"
 SENT = "rate(locust_requests_total[@rate])"
 FAILED = "rate(locust_failures_total[@rate])"
-ANSWERED = "rate(http_requests_total{@traffic}[@rate])"
-QUICK = 'name!~".*/chat.*"'  # what waits for a language model has its own panels
+QUICK = 'name!~".*($streaming).*"'  # what waits for a language model has its own panels
 NO_TEST = "No load test ran in this range"
 
 STRIP = tuple(
@@ -21,7 +48,7 @@ STRIP = tuple(
         stat(
             "Load test",
             "Whether a load test runs now.",
-            Query(or_zero("max(locust_test_running)")),
+            Query(or_zero("max(locust_test_running)", PROMETHEUS)),
             unit="none",
             colour="purple",
             mappings=(values({"0": ("none", "text"), "1": ("running", "purple")}),),
@@ -29,14 +56,14 @@ STRIP = tuple(
         stat(
             "People",
             "People that the load test simulates now.",
-            Query(or_zero("sum(locust_users)")),
+            Query(or_zero("sum(locust_users)", PROMETHEUS)),
             unit="none",
             colour="purple",
         ),
         stat(
             "Requests sent",
             "Requests per second that came to an end, failed ones too, as Locust counts them.",
-            Query(or_zero(f"sum({SENT})")),
+            Query(or_zero(f"sum({SENT})", PROMETHEUS)),
             unit="reqps",
             decimals=1,
             colour="purple",
@@ -44,29 +71,21 @@ STRIP = tuple(
         stat(
             "Failed",
             "Share of requests that failed in Locust's eyes: wrong status, broken connection, wrong content.",
-            Query(ratio(FAILED, SENT)),
+            Query(ratio(FAILED, SENT, source=PROMETHEUS)),
             unit="percentunit",
             decimals=2,
             steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
         ),
         stat(
-            "p95 sent",
-            "95 of 100 requests are answered within this time, as the client sees it.",
+            "Client p95",
+            "95 of 100 requests are answered within this time, as the client sees it, without what waits for a model. "
+            "What it waits longer than the service measures is spent in queues and on the network.",
             Query(quantile(0.95, TIMES, matchers=QUICK)),
             unit="s",
             steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
             no_value="no test",
         ),
-        stat(
-            "p95 answered",
-            "95 of 100 requests are answered within this time, as the service measures it. What the client waits "
-            "longer is spent in queues and on the network.",
-            Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick")),
-            unit="s",
-            steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
-            no_value="idle",
-            links=(drill("HTTP"),),
-        ),
+        response_p95(drill("HTTP")),
         stat(
             "In progress",
             "Requests that the service works on at this moment.",
@@ -74,34 +93,29 @@ STRIP = tuple(
             unit="none",
             links=(drill("HTTP"),),
         ),
-        stat(
-            "CPU",
-            "Busy share of all processors, of the busiest host. A load generator on the same host takes its part.",
-            Query(f"max({CPU})"),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.7, 0.9),
-            highest=1,
-            links=(drill("Host"),),
-        ),
+        cpu(drill("Host")),
     )
 )
 
 CLIENT = (
     timeseries(
         "People and requests",
-        "Simulated people, and the requests per second that they send.",
+        "Simulated people (left), and the requests per second that they send (right).",
         (
-            Query(or_zero("sum(locust_users)"), "people"),
-            Query(or_zero(f"sum({SENT})"), "requests per second"),
+            Query(or_zero("sum(locust_users)", PROMETHEUS), "people"),
+            Query(or_zero(f"sum({SENT})", PROMETHEUS), "requests per second"),
         ),
-        unit="short",
-        overrides=coloured({"people": "purple", "requests per second": "blue"}),
+        unit="none",
+        overrides=(
+            *coloured({"people": "purple"}),
+            override("requests per second", color=fixed("blue"), unit="reqps", custom_axisPlacement="right"),
+        ),
         legend="names",
     ),
     timeseries(
         "Response time, as sent",
-        "As the client sees it, to the last byte, average and percentiles. The line is the latency objective.",
+        "As the client sees it, to the last byte, average and percentiles, without what waits for a model. The line is "
+        "the latency objective. The same axis as beside it.",
         (
             Query(mean(TIMES, matchers=QUICK), "average"),
             Query(quantile(0.5, TIMES, matchers=QUICK), "p50"),
@@ -111,6 +125,8 @@ CLIENT = (
         unit="s",
         log=True,
         limit=SLO_LATENCY,
+        soft_lowest=0.001,
+        soft_highest=1,
         overrides=coloured(LATENCY_COLOURS),
         no_value=NO_TEST,
         legend="names",
@@ -118,9 +134,10 @@ CLIENT = (
     timeseries(
         "Failures by kind",
         "Requests per minute that failed in Locust's eyes.",
-        Query(happened("locust_failures_total", "error_class", matchers=""), "{{error_class}}"),
+        Query(happened("locust_failures_total", "error_class", matchers="", source=PROMETHEUS), "{{error_class}}"),
         unit=PER_MINUTE,
         stacked=True,
+        shades="red",
         legend="names",
     ),
 )
@@ -129,39 +146,20 @@ SERVICE = (
     timeseries(
         "Answered by the service",
         "Requests per second by class of status, as the service counts them.",
-        Query(by_status_class(ANSWERED), "{{class}}"),
+        Query(by_status_class("@traffic"), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
         links=(drill("HTTP"),),
         legend="names",
     ),
-    timeseries(
-        "Response time, as answered",
-        "As the service measures it. The line is the latency objective.",
-        (
-            Query(mean("http_request_duration_seconds", matchers="@quick"), "average"),
-            Query(quantile(0.5, "http_request_duration_seconds", matchers="@quick"), "p50"),
-            Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick"), "p95"),
-            Query(quantile(0.99, "http_request_duration_seconds", matchers="@quick"), "p99"),
-        ),
-        unit="s",
-        log=True,
-        limit=SLO_LATENCY,
-        overrides=coloured(LATENCY_COLOURS),
-        links=(drill("HTTP"),),
-        no_value="No requests in this range",
-        legend="names",
-    ),
+    response_time("Response time, as answered", "names", drill("HTTP")),
     timeseries(
         "What gets short",
-        "Utilisation of what a load test usually exhausts first.",
+        "Utilisation of what a load test usually exhausts first: of the busiest host and the fullest pool.",
         (
             Query(f"max({CPU})", "CPU"),
-            Query(
-                or_zero('sum(db_pool_connections{@app, state="used"}) / sum(db_pool_connections_max{@app})'),
-                "connection pool",
-            ),
+            Query(pool_use("@app"), "connection pool"),
             Query(f"max({MEMORY})", "memory"),
         ),
         unit="percentunit",
@@ -194,8 +192,8 @@ SERVICE = (
     ),
     timeseries(
         "Model response time p95",
-        "95 of 100 calls of language models are complete within this time.",
-        Query(quantile(0.95, "llm_request_duration_seconds"), "p95"),
+        "95 of 100 calls of language models that succeed are complete within this time.",
+        Query(quantile(0.95, "llm_request_duration_seconds", matchers='@app, outcome="success"'), "p95"),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("LLM"),),
@@ -237,14 +235,21 @@ REQUESTS = (
         columns=(
             Column("method", "Method", width=110),
             Column("name", "Request"),
-            Column("Value #A", "Requests", unit="short", width=220, bar=True, decimals=0),
-            Column("Value #B", "Failed", unit="percentunit", width=150, steps=Steps(0.001, 0.01), decimals=2),
+            Column("Value #A", "Requests", unit="none", width=220, bar=True, decimals=0),
+            Column(
+                "Value #B",
+                "Failed",
+                unit="percentunit",
+                width=150,
+                steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+                decimals=2,
+            ),
             Column("Value #C", "Average", unit="s", width=150),
             Column("Value #D", "p50", unit="s", width=150),
-            Column("Value #E", "p95", unit="s", width=150, steps=Steps(SLO_LATENCY / 2, SLO_LATENCY)),
-            Column("Value #F", "p99", unit="s", width=150, steps=Steps(SLO_LATENCY, 4 * SLO_LATENCY)),
+            Column("Value #E", "p95", unit="s", width=150),
+            Column("Value #F", "p99", unit="s", width=150),
         ),
-        sort_by="Requests",
+        sort_by=(("Requests", True),),
         no_value=NO_TEST,
     ),
 )
@@ -276,7 +281,7 @@ DETAIL = (
     timeseries(
         "Streams left by their readers",
         "Streamed answers per minute that a simulated person left before the end, as some people do.",
-        Query(happened("locust_streams_left_total", "name", matchers=""), "{{name}}"),
+        Query(happened("locust_streams_left_total", "name", matchers="", source=PROMETHEUS), "{{name}}"),
         unit=PER_MINUTE,
         width=12,
         legend="names",
@@ -284,7 +289,7 @@ DETAIL = (
     timeseries(
         "Locust's workers",
         "Processes that report to Locust's master; none where one process does it all.",
-        Query(or_zero("sum(locust_workers)"), "workers"),
+        Query(or_zero("sum(locust_workers)", PROMETHEUS), "workers"),
         unit="none",
         width=12,
         legend="names",
@@ -295,7 +300,7 @@ DETAIL = (
 DASHBOARD = dashboard(
     "Load test",
     "What a load test sends, over what the service feels at the same time.",
-    variables=(JOB, INSTANCE, NODE),
+    variables=(JOB, INSTANCE, NODE, STREAMING, IGNORED),
     rows=(
         Row("", STRIP),
         Row("What Locust does", thirds(CLIENT, 7)),

@@ -19,22 +19,19 @@ Json = dict[str, Any]
 SCHEMA_VERSION = 41
 PLUGIN_VERSION = "12.0.0"
 COLUMNS = 24
+SCRAPE_INTERVAL = "15s"  # prometheus/prometheus.yml, and the data source's timeInterval
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL query.
-
-    instant: only the last value (tables). min_step: no finer than this, for expensive queries.
-    """
+    """One PromQL query. instant: only the last value (tables)."""
 
     expr: str
     legend: str = "__auto"
     instant: bool = False
     format: Literal["time_series", "table", "heatmap"] = "time_series"
-    min_step: str = ""
 
     def to_json(self, ref_id: str) -> Json:
         return {
@@ -47,7 +44,7 @@ class Query:
             "range": not self.instant,
             "instant": self.instant,
             "exemplar": False,
-        } | ({"interval": self.min_step} if self.min_step else {})
+        }
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,6 @@ class Panel:
     overrides: tuple[Json, ...] = ()
     transformations: tuple[Json, ...] = ()
     links: tuple[Link, ...] = ()
-    panel_links: tuple[Link, ...] = ()
-    repeat: str = ""
 
     def sized(self, width: int, height: int | None = None) -> Panel:
         return replace(self, width=width, height=height or self.height)
@@ -110,8 +105,6 @@ class Panel:
         }
         if self.transformations:
             panel["transformations"] = list(self.transformations)
-        if self.panel_links:
-            panel["links"] = [link.to_json() for link in self.panel_links]
         return panel
 
 
@@ -135,8 +128,6 @@ class Variable:
     label: str
     query: str
     description: str
-    multi: bool = True
-    regex: str = ""
 
     def to_json(self) -> Json:
         everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
@@ -147,9 +138,9 @@ class Variable:
             "description": self.description,
             "datasource": DATASOURCE,
             "query": {"query": expand(self.query), "refId": f"Variable-{self.name}"},
-            "regex": self.regex,
+            "regex": "",
             "includeAll": True,
-            "multi": self.multi,
+            "multi": True,
             "allValue": ".*",
             "current": everything,
             "options": [],
@@ -161,8 +152,31 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A value that the queries share and nobody chooses: the one place in the JSON to change it. Hidden."""
+
+    name: str
+    label: str
+    value: str
+    description: str
+
+    def to_json(self) -> Json:
+        return {
+            "type": "constant",
+            "name": self.name,
+            "label": self.label,
+            "description": self.description,
+            "query": self.value,
+            "current": {"selected": True, "text": self.value, "value": self.value},
+            "options": [],
+            "hide": 2,
+            "skipUrlSync": True,
+        }
+
+
+@dataclass(frozen=True)
 class Annotation:
-    """Marks on every time series: a region for as long as the query returns something.
+    """Marks on every time series: a line where the query returns one point, a region where it goes on.
 
     switch: whether people can turn it off on top of the dashboard.
     """
@@ -185,8 +199,8 @@ class Annotation:
             "iconColor": self.colour,
             # Grafana 12.0 reads expr and step, later versions read target.
             "expr": expr,
-            "step": "15s",
-            "target": {"refId": "Annotation", "expr": expr, "interval": "15s"},
+            "step": SCRAPE_INTERVAL,
+            "target": {"refId": "Annotation", "expr": expr, "interval": SCRAPE_INTERVAL},
             "titleFormat": self.title,
             "textFormat": self.text,
             "tagKeys": self.tags,
@@ -202,12 +216,10 @@ class Dashboard:
     title: str
     description: str
     tags: tuple[str, ...]
-    variables: tuple[Variable, ...]
+    variables: tuple[Variable | Constant, ...]
     annotations: tuple[Annotation, ...]
     links: tuple[Json, ...]
     rows: tuple[Row, ...]
-    time_from: str = "now-1h"
-    refresh: str = "30s"
 
     def to_json(self) -> Json:
         return {
@@ -220,8 +232,8 @@ class Dashboard:
             "editable": False,
             "graphTooltip": 1,  # shared crosshair
             "liveNow": False,
-            "refresh": self.refresh,
-            "time": {"from": self.time_from, "to": "now"},
+            "refresh": "30s",
+            "time": {"from": "now-1h", "to": "now"},
             "timepicker": {"refresh_intervals": ["10s", "30s", "1m", "5m", "15m", "30m", "1h"]},
             "timezone": "browser",
             "weekStart": "",

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard
+from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard, firing_alerts, only
 from .model import Query, Row
-from .panels import PER_MINUTE, Steps, coloured, stat, state_timeline, thirds, timeseries, values
-from .promql import happened, or_named, or_zero
+from .panels import (
+    PER_MINUTE,
+    Steps,
+    coloured,
+    fixed,
+    halves,
+    override_matching,
+    quarters,
+    stat,
+    state_timeline,
+    thirds,
+    timeseries,
+    values,
+)
+from .promql import PROMETHEUS, occurring, or_named, or_zero
 
 UP = values({"0": ("down", "red"), "1": ("up", "green")})
+VARIABLES = (TARGET_JOB, TARGET)
+ONE_JOB = only("Only ${__field.labels.job}", "Monitoring", VARIABLES, TARGET_JOB, "__field.labels.job")
+ONE_TARGET = only("Only ${__field.labels.instance}", "Monitoring", VARIABLES, TARGET, "__field.labels.instance")
 OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
 
 STRIP = tuple(
@@ -15,22 +31,16 @@ STRIP = tuple(
     for panel in (
         stat(
             "Targets down",
-            "Targets that Prometheus cannot scrape. A load test is not missed.",
-            Query(or_zero('count(up{job!="locust"} == 0)')),
+            "Targets that Prometheus cannot scrape: what they watch is out of sight. A load test is not missed.",
+            Query(or_zero('count(up{job!="locust"} == 0)', PROMETHEUS)),
             unit="none",
-            steps=Steps(1, 2),
+            steps=Steps(None, 1),
         ),
-        stat(
-            "Alerts",
-            "Alerts of severity warning or critical that fire now.",
-            Query(or_zero('count(ALERTS{alertstate="firing", severity=~"warning|critical"})')),
-            unit="none",
-            steps=Steps(1, 2),
-        ),
+        *firing_alerts(),
         stat(
             "Rule failures",
             "Evaluations of rules that failed in the last hour. An alert that cannot be evaluated cannot fire.",
-            Query(or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))")),
+            Query(or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))", PROMETHEUS)),
             unit="none",
             decimals=0,
             steps=Steps(1, 10),
@@ -59,16 +69,9 @@ STRIP = tuple(
             no_value="unknown",
         ),
         stat(
-            "Samples",
-            "Samples per second that Prometheus takes in.",
-            Query(or_zero("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))")),
-            unit="count:/s",
-            decimals=0,
-        ),
-        stat(
             "Series",
             "Time series that Prometheus holds in memory. A jump means a label that grows without bound.",
-            Query(or_zero("sum(prometheus_tsdb_head_series)")),
+            Query(or_zero("sum(prometheus_tsdb_head_series)", PROMETHEUS)),
             unit="short",
             steps=Steps(100_000, 500_000),
         ),
@@ -77,7 +80,7 @@ STRIP = tuple(
             "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
             Query("max(scrape_duration_seconds)"),
             unit="s",
-            steps=Steps(2, 8),
+            steps=Steps(2, 5),
         ),
     )
 )
@@ -92,13 +95,16 @@ TARGETS = (
         ),
         unit="none",
         mappings=(UP,),
+        links=(ONE_TARGET,),
     ),
     timeseries(
         "Scrape duration",
         "Time that Prometheus needs to read a target, the slowest one of each job.",
         Query("max by (job) (scrape_duration_seconds{@target})", "{{job}}"),
         unit="s",
+        log=True,
         legend="names",
+        links=(ONE_JOB,),
     ),
     timeseries(
         "Samples per scrape",
@@ -109,15 +115,20 @@ TARGETS = (
         ),
         unit="short",
         legend="names",
+        links=(ONE_JOB,),
     ),
 )
 
+ALERTS = 'ALERTS{severity!="none"}'
 ALERTING = (
     ALERTS_TABLE,
     timeseries(
         "Alerts by state",
         "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
-        Query(or_named('count by (alertstate) (ALERTS{severity!="none"})', "alertstate"), "{{alertstate}}"),
+        Query(
+            or_named(f"count by (alertstate) ({ALERTS})", "alertstate", f"count_over_time({ALERTS}[$__range] @ end())"),
+            "{{alertstate}}",
+        ),
         unit="none",
         stacked=True,
         overrides=coloured({"firing": "red", "pending": "yellow"}),
@@ -127,7 +138,7 @@ ALERTING = (
         "Alerts in Alertmanager",
         "Alerts that Alertmanager holds: active, or suppressed by a silence or by another alert. Watchdog, which "
         "always fires, is one of them.",
-        Query(or_named("sum by (state) (alertmanager_alerts)", "state"), "{{state}}"),
+        Query("sum by (state) (alertmanager_alerts)", "{{state}}"),
         unit="none",
         stacked=True,
         overrides=coloured({"active": "orange", "suppressed": "blue", "unprocessed": "text"}),
@@ -135,34 +146,37 @@ ALERTING = (
     ),
 )
 
+SENT = "alertmanager_notifications_total"
+FAILED = "alertmanager_notifications_failed_total"
 NOTIFICATIONS = (
     timeseries(
         "Prometheus to Alertmanager",
-        "Alerts per minute that Prometheus hands to Alertmanager, and those it could not.",
-        (
-            Query(or_zero("60 * sum(rate(prometheus_notifications_sent_total[@rate]))"), "sent"),
-            Query(or_zero("60 * sum(rate(prometheus_notifications_errors_total[@rate]))"), "failed"),
-            Query(or_zero("60 * sum(rate(prometheus_notifications_dropped_total[@rate]))"), "dropped"),
+        "Alerts that Prometheus handed to Alertmanager in the 5 minutes before (it repeats each firing one about once "
+        "a minute), and those it could not.",
+        tuple(
+            Query(or_zero(f"sum(increase(prometheus_notifications_{kind}_total[5m]))", PROMETHEUS), name)
+            for kind, name in (("sent", "sent"), ("errors", "failed"), ("dropped", "dropped"))
         ),
-        unit=PER_MINUTE,
+        unit="none",
         overrides=coloured({"sent": "green", "failed": "orange", "dropped": "red"}),
         legend="names",
     ),
     timeseries(
         "Alertmanager to people",
-        "Messages per minute by way. None are sent before a receiver is switched on.",
-        Query(happened("alertmanager_notifications_total", "integration", matchers=""), "{{integration}}"),
-        unit=PER_MINUTE,
-        legend="names",
-    ),
-    timeseries(
-        "Messages that failed",
-        "Messages per minute that Alertmanager could not deliver, by way and why.",
-        Query(
-            happened("alertmanager_notifications_failed_total", "integration", "reason", matchers=""),
-            "{{integration}} {{reason}}",
+        "Messages in the 15 minutes before by way, and those that Alertmanager could not deliver. None are sent before "
+        "a receiver is switched on.",
+        (
+            Query(
+                occurring(f"sum by (integration) (increase({SENT}[15m]))", SENT, "integration", source=PROMETHEUS),
+                "{{integration}}",
+            ),
+            Query(
+                f"sum by (integration, reason) (increase({FAILED}[15m])) > 0",
+                "{{integration}} failed: {{reason}}",
+            ),
         ),
-        unit=PER_MINUTE,
+        unit="none",
+        overrides=(override_matching(".* failed: .*", color=fixed("red")),),
         legend="names",
     ),
 )
@@ -252,6 +266,7 @@ STORAGE = (
         unit="bytes",
         width=12,
         legend="right",
+        links=(ONE_TARGET,),
     ),
     timeseries(
         "CPU",
@@ -261,6 +276,7 @@ STORAGE = (
         soft_highest=0.1,
         width=12,
         legend="right",
+        links=(ONE_TARGET,),
     ),
     timeseries(
         "Open files",
@@ -272,6 +288,7 @@ STORAGE = (
         unit="percentunit",
         width=12,
         legend="right",
+        links=(ONE_TARGET,),
     ),
     timeseries(
         "Running for",
@@ -280,18 +297,19 @@ STORAGE = (
         unit="s",
         width=12,
         legend="right",
+        links=(ONE_TARGET,),
     ),
 )
 
 DASHBOARD = dashboard(
     "Monitoring",
     "Does the monitoring work? Targets, rules, alerts on their way to people, storage and processes.",
-    variables=(TARGET_JOB, TARGET),
+    variables=VARIABLES,
     rows=(
         Row("", STRIP),
         Row("Targets", thirds(TARGETS, 7)),
-        Row("Alerts", thirds(ALERTING, 7)),
-        Row("Notifications", thirds(NOTIFICATIONS, 7)),
+        Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
+        Row("Notifications", halves(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),
         Row("Storage and processes", STORAGE, collapsed=True),
     ),

@@ -5,41 +5,53 @@ from __future__ import annotations
 from .common import (
     ALERTS_TABLE,
     BURN_LIMIT,
-    IN,
+    IGNORED,
     INSTANCE,
     JOB,
     LATENCY_COLOURS,
     NODE,
-    OUT,
     OUTCOME_COLOURS,
     POOL_COLOURS,
     SERVER,
     SLO_COLOURS,
     SLO_ERROR_RATIO,
-    SLO_LATENCY,
     STATUS_COLOURS,
+    STREAMING,
     TOKEN_COLOURS,
     active_users,
     dashboard,
     drill,
+    firing_alerts,
+    objective,
+    response_p95,
+    response_time,
 )
-from .host import CARDS, CPU, DISKS, MEMORY, SPACE
+from .database import PER_CHECKOUT, pool_in_use, query_p95
+from .host import cpu, cpu_by_host, disk, disk_throughput, memory, memory_by_host, network_throughput
+from .http import error_ratio
+from .llm import DURATION, model_p95
 from .model import Query, Row
-from .panels import PER_MINUTE, Steps, below_zero, coloured, dashed, stat, timeseries
+from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
 from .promql import by_status_class, mean, occurring, or_zero, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
+ANSWERED = '@app, outcome="success"'
 ERRORS = 'rate(http_requests_total{@traffic, status_code=~"5.."}[@rate])'
 
 STRIP = (
     stat(
-        "Alerts",
-        "Alerts of severity warning or critical that fire now.",
-        Query(or_zero('count(ALERTS{alertstate="firing", severity=~"warning|critical"})')),
-        unit="none",
-        steps=Steps(1, 2),
+        "Instances up",
+        "Share of the service's instances that answer Prometheus, of those that did within the last hour. While one is "
+        "down, its numbers are missing everywhere below.",
+        Query("avg(up{@app} and on (job, instance) last_over_time(app_info{@app}[1h]))"),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(1, 0.5),
+        highest=1,
+        no_value="none known",
         links=(drill("Monitoring"),),
     ),
+    *firing_alerts(drill("Monitoring")),
     stat(
         "Error budget",
         "What is left of the error budget of 30 days, of the objective that is worse off: 100 % is untouched, at 0 the "
@@ -70,15 +82,7 @@ STRIP = (
         steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
         links=(drill("HTTP"),),
     ),
-    stat(
-        "Response p95",
-        "95 of 100 requests are answered within this time. Without /chat, which waits for a model: see Model p95.",
-        Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick")),
-        unit="s",
-        steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
-        no_value="idle",
-        links=(drill("HTTP"),),
-    ),
+    response_p95(drill("HTTP")),
     stat(
         "Users in 5 min",
         "Distinct users seen in the last 5 minutes. Instances share users, so the largest one counts: a lower bound.",
@@ -86,15 +90,7 @@ STRIP = (
         unit="none",
         links=(drill("HTTP"),),
     ),
-    stat(
-        "Model p95",
-        "95 of 100 calls of a language model are complete within this time.",
-        Query(quantile(0.95, "llm_request_duration_seconds")),
-        unit="s",
-        steps=Steps(10, 30),
-        no_value="idle",
-        links=(drill("LLM"),),
-    ),
+    model_p95("@app", drill("LLM")),
     stat(
         "Tokens",
         "Tokens per minute, input and output of all models.",
@@ -102,73 +98,30 @@ STRIP = (
         unit=PER_MINUTE,
         links=(drill("LLM"),),
     ),
-    stat(
-        "Query p95",
-        "95 of 100 queries are answered within this time.",
-        Query(quantile(0.95, "db_query_duration_seconds")),
-        unit="s",
-        steps=Steps(0.1, 0.5),
-        no_value="idle",
-        links=(drill("Database"),),
-    ),
-    stat(
-        "Pool in use",
-        "Connections that are checked out, of all that the application's pool may open.",
-        Query(or_zero('sum(db_pool_connections{@app, state="used"}) / sum(db_pool_connections_max{@app})')),
-        unit="percentunit",
-        decimals=0,
-        steps=Steps(0.7, 0.9),
-        highest=1,
-        links=(drill("Database"),),
-    ),
+    query_p95("@app", drill("Database")),
+    pool_in_use("@app", drill("Database")),
     stat(
         "Tx rate",
-        "Commits and rollbacks per second, of all clients, as PostgreSQL counts them (average of 5 minutes).",
+        f"Commits and rollbacks per second, as PostgreSQL counts them (average of 5 minutes). {PER_CHECKOUT}",
         Query("sum(instance:pg_transactions:rate5m{@db})"),
-        no_value="no rules",
         unit="count:tx/s",
         decimals=1,
         links=(drill("Database"),),
     ),
-    stat(
-        "CPU",
-        "Busy share of all processors, of the busiest host.",
-        Query(f"max({CPU})"),
-        unit="percentunit",
-        decimals=0,
-        steps=Steps(0.7, 0.9),
-        highest=1,
-        links=(drill("Host"),),
-    ),
-    stat(
-        "Memory",
-        "Memory that is not available to programs, of the fullest host.",
-        Query(f"max({MEMORY})"),
-        unit="percentunit",
-        decimals=0,
-        steps=Steps(0.8, 0.9),
-        highest=1,
-        links=(drill("Host"),),
-    ),
-    stat(
-        "Disk",
-        "Used space of the fullest file system.",
-        Query(f"max({SPACE})"),
-        unit="percentunit",
-        decimals=0,
-        steps=Steps(0.8, 0.9),
-        highest=1,
-        links=(drill("Host"),),
-    ),
+    cpu(drill("Host")),
+    memory(drill("Host")),
+    disk(drill("Host")),
 )
 
 OBJECTIVES = (
     timeseries(
         "Error budget left",
         "Availability: requests that are not answered with a 5xx status. Latency: requests that are answered in time. "
-        "Over 30 days, or for as long as Prometheus remembers.",
+        "Over 30 days, or for as long as Prometheus remembers. What is overdrawn by more than all of it is drawn at "
+        "-100 %; the number above says how much it is.",
         Query(
-            'min by (slo) (job_slo:error_budget_left:ratio{job=~"$job"}) or max by (slo) (slo:objective:ratio) * 0 + 1',
+            'clamp_min(min by (slo) (job_slo:error_budget_left:ratio{job=~"$job"})'
+            " or max by (slo) (slo:objective:ratio) * 0 + 1, -1)",
             "{{slo}}",
         ),
         unit="percentunit",
@@ -196,52 +149,40 @@ OBJECTIVES = (
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
     ),
-    ALERTS_TABLE.sized(8),
+    ALERTS_TABLE,
 )
 
 SERVICE = (
     timeseries(
         "Request rate by status",
         "Requests per second by class of status.",
-        Query(by_status_class(REQUESTS), "{{class}}"),
+        Query(by_status_class("@traffic"), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
         legend="names",
         links=(drill("HTTP"),),
     ),
-    timeseries(
-        "Response time",
-        "To the last byte of the response, average and percentiles, without /chat, which waits for a model. The line "
-        "is the latency objective.",
-        (
-            Query(mean("http_request_duration_seconds", matchers="@quick"), "average"),
-            Query(quantile(0.5, "http_request_duration_seconds", matchers="@quick"), "p50"),
-            Query(quantile(0.95, "http_request_duration_seconds", matchers="@quick"), "p95"),
-            Query(quantile(0.99, "http_request_duration_seconds", matchers="@quick"), "p99"),
-        ),
-        unit="s",
-        log=True,
-        limit=SLO_LATENCY,
-        overrides=coloured(LATENCY_COLOURS),
-        legend="names",
-        links=(drill("HTTP"),),
-        no_value="No requests in this range",
-    ),
+    response_time("Response time", "names", drill("HTTP")),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
-        "objective: more than that spends the error budget faster than 30 days allow.",
-        Query(
-            occurring(
-                ratio(ERRORS, REQUESTS, "endpoint"), 'http_requests_total{@traffic, status_code=~"5.."}', "endpoint"
+        "Share of requests answered with a 5xx status, of all instances (average of 5 minutes), of the endpoints where "
+        "that happened. The line is the objective: more than that spends the error budget faster than 30 days allow.",
+        (
+            Query(
+                occurring(
+                    error_ratio('job=~"$job"'),
+                    'http_requests_total{@traffic, status_code=~"5.."}',
+                    "endpoint",
+                ),
+                "{{endpoint}}",
             ),
-            "{{endpoint}}",
+            objective("availability"),
         ),
         unit="percentunit",
-        limit=SLO_ERROR_RATIO,
+        overrides=dashed("objective", colour="red"),
         legend="names",
-        links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint}"),),
+        links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
     ),
     active_users("names", drill("HTTP")),
 )
@@ -259,11 +200,11 @@ MODELS = (
     ),
     timeseries(
         "Model response time",
-        "Duration of calls of language models, to the end of the answer.",
+        "Duration of calls of language models that succeeded, to the end of the answer.",
         (
-            Query(mean("llm_request_duration_seconds"), "average"),
-            Query(quantile(0.5, "llm_request_duration_seconds"), "p50"),
-            Query(quantile(0.95, "llm_request_duration_seconds"), "p95"),
+            Query(mean(DURATION, matchers=ANSWERED), "average"),
+            Query(quantile(0.5, DURATION, matchers=ANSWERED), "p50"),
+            Query(quantile(0.95, DURATION, matchers=ANSWERED), "p95"),
         ),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
@@ -318,7 +259,7 @@ DATABASE = (
     timeseries(
         "Transaction rate",
         "Transactions per second as the application ends them (one that only read ends as a rollback), beside what "
-        "PostgreSQL counts for all its clients.",
+        "PostgreSQL counts. " + PER_CHECKOUT,
         (
             Query("sum by (outcome) (rate(db_transactions_total{@app}[@rate]))", "{{outcome}}"),
             Query("sum(instance:pg_transactions:rate5m{@db})", "PostgreSQL, average of 5 min"),
@@ -331,60 +272,18 @@ DATABASE = (
     ),
 )
 
-MACHINES = (
-    timeseries(
-        "CPU usage",
-        "Busy share of all processors of each host.",
-        Query(CPU, "{{instance}}"),
-        unit="percentunit",
-        highest=1,
-        legend="names",
-        links=(drill("Host"),),
-    ),
-    timeseries(
-        "Memory usage",
-        "Memory that is not available to programs, of each host.",
-        Query(MEMORY, "{{instance}}"),
-        unit="percentunit",
-        highest=1,
-        legend="names",
-        links=(drill("Host"),),
-    ),
-    timeseries(
-        "Disk throughput",
-        "Bytes per second read from disks (up) and written to them (down).",
-        (
-            Query(f"sum(rate(node_disk_read_bytes_total{{@host, {DISKS}}}[@rate]))", "read"),
-            Query(f"sum(rate(node_disk_written_bytes_total{{@host, {DISKS}}}[@rate]))", "written"),
-        ),
-        unit="Bps",
-        lowest=None,
-        overrides=(*coloured({"read": IN}), *below_zero("written", colour=OUT)),
-        legend="names",
-        links=(drill("Host"),),
-    ),
-    timeseries(
-        "Network throughput",
-        "Bytes per second received (up) and sent (down) by network cards.",
-        (
-            Query(f"sum(rate(node_network_receive_bytes_total{{@host, {CARDS}}}[@rate]))", "received"),
-            Query(f"sum(rate(node_network_transmit_bytes_total{{@host, {CARDS}}}[@rate]))", "sent"),
-        ),
-        unit="Bps",
-        lowest=None,
-        overrides=(*coloured({"received": IN}), *below_zero("sent", colour=OUT)),
-        legend="names",
-        links=(drill("Host"),),
-    ),
-)
+MACHINES = tuple(panel(drill("Host")) for panel in (cpu_by_host, memory_by_host, disk_throughput, network_throughput))
 
 DASHBOARD = dashboard(
     "Overview",
     "Is the service healthy, right now? The four areas, the error budget, and what is firing.",
-    variables=(JOB, INSTANCE, NODE, SERVER),
+    variables=(JOB, INSTANCE, NODE, SERVER, STREAMING, IGNORED),
     rows=(
-        Row("", (*STRIP[:6], *(panel.sized(3) for panel in STRIP[6:]))),
-        Row("Objectives and alerts", tuple(panel.sized(8, 7) for panel in OBJECTIVES)),
+        Row("", tuple(panel.sized(3) for panel in STRIP)),
+        Row(
+            "Objectives and alerts",
+            tuple(panel.sized(width, 7) for panel, width in zip(OBJECTIVES, (6, 6, 12), strict=True)),
+        ),
         Row("Service", tuple(panel.sized(6, 7) for panel in SERVICE)),
         Row("Language models", tuple(panel.sized(8, 7) for panel in MODELS)),
         Row("Database", tuple(panel.sized(8, 7) for panel in DATABASE)),

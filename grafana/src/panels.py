@@ -38,25 +38,24 @@ def quarters(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
 
 @dataclass(frozen=True)
 class Steps:
-    """Thresholds in three steps: good up to `warning`, then bad from `critical` on.
+    """Thresholds: green, then orange from `warning` and red from `critical` on; without one, without its colour.
 
     With `critical` below `warning` lower values are the bad ones (a budget that runs out).
     """
 
-    warning: float
-    critical: float
+    warning: float | None
+    critical: float | None
 
     def to_json(self) -> Json:
-        low, high = sorted((self.warning, self.critical))
-        colours = ("green", "orange", "red") if self.warning <= self.critical else ("red", "orange", "green")
-        return {
-            "mode": "absolute",
-            "steps": [
-                {"color": colours[0], "value": None},
-                {"color": colours[1], "value": low},
-                {"color": colours[2], "value": high},
-            ],
-        }
+        bounds = [(bound, colour) for bound, colour in ((self.warning, "orange"), (self.critical, "red"))]
+        known = [(bound, colour) for bound, colour in bounds if bound is not None]
+        if known != sorted(known, key=lambda step: step[0]):
+            (high, _), (low, _) = known
+            known, lowest = [(low, "orange"), (high, "green")], "red"
+        else:
+            lowest = "green"
+        steps = [{"color": lowest, "value": None}, *({"color": colour, "value": bound} for bound, colour in known)]
+        return {"mode": "absolute", "steps": steps}
 
 
 _PLAIN: Json = {"mode": "absolute", "steps": [{"color": "text", "value": None}]}
@@ -157,7 +156,8 @@ def stat(
             "showPercentChange": False,
             "textMode": "value",
             # One size for all numbers of a strip, whatever their length.
-            "text": {"valueSize": 36},
+            # The title is drawn above; its size only keeps the sparkline below the number.
+            "text": {"valueSize": 36, "titleSize": 28},
             "wideLayout": False,
         },
         defaults=defaults,
@@ -190,8 +190,6 @@ def timeseries(
     width: int = 8,
     height: int = 8,
     stacked: bool = False,
-    bars: bool = False,
-    fill: int | None = None,
     limit: float | None = None,
     lowest: float | None = 0,
     highest: float | None = None,
@@ -200,10 +198,9 @@ def timeseries(
     decimals: int | None = None,
     overrides: Sequence[Json] = (),
     links: Sequence[Link] = (),
-    panel_links: Sequence[Link] = (),
     no_value: str = NO_WORDS,
     legend: Legend = "below",
-    legend_calcs: Sequence[str] | None = None,
+    shades: str = "",
     sort_by: str = "Max",
     log: bool = False,
 ) -> Panel:
@@ -213,16 +210,16 @@ def timeseries(
     soft_highest, soft_lowest: how far the axis goes at least, so that next to nothing does not look like a lot.
     legend: a table "below" (mean, max, last) for one or two lines; one on the "right" (max, last) of a wide panel for
         many; or just the "names", in panels that are too small for a table that need not be scrolled.
+    shades: all lines in shades of this colour; else every name has a colour of its own, the same on all panels.
     log: a logarithmic axis, for what spans orders of magnitude.
     """
-    if legend_calcs is None:
-        legend_calcs = {"below": ("mean", "max", "lastNotNull"), "right": ("max", "lastNotNull"), "names": ()}[legend]
+    legend_calcs = {"below": ["mean", "max", "lastNotNull"], "right": ["max", "lastNotNull"], "names": []}[legend]
     custom: Json = {
-        "drawStyle": "bars" if bars else "line",
+        "drawStyle": "line",
         "lineInterpolation": "linear",
-        "lineWidth": 1 if stacked or bars else 2,
-        "fillOpacity": fill if fill is not None else (70 if bars else 45 if stacked else 8),
-        "gradientMode": "opacity" if not (stacked or bars) else "none",
+        "lineWidth": 1 if stacked else 2,
+        "fillOpacity": 45 if stacked else 8,
+        "gradientMode": "none" if stacked else "opacity",
         "showPoints": "never",
         "pointSize": 5,
         "spanNulls": False,
@@ -246,12 +243,14 @@ def timeseries(
         soft_lowest = 0
     if soft_highest is None and highest is None:  # beside a soft end of the axis, a hard one would only be a cap
         soft_highest = _SOFT_HIGHEST.get(unit)
+    if limit is not None and highest is None:  # the line is in the picture
+        soft_highest = max(soft_highest or 0, 1.1 * limit)
     _set(custom, axisSoftMin=soft_lowest, axisSoftMax=soft_highest)
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
     defaults: Json = {
-        "color": {"mode": "palette-classic"},
+        "color": {"mode": "shades", "fixedColor": shades} if shades else {"mode": "palette-classic-by-name"},
         "thresholds": thresholds,
         "noValue": no_value,
         "mappings": [],
@@ -270,7 +269,7 @@ def timeseries(
                 "showLegend": True,
                 "displayMode": "list" if legend == "names" else "table",
                 "placement": "right" if legend == "right" else "bottom",
-                "calcs": list(legend_calcs),
+                "calcs": legend_calcs,
                 **({} if legend == "names" else {"sortBy": sort_by, "sortDesc": True}),
             },
             "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": False},
@@ -279,7 +278,6 @@ def timeseries(
         defaults=defaults,
         overrides=tuple(overrides),
         links=tuple(links),
-        panel_links=tuple(panel_links),
     )
 
 
@@ -291,8 +289,6 @@ def heatmap(
     unit: str,
     width: int = 8,
     height: int = 8,
-    scheme: str = "BuPu",
-    panel_links: Sequence[Link] = (),
 ) -> Panel:
     """How a histogram's observations are spread, per second; `expr` gives buckets by `le`."""
     return Panel(
@@ -309,7 +305,7 @@ def heatmap(
             "cellValues": {"unit": "cps"},
             "color": {
                 "mode": "scheme",
-                "scheme": scheme,
+                "scheme": "Plasma",
                 "steps": 64,
                 "exponent": 0.5,
                 "fill": "blue",
@@ -327,7 +323,6 @@ def heatmap(
             "hideFrom": {"legend": False, "tooltip": False, "viz": False},
             "scaleDistribution": {"type": "linear"},
         },
-        panel_links=tuple(panel_links),
     )
 
 
@@ -377,13 +372,13 @@ def table(
     columns: Sequence[Column],
     width: int = 24,
     height: int = 8,
-    sort_by: str = "",
+    sort_by: Sequence[tuple[str, bool]] = (),
     no_value: str = "-",
-    panel_links: Sequence[Link] = (),
 ) -> Panel:
     """A table of instant queries joined on their labels; shows `columns` and nothing else.
 
     With several queries their values are the fields "Value #A", "Value #B" and so on, else "Value".
+    sort_by: titles of columns, and whether the largest comes first.
     """
     several = not isinstance(queries, Query) and len(queries) > 1
     names = [c.source for c in columns]
@@ -407,7 +402,7 @@ def table(
         options={
             "cellHeight": "sm",
             "showHeader": True,
-            "sortBy": [{"displayName": sort_by, "desc": True}] if sort_by else [],
+            "sortBy": [{"displayName": name, "desc": descending} for name, descending in sort_by],
         },
         custom={
             "align": "auto",
@@ -424,7 +419,6 @@ def table(
         },
         overrides=tuple(c.override() for c in columns),
         transformations=(*(({"id": "merge", "options": {}},) if several else ()), organize),
-        panel_links=tuple(panel_links),
     )
 
 

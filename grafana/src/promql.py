@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 
 _APP = 'job=~"$job", instance=~"$instance"'
-# What people ask for, and the objectives judge: no scrape, no probe, no drill's switches, no scanner's guesses. The
-# recording rules leave out the same.
-_PEOPLE = 'endpoint!~"/metrics|/healthz|/readyz|/faults.*|unmatched"'
+# What people ask for, and the objectives judge. `ignored` and `streaming` are constants of a dashboard (common.py).
+_PEOPLE = 'endpoint!~"$ignored"'
 # Endpoints that wait for a language model take seconds by nature; the objective judges them by their own measure.
-_QUICK = 'endpoint!~"/chat"'
+_QUICK = 'endpoint!~"$streaming"'
+_HTTP = f'{_APP}, endpoint=~"$endpoint", {_PEOPLE}'
 ABBREVIATIONS = {
     "app": _APP,
     "people": _PEOPLE,
     "traffic": f"{_APP}, {_PEOPLE}",
     "quick": f"{_APP}, {_PEOPLE}, {_QUICK}",
-    "http": f'{_APP}, endpoint=~"$endpoint", {_PEOPLE}',
+    "http": _HTTP,
+    "quickhttp": f"{_HTTP}, {_QUICK}",
     "llm": f'{_APP}, provider=~"$provider", model=~"$model"',
     "pool": f'{_APP}, pool=~"$pool"',
     "target": _APP,
@@ -28,6 +29,12 @@ ABBREVIATIONS = {
     "data": 'instance=~"$server", datname=~"$datname", datname!~"template.*"',
     "rate": "$__rate_interval",
 }
+
+# Where zero is the truth and not the silence of a dead source: what has a value while the source is there to count.
+SERVICE = "app_info{@app}"
+POSTGRESQL = "pg_up{@db} == 1"
+HOSTS = "node_uname_info{@host}"
+PROMETHEUS = ""  # answers itself
 
 
 def expand(expr: str) -> str:
@@ -40,19 +47,23 @@ def total(expr: str, *by: str) -> str:
     return f"sum by ({', '.join(by)}) ({expr})" if by else f"sum({expr})"
 
 
-def or_zero(expr: str) -> str:
-    """Zero where there is no series at all. Only for results without labels: `vector(0)` has none."""
-    return f"{expr} or vector(0)"
+def zero(source: str) -> str:
+    """Zero without labels while `source` is alive, else nothing."""
+    return f"vector(0) and on () {source}" if source else "vector(0)"
 
 
-def ratio(part: str, whole: str, *by: str) -> str:
+def or_zero(expr: str, source: str = SERVICE) -> str:
+    """Zero where there is no series but its source is alive. Only for results without labels: zero has none."""
+    return f"{expr} or {zero(source)}"
+
+
+def ratio(part: str, whole: str, *by: str, source: str = SERVICE) -> str:
     """Share of `part` in `whole`, 0 to 1.
 
-    0 where nothing of `part` exists, and 0 where `whole` is idle (0/0 would be NaN).
+    0 where nothing of `part` exists, and 0 where `whole` is idle (0/0 would be NaN), nothing where `source` is dead.
     """
     wholes = total(whole, *by)
-    idle = f"0 * {wholes}" if by else "vector(0)"
-    return f"({total(part, *by)} or {idle}) / ({wholes} > 0) or {idle}"
+    return f"({total(part, *by)} or 0 * {wholes}) / ({wholes} > 0) or {f'0 * {wholes}' if by else zero(source)}"
 
 
 def quantile(q: float, histogram: str, *by: str, matchers: str = "@app") -> str:
@@ -68,24 +79,26 @@ def mean(histogram: str, *by: str, matchers: str = "@app") -> str:
     return f"{sums} / ({counts} > 0)"
 
 
-def by_status_class(rate: str) -> str:
-    """A rate of http_requests_total by class of status (2xx, 3xx ...); 2xx is 0 before the first request."""
+def by_status_class(selector: str) -> str:
+    """Rate of http_requests_total by class of status (2xx, 3xx ...); 2xx is 0 before the first request."""
+    rate = f"rate(http_requests_total{{{selector}}}[@rate])"
     classes = f'sum by (class) (label_replace({rate}, "class", "${{1}}xx", "status_code", "(.).."))'
-    return or_named(classes, "class", "2xx")
+    ever = f"increase(http_requests_total{{{selector}}}[$__range] @ end())"
+    return or_named(classes, "class", ever, name="2xx")
 
 
-def occurring(expr: str, counter: str, *by: str) -> str:
-    """`expr` by the labels `by`, of those only whose `counter` moved in the time range; one line "none" where none did.
+def occurring(expr: str, counter: str, *by: str, source: str = SERVICE) -> str:
+    """`expr` by the labels `by`, of those only whose `counter` moved in the time range; a line "none" if none did.
 
     Counters of rare things exist at zero from the start, and a legend with ten zeros hides the one that is not.
     """
     moved = f"{total(f'increase({counter}[$__range] @ end())', *by)} > 0"
-    return or_named(f"({expr}) and on ({', '.join(by)}) ({moved})", by[0])
+    return or_named(f"({expr}) and on ({', '.join(by)}) ({moved})", by[0], moved, source=source)
 
 
-def happened(counter: str, *by: str, matchers: str = "@app") -> str:
+def happened(counter: str, *by: str, matchers: str = "@app", source: str = SERVICE) -> str:
     """Events per minute by kind, of the kinds that occurred in the time range."""
-    return occurring(per_minute(counter, *by, matchers=matchers), f"{counter}{{{matchers}}}", *by)
+    return occurring(per_minute(counter, *by, matchers=matchers), f"{counter}{{{matchers}}}", *by, source=source)
 
 
 def per_minute(counter: str, *by: str, matchers: str = "@app") -> str:
@@ -105,11 +118,15 @@ def or_nothing_now(expr: str) -> str:
 
     Only at the end, because a sparkline draws a ramp from NaN to the next value.
     """
-    if expr.endswith(" or vector(0)"):
+    if expr.endswith(f" or {zero(PROMETHEUS)}"):
         return expr
     return f"{expr} or vector(NaN) and vector(time()) > ${{__to:date:seconds}} - $__interval_ms / 1000"
 
 
-def or_named(expr: str, label: str, name: str = "none") -> str:
-    """One series called `name` in `label`, at zero, while `expr` returns nothing: a quiet panel is not an empty one."""
-    return f'{expr} or on () label_replace(vector(0), "{label}", "{name}", "", "")'
+def or_named(expr: str, label: str, ever: str, name: str = "none", source: str = SERVICE) -> str:
+    """One series called `name` in `label`, at zero, if the time range has none of `ever`, of which `expr` is made.
+
+    A quiet panel is not an empty one; and one that is not quiet has no line more than it should. `ever` is evaluated
+    at the end of the time range: the same answer at every point in the graph.
+    """
+    return f'{expr} or on () (label_replace({zero(source)}, "{label}", "{name}", "", "") unless on () ({ever}))'

@@ -25,6 +25,13 @@ BUILT_IN = {
     "__to",
     "__interval_ms",
 }
+# Values that nobody chooses: hidden variables with one value each, the same on every dashboard that has them.
+CONSTANTS: dict[str, str] = {
+    variable["name"]: variable["query"]
+    for dashboard in DASHBOARDS.values()
+    for variable in dashboard["templating"]["list"]
+    if variable["type"] == "constant"
+}
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,10 @@ def targets() -> list[Target]:
 
 def substituted(expr: str, rate_interval: str = "60s", span: str = "3600s") -> str:
     """The query as Grafana sends it with All chosen everywhere."""
+    for name, value in CONSTANTS.items():
+        expr = expr.replace(f"${name}", value)
     expr = expr.replace("$__rate_interval", rate_interval).replace("$__range", span)
-    expr = expr.replace("${__to:date:seconds}", "0").replace("$__interval_ms", "15000")
+    expr = expr.replace("${__to:date:seconds}", "0").replace("$__interval_ms", "15000").replace("$__interval", "15s")
     return re.sub(r"\$(?!\{?\d)\{?\w+\}?", ".*", expr)
 
 

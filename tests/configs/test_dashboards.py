@@ -10,9 +10,10 @@ import promql_parser
 import pytest
 import yaml
 
-from grafana.src import common, promql
+from grafana.src import common
 from grafana.src.__main__ import FOLDER, rendered
-from tests.configs.dashboards import BUILT_IN, DASHBOARDS, ROOT, panels, selectors, substituted, targets
+from grafana.src.model import SCRAPE_INTERVAL
+from tests.configs.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, panels, selectors, substituted, targets
 
 TARGETS = targets()
 RULES = {file.name: yaml.safe_load(file.read_text()) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
@@ -52,6 +53,9 @@ def test_dashboard_stands_alone(name: str) -> None:
     first, *others = dashboard["templating"]["list"]
     assert (first["name"], first["type"]) == ("datasource", "datasource")
     for variable in others:
+        if variable["type"] == "constant":
+            assert variable["current"]["value"] == variable["query"] == CONSTANTS[variable["name"]], variable["name"]
+            continue
         assert variable["multi"], variable["name"]
         assert variable["includeAll"], variable["name"]
         assert variable["datasource"]["uid"] == "${datasource}"
@@ -79,11 +83,12 @@ def test_panels_are_complete(name: str) -> None:
 
 @by_dashboard
 def test_stats_have_three_steps_or_one_colour(name: str) -> None:
+    two = {"Critical alerts", "Warnings", "Targets down"}  # one of them is as much as there can be to say
     for panel in panels(DASHBOARDS[name]):
         if panel["type"] == "stat":
             steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
             values = [s["value"] for s in steps]
-            assert len(steps) in (1, 3), panel["title"]
+            assert len(steps) in ((2,) if panel["title"] in two else (1, 3)), panel["title"]
             assert values[0] is None, panel["title"]
             assert all(a < b for a, b in pairwise(values[1:])), panel["title"]
 
@@ -94,7 +99,7 @@ def test_stats_show_the_present(name: str) -> None:
     for panel in panels(DASHBOARDS[name]):
         if panel["type"] == "stat":
             (target,) = panel["targets"]
-            assert target["expr"].endswith(("vector(0)", "- $__interval_ms / 1000")), panel["title"]
+            assert target["expr"].endswith((" or vector(0)", "- $__interval_ms / 1000")), panel["title"]
             assert panel["options"]["reduceOptions"]["calcs"] == ["last"], panel["title"]
             nothing = panel["fieldConfig"]["defaults"]["mappings"][-1]
             assert nothing["options"]["match"] == "null+nan", panel["title"]
@@ -148,6 +153,9 @@ def test_grid_has_no_gaps_and_no_overlaps(name: str) -> None:
             _cells(row["panels"])
 
 
+SEVERAL_MINUTES = {"300s", "900s", "3600s"}  # what happens once in minutes is counted over more of them
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_query(target: Any) -> None:
     promql_parser.parse(substituted(target.expr))
@@ -158,8 +166,8 @@ def test_query(target: Any) -> None:
         if selector.function in ("rate", "irate"):
             assert selector.window == "$__rate_interval", selector
         if selector.function == "increase":
-            assert selector.window in ("$__range", "3600s"), selector
-            assert target.instant or selector.pinned or selector.window == "3600s", "the whole range has one value"
+            assert selector.window in ("$__range", *SEVERAL_MINUTES), selector
+            assert target.instant or selector.pinned or selector.window != "$__range", "the whole range has one value"
         chosen = {(label, value) for label, _, value in selector.matchers}
         for variable in _variables_of(selector.metric, target.dashboard):
             assert variable in chosen, f"{selector.metric} is not narrowed by {variable}"
@@ -214,7 +222,12 @@ def test_annotations_parse_and_know_their_variables(name: str) -> None:
     for annotation in own:
         promql_parser.parse(substituted(annotation["expr"]))
         assert annotation["target"]["expr"] == annotation["expr"]
-        assert set(re.findall(r"\$(\w+)", annotation["expr"])) <= known
+        assert set(re.findall(r"\$(\w+)", annotation["expr"])) <= known | BUILT_IN
+        # A window of its own would be shorter than the step of a long time range, and miss what lies between.
+        windows = re.findall(r"(?:offset |\[)([^:\])\s]+)", annotation["expr"])
+        assert set(windows) <= {"$__interval", "$__rate_interval", "3m"}, annotation["name"]
+        assert annotation["name"] in ("Load tests", "Alerts", "Deploys", "Starts", "Reboots")
+        assert (set(windows) - {"3m"}) or annotation["name"] == "Load tests", annotation["name"]
 
 
 def _urls(value: Any) -> list[str]:
@@ -229,14 +242,27 @@ VARIABLES = {d["uid"]: {v["name"] for v in d["templating"]["list"]} for d in DAS
 
 @by_dashboard
 def test_links_lead_somewhere(name: str) -> None:
-    urls = _urls(DASHBOARDS[name])
-    assert {u for u in VARIABLES if any(f"/d/{u}" in url for url in urls)} >= VARIABLES.keys() - {f"sightline-{name}"}
-    for url in urls:
+    for url in _urls(DASHBOARDS[name]):
         if match := re.match(r"/d/([\w-]+)", url):
             assert match[1] in VARIABLES, url
             assert set(re.findall(r"var-(\w+)=", url)) <= VARIABLES[match[1]], url
         else:
-            assert url.startswith("/api/datasources/proxy/uid/${datasource}/user/runbooks/"), url
+            assert url.startswith("/api/datasources/proxy/uid/${datasource}/user/runbooks/") or not url, url
+
+
+@by_dashboard
+def test_links_name_no_variable_twice(name: str) -> None:
+    """Where All comes first, Grafana takes All: the choice of the link would be lost."""
+    own = VARIABLES[f"sightline-{name}"]
+    for url in _urls(DASHBOARDS[name]):
+        chosen = re.findall(r"var-(\w+)=", url)
+        kept = list(own) if "${__all_variables}" in url else re.findall(r"\$\{(\w+):queryparam\}", url)
+        assert len({*chosen, *kept}) == len([*chosen, *kept]), url
+        for value in re.findall(r"var-\w+=(\$\{[^}]+\})", url):
+            assert value.endswith(":percentencode}"), url
+        if chosen and f"/d/sightline-{name}?" in url:
+            asked = {v["name"] for v in DASHBOARDS[name]["templating"]["list"] if v["type"] != "constant"}
+            assert {*chosen, *kept} == asked, "all other choices are kept"
 
 
 DRILLS = {  # from the first to the others: from general to specific, and to the alerts' own dashboard
@@ -263,9 +289,17 @@ def test_panels_lead_deeper_with_the_choice_and_the_time(name: str) -> None:
 
 @by_dashboard
 def test_dashboards_lead_to_all_others_with_the_time(name: str) -> None:
-    links = DASHBOARDS[name]["links"]
-    assert {link["url"] for link in links} == {f"/d/{uid}" for uid in VARIABLES if uid != f"sightline-{name}"}
-    assert all(link["keepTime"] for link in links)
+    """By their tags, so that a dashboard that was copied alone has no link into nowhere."""
+    found: set[str] = set()
+    for link in DASHBOARDS[name]["links"]:
+        assert link["type"] == "dashboards"
+        assert link["keepTime"]
+        targets = {other for other, d in DASHBOARDS.items() if set(link["tags"]) <= set(d["tags"])}
+        # Its job and instance mean any target.
+        assert link["includeVars"] == (name != "monitoring" and "monitoring" not in targets)
+        assert not found & targets
+        found |= targets
+    assert found | {name} == DASHBOARDS.keys()
 
 
 def _alerts() -> list[dict[str, Any]]:
@@ -310,9 +344,92 @@ def test_objectives_are_those_of_the_rules() -> None:
     assert objectives.keys() == common.SLO_COLOURS.keys()
     assert f'http_request_duration_seconds_bucket{{le="{common.SLO_LATENCY}"}}' in recording
     assert f"> {common.BURN_LIMIT}" in alerts
-    assert promql.ABBREVIATIONS["people"] in recording, "panels and objectives leave out the same endpoints"
-    waiting = promql.ABBREVIATIONS["quick"].rpartition("endpoint!~")[2]
-    assert f"http_response_start_seconds_count{{endpoint=~{waiting}}}" in recording
+    assert f'endpoint!~"{common.IGNORED.value}"' in recording, "panels and objectives leave out the same endpoints"
+    waiting = f'http_response_start_seconds_bucket{{endpoint=~"{common.STREAMING.value}", le="{common.SLO_START}.0"}}'
+    assert waiting in recording
+    assert {common.IGNORED.name, common.STREAMING.name} == CONSTANTS.keys()
+
+
+# Where a tile turns red, its alert fires (if it goes on).
+RED = {
+    ("overview", "Instances up"): None,
+    ("overview", "Critical alerts"): None,
+    ("overview", "Error budget"): None,
+    ("overview", "Error rate"): None,
+    ("overview", "Response p95"): None,
+    ("overview", "Model p95"): "LlmSlow",
+    ("overview", "Query p95"): "DbQueriesSlow",
+    ("overview", "Pool in use"): "DbPoolNearlyExhausted",
+    ("overview", "CPU"): "HostCpuBusy",
+    ("overview", "Memory"): "HostMemoryLow",
+    ("overview", "Disk"): "HostDiskAlmostFull",
+    ("http", "Server errors"): None,
+    ("http", "Client errors"): None,
+    ("http", "Too slow"): None,
+    ("http", "Response p95"): None,
+    ("llm", "Failed calls"): "LlmErrors",
+    ("llm", "Model p95"): "LlmSlow",
+    ("llm", "First token p95"): "LlmFirstTokenSlow",
+    ("database", "Pool in use"): "DbPoolNearlyExhausted",
+    ("database", "Pool wait p95"): "DbPoolWaitSlow",
+    ("database", "Query p95"): "DbQueriesSlow",
+    ("database", "Connections"): "PostgresConnectionsExhausted",
+    ("database", "Cache hits"): "PostgresCacheHitsLow",
+    ("database", "Oldest tx"): "PostgresLongTransaction",
+    ("database", "Deadlocks"): "PostgresDeadlocks",
+    ("host", "CPU"): "HostCpuBusy",
+    ("host", "Load per core"): "HostLoadHigh",
+    ("host", "CPU pressure"): None,
+    ("host", "Memory"): "HostMemoryLow",
+    ("host", "Disk"): "HostDiskAlmostFull",
+    ("host", "Disk busy"): None,
+    ("host", "Network errors"): None,
+    ("loadtest", "Failed"): None,
+    ("loadtest", "Client p95"): None,
+    ("loadtest", "Response p95"): None,
+    ("loadtest", "CPU"): "HostCpuBusy",
+    ("monitoring", "Targets down"): "TargetDown",
+    ("monitoring", "Critical alerts"): None,
+    ("monitoring", "Rule failures"): None,
+    ("monitoring", "Lost alerts"): None,
+    ("monitoring", "Configuration"): None,
+    ("monitoring", "Series"): None,
+    ("monitoring", "Slowest scrape"): "ScrapeSlow",
+}
+
+
+def test_tiles_turn_red_where_alerts_fire() -> None:
+    red = {}
+    for name, dashboard in DASHBOARDS.items():
+        for panel in panels(dashboard):
+            steps = panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
+            if panel["type"] == "stat" and "red" in [s["color"] for s in steps]:
+                first, second, *_ = steps
+                at = (
+                    second["value"]
+                    if first["color"] == "red"
+                    else next(s for s in steps if s["color"] == "red")["value"]
+                )
+                red[name, panel["title"]] = at
+    assert red.keys() == RED.keys(), "say which alert it is, or None"
+    for tile, alert in RED.items():
+        if alert:
+            (expr,) = (rule["expr"] for rule in _alerts() if rule["alert"] == alert)
+            limit = float(re.search(r"[<>=]=? ([\d.]+)$", expr, re.MULTILINE)[1])  # type: ignore[index]
+            if alert == "TargetDown":
+                limit = 1  # the tile counts what is 0
+            elif re.search(r"avail(able)?:ratio <", expr):
+                limit = 1 - limit  # what is left and not what is used
+            assert red[tile] == pytest.approx(limit), f"{tile}: {alert}: {expr}"
+
+
+def test_the_step_is_that_of_the_scrapes() -> None:
+    """$__rate_interval and the annotations follow from it."""
+    config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    assert config["global"]["scrape_interval"] == config["global"]["evaluation_interval"] == SCRAPE_INTERVAL
+    [source] = (ROOT / "grafana" / "provisioning" / "datasources").iterdir()
+    [prometheus] = (s for s in yaml.safe_load(source.read_text())["datasources"] if s["type"] == "prometheus")
+    assert prometheus["jsonData"]["timeInterval"] == SCRAPE_INTERVAL
 
 
 def test_the_fourteen_are_on_the_overview() -> None:
