@@ -41,6 +41,14 @@ def sightline(app: FastAPI) -> ASGIApp:
     return app
 
 
+def sightline_exemplars(app: FastAPI) -> ASGIApp:
+    """As the reference service has it: a request's id leads from a slow bucket to its lines in the log."""
+    from app.telemetry.http import PrometheusMiddleware
+
+    app.add_middleware(PrometheusMiddleware, exemplar=lambda scope: {"request_id": "0123456789abcdef"})
+    return app
+
+
 class Cached:
     """The reference floor: as cheap as prometheus_client can be used, children looked up once and kept.
 
@@ -163,6 +171,7 @@ def opentelemetry(app: FastAPI) -> ASGIApp:
 PEERS: dict[str, Callable[[FastAPI], ASGIApp]] = {
     "bare": bare,
     "Sightline": sightline,
+    "Sightline, with exemplars": sightline_exemplars,
     "cached children": cached,
     "naive BaseHTTPMiddleware": naive,
     "prometheus-fastapi-instrumentator": instrumentator,
@@ -180,6 +189,7 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {  # of FastAPI()
 MULTIPROCESS = (  # count over several workers
     "bare",
     "Sightline",
+    "Sightline, with exemplars",
     "cached children",
     "naive BaseHTTPMiddleware",
     "prometheus-fastapi-instrumentator",

@@ -1,11 +1,13 @@
 """The /metrics text of one process or of all workers of a service: text 0.0.4 or 1.0, OpenMetrics.
 
-Metrics kept in the storage are written straight from its doubles, added up over the workers; everything else that is
-registered (custom collectors) goes through its collect() in the worker that answers. Process metrics are given for each
+Metrics kept in the storage are written straight from its doubles, added up over the workers, or by prometheus_client's
+encoder where their names need quotes; everything else that is registered (custom collectors) goes through its
+collect() in the worker that answers. Process metrics are given for each
 living worker, with the label `worker`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from typing import Any
 
@@ -17,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from .storage import LIVE_MODES, Family, Memory, directory, install, storage, worker
+from .storage import LIVE_MODES, Family, Memory, directory, install, label_text, storage, worker
 
 __all__ = ["SharedMetric", "directory", "install", "render", "worker"]
 
@@ -30,6 +32,7 @@ _SUFFIXES = {
 }
 
 Worker = tuple[int, Memory, bool]  # slot, doubles, whether alive
+Piece = str | Callable[[], str]  # text, or what makes it and may take its time
 
 
 class SharedMetric(Collector):
@@ -50,20 +53,32 @@ class SharedMetric(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Samples for prometheus_client's own tools; render() does not need them."""
-        metric = Metric(self.name, self.help, self.type)
-        workers = storage.peers()
-        for family in storage.by_name.get(self.name, ()):
-            for labelvalues, start in list(family.groups.items()):
-                labels = dict(zip(family.labelnames, labelvalues, strict=True))
-                numbers = _total(family, start, workers)
+        return [_filled(next(iter(self.describe())), storage.by_name.get(self.name, ()), storage.peers())]
+
+
+def _filled(metric: Metric, families: Iterable[Family], workers: Sequence[Worker]) -> Metric:
+    """The metric with the samples of these families."""
+    for family in families:
+        for labelvalues, start in list(family.groups.items()):
+            labels = dict(zip(family.labelnames, labelvalues, strict=True))
+            for shown, more in _shown(family, workers):
+                numbers = _total(family, start, shown)
                 if numbers is not None:
-                    metric.samples.extend(_samples(family, labels, numbers))
-        return [metric]
+                    metric.samples.extend(_samples(family, {**labels, **more}, numbers))
+    return metric
+
+
+def _shown(family: Family, workers: Sequence[Worker]) -> list[tuple[Sequence[Worker], dict[str, str]]]:
+    """Whose numbers are added up for a sample, and its label `worker` where each has one of its own."""
+    if family.type == "gauge" and family.mode in ("", "all", "liveall") and storage.directory is not None:
+        return [([worker_], {"worker": str(worker_[0])}) for worker_ in workers]
+    return [(workers, {})]
 
 
 def _samples(family: Family, labels: dict[str, str], numbers: list[float]) -> Iterator[Sample]:
     if family.type != "histogram":
-        yield Sample(family.name + _SUFFIXES[family.type][0], labels, numbers[0])
+        for suffix, number in zip(_SUFFIXES[family.type], numbers, strict=True):
+            yield Sample(family.name + suffix, labels, number)
         return
     total = 0.0
     for bound, number in zip((*family.bounds, float("inf")), numbers[1:], strict=True):
@@ -118,14 +133,16 @@ def _number(value: float) -> str:
 def _family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int, Exemplar]) -> Iterator[str]:
     """The lines of a family, BATCH groups at a time."""
     template = _template(family)
-    per_worker = family.type == "gauge" and family.mode in ("", "all", "liveall") and storage.directory is not None
+    shown = _shown(family, workers)
     for first in range(0, len(family.starts), BATCH):
         lines = []
         for text, start in zip(family.texts[first : first + BATCH], family.starts[first : first + BATCH], strict=True):
-            for shown, labels in _per_worker(workers, text) if per_worker else ((workers, text),):
-                numbers = _total(family, start, shown)
+            for of, more in shown:
+                numbers = _total(family, start, of)
                 if numbers is None:
                     continue
+                own = label_text(tuple(more), tuple(more.values()))
+                labels = f"{text},{own}" if text and own else text or own
                 line = template.replace("\1", f"{{{labels}}}" if labels else "")
                 if family.type == "histogram":
                     buckets = list(accumulate(numbers[1:]))
@@ -140,11 +157,6 @@ def _family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int
                     line = _with_exemplars(line, family, start, exemplars)
                 lines.append(line)
         yield "".join(lines)
-
-
-def _per_worker(workers: Sequence[Worker], text: str) -> Iterator[tuple[list[Worker], str]]:
-    for worker_ in workers:
-        yield [worker_], f'{text},worker="{worker_[0]}"' if text else f'worker="{worker_[0]}"'
 
 
 def _with_exemplars(text: str, family: Family, start: int, exemplars: dict[int, Exemplar]) -> str:
@@ -180,8 +192,8 @@ def _header(metric: Metric, openmetrics: bool) -> str:
 class _Collected:
     """Registered with nobody: hands metrics to prometheus_client's own encoder."""
 
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self.collect: Callable[[], Iterable[Metric]] = lambda: metrics
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self.collect = collect
 
 
 def _process_metrics(workers: Sequence[Worker]) -> Iterable[Metric]:
@@ -223,9 +235,10 @@ def _metric_in_storage(collector: Any) -> Metric | None:
 
 def pieces(
     registry: CollectorRegistry = REGISTRY, accept: str = "", names: Collection[str] = ()
-) -> tuple[str, Iterator[str]]:
-    """The content type, and the text in pieces of a fraction of a millisecond each (custom collectors aside).
+) -> tuple[str, Iterator[Piece]]:
+    """The content type, and the text in pieces of a fraction of a millisecond each.
 
+    What custom collectors give is made by a function instead, to be called in turn: nobody knows how long it takes.
     `accept` is the request's header; `names`, if given, are the names of samples or metrics to give and no others.
     """
     encoder, content_type = choose_encoder(accept)
@@ -238,22 +251,26 @@ def pieces(
 
 def render(registry: CollectorRegistry = REGISTRY, accept: str = "", names: Collection[str] = ()) -> bytes:
     """All metrics of the service as one text, see pieces()."""
-    return "".join(pieces(registry, accept, names)[1]).encode()
+    _, text = pieces(registry, accept, names)
+    return "".join(piece if isinstance(piece, str) else piece() for piece in text).encode()
 
 
 def _all_pieces(
     registry: CollectorRegistry, encoder: Callable[[Collector], bytes], openmetrics: bool, names: frozenset[str]
-) -> Iterator[str]:
+) -> Iterator[Piece]:
     workers = storage.peers()
     exemplars = storage.read_exemplars([memory for _, memory, _ in workers]) if openmetrics else {}
     shared = storage.directory is not None
     written = set()
 
-    def collected(metrics: Iterable[Metric]) -> str:
-        return encoder(_Collected(metrics)).decode().removesuffix("# EOF\n")
+    def collected(collect: Callable[[], Iterable[Metric]]) -> Piece:
+        return lambda: encoder(_Collected(collect)).decode().removesuffix("# EOF\n")
 
-    def stored(metric: Metric, families: Iterable[Family]) -> Iterator[str]:
+    def stored(metric: Metric, families: Sequence[Family]) -> Iterator[Piece]:
         written.add(metric.name)
+        if not all(family.plain for family in families):
+            yield collected(lambda: [_filled(metric, families, workers)])
+            return
         if names and not names & {metric.name, *(metric.name + suffix for suffix in _SUFFIXES[metric.type])}:
             return
         yield _header(metric, openmetrics)
@@ -266,7 +283,7 @@ def _all_pieces(
     if target_info:
         metric = Metric("target", "Target metadata", "info")
         metric.add_sample("target_info", target_info, 1)
-        yield collected([metric])
+        yield collected(lambda: [metric])
     for collector in list(collectors) if collectors is not None else [registry]:
         stored_metric = _metric_in_storage(collector)
         if stored_metric is not None:
@@ -274,9 +291,11 @@ def _all_pieces(
             # A metric of which this worker has no labels yet is told by what the others have.
             yield from stored(stored_metric, [family for family in families if family.local] or families[-1:])
         elif shared and isinstance(collector, ProcessCollector):
-            yield collected(_process_metrics(workers))
+            yield collected(lambda: _process_metrics(workers))
         elif not (shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
-            yield collected(collector.collect())
+            yield collected(collector.collect)
+            if isinstance(collector, MetricWrapperBase):
+                written.update(described.name for described in collector.describe())
     if shared and registry is REGISTRY:  # what other workers defined and this one did not
         for name, families in list(storage.by_name.items()):
             if name not in written and not any(family.local for family in families):
@@ -284,10 +303,13 @@ def _all_pieces(
                 yield from stored(Metric(name, latest.help, latest.type), [latest])
 
 
-def _filtered(text: Iterator[str], names: frozenset[str]) -> Iterator[str]:
+def _filtered(text: Iterable[Piece], names: frozenset[str]) -> Iterator[Piece]:
     """Only the lines of these samples, or of the metrics with these names."""
     header, whole = "", False
     for piece in text:
+        if not isinstance(piece, str):
+            yield partial(_filtered_piece, piece, names)
+            continue
         kept = []
         for line in piece.splitlines(keepends=True):
             if line.startswith("#"):
@@ -298,3 +320,7 @@ def _filtered(text: Iterator[str], names: frozenset[str]) -> Iterator[str]:
                 kept.append(header + line)
                 header = ""
         yield "".join(kept)
+
+
+def _filtered_piece(make: Callable[[], str], names: frozenset[str]) -> str:
+    return "".join(piece for piece in _filtered([make()], names) if isinstance(piece, str))

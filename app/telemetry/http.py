@@ -25,6 +25,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import gzip_accepted
 from starlette.convertors import CONVERTOR_TYPES
@@ -33,8 +34,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import PARAM_REGEX
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .exposition import SharedMetric, pieces
-from .storage import LOCK, SCRATCH, Family, storage, worker
+from .exposition import Piece, SharedMetric, pieces
+from .storage import LABEL_NAME, LOCK, SCRATCH, Family, storage, worker
 
 try:
     from fastapi.routing import iter_route_contexts
@@ -54,6 +55,8 @@ OTHER = "OTHER"  # every other method
 OVERFLOW = "overflow"
 CLIENT_GONE = 499  # nginx's word for a client that left before the response was complete
 
+_TAKEN = frozenset({"method", "endpoint", "status_code", "exception", "version", "python", "le", "quantile"})
+
 REQUESTS = SharedMetric("counter", "http_requests", "HTTP requests by route template and status; 499 is client gone.")
 DURATION = SharedMetric("histogram", "http_request_duration_seconds", "Time until the last byte of the response.")
 START = SharedMetric("histogram", "http_response_start_seconds", "Time until the response starts.")
@@ -67,6 +70,7 @@ APP_INFO = SharedMetric("gauge", "app_info", "Always 1; the versions of the appl
 _COUNTED = "telemetry.http"  # in the scope of a request that is counted, for middlewares of mounted applications
 _SLICE = 0.002  # seconds a scrape works before it lets requests go on
 _MAX_SCRAPES = 16  # in the queue; more are answered 503
+_EXEMPLAR_SECONDS = 1.0  # that an exemplar stays, at least: to write one costs twice what counting the request does
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
@@ -106,10 +110,11 @@ class PrometheusMiddleware:
     Args:
         buckets: upper bounds, in seconds, of the two histograms of time.
         exclude: paths that are not counted at all, for example `("/metrics",)`.
-        labels: labels with constant values for all metrics of this middleware.
+        labels: labels with constant values for all metrics of this middleware. ValueError for a name that is none.
         limit: the number of label combinations after which new ones are counted as `endpoint="overflow"`.
         unmatched: the `endpoint` of requests that match no route.
-        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None.
+        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None. It is asked for the
+            first request of each second that falls into a bucket, so that what is slow and rare has one.
         version: the `version` in app_info; a FastAPI application's own by default.
     """
 
@@ -129,6 +134,10 @@ class PrometheusMiddleware:
             raise TypeError('exclude is a collection of paths: exclude=("/metrics",)')
         if list(buckets) != sorted(set(buckets)) or not buckets:
             raise ValueError("buckets must be numbers in rising order")
+        constant = {name: str(value) for name, value in dict(labels or {}).items()}
+        for name in constant:
+            if not isinstance(name, str) or not LABEL_NAME.fullmatch(name) or name.startswith("__") or name in _TAKEN:
+                raise ValueError(f"labels: {name!r} is taken, or no name of a label")
         self.app = app
         self.buckets = [float(bound) for bound in buckets if bound < float("inf")]
         self.bounds = [*self.buckets, float("inf")]
@@ -136,8 +145,8 @@ class PrometheusMiddleware:
         self._exclude = frozenset(exclude)
         self._unmatched = unmatched
         self.exemplar = exemplar
+        self._exemplar_due: dict[int, float] = {}  # by cell
         self._version = version
-        constant = dict(labels or {})
         self._constant = tuple(constant.values())
         names = ("method", "endpoint", *constant)
         self._requests = REQUESTS.family(("method", "endpoint", "status_code", *constant))
@@ -167,7 +176,7 @@ class PrometheusMiddleware:
         storage.on_read(self._show)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(self._routes) != self._routes_known:
+        if len(self._routes) != self._routes_known and _COUNTED not in scope:
             self._learn_routes(scope)
         if scope["type"] != "http" or _COUNTED in scope or (self._exclude and scope["path"] in self._exclude):
             await self.app(scope, receive, send)
@@ -245,9 +254,11 @@ class PrometheusMiddleware:
         name = self._unmatched if template is None else template
         row = self._rows.get((method, name))
         if row is None:
-            if self._room(5):
+            if self._room(6):
                 row = self._rows[method, name] = _Row((method, name, *self._constant))
                 self._fill(row)
+                # From 0, or rate() would not see the first failure of an endpoint.
+                row.statuses[500] = self._cell(self._requests, (method, name, "500", *self._constant))
             else:
                 row = self._overflow
         if fixed and method is not OTHER and row is not self._overflow:
@@ -297,6 +308,20 @@ class PrometheusMiddleware:
             cell = self._cell(self._exceptions, (*row.labels[:2], name, *self._constant))
             row.exceptions[name] = cell
         storage.cells[cell] += 1.0
+
+    def exemplify(self, scope: Scope, cell: int, bucket: int, elapsed: float, now: float) -> None:
+        """Keep the request as the exemplar of its counter and its bucket, where the last one is old enough."""
+        due = self._exemplar_due
+        if self.exemplar is None or (due.get(bucket, 0.0) > now and due.get(cell, 0.0) > now):
+            return
+        try:
+            labels = self.exemplar(scope)
+            for target, value in ((bucket, elapsed), (cell, 1.0)) if labels else ():
+                if due.get(target, 0.0) <= now:
+                    storage.write_exemplar(target, labels or {}, value, time())
+                    due[target] = now + _EXEMPLAR_SECONDS
+        except Exception:
+            self.warn("an exemplar was not kept", exc_info=True)
 
     def size_of(self, path: str) -> int:
         """Of a file that the server sends by itself; it was just looked at, so that this does not wait for a disk."""
@@ -437,10 +462,7 @@ class _Exchange:
             cells[sent] += 1.0
 
             if middleware.exemplar is not None:
-                labels = middleware.exemplar(scope)
-                if labels:
-                    storage.write_exemplar(duration, labels, elapsed, time())
-                    storage.write_exemplar(cell, labels, 1.0, time())
+                middleware.exemplify(scope, cell, duration, elapsed, now)
         except Exception:
             middleware.warn("a request was not counted", exc_info=True)
 
@@ -576,7 +598,8 @@ def metrics_endpoint(
 
     Text or OpenMetrics as the Accept header asks, gzip, and `?name[]=` to pick metrics. With `token_file`, only
     requests that bear the token in this file are answered; the file is read again when it changes. A scrape works in
-    slices of two milliseconds, and requests go on in between; scrapes that come together share one text.
+    slices of two milliseconds, and requests go on in between; custom collectors work in a thread. Scrapes that come
+    together share one text.
     """
     token = None if token_file is None else _Token(Path(token_file))
     scraper = _Scraper(registry)
@@ -627,6 +650,7 @@ class _Scraper:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._lock = anyio.Lock()
+        self._thread = anyio.CapacityLimiter(1)  # not one of those that handlers wait for
         self._queue = 0
         self._last: tuple[tuple[str, frozenset[str], bool], float, Response] | None = None
 
@@ -654,11 +678,18 @@ class _Scraper:
         if gzip:
             headers["content-encoding"] = "gzip"
             deflate = zlib.compressobj(1, wbits=31)
+
+        def packed(piece: Piece) -> bytes:
+            data = (piece if isinstance(piece, str) else piece()).encode()
+            return data if deflate is None else deflate.compress(data)
+
         body = []
         paused = perf_counter()
         for piece in text:
-            data = piece.encode()
-            body.append(data if deflate is None else deflate.compress(data))
+            if isinstance(piece, str):
+                body.append(packed(piece))
+            else:
+                body.append(await anyio.to_thread.run_sync(packed, piece, limiter=self._thread))
             if perf_counter() - paused > _SLICE:
                 await anyio.lowlevel.checkpoint()
                 paused = perf_counter()

@@ -519,9 +519,11 @@ class Storage:
     # Exemplars
 
     def write_exemplar(self, cell: int, labels: Mapping[str, str], value: float, timestamp: float) -> None:
-        """Remember an exemplar of a cell; labels of more than 128 characters in all are not allowed by the format."""
+        """Remember an exemplar of a cell; the format allows no other names and 128 characters in all."""
         text = json.dumps(dict(labels)).encode()
         if len(text) > EXEMPLAR_SIZE - _EXEMPLAR.size or sum(len(k) + len(v) for k, v in labels.items()) > 128:
+            return
+        if not all(map(LABEL_NAME.fullmatch, labels)):
             return
         record = _EXEMPLAR.pack(0, len(text), cell, value, timestamp) + text
         record = struct.pack("<I", zlib.crc32(record[4:])) + record[4:]

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.error
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,6 +237,36 @@ print(len(mine))
     assert int(output) == 12
 
 
+def test_names_that_need_quotes() -> None:
+    """prometheus_client takes dots and more in names: the text is its own encoder's, the numbers are all workers'."""
+    code = """
+import json, os, tempfile
+if {workers}: os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()
+from app.telemetry import exposition
+import prometheus_client as p
+for collector in list(p.REGISTRY._collector_to_names): p.REGISTRY.unregister(collector)
+p.Counter("my.counter", "a").inc(2); p.Counter("plain", "b", ["my.label", "other-label"]).labels("x%s", 'y"').inc(3)
+p.Histogram("my.seconds", "c", ["a.b"], buckets=(1, 2)).labels("z").observe(1.5); p.Summary("my.sum", "d").observe(4)
+p.Gauge("my.gauge", "e", multiprocess_mode="livemax").set(5)
+from prometheus_client.exposition import choose_encoder
+accepted = [f"{{type}}; version=1.0.0; escaping={{escaping}}" for type in ("text/plain", "application/openmetrics-text")
+            for escaping in ("allow-utf-8", "underscores", "dots", "values")] + [""]
+expected = [choose_encoder(accept)[0](p.REGISTRY).decode() for accept in accepted]
+filtered = exposition.render(names=["my_counter_total"]).decode()
+if {workers} and os.fork():
+    os.wait()
+else:  # where there are workers, one that has counted nothing itself
+    print(json.dumps([expected, [exposition.render(accept=accept).decode() for accept in accepted], filtered]))
+"""
+    for workers in (False, True):
+        expected, found, filtered = json.loads(run(code.format(workers=workers)))
+        assert len(expected) == 9
+        assert found == expected
+        assert filtered.splitlines()[-1] == "my_counter_total 2.0"
+        assert '{"my.counter_total"} 2.0\n' in found[0]
+        list(parse_text(found[-1]))
+
+
 def test_threads_lose_nothing() -> None:
     """A number is changed in one step: no thread can come between reading and writing it."""
     output = run("""
@@ -269,13 +301,16 @@ async def test_scrapes_share_one_rendering() -> None:
 
     class Rendered:
         times = 0
+        may_go_on = threading.Event()
 
         def collect(self) -> Iterator[GaugeMetricFamily]:
+            assert self.may_go_on.wait(60)
             self.times += 1
             for number in range(200):
                 yield GaugeMetricFamily(f"g{number}", "g", value=self.times)
 
     rendered, registry = Rendered(), CollectorRegistry()
+    rendered.may_go_on.set()
     registry.register(rendered)
     application = Starlette(routes=[Route("/metrics", telemetry.metrics_endpoint(registry=registry))])
     async with AsyncClient(transport=ASGITransport(application), base_url="http://test") as client:
@@ -284,5 +319,12 @@ async def test_scrapes_share_one_rendering() -> None:
         assert rendered.times <= 3
         assert "g1 1.0\n" in answers[0].text
         assert answers[9].text == answers[8].text
-        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(100)))
-        assert {answer.status_code for answer in answers} <= {200, 503}
+
+        # A collector that takes its time keeps the others waiting, and not the event loop.
+        rendered.may_go_on.clear()
+        asking = [asyncio.create_task(client.get("/metrics")) for _ in range(100)]
+        for _, refused in zip(range(84), asyncio.as_completed(asking), strict=False):
+            await refused
+        rendered.may_go_on.set()
+        answers = await asyncio.gather(*asking)
+        assert Counter(answer.status_code for answer in answers) == {503: 84, 200: 16}

@@ -1,7 +1,9 @@
 """The middleware's options, and two independent applications in one process."""
 
 from pathlib import Path
+from typing import Any, cast
 
+import pytest
 from httpx import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -9,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from app.telemetry import http
 from app.telemetry.exposition import render
 from app.telemetry.http import PrometheusMiddleware
 from tests.telemetry.serving import Samples, parse, value
@@ -129,9 +132,75 @@ async def test_bad_options_are_refused() -> None:
         ({"exclude": "/metrics"}, TypeError),
         ({"buckets": (2, 1)}, ValueError),
         ({"buckets": ()}, ValueError),
+        ({"labels": {"method": "x"}}, ValueError),
+        ({"labels": {"le": "x"}}, ValueError),
+        ({"labels": {"my-label": "x"}}, ValueError),
+        ({"labels": {"__mine": "x"}}, ValueError),
+        ({"labels": {1: "x"}}, ValueError),
     ):
         try:
             PrometheusMiddleware(sizes(), **options)
         except error:
             continue
         raise AssertionError(f"{options} were accepted")
+
+
+async def test_a_label_that_is_no_text() -> None:
+    app, number = sizes(), cast(str, 1)
+    app.add_middleware(PrometheusMiddleware, labels={"shard": number})
+    assert value(await ask(app, "/sizes/1"), "http_requests_total", shard="1") == 1
+
+
+async def test_an_exemplar_a_second(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Of each bucket and counter; one that fails keeps nothing from being counted."""
+    now, asked = [1000.0], []
+    monkeypatch.setattr(http, "perf_counter", lambda: now[0])
+
+    def exemplar(scope: Scope) -> dict[str, Any]:
+        asked.append(scope["path"])
+        return {"path": scope["path"] if scope["path"] != "/sizes/4" else 4}
+
+    async def lasting(request: Request) -> PlainTextResponse:
+        now[0] += 3 if request.path_params["size"] == 2 else 0
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/sizes/{size:int}", lasting)])
+    app.add_middleware(PrometheusMiddleware, labels={"service": "exemplary"}, exemplar=exemplar, exclude=("/none",))
+    await ask(app, "/none", *["/sizes/1"] * 5)
+    assert asked == ["/sizes/1"]
+    await ask(app, "/sizes/2", "/sizes/3")  # in a bucket of its own; then three seconds later
+    assert asked == ["/sizes/1", "/sizes/2", "/sizes/3"]
+    text = render(accept="application/openmetrics-text; version=1.0.0").decode()
+    buckets = [line for line in text.splitlines() if "exemplary" in line and " # {" in line and "_bucket" in line]
+    assert [line.partition(" # ")[2].partition(" 1")[0].split()[:2] for line in buckets] == [
+        ['{path="/sizes/3"}', "0.0"],
+        ['{path="/sizes/2"}', "3.0"],
+    ]
+    now[0] += 1
+    samples = await ask(app, "/sizes/4")
+    assert value(samples, "http_requests_total", service="exemplary", status_code="200") == 8
+    assert "an exemplar was not kept" in caplog.text
+    assert "not counted" not in caplog.text
+
+
+async def test_500_begins_at_0() -> None:
+    """So that rate() sees the first one, too."""
+    app = sizes()
+    app.add_middleware(PrometheusMiddleware, labels={"service": "healthy"})
+    statuses = {
+        dict(labels)["status_code"]: number
+        for (name, labels), number in (await ask(app, "/sizes/1")).items()
+        if name == "http_requests_total" and ("service", "healthy") in labels
+    }
+    assert statuses == {"200": 1, "500": 0}
+
+
+async def test_a_mounted_application_with_its_own_middleware_is_no_second_application() -> None:
+    inner, outer = sizes(), sizes()
+    inner.add_middleware(PrometheusMiddleware, labels={"service": "mounted"}, version="2.0.0")
+    outer.mount("/inner", inner)
+    outer.add_middleware(PrometheusMiddleware, labels={"service": "outer"}, version="1.0.0")
+    samples = await ask(outer, "/inner/sizes/1")
+    assert value(samples, "http_requests_total", service="outer", endpoint="/inner/sizes/{size}") == 1
+    assert value(samples, "app_info", service="outer") == 1
+    assert not [labels for name, labels in samples if name == "app_info" and ("service", "mounted") in labels]
