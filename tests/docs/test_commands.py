@@ -62,6 +62,7 @@ STACK_UP = (
     "curl -s http://localhost:9090/-/ready",
     "curl -s http://localhost:9093/-/ready",
     "curl -sv https://YOUR-SERVICE/healthz",
+    "curl -sv http://localhost:8000/readyz",
     "curl -s http://TARGET/metrics | grep -v '^#' | sed 's/[{ ].*//' | sort | uniq -c | sort -n | tail",
 )
 THE_END = ("make down", "make clean", "cd .. && rm -rf sightline")
@@ -76,7 +77,7 @@ ONLY_CHECKED = {
     r"make incident NAME=": "takes minutes: make test-drills runs every drill",
     r"make (up|down|clean|logs|status|loadtest|adopt)\b": "with other settings run here, or in tests of its own",
     r"make (backup|restore|grafana-password)": "tests/native and tests/stack lose everything, and have it back",
-    r"make (outdated|audit)": "asks registries: tests/stack/test_outdated.py asks one of its own",
+    r"make (outdated|audit|pull)": "asks registries: tests/stack/test_outdated.py asks one of its own",
     r"make sbom": "installs another set of packages",
     r"make standins|python3 -m stack": "needs a Docker engine, which make test-stack has",
     r"docker ": "needs a Docker engine: tests/stack/test_documents.py",

@@ -10,6 +10,7 @@ import pytest
 
 from stack.paths import PROJECT
 from tests.docs.test_commands import COMMANDS
+from tests.stack import test_loadtest
 from tests.stack.conftest import Stack
 
 pytestmark = pytest.mark.stack
@@ -19,7 +20,7 @@ NOT_RUN = {
     "docker image prune": "would take the images of others",
     "docker builder prune": "would take the images of others",
     "docker system prune": "would take the images of others",
-    "docker compose --profile load up --scale locust-worker=2": "stays in the foreground; see test_loadtest.py",
+    **dict.fromkeys(test_loadtest.BY_HAND, "tests/stack/test_loadtest.py runs it"),
     "docker compose up -d SERVICE": "for the reader to fill in",
 }
 
