@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from native import backup, packages, ports, reloading, secrets, settings
+from native import backup, packages, ports, psql, reloading, secrets, settings
 from native.asking import confirm
 from native.errors import NativeError
 from native.place import NativePlace
@@ -70,6 +70,14 @@ def reload(stack: Stack, supervisor: Supervisor) -> None:
 def _metrics(server: Server) -> str:
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own address
         return str(answer.read().decode())
+
+
+def open_psql(stack: Stack, supervisor: Supervisor) -> None:
+    """Hand over to psql: for a person who types, or for what comes in."""
+    place = native_place(stack, supervisor)
+    place.require_database()
+    command = place.client("psql", *psql.options(sys.stdin.isatty()))
+    os.execve(command[0], command, {**os.environ, "SECRETS_DIR": str(stack.secrets)})
 
 
 def down(stack: Stack, supervisor: Supervisor) -> None:
@@ -221,7 +229,7 @@ def print_welcome(stack: Stack, servers: list[Server]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m native", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "status", "reload"):
+    for name in ("up", "down", "status", "reload", "psql"):
         commands.add_parser(name)
     log_command = commands.add_parser("logs")
     log_command.add_argument("service", nargs="?", default="")
@@ -246,6 +254,8 @@ def main() -> int:
                 status(stack, supervisor)
             case "reload":
                 reload(stack, supervisor)
+            case "psql":
+                open_psql(stack, supervisor)
             case "logs":
                 logs(stack, supervisor, arguments.service, arguments.follow)
             case "clean":

@@ -12,6 +12,7 @@ from typing import IO
 from native import backup, postgres
 from native.errors import NativeError
 from native.packages import find
+from native.psql import NO_DATABASE
 from native.secrets import generate
 from native.stack import Stack
 from native.supervise import Supervisor
@@ -46,7 +47,7 @@ class NativePlace:
 
     def require_database(self) -> None:
         if self.supervisor.processes().get("postgres", {}).get("statename") != "RUNNING":
-            raise NativeError("PostgreSQL does not run; `make up` starts it, then back up.")
+            raise NativeError(NO_DATABASE)
 
     def has_data(self) -> bool:
         return any(self.stack.data.glob("*/*"))
@@ -74,15 +75,15 @@ class NativePlace:
                 self.supervisor.start_server(name)
 
     def dump(self, file: Path) -> None:
-        backup.run("Dumping", self._client("pg_dump", self.stack.settings.port("POSTGRES_PORT")), file, cwd="/")
+        backup.run("Dumping", self.client("pg_dump", "--format=custom"), file, cwd="/")
 
     def load(self, dump: IO[bytes]) -> None:
         shutil.rmtree(self._folder("postgres"), ignore_errors=True)
         generate(self.stack.secrets)
         self.stack.prepare()
         with postgres.private(self._folder("postgres")):
-            command = self._client("pg_restore", postgres.PRIVATE_PORT)
-            backup.feed("Loading", [*command, "--exit-on-error", "--single-transaction"], dump, cwd="/")
+            options = ("--format=custom", "--exit-on-error", "--single-transaction")
+            backup.feed("Loading", self.client("pg_restore", *options, port=postgres.PRIVATE_PORT), dump, cwd="/")
 
     def pack(self, server: str, file: Path) -> None:
         folder = self._folder(server)
@@ -104,8 +105,8 @@ class NativePlace:
     def _folder(self, server: str) -> Path:
         return self.stack.data / server
 
-    def _client(self, program: str, port: int) -> list[str]:
+    def client(self, program: str, *options: str, port: int | None = None) -> list[str]:
         """A client of PostgreSQL as its superuser: the kernel vouches for the user, no password is needed."""
-        folder = self._folder("postgres")
-        options = ["--format=custom", f"--host={folder}", f"--port={port}", "--username=postgres", "--no-password"]
-        return [str(find(program)[program]), *options, "--dbname=sightline"]
+        port = port or self.stack.settings.port("POSTGRES_PORT")
+        place = (f"--host={self._folder('postgres')}", f"--port={port}", "--dbname=sightline")
+        return [str(find(program)[program]), *options, *place, "--username=postgres", "--no-password"]

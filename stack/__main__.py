@@ -10,7 +10,7 @@ from pathlib import Path
 
 from native import backup
 from native.errors import NativeError
-from stack import compose, engine, images, outdated
+from stack import checking, compose, database, engine, images, outdated
 from stack.place import DockerPlace
 
 USAGE = """usage: python3 -m stack COMMAND
@@ -21,8 +21,9 @@ USAGE = """usage: python3 -m stack COMMAND
   start            start a private engine (where none answers) and leave it running
   env              print the variables that lead a shell to the private engine
   stop             stop the private engine
-  up, down, status, logs [SERVICE] [--follow], reload, clean [--yes], secrets, backup, restore ARCHIVE [--yes],
-  grafana-password what `make` calls where a Docker engine answers
+  up, down, status, logs [SERVICE] [--follow], psql, check-config, reload, clean [--yes], secrets, backup,
+  restore ARCHIVE [--yes], grafana-password
+                   what `make` calls where a Docker engine answers
 """
 
 
@@ -54,6 +55,10 @@ def main(arguments: list[str]) -> int:
             compose.status()
         case ["reload"]:
             compose.reload()
+        case ["psql"]:
+            database.psql()
+        case ["check-config"]:
+            return checking.check_config()
         case ["logs", *options]:
             service = [option for option in options if option != "--follow"]
             compose.logs(" ".join(service), "--follow" in options)

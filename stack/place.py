@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from native import backup
-from native.errors import NativeError
-from stack import compose, images
+from stack import compose, database, images
 from stack.paths import PROJECT
 from stack.programs import run
 
@@ -21,14 +20,6 @@ DATA = {
     "grafana": "/var/lib/grafana",
 }
 VERSIONS_OF = ("prometheus", "alertmanager", "postgres")
-# PostgreSQL's programs read the password from a file that nobody else can read; it is no argument and no variable.
-CLIENT = r"""
-umask 077
-file=$(mktemp)
-trap 'rm -f "$file"' EXIT
-sed 's/[:\\]/\\&/g; s/^/*:*:*:postgres:/' /run/secrets/postgres_password > "$file"
-PGPASSFILE=$file "$@" --format=custom --username=postgres --no-password --dbname=sightline
-"""
 
 
 class DockerPlace:
@@ -50,8 +41,7 @@ class DockerPlace:
         }
 
     def require_database(self) -> None:
-        if "postgres" not in self._running():
-            raise NativeError("PostgreSQL does not run; `make up` starts it, then back up.")
+        database.require()
 
     def has_data(self) -> bool:
         project = json.loads(compose.call(["config", "--format=json"], self.environment))["name"]
@@ -66,7 +56,7 @@ class DockerPlace:
 
     @contextmanager
     def paused(self, servers: Sequence[str]) -> Iterator[None]:
-        running = [name for name in servers if name in self._running()]
+        running = [name for name in servers if name in compose.running(self.environment)]
         try:
             if running:
                 compose.call(["stop", *running], self.environment)
@@ -76,12 +66,12 @@ class DockerPlace:
                 compose.call(["up", "--detach", "--no-build", "--no-recreate", "--wait", *running], self.environment)
 
     def dump(self, file: Path) -> None:
-        backup.run("Dumping", self._client("pg_dump"), file, env=self.environment, cwd=PROJECT)
+        backup.run("Dumping", database.client("pg_dump", "--format=custom"), file, env=self.environment, cwd=PROJECT)
 
     def load(self, dump: IO[bytes]) -> None:
         compose.call([*_alone("postgres", "sh"), "-ec", _empty("postgres")], self.environment)
         compose.call(["up", "--detach", "--wait", "postgres"], self.environment)
-        command = self._client("pg_restore", "--exit-on-error", "--single-transaction")
+        command = database.client("pg_restore", "--format=custom", "--exit-on-error", "--single-transaction")
         backup.feed("Loading", command, dump, env=self.environment, cwd=PROJECT)
 
     def pack(self, server: str, file: Path) -> None:
@@ -91,12 +81,6 @@ class DockerPlace:
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]
         backup.feed(f"Restoring {server}", command, tar, env=self.environment, cwd=PROJECT)
-
-    def _client(self, *command: str) -> list[str]:
-        return ["docker", "compose", "exec", "-T", "postgres", "sh", "-ec", CLIENT, "sh", *command]
-
-    def _running(self) -> set[str]:
-        return {one["Service"] for one in compose.containers(self.environment) if one["State"] == "running"}
 
 
 def _alone(server: str, program: str) -> list[str]:
