@@ -69,7 +69,7 @@ restore-native: $(BIN)/.installed
 grafana-password-native: $(BIN)/.installed
 	@$(BIN)/python -m native grafana-password
 
-.PHONY: up-docker down-docker status-docker logs-docker psql-docker check-config-docker reload-docker clean-docker backup-docker restore-docker grafana-password-docker secrets standins
+.PHONY: up-docker down-docker status-docker logs-docker psql-docker check-config-docker reload-docker clean-docker backup-docker restore-docker grafana-password-docker secrets pull standins
 up-docker: python
 	@python3 -m stack up
 down-docker: python
@@ -94,6 +94,8 @@ grafana-password-docker: python
 	@python3 -m stack grafana-password
 secrets: python  ## Make the passwords that `docker compose up` needs (make up does it by itself)
 	@python3 -m stack secrets
+pull: python  ## Docker: fetch the images again, as tags are built anew with fixes of what they are built on; then make up
+	@python3 -m stack pull
 standins: python  ## Where no registry is in reach: build stand-ins for the upstream images from Debian packages
 	@python3 -m stack standins
 

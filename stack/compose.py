@@ -128,6 +128,16 @@ def clean(confirmed: bool) -> None:
     print("Removed.")
 
 
+def pull() -> None:
+    """Pull the upstream images that the engine has once more: what a tag names changes when its base gets fixes."""
+    settings = environment()
+    missing = images.missing(settings)
+    reason = images.pull({name: image for name, image in images.upstream().items() if name not in missing}, settings)
+    if reason:
+        raise NativeError(reason)
+    print("`make up` puts them to use.")
+
+
 def grafana_password() -> None:
     """Make Grafana take the administrator's password in the secrets; a missing one is made."""
     make_secrets()

@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from native import settings
 from native.errors import NativeError
-from stack import compose
+from stack import compose, images
 from stack.paths import PROJECT
 
 MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODE", "HOST")  # what `make test` leaves to what it runs
@@ -99,6 +99,30 @@ def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
         text=True,
     )
     assert (result.returncode, result.stderr) == (1, f"{tmp_path / 'secrets'}: File exists\n")
+
+
+def test_pull_asks_again_for_what_the_engine_has(tmp_path: Path) -> None:
+    upstream = images.upstream()
+    absent = upstream.pop("locust")
+    (tmp_path / "docker").write_text(
+        "#!/bin/sh\n"
+        f"[ \"$*\" != 'image inspect {absent}' ] || exit 1\n"
+        """[ "$1" != image ] || echo '[{"Config": {}}]'\n"""
+        f'[ "$1" != pull ] || echo "$3" >> {tmp_path / "pulled"}\n'
+        f'[ "$1 $3" != "pull $REFUSED" ] || {{ echo \'no registry\' >&2; exit 1; }}\n'
+    )
+    (tmp_path / "docker").chmod(0o755)
+
+    def pull(**changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {**with_first_on_path(tmp_path), **changes}
+        command = [sys.executable, "-m", "stack", "pull"]
+        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+
+    assert pull().returncode == 0
+    assert set((tmp_path / "pulled").read_text().split()) == set(upstream.values())
+    refused = pull(REFUSED=upstream["grafana"])
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"`docker pull --quiet {upstream['grafana']}` failed:\nno registry\n")
 
 
 def with_first_on_path(folder: Path) -> dict[str, str]:
