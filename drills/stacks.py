@@ -118,13 +118,14 @@ class Stack:
         return list(_get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"])
 
     def delivered(self) -> set[str]:
-        """The names of the alerts that have arrived in Alertmanager and are active there."""
-        return {alert["labels"]["alertname"] for alert in _get(f"{self.alertmanager}/api/v2/alerts")}
+        """The names of the alerts that have arrived in Alertmanager and that it tells people."""
+        alerts = _get(f"{self.alertmanager}/api/v2/alerts", inhibited="false", silenced="false")
+        return {alert["labels"]["alertname"] for alert in alerts}
 
     def muted(self) -> set[str]:
-        """The names of the alerts of which Alertmanager tells nobody, because another one says it already."""
-        alerts = _get(f"{self.alertmanager}/api/v2/alerts")
-        return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["inhibitedBy"]}
+        """The names of the alerts of which Alertmanager tells nobody: another one says it, or a silence lasts."""
+        alerts = _get(f"{self.alertmanager}/api/v2/alerts", active="false", unprocessed="false")
+        return {alert["labels"]["alertname"] for alert in alerts}
 
     def rules(self) -> dict[str, dict[str, Any]]:
         """Every alerting rule by name, as Prometheus has it loaded; `duration` is its `for` in seconds."""

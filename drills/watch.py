@@ -19,7 +19,7 @@ class Course:
     alert: str
     severity: str = ""
     muted: bool = False
-    """Not delivered, as another alert says it already."""
+    """Not delivered, as another alert says it already (or a silence lasts)."""
     pending: float | None = None
     firing: float | None = None
     delivered: float | None = None
@@ -32,6 +32,7 @@ class Watch:
     Args:
         stack: the running stack.
         tell: called with (alert, stage, seconds) at each step of any alert; seconds since the fault, or since its end.
+            Of an alert that arrives and is muted the stage is "muted" instead of "delivered".
         delivered: the names of the alerts that have reached their receiver so far; Alertmanager's word by default.
     """
 
@@ -91,4 +92,4 @@ class Watch:
             since = self.mended or self.began
             setattr(course, stage, now - (since if stage == "resolved" else self.began))
             if course.alert not in self.before:
-                self.tell(course.alert, stage, now - since)
+                self.tell(course.alert, "muted" if stage == "delivered" and course.muted else stage, now - since)

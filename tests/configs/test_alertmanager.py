@@ -23,6 +23,7 @@ import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from drills.stacks import ComposeServices, Stack
 from native.packages import find
 from native.paths import PROJECT
 from tests.configs.rules import UNIT_TESTS, alerts, expected_labels, promtool, unit_tests
@@ -368,6 +369,9 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
         told = sorted(alert["labels"]["alertname"] for message in got for alert in message["alerts"])
         assert told == sorted(["PostgresDown", *of_others])
         assert {name for name, state in states().items() if state == "suppressed"} == set(consequences)
+        seen = Stack("", "", alertmanager.url, ComposeServices(), None)  # what `make incident` says of it
+        assert seen.delivered() == {"PostgresDown", *of_others}
+        assert seen.muted() == set(consequences)
 
         # The same symptoms of a service that has another database, or is somewhere else, are news; and so is what no
         # label ties to any database, although one that is nobody's is down.
