@@ -28,7 +28,6 @@ import math
 import mmap
 import os
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -42,7 +41,7 @@ from prometheus_client.registry import Collector
 
 try:
     from . import exposition
-except ImportError:  # copied alone: one process, or its forks
+except ImportError:  # copied alone: one process, or those forked from it after this import
     exposition = None  # type: ignore[assignment]
 
 Scope = MutableMapping[str, Any]
@@ -56,7 +55,8 @@ PLACES: Final = 2**18
 FILE_NAME: Final = "active_users.bin"
 _KEY_BYTES: Final = 32
 _SIZE: Final = _KEY_BYTES + 4 * PLACES
-_CHUNK: Final = 2**14  # places counted at a time; between chunks other threads get their turn
+_CHUNK: Final = 2**14  # places counted at a time, half a millisecond
+_PAUSE: Final = 1e-5  # seconds in which other threads, such as the one with the event loop, get their turn
 
 _log = logging.getLogger(__name__)
 
@@ -74,26 +74,29 @@ class ActiveUsers(Collector):
         clock: Callable[[], float] = time.time,
         registry: CollectorRegistry | None = REGISTRY,
     ) -> None:
-        self._directory = directory
         self._clock = clock
-        self._key = b""
-        self._last_seen: memoryview | None = None
-        self._opening = threading.Lock()
+        try:
+            mapped = _map(directory or (exposition.directory() if exposition else None))
+        except OSError as error:
+            _log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
+            mapped = _map(None)
+        # At once, and not at the first touch: what is forked from this process shares the map.
+        self._key = bytes(mapped[:_KEY_BYTES])
+        self._last_seen = memoryview(mapped)[_KEY_BYTES:].cast("I")
         if registry is not None:
             registry.register(self)
 
-    def touch(self, user_id: str) -> None:
-        """The user was here just now."""
-        last_seen = self._last_seen or self._open()
-        digest = blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
-        last_seen[int.from_bytes(digest, "little") % PLACES] = int(self._clock())
+    def touch(self, user_id: object) -> None:
+        """The user was here just now. `user_id` is a text, a number, a UUID...: what str() of it tells apart."""
+        digest = blake2b(str(user_id).encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+        self._last_seen[int.from_bytes(digest, "little") % PLACES] = int(self._clock())
 
     def counts(self) -> dict[str, int]:
         """Users seen in each of WINDOWS, to the second."""
-        last_seen = self._last_seen or self._open()
         visits: Counter[int] = Counter()
         for start in range(0, PLACES, _CHUNK):
-            visits.update(last_seen[start : start + _CHUNK])
+            visits.update(self._last_seen[start : start + _CHUNK])
+            time.sleep(_PAUSE)
         now = self._clock()
         occupied = {
             window: sum(places for second, places in visits.items() if second > now - length)
@@ -115,19 +118,6 @@ class ActiveUsers(Collector):
             for window, users in self.counts().items():
                 family.add_metric([window], users)
             yield family
-
-    def _open(self) -> memoryview:
-        """Map the vector, once."""
-        with self._opening:
-            if self._last_seen is None:
-                try:
-                    mapped = _map(self._directory or (exposition.directory() if exposition else None))
-                except OSError as error:
-                    _log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
-                    mapped = _map(None)
-                self._key = bytes(mapped[:_KEY_BYTES])
-                self._last_seen = memoryview(mapped)[_KEY_BYTES:].cast("I")
-            return self._last_seen
 
 
 def _map(directory: Path | None) -> mmap.mmap:
@@ -169,7 +159,7 @@ class ActiveUsersMiddleware:
     what a route or a dependency put into `request.state` is there. If it raises, the request goes on uncounted.
     """
 
-    def __init__(self, app: App, identify: Callable[[Scope], str | None], users: ActiveUsers = active_users) -> None:
+    def __init__(self, app: App, identify: Callable[[Scope], object], users: ActiveUsers = active_users) -> None:
         self.app = app
         self._identify = identify
         self._users = users
@@ -198,7 +188,7 @@ class ActiveUsersMiddleware:
         try:
             user_id = self._identify(scope)
             if user_id is not None:
-                self._users.touch(str(user_id))
+                self._users.touch(user_id)
         except Exception:
             if not self._failed:
                 self._failed = True

@@ -150,13 +150,22 @@ print(users.counts()["1m"])
 
 
 def test_shared_with_forked_children(users: ActiveUsers) -> None:
-    users.touch("parent")
-    child = os.fork()
-    if child == 0:
-        users.touch("child")
-        os._exit(0)
-    os.waitpid(child, 0)
+    """Also by the very first touch: a master that has loaded the application forks its workers before any."""
+    for name in ("ada", "grace"):
+        child = os.fork()
+        if child == 0:
+            users.touch(name)
+            os._exit(0)
+        os.waitpid(child, 0)
+    users.touch("ada")
     assert users.counts() == everywhere(2)
+
+
+def test_identifiers_that_are_no_text(users: ActiveUsers) -> None:
+    identifier = uuid.uuid4()
+    for user_id in (42, "42", identifier, str(identifier), ("tenant", 7)):
+        users.touch(user_id)
+    assert users.counts() == everywhere(3)
 
 
 # The middleware
