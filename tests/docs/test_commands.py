@@ -7,6 +7,7 @@ variables, services, files and settings that it names exist), with the reason. A
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -39,6 +40,7 @@ ANY_TIME = (
     "make",
     "make incident",
     "make adopt TARGET=../my-service",
+    "make check-config",
     "amtool check-config alertmanager/alertmanager.yml",
     "promtool check config --syntax-only prometheus/prometheus.yml",
     "promtool check rules prometheus/rules/*.yml",
@@ -55,6 +57,8 @@ ANY_MACHINE = (  # run where the machine has the program
 STACK_UP = (
     "make status",
     "make logs SERVICE=app",
+    "make psql < postgres/init/10-roles.sql",
+    "make reload",
     'curl -s -H "Authorization: Bearer $(cat secrets/prometheus/metrics_token)" localhost:8000/metrics',
     "install -m 0444 /dev/stdin secrets/alertmanager/slack_url",
     "curl -s http://localhost:9090/api/v1/alertmanagers",
@@ -63,6 +67,8 @@ STACK_UP = (
     "curl -s http://localhost:9093/-/ready",
     "curl -sv https://YOUR-SERVICE/healthz",
     "curl -sv http://localhost:8000/readyz",
+    'curl -s -H "Authorization: Bearer $(cat secrets/prometheus/metrics_token)" localhost:8000/metrics '
+    "| grep -v '^#' | sed 's/[{ ].*//' | sort | uniq -c | sort -n | tail",
     "curl -s http://TARGET/metrics | grep -v '^#' | sed 's/[{ ].*//' | sort | uniq -c | sort -n | tail",
 )
 THE_END = ("make down", "make clean", "cd .. && rm -rf sightline")
@@ -76,6 +82,7 @@ ONLY_CHECKED = {
     r"make loadtest-ui": "waits for a person with a browser",
     r"make incident NAME=": "takes minutes: make test-drills runs every drill",
     r"make (up|down|clean|logs|status|loadtest|adopt)\b": "with other settings run here, or in tests of its own",
+    r"make psql": "waits for a person, or for a file that the reader has",
     r"make (backup|restore|grafana-password)": "tests/native and tests/stack lose everything, and have it back",
     r"make (outdated|audit|pull)": "asks registries: tests/stack/test_outdated.py asks one of its own",
     r"make sbom": "installs another set of packages",
@@ -149,10 +156,11 @@ def test_what_the_commands_name_exists(document: str) -> None:
         syntax = subprocess.run(["bash", "-n", "-c", command.text], capture_output=True, text=True)
         assert syntax.returncode == 0, syntax.stderr
         words = shlex.split(command.text) if command.text.count("'") % 2 == 0 else command.text.split()
+        own = list(itertools.takewhile(lambda word: word not in ("|", "<"), words))
         if words[0] == "make":
-            _check_make(words[1:])
+            _check_make(own[1:])
         if words[:2] == ["docker", "compose"]:
-            _check_compose(words[2 : words.index("|")] if "|" in words else words[2:])
+            _check_compose(own[2:])
         if words[0] in ("amtool", "promtool"):
             subcommand = [word for word in words[1:3] if re.fullmatch("[a-z-]+", word)]
             assert (
@@ -186,6 +194,8 @@ def _check_compose(words: list[str]) -> None:
     values = {"--profile": profiles, "--scale": services}
     before, subcommand = "", ""
     for word in words:
+        if subcommand == "exec" and before in services:
+            return  # the rest is a command of the container's
         if before in values:
             assert word.partition("=")[0] in values[before], f"there is no {word} for {before}"
         elif re.fullmatch(r"[a-z][a-z-]*", word):
@@ -315,6 +325,7 @@ def test_the_commands_do_what_the_documents_say(checkout: Checkout) -> None:
         command: checkout.run(command, "http://127.0.0.1:9/hook\n") for command in STACK_UP if command not in MISSING
     }
     assert " ok " in said["make status"]
+    assert "prometheus         has read its configuration again" in said["make reload"]
     assert "unwell" not in said["make status"]
     assert "Serving on http://127.0.0.1:" in said["make logs SERVICE=app"]
     for command, output in said.items():
