@@ -189,9 +189,12 @@ def configure(
     Models with a price may become labels too. The series of `models` start at 0 at once, so that dashboards show 0
     and the first error is seen as an increase. A second call replaces what the first one said.
 
-    Raises ValueError if the price table is unreadable.
+    Raises ValueError if the price table is unreadable, TypeError for a single name where a list belongs.
     """
     global _providers, _models, _prices
+    for names in (*models.values(), operations):
+        if isinstance(names, str):
+            raise TypeError(f"a list of names, please: [{names!r}]")
     table = read_prices(prices) if isinstance(prices, str | Path) else dict(prices or {})
     listed = [(provider, model) for provider, names in models.items() for model in names]
     _models = frozenset(listed) | frozenset(table)
@@ -309,7 +312,11 @@ def track_call(provider: str, model: str, *, operation: str = "chat", prompt: st
 
     `model` is the model as requested. `prompt` is what the user wrote, or its length in characters: it is measured,
     never kept. Inside, give the response to `call.record(...)` or the stream to `call.stream(...)`.
+
+    Raises TypeError for another `prompt`, such as a list of messages.
     """
+    if prompt is not None and not isinstance(prompt, str | int):
+        raise TypeError(f"prompt is the user's text or its length, not a {type(prompt).__name__}")
     return Call(provider, model, operation, len(prompt) if isinstance(prompt, str) else prompt)
 
 
@@ -373,6 +380,8 @@ class Call:
     # The context manager
 
     def __enter__(self) -> Self:
+        if self._started:
+            raise RuntimeError("this call was measured already: each one needs a track_call() of its own")
         IN_PROGRESS.labels(*self._pair).inc()
         if self._prompt_length is not None:
             PROMPT_LENGTH.labels(*self._pair).observe(self._prompt_length)
@@ -685,6 +694,8 @@ def _read_choices(call: Call, chunk: Any) -> None:
                 _note_finish(call, reason)
         if call._first_token is None:
             _look_for_first_token(call, choices)
+    else:
+        _stream_error(call, chunk)
     if usage is not None:
         call.usage = read_usage(usage)
 
@@ -763,6 +774,21 @@ def _read_response_object(call: Call, response: Any) -> None:
         _note_finish(call, status)
 
 
+def _stream_error(call: Call, chunk: Any) -> None:
+    """An error in the place of a chunk: OpenAI's {"error": {...}} and {"type": "error", "code": ...}, Anthropic's."""
+    error = _get(chunk, "error")
+    if error is None and _get(chunk, "type") != "error":
+        return
+    call._failure = "server"
+    for code in (_get(chunk, "code"), _get(error, "code"), _get(error, "type")):
+        if isinstance(code, int) and code >= 400:
+            call._failure = _status_error_type(code)
+            return
+        if isinstance(code, str) and code in _ERROR_CODES:
+            call._failure = _ERROR_CODES[code]
+            return
+
+
 _EVENTS: dict[Any, Callable[[Call, Any], None]] = {
     "content_block_delta": _content,
     "message_start": _message_start,
@@ -773,6 +799,8 @@ _EVENTS: dict[Any, Callable[[Call, Any], None]] = {
     "response.completed": _response_end,
     "response.incomplete": _response_end,
     "response.failed": _response_end,
+    "error": _stream_error,
+    None: _stream_error,
     "chunk": lambda call, event: _read_choices(call, _get(event, "chunk")),
 }
 

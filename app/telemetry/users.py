@@ -87,7 +87,9 @@ class ActiveUsers(Collector):
             registry.register(self)
 
     def touch(self, user_id: object) -> None:
-        """The user was here just now. `user_id` is a text, a number, a UUID...: what str() of it tells apart."""
+        """The user was here just now. `user_id`: a text, a number, a UUID, what str() tells apart; None is nobody."""
+        if user_id is None:
+            return
         digest = blake2b(str(user_id).encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
         self._last_seen[int.from_bytes(digest, "little") % PLACES] = int(self._clock())
 
@@ -186,9 +188,7 @@ class ActiveUsersMiddleware:
 
     def _look(self, scope: Scope) -> None:
         try:
-            user_id = self._identify(scope)
-            if user_id is not None:
-                self._users.touch(user_id)
+            self._users.touch(self._identify(scope))
         except Exception:
             if not self._failed:
                 self._failed = True

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anthropic
 import openai
@@ -372,6 +372,47 @@ def test_nothing_recorded(model: str) -> None:
     with track_call("openai", model, prompt=PROMPT):
         pass
     assert measured("openai", model) == SUCCESS | missing("not_returned")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "..."}, "rate_limit"),  # OpenAI's responses
+        ({"error": {"code": "context_length_exceeded", "type": "invalid_request_error"}}, "context_length"),
+        ({"error": {"code": None, "type": "server_error"}}, "server"),
+        ({"error": {"code": 429, "message": "..."}}, "rate_limit"),  # vLLM's
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "..."}}, "overloaded"),  # Anthropic's
+        ({"type": "error", "error": None}, "server"),
+        ({"error": "something else"}, "server"),
+    ],
+)
+@pytest.mark.parametrize("after_the_first_chunk", [False, True])
+def test_an_error_in_the_place_of_a_chunk(error: Body, kind: str, after_the_first_chunk: bool, model: str) -> None:
+    """Nothing raises; it is an error all the same."""
+    before = [{"choices": [{"delta": {"content": "Hello"}}]}] if after_the_first_chunk else []
+    with track_call("openai", model, prompt=PROMPT) as it:
+        assert list(it.stream([*before, error])) == [*before, error]
+    expected = ERROR | failed(kind) | missing("error") | (FIRST_TOKEN if after_the_first_chunk else {})
+    assert measured("openai", model) == expected
+
+
+def test_mistakes_are_refused_before_anything_is_counted(model: str) -> None:
+    with pytest.raises(TypeError, match="not a list"):
+        track_call("openai", model, prompt=cast(str, MESSAGES))
+    for wrong in ({"models": {"openai": "gpt-5-mini"}}, {"models": {}, "operations": "chat"}):
+        with pytest.raises(TypeError, match="a list of names"):
+            telemetry.configure(**cast(dict[str, Any], wrong))
+    assert measured("openai", model) == {}
+
+
+def test_a_call_is_measured_once(model: str) -> None:
+    with track_call("openai", model, prompt=PROMPT) as it:
+        with pytest.raises(RuntimeError, match="measured already"), it:
+            pass
+        it.record(openai_whole().body)
+    with pytest.raises(RuntimeError, match="measured already"), it:
+        pass
+    assert measured("openai", model) == pytest.approx(SUCCESS | OPENAI_TOKENS | finish("stop"))
 
 
 def test_empty_stream(model: str) -> None:

@@ -163,7 +163,7 @@ def test_shared_with_forked_children(users: ActiveUsers) -> None:
 
 def test_identifiers_that_are_no_text(users: ActiveUsers) -> None:
     identifier = uuid.uuid4()
-    for user_id in (42, "42", identifier, str(identifier), ("tenant", 7)):
+    for user_id in (42, "42", identifier, str(identifier), ("tenant", 7), None):
         users.touch(user_id)
     assert users.counts() == everywhere(3)
 
