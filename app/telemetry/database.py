@@ -98,7 +98,7 @@ POOL_WAIT = Histogram(
     "db_pool_checkout_wait_seconds",
     "Time a caller waited for a connection to become free, without connecting and pinging",
     ("pool",),
-    buckets=BUCKETS,
+    buckets=(0.00005, 0.0001, 0.00025, *BUCKETS),  # where one is free, that takes less than 0.1 ms
 )
 POOL_USE = Histogram(
     "db_pool_connection_use_seconds",
@@ -121,10 +121,14 @@ def instrument_engine(
     """Measure everything that goes through `engine`, from now on and also after `engine.dispose()`.
 
     Give every engine of a process a `pool` name of its own; engines of one name are added up. A second call for the
-    same engine returns the same handle and may allow more `query_names`. Raises ValueError for another `pool` name.
+    same engine returns the same handle and may allow more `query_names`. Raises ValueError for another `pool` name,
+    TypeError for what is no engine and for a single name where a list belongs.
     """
     root = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     root = getattr(root, "_proxied", root)  # engine.execution_options() makes a view of the engine that owns the pool
+    if not isinstance(root, Engine):
+        raise TypeError(f"expected SQLAlchemy's Engine or AsyncEngine, not a {type(engine).__name__}")
+    _no_string(query_names)
     handle = _handles.get(id(root))
     if handle is None or not handle.watches(root):
         handle = _handles[id(root)] = Instrumentation(root, _pool_metrics(pool))
@@ -132,6 +136,12 @@ def instrument_engine(
         raise ValueError(f"this engine is instrumented as pool {handle.pool!r} already, not {pool!r}")
     handle.allow(query_names)
     return handle
+
+
+def _no_string(query_names: Iterable[str]) -> None:
+    """Its letters would be the names."""
+    if isinstance(query_names, str):
+        raise TypeError(f"query_names is a list of names: ({query_names!r},)")
 
 
 # Operation ------------------------------------------------------------------------------------------------------------
@@ -409,7 +419,7 @@ class Instrumentation:
         self._observers: dict[str | None, dict[str, Number]] = {None: {}}
         self._counts = _Counts()
         self._generation = 0
-        self._wrapped: list[tuple[Any, str, Any]] = []
+        self._wrapped: list[tuple[Any, str, Any, Any]] = []  # whose, name, by what, and somebody else's before
         self._listeners: list[tuple[Any, str, Callable[..., Any]]] = []
         metrics.add(self._counts)
         self._measure_pool()
@@ -438,6 +448,7 @@ class Instrumentation:
 
     def allow(self, query_names: Iterable[str]) -> None:
         """Allow more values of the label `query_name`."""
+        _no_string(query_names)
         for name in query_names:
             self._observers.setdefault(name, {})
 
@@ -447,9 +458,12 @@ class Instrumentation:
             if event.contains(target, name, listener):
                 event.remove(target, name, listener)
         self._listeners.clear()
-        for target, name, wrapper in self._wrapped:
+        for target, name, wrapper, before in self._wrapped:
             if vars(target).get(name) is wrapper:
-                delattr(target, name)
+                if before is None:
+                    delattr(target, name)  # the class has it
+                else:
+                    setattr(target, name, before)
         self._wrapped.clear()
         self._metrics.remove(self._counts)
         _handles.pop(id(self._engine), None)
@@ -463,8 +477,8 @@ class Instrumentation:
         self._put(target, name, functools.partial(around, getattr(target, name)))
 
     def _put(self, target: Any, name: str, wrapper: Callable[..., Any]) -> None:
+        self._wrapped.append((target, name, wrapper, vars(target).get(name)))
         setattr(target, name, wrapper)
-        self._wrapped.append((target, name, wrapper))
 
     # Queries
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import signal
 import time
@@ -614,6 +615,27 @@ def test_uninstrument_removes_every_listener(dsn: str) -> None:
     engine.dispose()
     handle.uninstrument()
     assert listeners(engine) == before
+
+
+def test_uninstrument_puts_back_what_others_had_put_there() -> None:
+    engine = create_engine("sqlite://")
+    engine.dialect.do_execute = others = functools.partial(engine.dialect.do_execute)  # type: ignore[method-assign]
+    handle = instrument_engine(engine, pool=new_pool())
+    assert engine.dialect.do_execute is not others
+    handle.uninstrument()
+    assert engine.dialect.do_execute is others
+
+
+def test_mistakes_are_refused() -> None:
+    engine = create_engine("sqlite://")
+    with pytest.raises(TypeError, match=r"query_names is a list of names: \('greeting',\)"):
+        instrument_engine(engine, query_names="greeting")
+    assert not [name for name in vars(engine.dialect) if name.startswith("do_")]
+    with pytest.raises(TypeError, match="Engine or AsyncEngine, not a str"):
+        instrument_engine("sqlite://")  # type: ignore[arg-type]
+    handle = instrument_engine(engine, pool=new_pool())
+    with pytest.raises(TypeError, match="query_names"):
+        handle.allow("greeting")
 
 
 def test_engines_of_one_name_add_up_and_dead_ones_do_not_count(dsn: str) -> None:
