@@ -16,7 +16,7 @@ from functools import partial
 
 from native import backup, packages, ports, psql, reloading, secrets, settings
 from native.asking import confirm
-from native.errors import NativeError
+from native.errors import NativeError, refusal
 from native.place import NativePlace
 from native.servers import PROBE_TIMEOUT, Server, plain_environment
 from native.stack import Stack
@@ -46,7 +46,7 @@ def up(stack: Stack, supervisor: Supervisor) -> None:
                 print("Settings have changed, or the supervisor has died: starting anew")
                 supervisor.stop()
             ports.check(stack.ports)
-            make_secrets(stack)
+            secrets.make(stack.secrets)
             print("Preparing the database")
             stack.prepare()
             supervisor.start(wanted)
@@ -148,7 +148,7 @@ def grafana_password(stack: Stack) -> None:
     grafana = next((server for server in stack.servers() if server.name == "grafana"), None)
     if grafana is None:
         raise NativeError(NO_GRAFANA)
-    make_secrets(stack)
+    secrets.make(stack.secrets)
     file = stack.secrets / "grafana_admin_password"
     program, _, home = grafana.command
     command = [program, "cli", *home.split("=", 1), "admin", "reset-admin-password", "--password-from-stdin"]
@@ -168,14 +168,6 @@ def only_one(stack: Stack) -> Iterator[None]:
     with open(stack.state / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def make_secrets(stack: Stack) -> None:
-    if "grafana_admin_password" in secrets.generate(stack.secrets):
-        password = (stack.secrets / "grafana_admin_password").read_text()
-        print(
-            f"Made the passwords in {stack.secrets}. Grafana's user is admin, its password (shown this once) {password}"
-        )
 
 
 def wait_until_well(stack: Stack, supervisor: Supervisor, servers: list[Server]) -> None:
@@ -270,6 +262,9 @@ def main() -> int:
                 backup.restore(native_place(stack, supervisor), arguments.archive, arguments.yes, folder)
     except NativeError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(refusal(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

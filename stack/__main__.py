@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from native import backup
-from native.errors import NativeError
+from native.errors import NativeError, refusal
 from stack import checking, compose, database, engine, images, outdated
 from stack.place import DockerPlace
 
@@ -22,9 +22,10 @@ USAGE = """usage: python3 -m stack COMMAND
   env              print the variables that lead a shell to the private engine
   stop             stop the private engine
   up, down, status, logs [SERVICE] [--follow], psql, check-config, reload, clean [--yes], secrets, backup,
-  restore ARCHIVE [--yes], grafana-password
+  restore ARCHIVE [--yes], grafana-password, pull
                    what `make` calls where a Docker engine answers
 """
+NO_DOCKER = "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native."
 
 
 def main(arguments: list[str]) -> int:
@@ -68,6 +69,8 @@ def main(arguments: list[str]) -> int:
             backup.backup(DockerPlace(), compose.backups_folder())
         case ["restore", archive, *options]:
             backup.restore(DockerPlace(), archive, "--yes" in options, compose.backups_folder())
+        case ["pull"]:
+            compose.pull()
         case ["grafana-password"]:
             compose.grafana_password()
         case ["outdated"]:
@@ -87,10 +90,9 @@ if __name__ == "__main__":
     except NativeError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except FileNotFoundError as error:
-        if Path(os.fsdecode(error.filename)).name != "docker":
-            raise
-        print("There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.", file=sys.stderr)
+    except OSError as error:
+        no_docker = isinstance(error, FileNotFoundError) and Path(os.fsdecode(error.filename or "")).name == "docker"
+        print(NO_DOCKER if no_docker else refusal(error), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

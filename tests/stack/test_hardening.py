@@ -88,7 +88,7 @@ def test_the_engine_confines_it(containers: dict[str, dict[str, Any]], service: 
     assert host["IpcMode"] == "private"
     assert host["UTSMode"] == ("host" if service == "node-exporter" else "")
     assert 0 < host["Memory"] <= 1 << 30
-    assert 0 < host["PidsLimit"] <= 256
+    assert 0 < host["PidsLimit"] <= 512
     assert not host["NanoCpus"], "an engine with fewer processors refuses it"
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
