@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import anyio
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from app import llm
@@ -22,6 +23,7 @@ from app.api.errors import BODY_ERRORS, Responses, responses
 from app.api.schemas import ChatAnswer, ChatRequest, Usage
 from app.db import models
 from app.db.engine import Sessions, named
+from app.middleware import CLIENT_GONE
 
 HISTORY = 20  # earlier messages of the conversation that the model gets to see
 _STORE_TIMEOUT = 10  # seconds to store an answer whose client has left
@@ -56,27 +58,29 @@ _ANSWERS: Responses = {
     }
 }
 
+T = TypeVar("T")
+
 router = APIRouter(prefix="/chat", tags=["chat"])
 
 
 @router.post("", response_model=ChatAnswer, responses=_ANSWERS | responses(401, 404, *BODY_ERRORS, 502, 503, 504))
-async def chat(
-    question: ChatRequest, request: Request, user: CurrentUser, session: Session
-) -> ChatAnswer | StreamingResponse:
+async def chat(question: ChatRequest, request: Request, user: CurrentUser, session: Session) -> ChatAnswer | Response:
     """Ask the LLM. Question and answer are stored in a conversation, also the part of an answer that broke off."""
     service: llm.LLMService = request.app.state.llm
-    sessions: Sessions = request.app.state.sessions
+    if question.model is not None and question.model not in service.models:
+        # The most expensive model is one that somebody else pays for.
+        raise HTTPException(404, f"No such model; there are {', '.join(sorted(service.models))}")
     conversation_id, messages = await _store_question(session, user, question)
     # Gives the connection back to the pool: a model takes seconds to answer.
     await session.commit()
-    if question.stream:
-        return await _stream(
-            service, sessions, request.app.state.open_streams, conversation_id, messages, question.model
-        )
     try:
-        answer = await service.complete(messages, question.model)
+        if question.stream:
+            return await _stream(request, conversation_id, messages, question.model)
+        answer = await _while_connected(request, service.complete(messages, question.model))
     except llm.LLMError as error:
         raise _http_error(error) from error
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_GONE)  # to nobody
     await _store_answer(session, conversation_id, answer.text, answer.model, answer.provider)
     return ChatAnswer(
         conversation_id=conversation_id,
@@ -111,21 +115,36 @@ class OpenStreams:
             await asyncio.wait({asyncio.create_task(self._none_open.wait())}, timeout=_STORE_TIMEOUT)
 
 
+async def _while_connected(request: Request, answer: Awaitable[T]) -> T:
+    """What `answer` gives. When the client leaves before, so does the call: nobody pays for the rest of it.
+
+    Raises ClientDisconnect.
+    """
+    with anyio.CancelScope() as scope:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            scope.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            return await answer
+        finally:
+            watching.cancel()
+    raise ClientDisconnect
+
+
 async def _stream(
-    service: llm.LLMService,
-    sessions: Sessions,
-    open_streams: OpenStreams,
-    conversation_id: int,
-    messages: list[llm.Message],
-    model: str | None,
+    request: Request, conversation_id: int, messages: list[llm.Message], model: str | None
 ) -> StreamingResponse:
     """Wait for the first piece, so that a provider that fails at once gives an honest status code, then stream."""
+    service: llm.LLMService = request.app.state.llm
+    sessions: Sessions = request.app.state.sessions
+    open_streams: OpenStreams = request.app.state.open_streams
     model_name, provider = model or service.default_model, service.provider.name
     chunks = service.stream(messages, model)
-    try:
-        first = await anext(chunks)
-    except llm.LLMError as error:
-        raise _http_error(error) from error
+    first = await _while_connected(request, anext(chunks))
 
     async def events() -> AsyncGenerator[bytes]:
         text = ""

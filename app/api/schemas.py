@@ -75,7 +75,9 @@ class ItemPage(Output):
 class ChatRequest(Input):
     message: Prompt
     conversation_id: Id | None = Field(None, description="Goes on with this conversation; leave out to begin one.")
-    model: ModelName | None = Field(None, description="One of the service's models; leave out for its default.")
+    model: ModelName | None = Field(
+        None, description="One of the service's models, else 404; leave out for its default."
+    )
     stream: bool = Field(False, description="Answer with server-sent events while the model writes.")
 
 

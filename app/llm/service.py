@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -20,11 +20,15 @@ PRICES = Path(__file__).with_name("prices.toml")
 
 
 class LLMService:
-    """Answers of a language model, with metrics. `provider` may be replaced, its calls under way end as they began."""
+    """Answers of a language model, with metrics. `provider` may be replaced, its calls under way end as they began.
 
-    def __init__(self, provider: Provider, default_model: str | None = None) -> None:
+    `models` are those that people may ask for; the default one is always among them.
+    """
+
+    def __init__(self, provider: Provider, default_model: str | None = None, models: Iterable[str] = ()) -> None:
         self.provider = provider
         self.default_model = default_model or provider.default_model
+        self.models = frozenset({self.default_model, *models})
 
     async def complete(self, messages: Sequence[Message], model: str | None = None) -> Completion:
         """The whole answer.
@@ -75,12 +79,14 @@ def create_service(settings: Settings) -> LLMService:
     Raises SettingsError if a key or an SDK is missing or the price table is wrong.
     """
     provider = _create_provider(settings)
-    service = LLMService(provider, settings.llm_model)
-    models = SIMULATED_MODELS if isinstance(provider, SimulatedProvider) else ()
     try:
-        telemetry.configure({provider.name: {service.default_model, *models}}, PRICES)
+        prices = telemetry.read_prices(PRICES)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    priced = [model for name, model in prices if name == provider.name]
+    service = LLMService(provider, settings.llm_model, priced)
+    models = SIMULATED_MODELS if isinstance(provider, SimulatedProvider) else ()
+    telemetry.configure({provider.name: {service.default_model, *models}}, prices)
     return service
 
 

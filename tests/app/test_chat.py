@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,9 @@ from starlette.types import Message as ASGIMessage
 
 from app.api.chat import HISTORY
 from app.llm import Chunk, LLMError, Message, SimulatedBehaviour
-from tests.servers import wait_until
+from tests import servers
+from tests.app.conftest import metric_value, sign_up
+from tests.servers import Postgres, Running, wait_until
 
 FAST = SimulatedBehaviour(first_token_seconds=0, tokens_per_second=100_000, output_tokens=20, spread=0)
 
@@ -99,6 +101,54 @@ def test_nor_while_the_whole_answer_is_waited_for(user: httpx.Client, metric: Ca
         wait_until(lambda: metric("llm_requests_in_progress") == 1)
         assert metric('db_pool_connections{state="used"}') == 0
         assert answer.result().status_code == 200
+
+
+@pytest.fixture(scope="module")
+def never_answering(postgres: Postgres) -> Iterator[Running]:
+    faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": "a-token"}
+    with servers.app({**postgres.environment(postgres.create_database()), **faults}) as running:
+        behaviour = {"seconds": 1800, "first_token_seconds": 120, "tokens_per_second": 1}
+        headers = {"Authorization": "Bearer a-token"}
+        assert httpx.post(f"{running.url}/faults/llm-slow", json=behaviour, headers=headers).status_code == 200
+        yield running
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_answer_ends_the_call(never_answering: Running, stream: bool) -> None:
+    with httpx.Client(base_url=never_answering.url, timeout=60) as client, sign_up(client) as user:
+
+        def moved(series: str) -> float:
+            return metric_value(client, series)
+
+        cancelled = 'llm_requests_total{outcome="cancelled"}'
+        gone = 'http_requests_total{endpoint="/chat",status_code="499"}'
+        before = moved(cancelled), moved(gone)
+        with ThreadPoolExecutor(1) as pool:
+            leaving = httpx.Client(base_url=client.base_url, headers=user.headers, timeout=httpx.Timeout(60, read=2))
+            asking = pool.submit(leaving.post, "/chat", json={"message": "Hello", "stream": stream})
+            wait_until(lambda: moved("llm_requests_in_progress") == 1)
+            with pytest.raises(httpx.ReadTimeout):
+                asking.result()
+            leaving.close()
+        wait_until(lambda: moved("llm_requests_in_progress") == 0)
+        wait_until(lambda: (moved(cancelled), moved(gone)) == (before[0] + 1, before[1] + 1))
+        assert moved("http_exceptions_total") == 0
+        conversation = user.get("/conversations").json()["conversations"][0]["id"]
+        messages = user.get(f"/conversations/{conversation}").json()["messages"]
+        assert [message["content"] for message in messages] == ["Hello"]
+    assert "Traceback" not in never_answering.log
+
+
+def test_only_the_models_of_the_service(user: httpx.Client) -> None:
+    # Else the most expensive one would be there for everybody.
+    for stream in (False, True):
+        answer = user.post("/chat", json={"message": "Hello", "model": "simulated-huge", "stream": stream})
+        assert answer.status_code == 404
+        assert answer.json() == {"detail": "No such model; there are simulated-large, simulated-small"}
+    assert user.get("/conversations").json()["conversations"] == []
+    assert (
+        user.post("/chat", json={"message": "Hello", "model": "simulated-large"}).json()["model"] == "simulated-large"
+    )
 
 
 class Script:

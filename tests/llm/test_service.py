@@ -12,7 +12,9 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from app.llm import LLMError, LLMService, Message, SimulatedBehaviour, SimulatedProvider, create_service
+from app.llm.service import PRICES
 from app.settings import Settings, SettingsError
+from app.telemetry.llm import read_prices
 from tests.llm.measured import (
     FIRST_TOKEN,
     STREAMED,
@@ -55,6 +57,7 @@ def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_provider_of_the_settings(given: dict[str, Any], provider: str, model: str) -> None:
     service = create_service(Settings(**given))
     assert (service.provider.name, service.default_model) == (provider, model)
+    assert service.models == {model, *(priced for name, priced in read_prices(PRICES) if name == provider)}
     await service.aclose()
     labels = {"provider": provider, "model": model, "operation": "chat", "outcome": "error"}
     assert REGISTRY.get_sample_value("llm_requests_total", labels) is not None
