@@ -303,11 +303,11 @@ def _top_link(tag: str, variables: bool) -> Json:
     """Links to all dashboards with a tag that there are: a single one that was copied links to none."""
     return {
         "type": "dashboards",
-        "title": "",
+        "title": "Sightline",
         "tooltip": "",
         "url": "",
         "icon": "external link",
-        "asDropdown": False,
+        "asDropdown": tag == "service",
         "includeVars": variables,
         "keepTime": True,
         "targetBlank": False,

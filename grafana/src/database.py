@@ -62,6 +62,7 @@ PER_CHECKOUT = (
     "PostgreSQL counts all clients, the exporter too, and with pool_pre_ping the check of each connection that leaves "
     "the pool: about twice what the application counts."
 )
+NO_ANSWER = "no answer"  # of the exporter, or of PostgreSQL to it
 VARIABLES = (JOB, INSTANCE, POOL, SERVER, DATNAME)
 ONE_DATABASE = only("Only ${__field.labels.datname}", "Database", VARIABLES, DATNAME, "__field.labels.datname")
 ONE_POOL = only("Only ${__field.labels.pool}", "Database", VARIABLES, POOL, "__field.labels.pool")
@@ -116,6 +117,7 @@ STRIP = tuple(
             f"Commits and rollbacks per second, as PostgreSQL counts them. {PER_CHECKOUT}",
             Query(f"sum({COMMITS}) + sum({ROLLBACKS})"),
             unit="count:tx/s",
+            no_value=NO_ANSWER,
             decimals=1,
         ),
         stat(
@@ -126,6 +128,7 @@ STRIP = tuple(
                 " / sum by (instance) (pg_settings_max_connections{@db}))"
             ),
             unit="percentunit",
+            no_value=NO_ANSWER,
             decimals=0,
             steps=Steps(0.8, 0.95),
             highest=1,
@@ -135,6 +138,7 @@ STRIP = tuple(
             "Reads that found their block in PostgreSQL's memory. A working set that fits is above 99 %.",
             Query(CACHE_HITS),
             unit="percentunit",
+            no_value=NO_ANSWER,
             decimals=1,
             steps=Steps(0.95, 0.9),
             highest=1,
@@ -144,6 +148,7 @@ STRIP = tuple(
             "Age of the oldest open transaction. An old one keeps dead rows from being cleaned up and may hold locks.",
             Query("max(pg_stat_activity_max_tx_duration{@data})"),
             unit="s",
+            no_value=NO_ANSWER,
             steps=Steps(60, 300),
         ),
         stat(
@@ -151,6 +156,7 @@ STRIP = tuple(
             "Deadlocks in the time range; PostgreSQL ends one of the two transactions.",
             Query(or_zero("sum(increase(pg_stat_database_deadlocks{@data}[$__range]))", POSTGRESQL), instant=True),
             unit="none",
+            no_value=NO_ANSWER,
             decimals=0,
             steps=Steps(1, 3),
             sparkline=False,

@@ -184,7 +184,7 @@ STRIP = tuple(
             "Network errors",
             "Packets per second that were dropped or damaged, on all network cards.",
             Query(or_zero(f"sum({NETWORK_ERRORS})", HOSTS)),
-            unit=PACKETS,
+            unit="count:/s",
             decimals=1,
             steps=Steps(1, 10),
         ),

@@ -210,7 +210,7 @@ def timeseries(
     soft_highest, soft_lowest: how far the axis goes at least, so that next to nothing does not look like a lot.
     legend: a table "below" (mean, max, last) for one or two lines; one on the "right" (max, last) of a wide panel for
         many; or just the "names", in panels that are too small for a table that need not be scrolled.
-    shades: all lines in shades of this colour; else every name has a colour of its own, the same on all panels.
+    shades: all lines in shades of this colour, for what is bad in itself.
     log: a logarithmic axis, for what spans orders of magnitude.
     """
     legend_calcs = {"below": ["mean", "max", "lastNotNull"], "right": ["max", "lastNotNull"], "names": []}[legend]
@@ -249,8 +249,9 @@ def timeseries(
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
+    nothing = coloured({"none": "text"}) if any('"none"' in q.expr for q in _tuple(query)) else ()
     defaults: Json = {
-        "color": {"mode": "shades", "fixedColor": shades} if shades else {"mode": "palette-classic-by-name"},
+        "color": {"mode": "shades", "fixedColor": shades} if shades else {"mode": "palette-classic"},
         "thresholds": thresholds,
         "noValue": no_value,
         "mappings": [],
@@ -276,7 +277,7 @@ def timeseries(
         },
         custom=custom,
         defaults=defaults,
-        overrides=tuple(overrides),
+        overrides=(*overrides, *nothing),
         links=tuple(links),
     )
 

@@ -23,11 +23,12 @@ TARGETS = targets()
 NEEDS_MORE = {"Firing alerts": "an alert that fires; its query is asked for Watchdog below, which always does"}
 # Panels that have nothing to say at idle, not even zero, though they show no percentile and no average.
 NOTHING_YET = {"Rate limit left": "the first answer of a provider that tells its limits"}
-# Series that nothing exposes before something happens, or that another version of the server exposes.
+# Series that nothing exposes (or no query shows) before something happens, or that another version exposes.
 APPEARS_LATER = {
     "http_exceptions_total": "the first exception that nobody catches",
     "llm_unpriced_requests_total": "the first call of a model without a price",
     "locust_failures_total": "the first failure of a load test",
+    "alertmanager_notifications_failed_total": "the first message that cannot be delivered",
     "ALERTS": "the first alert",
     "ALERTS_FOR_STATE": "the first alert",
     "pg_stat_checkpointer_num_timed_total": "PostgreSQL 17",
@@ -44,7 +45,6 @@ APPEARS_LATER = {
 WITHOUT_A_PANEL = {
     "process_virtual_memory_bytes": "address space, which costs nothing; resident memory is shown",
     "python_info": "a fact, not a measurement",
-    "app_info": "it fills the variables and marks deploys on every panel",
 }
 # At idle a percentile or an average has no truth, not even zero: these panels say so in words.
 NO_TRUTH_AT_IDLE = ("histogram_quantile", "_sum{", "_bucket{")
@@ -52,6 +52,7 @@ NO_TRUTH_AT_IDLE = ("histogram_quantile", "_sum{", "_bucket{")
 
 @dataclass(frozen=True)
 class Answers:
+    app: Running
     prometheus: Prometheus
     idle: dict[Target, int]
     busy: dict[Target, int]
@@ -84,7 +85,7 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         wait_until(lambda: prometheus.query("instance:pg_transactions:rate5m"))
         idle = _ask(prometheus)
         with _load_test(app.url, locust):
-            yield Answers(prometheus, idle, _busy(prometheus, app.url))
+            yield Answers(app, prometheus, idle, _busy(prometheus, app.url))
 
 
 def _busy(prometheus: Prometheus, url: str) -> dict[Target, int]:
@@ -195,3 +196,24 @@ def test_every_metric_of_the_service_and_of_load_tests_has_a_panel(answers: Answ
 def _family(metric: str) -> str:
     """The name without what its series add: OpenMetrics declares families, the older text format counters."""
     return re.sub(r"_(bucket|sum|count|total)$", "", metric)
+
+
+COUNTED_BY_THE_SERVICE = ("http_", "llm_", "db_", "active_users")
+
+
+def test_nothing_of_a_dead_service_is_zero(answers: Answers) -> None:
+    """The last test here, for it stops the service: a tile without its source has no number, and one says why."""
+    answers.app.stop()
+    wait_until(lambda: answers.prometheus.query('up{job="app"} == 0'))
+    wait_until(lambda: not answers.prometheus.query('rate(process_cpu_seconds_total{job="app"}[3s])'))
+    shown = []
+    for target in TARGETS:
+        if target.kind == "stat":
+            found = answers.prometheus.query(substituted(target.expr, rate_interval="3s", span="3s"))
+            numbers = [value for value in found.values() if value == value]  # NaN differs from itself
+            if (target.dashboard, target.panel) == ("overview", "Instances up"):
+                assert numbers == [0]
+            counted = {s.metric for s in selectors(target.expr)} - {"app_info"}
+            if numbers and all(metric.startswith(COUNTED_BY_THE_SERVICE) for metric in counted):
+                shown.append(str(target))
+    assert not shown, "\n".join(shown)
