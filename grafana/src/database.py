@@ -29,7 +29,7 @@ from .panels import (
     thirds,
     timeseries,
 )
-from .promql import POSTGRESQL, happened, heat, mean, or_named, or_zero, per_minute, quantile
+from .promql import POSTGRESQL, happened, heat, mean, or_named, or_zero, per_minute, quantile, transactions
 
 QUERY = "db_query_duration_seconds"
 WAIT = "db_pool_checkout_wait_seconds"
@@ -290,7 +290,7 @@ TRANSACTIONS = (
     timeseries(
         "Application: transactions",
         "Transactions per second as the application ends them. A session that only read ends as a rollback.",
-        Query("sum by (outcome) (rate(db_transactions_total{@pool}[@rate]))", "{{outcome}}"),
+        Query(transactions("@pool"), "{{outcome}}"),
         unit="count:tx/s",
         stacked=True,
         overrides=coloured(OUTCOME_COLOURS),

@@ -32,7 +32,7 @@ from .http import error_ratio
 from .llm import DURATION, model_p95
 from .model import Query, Row
 from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
-from .promql import by_status_class, mean, occurring, or_zero, quantile, ratio
+from .promql import by_status_class, mean, occurring, or_zero, quantile, ratio, transactions
 
 REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
 ANSWERED = '@app, outcome="success"'
@@ -261,7 +261,7 @@ DATABASE = (
         "Transactions per second as the application ends them (one that only read ends as a rollback), beside what "
         "PostgreSQL counts. " + PER_CHECKOUT,
         (
-            Query("sum by (outcome) (rate(db_transactions_total{@app}[@rate]))", "{{outcome}}"),
+            Query(transactions(), "{{outcome}}"),
             Query("sum(instance:pg_transactions:rate5m{@db})", "PostgreSQL, average of 5 min"),
         ),
         unit="count:tx/s",

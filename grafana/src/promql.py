@@ -80,11 +80,20 @@ def mean(histogram: str, *by: str, matchers: str = "@app") -> str:
 
 
 def by_status_class(selector: str) -> str:
-    """Rate of http_requests_total by class of status (2xx, 3xx ...); 2xx is 0 before the first request."""
-    rate = f"rate(http_requests_total{{{selector}}}[@rate])"
-    classes = f'sum by (class) (label_replace({rate}, "class", "${{1}}xx", "status_code", "(.).."))'
-    ever = f"increase(http_requests_total{{{selector}}}[$__range] @ end())"
-    return or_named(classes, "class", ever, name="2xx")
+    """Rate of http_requests_total by class of status (2xx ...), of those that occurred; 2xx is 0 before the first."""
+    counter = f"http_requests_total{{{selector}}}"
+
+    def classes(expr: str) -> str:
+        return f'sum by (class) (label_replace({expr}, "class", "${{1}}xx", "status_code", "(.).."))'
+
+    moved = f"{classes(f'increase({counter}[$__range] @ end())')} > 0"
+    return or_named(f"{classes(f'rate({counter}[@rate])')} and on (class) ({moved})", "class", moved, name="2xx")
+
+
+def transactions(matchers: str = "@app") -> str:
+    """Transactions per second by outcome, of those that occurred."""
+    counter = f"db_transactions_total{{{matchers}}}"
+    return occurring(f"sum by (outcome) (rate({counter}[@rate]))", counter, "outcome")
 
 
 def occurring(expr: str, counter: str, *by: str, source: str = SERVICE) -> str:
