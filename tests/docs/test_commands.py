@@ -270,7 +270,6 @@ def checkout() -> Iterator[Checkout]:
             ".venv*",
             ".native",
             ".stack",
-            "secrets",
             ".env",
             "__pycache__",
             ".*_cache",
@@ -278,7 +277,12 @@ def checkout() -> Iterator[Checkout]:
             "backups",
             "reports",
         )
-        shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns(*mine))
+        not_copied = shutil.ignore_patterns(*mine)
+
+        def ignore(where: str, names: list[str]) -> set[str]:  # the other folders of this name hold a .gitignore
+            return not_copied(where, names) | ({"secrets"} if Path(where) == PROJECT else set())
+
+        shutil.copytree(PROJECT, folder, ignore=ignore)
         (folder / ".venv").symlink_to(PROJECT / ".venv")
         find("prometheus", "alertmanager", "node_exporter", "postgres_exporter", "postgres")
         (folder / ".native").mkdir(mode=0o711)
