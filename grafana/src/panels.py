@@ -249,7 +249,8 @@ def timeseries(
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
-    nothing = coloured({"none": "text"}) if any('"none"' in q.expr for q in _tuple(query)) else ()
+    quiet = any('"none"' in q.expr for q in _tuple(query))  # what `or_named` adds is neither good nor bad
+    nothing = (override_matching("^none ?$", color=fixed("text")),) if quiet else ()
     defaults: Json = {
         "color": {"mode": "shades", "fixedColor": shades} if shades else {"mode": "palette-classic"},
         "thresholds": thresholds,
