@@ -1,9 +1,8 @@
 """The /metrics text of one process or of all workers of a service: text 0.0.4 or 1.0, OpenMetrics.
 
 Metrics kept in the storage are written straight from its doubles, added up over the workers, or by prometheus_client's
-encoder where their names need quotes; everything else that is registered (custom collectors) goes through its
-collect() in the worker that answers. Process metrics are given for each
-living worker, with the label `worker`.
+encoder where their names need quotes; everything else that is registered (custom collectors) goes through its collect()
+in the worker that answers. Process metrics are given for each living worker, with the label `worker`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -133,16 +132,15 @@ def _number(value: float) -> str:
 def _family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int, Exemplar]) -> Iterator[str]:
     """The lines of a family, BATCH groups at a time."""
     template = _template(family)
-    shown = _shown(family, workers)
+    shown = [(of, label_text(tuple(more), tuple(more.values()))) for of, more in _shown(family, workers)]
     for first in range(0, len(family.starts), BATCH):
         lines = []
         for text, start in zip(family.texts[first : first + BATCH], family.starts[first : first + BATCH], strict=True):
             for of, more in shown:
+                labels = f"{text},{more}" if text and more else text or more
                 numbers = _total(family, start, of)
                 if numbers is None:
                     continue
-                own = label_text(tuple(more), tuple(more.values()))
-                labels = f"{text},{own}" if text and own else text or own
                 line = template.replace("\1", f"{{{labels}}}" if labels else "")
                 if family.type == "histogram":
                     buckets = list(accumulate(numbers[1:]))

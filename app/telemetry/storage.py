@@ -50,7 +50,7 @@ RESERVE_STEP = 1 << 16  # bytes written ahead, so that a full disk is an error h
 SCHEMA_HEADER = 16
 MAGIC = 0x31_4C_4D_54_53_47_49_53  # of this layout; a folder with another one is refused
 _PID, _READY, _RESERVED, _HAS_EXEMPLARS = range(4)  # places in the header of a worker's file
-SCRATCH = 256  # a double of the header page that takes what has no room; never read
+SCRATCH = 256  # a double of the header page that takes what has no room
 
 _EXEMPLAR = struct.Struct("<IHxxQdd")  # crc32 of the rest, length of the labels, cell, value, timestamp
 
@@ -600,7 +600,7 @@ class Value:
             cells[self._cell - 1] = timestamp
 
     def get(self) -> float:
-        return float(storage.cells[self._cell])
+        return 0.0 if self._cell == SCRATCH else float(storage.cells[self._cell])
 
     def set_exemplar(self, exemplar: Exemplar) -> None:
         storage.write_exemplar(self._cell, exemplar.labels, exemplar.value, float(exemplar.timestamp or 0))

@@ -85,6 +85,23 @@ def test_a_folder_that_is_removed_while_the_service_runs(tmp_path: Path) -> None
     assert output.count("was removed while the service runs") == 1
 
 
+def test_a_full_disk_keeps_no_metric_from_being_defined(tmp_path: Path) -> None:
+    """What has no room counts for nobody, and no other number is told in its place."""
+    code = f"""{COUNTS}
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+Counter("late", "l").inc(5); Counter("later", "l", ["l"]).labels("x").inc(7)
+print(exposition.render().decode())
+"""
+    output = run("-c", code, folder=tmp_path / "metrics")
+    assert output.count('counted_total{l="x"} 1\n') == 2
+    assert {line for line in output.splitlines() if line.startswith("late")} <= {
+        "late_total 0.0",
+        'later_total{l="x"} 0.0',
+    }
+    assert output.count("metrics: no room") == 1
+
+
 LIVING = """
 import os, signal
 from prometheus_client import Gauge
