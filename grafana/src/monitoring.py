@@ -18,7 +18,7 @@ from .panels import (
     timeseries,
     values,
 )
-from .promql import PROMETHEUS, occurring, or_named, or_zero
+from .promql import PROMETHEUS, occurring, or_zero
 
 UP = values({"0": ("down", "red"), "1": ("up", "green")})
 VARIABLES = (TARGET_JOB, TARGET)
@@ -119,15 +119,14 @@ TARGETS = (
     ),
 )
 
-ALERTS = 'ALERTS{severity!="none"}'
 ALERTING = (
     ALERTS_TABLE,
     timeseries(
         "Alerts by state",
         "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
-        Query(
-            or_named(f"count by (alertstate) ({ALERTS})", "alertstate", f"count_over_time({ALERTS}[$__range] @ end())"),
-            "{{alertstate}}",
+        tuple(
+            Query(or_zero(f'count(ALERTS{{alertstate="{state}", severity!="none"}})', PROMETHEUS), state)
+            for state in ("firing", "pending")
         ),
         unit="none",
         stacked=True,
