@@ -157,7 +157,7 @@ def stat(
             "textMode": "value",
             # One size for all numbers of a strip, whatever their length.
             # The title is drawn above; its size only keeps the sparkline below the number.
-            "text": {"valueSize": 36, "titleSize": 28},
+            "text": {"valueSize": 30, "titleSize": 34},
             "wideLayout": False,
         },
         defaults=defaults,
