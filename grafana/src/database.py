@@ -154,7 +154,7 @@ STRIP = tuple(
         stat(
             "Deadlocks",
             "Deadlocks in the time range; PostgreSQL ends one of the two transactions.",
-            Query(or_zero("sum(increase(pg_stat_database_deadlocks{@data}[$__range]))", POSTGRESQL), instant=True),
+            Query(f"sum(increase(pg_stat_database_deadlocks{{@data}}[$__range])) and on () {POSTGRESQL}", instant=True),
             unit="none",
             no_value=NO_ANSWER,
             decimals=0,
