@@ -344,6 +344,26 @@ def test_each_piece_is_whole_alone(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code], cwd=target, check=True)
 
 
+def test_the_guide_names_every_place_of_the_endpoints_that_are_ours(tmp_path: Path) -> None:
+    assert adopt(tmp_path, "--pieces", "prometheus dashboards").returncode == 0
+    home = tmp_path / "monitoring"
+    rules = {file.name: re.sub(r" #.*", "", file.read_text()) for file in (home / "prometheus" / "rules").glob("*.yml")}
+    for text, places in (('"/chat"', {"recording.yml": 2, "http.yml": 1}), ("/healthz|", {"recording.yml": 2})):
+        assert {name: rule.count(text) for name, rule in rules.items() if text in rule} == places
+    dashboards = {file.name: json.loads(file.read_text()) for file in (home / "grafana" / "dashboards").glob("*.json")}
+    for constant, value in (("streaming", "/chat"), ("ignored", "/healthz|")):
+        having = {
+            name
+            for name, dashboard in dashboards.items()
+            for variable in dashboard["templating"]["list"]
+            if variable["name"] == constant and value in variable["query"]
+        }
+        assert having == {"http.json", "loadtest.json", "overview.json"}
+        assert not any(value in target.expr for target in targets())
+    for named in ("`job_endpoint:http_slow:rate5m`", "`HttpRequestsPilingUp`", "`streaming`", "`ignored`"):
+        assert named in section("Prometheus")
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert adopt(tmp_path).returncode == 0
     assert adopt(tmp_path).returncode == 0, "what is equal is in nobody's way"
