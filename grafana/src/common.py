@@ -262,8 +262,6 @@ def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@qu
         ),
         unit="s",
         log=True,
-        soft_lowest=0.001,
-        soft_highest=1,
         limit=SLO_LATENCY,
         overrides=coloured(LATENCY_COLOURS),
         legend=legend,

@@ -115,7 +115,7 @@ CLIENT = (
     timeseries(
         "Response time, as sent",
         "As the client sees it, to the last byte, average and percentiles, without what waits for a model. The line is "
-        "the latency objective. The same axis as beside it.",
+        "the latency objective.",
         (
             Query(mean(TIMES, matchers=QUICK), "average"),
             Query(quantile(0.5, TIMES, matchers=QUICK), "p50"),
@@ -125,8 +125,6 @@ CLIENT = (
         unit="s",
         log=True,
         limit=SLO_LATENCY,
-        soft_lowest=0.001,
-        soft_highest=1,
         overrides=coloured(LATENCY_COLOURS),
         no_value=NO_TEST,
         legend="names",
