@@ -20,7 +20,7 @@ from loadtest.settings import Settings
 from native import ports
 from native.errors import NativeError
 from stack import compose
-from stack.paths import PROJECT
+from stack.programs import run, succeeds
 
 PROFILE = "--profile=load"
 MASTER, WORKER = "locust", "locust-worker"
@@ -32,23 +32,17 @@ def main() -> int:
     page = parser.parse_args().ui
     settings = Settings.from_environment()
     environment = compose.environment()
-    health = {container["Service"]: container["Health"] for container in compose.containers(environment)}
-    if health.get("app") != "healthy":
+    found = compose.containers(environment)
+    if not any(container["Service"] == "app" and container["Health"] == "healthy" for container in found):
         raise NativeError("no healthy service in Docker. `make up` starts it; HOST names another.")
-    if {MASTER, WORKER} & health.keys():
-        raise NativeError(
-            "one runs in containers already;"
-            f" `docker compose --profile load rm --stop --force {MASTER} {WORKER}` ends it."
-        )
+    if others := [container["Name"] for container in found if container["Service"] in (MASTER, WORKER)]:
+        raise NativeError(f"one runs in containers already; `docker rm --force {' '.join(others)}` ends it.")
     port = _port(environment)
     if page:
         ports.check({"LOCUST_PORT": port})
     compose.pull_missing(environment, load_test=True)
     services = (MASTER,) if settings.workers == 1 else (MASTER, WORKER)
     compose.call([PROFILE, "build", "--quiet", *services], environment)
-    # Ctrl-C reaches Compose as well, which passes it on: Locust ends in good order, with a report. (Ignoring the signal
-    # would make Compose ignore it, too.)
-    signal.signal(signal.SIGINT, lambda *_: None)
     with _workers(settings.workers, environment):
         expected = ["--master", f"--expect-workers={settings.workers}"] if settings.workers > 1 else []
         if page:
@@ -72,20 +66,22 @@ def _headless(settings: Settings, options: list[str], environment: Mapping[str, 
 
 
 def _locust(run_options: list[str], options: list[str], environment: Mapping[str, str]) -> int:
-    """Run Locust in the foreground, under the name that Prometheus and the workers look for."""
-    command = [
-        "docker",
-        "compose",
-        "--progress=quiet",
-        PROFILE,
-        "run",
-        "--rm",
-        "--no-deps",
-        "--use-aliases",
-        "--no-TTY",
-    ]
-    command += ["--interactive=false", *run_options, MASTER, *OPTIONS, *options]
-    return subprocess.run(command, env=environment, cwd=PROJECT).returncode  # noqa: S603  Compose
+    """Run Locust under the name that Prometheus and the workers look for, and show what it says; its exit code.
+
+    Ctrl-C is passed on, so that Locust ends in good order, with a verdict and a report. (Compose in the foreground
+    would leave it alone.)
+    """
+    start = [PROFILE, "run", "--detach", "--no-deps", "--use-aliases", *run_options, MASTER, *OPTIONS, *options]
+    container = compose.call(start, environment).splitlines()[-1]
+    stop = ["docker", "kill", "--signal=INT", container]
+    before = signal.signal(signal.SIGINT, lambda *_: succeeds(stop))
+    try:
+        follow = ["docker", "logs", "--follow", container]  # in a session of its own, which Ctrl-C does not reach
+        subprocess.run(follow, env=environment, start_new_session=True)  # noqa: S603
+        return int(run(["docker", "wait", container], environment))
+    finally:
+        signal.signal(signal.SIGINT, before)
+        run(["docker", "rm", "--force", container], environment)
 
 
 @contextmanager
@@ -114,3 +110,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except (NativeError, ValueError) as error:
         sys.exit(f"loadtest: {error}")
+    except KeyboardInterrupt:
+        sys.exit("loadtest: stopped before it began")

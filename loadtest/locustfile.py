@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import gevent
-from locust import LoadTestShape, events
+from locust import LoadTestShape, events, runners
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 from prometheus_client import CollectorRegistry, start_http_server
@@ -29,6 +29,8 @@ record = Record()
 run = Run(settings, thresholds, record)
 waiting_of: dict[str, int] = {}  # worker process -> how many of its people wait beyond their threshold
 PROGRESS_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+runners.WORKER_REPORT_INTERVAL = LOOK_SECONDS  # as the steps of a short run may be shorter than Locust's 3 seconds
 
 
 class Shape(LoadTestShape):
@@ -115,7 +117,7 @@ def _watch(environment: Environment) -> None:
             if run.elapsed - printed >= PROGRESS_SECONDS:
                 print(_progress(waiting), flush=True)
                 printed = run.elapsed
-        gevent.sleep(0.5)
+        gevent.sleep(LOOK_SECONDS)
 
 
 def _tell(step: Step | None) -> None:

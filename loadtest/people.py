@@ -12,7 +12,7 @@ from geventhttpclient import HTTPParseError
 from locust import between
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.event import EventHook
-from locust.exception import RescheduleTask
+from locust.exception import RescheduleTask, StopUser
 
 from loadtest.record import FIRST_TOKEN, LEFT
 from loadtest.settings import Settings
@@ -48,7 +48,10 @@ class Person(FastHttpUser):
             if response.status_code == 201:
                 self.api_key = json.loads(response.text or "{}")["api_key"]
             if not self.api_key:
-                self.wait()
+                try:
+                    self.wait()
+                except StopUser:  # the run is over; here Locust would call it an error
+                    return
 
     def call(self, method: str, path: str, name: str, **options: Any) -> ResponseContextManager:
         """One request, read to its end, with the person's key; `name` is the route it is counted under."""
