@@ -120,7 +120,7 @@ soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 m
 
 # In containers where the stack is in them: there Prometheus reaches Locust's numbers. A service elsewhere needs neither.
 .PHONY: loadtest-native loadtest-ui-native loadtest-docker loadtest-ui-docker
-loadtest: loadtest-$(if $(HOST),native,$(mode))  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1
+loadtest: loadtest-$(if $(HOST),native,$(mode))  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1; more: docs/loadtest.md
 loadtest-ui: loadtest-ui-$(if $(HOST),native,$(mode))  ## The same from Locust's web page
 loadtest-native: $(BIN)/.installed
 	@$(BIN)/python -m loadtest

@@ -1,7 +1,11 @@
 """Settings of a load test and the shapes of load: no server needed."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from loadtest import settings
 from loadtest.settings import SHAPES, SettingError, Settings, duration_seconds
 from loadtest.shapes import STEPS, step_at, users_at
 
@@ -60,6 +64,24 @@ def test_settings_come_from_the_environment() -> None:
     assert settings.weights["chat"] == 0
     assert settings.weights["wander"] == 3
     assert Settings.from_environment({"SHAPE": "soak"}).duration == 3600
+
+
+def test_the_page_on_load_tests_has_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "loadtest.md").read_text()
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", page, re.MULTILINE)
+    defaults = dict(rows)
+    read = re.findall(r'take\("(\w+)"|environ\.get\("(\w+)"', Path(settings.__file__).read_text())
+    own = {name for pair in read for name in pair if name} - {"APP_PORT", "LOCUST_METRICS_HOST"}  # the stack's
+    assert own == set(re.findall(r"`(\w+)`", " ".join(defaults)))
+    given = {
+        name: defaults[f"`{name}`"].split(",")[0].strip("`")
+        for name in ("USERS", "DURATION", "SHAPE", "WORKERS", "THINK")
+    }
+    given["WEIGHTS"] = defaults["`WEIGHTS`"].strip("`")
+    assert Settings.from_environment(given) == Settings.from_environment({})
+    assert float(defaults["`LOADTEST_LINGER`"]) == Settings().linger
+    for shape in SHAPES:
+        assert f"`{shape}`" in page
 
 
 @pytest.mark.parametrize("shape", SHAPES)
