@@ -65,7 +65,7 @@ def test_workers_share_the_load_and_prometheus_counts_it(stack: Stack, page: str
 
 def make_loadtest(stack: Stack, **settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        ["make", "loadtest", "MODE=docker", *(f"{name}={value}" for name, value in settings.items())],
+        ["make", "loadtest", "MODE=docker", "HOST=", *(f"{name}={value}" for name, value in settings.items())],
         cwd=PROJECT,
         env=stack.environment,
         stdout=subprocess.PIPE,
