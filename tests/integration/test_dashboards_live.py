@@ -82,6 +82,8 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         # The rules in the slo group come every 15 s, rates need two scrapes.
         wait_until(lambda: prometheus.query("slo:objective:ratio"), timeout=90)
         wait_until(lambda: prometheus.query("rate(node_cpu_seconds_total[10s])"))
+        wait_until(lambda: prometheus.query("rate(llm_tokens_total[10s])"))
+        wait_until(lambda: prometheus.query("rate(pg_stat_database_xact_commit[10s])"))
         wait_until(lambda: prometheus.query("instance:pg_transactions:rate5m"))
         idle = _ask(prometheus)
         with _load_test(app.url, locust):
