@@ -145,6 +145,8 @@ def _finish(environment: Environment, **_: Any) -> None:
         return
     record.running = False
     record.users = 0
+    if environment.web_ui and not record.series:
+        return  # somebody looked at the page, no more
     text, passed = run.report()
     print(f"\n{text}", flush=True)
     environment.process_exit_code = 0 if passed else 1
