@@ -49,6 +49,8 @@ def main() -> None:
             os._exit(0)
         os.close(write)
         if not os.read(ready, 1):
+            for started in children:
+                os.kill(started, signal.SIGTERM)
             raise RuntimeError("a worker does not start")
         os.close(ready)
         children.append(child)

@@ -261,7 +261,7 @@ def _all_pieces(
     shared = storage.directory is not None
     written = set()
 
-    def collected(collect: Callable[[], Iterable[Metric]]) -> Piece:
+    def collected(collect: Callable[[], Iterable[Metric]]) -> Callable[[], str]:
         return lambda: encoder(_Collected(collect)).decode().removesuffix("# EOF\n")
 
     def stored(metric: Metric, families: Sequence[Family]) -> Iterator[Piece]:
@@ -291,9 +291,12 @@ def _all_pieces(
         elif shared and isinstance(collector, ProcessCollector):
             yield collected(lambda: _process_metrics(workers))
         elif not (shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
-            yield collected(collector.collect)
-            if isinstance(collector, MetricWrapperBase):
+            piece = collected(collector.collect)
+            if isinstance(collector, MetricWrapperBase):  # set_function() may ask the event loop
                 written.update(described.name for described in collector.describe())
+                yield piece()
+            else:
+                yield piece
     if shared and registry is REGISTRY:  # what other workers defined and this one did not
         for name, families in list(storage.by_name.items()):
             if name not in written and not any(family.local for family in families):

@@ -113,8 +113,8 @@ class PrometheusMiddleware:
         labels: labels with constant values for all metrics of this middleware. ValueError for a name that is none.
         limit: the number of label combinations after which new ones are counted as `endpoint="overflow"`.
         unmatched: the `endpoint` of requests that match no route.
-        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None. It is asked for the
-            first request of each second that falls into a bucket, so that what is slow and rare has one.
+        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None. It is asked until
+            it gives one, then again after a second, for each bucket, so that what is slow and rare has one.
         version: the `version` in app_info; a FastAPI application's own by default.
     """
 
@@ -179,6 +179,8 @@ class PrometheusMiddleware:
         if len(self._routes) != self._routes_known and _COUNTED not in scope:
             self._learn_routes(scope)
         if scope["type"] != "http" or _COUNTED in scope or (self._exclude and scope["path"] in self._exclude):
+            if scope["type"] == "websocket":
+                scope[_COUNTED] = True  # a mounted application is none of its own here, either
             await self.app(scope, receive, send)
             return
         scope[_COUNTED] = True
@@ -598,8 +600,8 @@ def metrics_endpoint(
 
     Text or OpenMetrics as the Accept header asks, gzip, and `?name[]=` to pick metrics. With `token_file`, only
     requests that bear the token in this file are answered; the file is read again when it changes. A scrape works in
-    slices of two milliseconds, and requests go on in between; custom collectors work in a thread. Scrapes that come
-    together share one text.
+    slices of two milliseconds, and requests go on in between; custom collectors work in a thread, where there is no
+    event loop. Scrapes that come together share one text.
     """
     token = None if token_file is None else _Token(Path(token_file))
     scraper = _Scraper(registry)
@@ -650,7 +652,7 @@ class _Scraper:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._lock = anyio.Lock()
-        self._thread = anyio.CapacityLimiter(1)  # not one of those that handlers wait for
+        self._thread: anyio.CapacityLimiter | None = None  # of our own, none that handlers wait for
         self._queue = 0
         self._last: tuple[tuple[str, frozenset[str], bool], float, Response] | None = None
 
@@ -672,6 +674,8 @@ class _Scraper:
                 self._last = None  # nobody needs it any more, and it may be large
 
     async def _render(self, accept: str, names: frozenset[str], gzip: bool) -> Response:
+        if self._thread is None:
+            self._thread = anyio.CapacityLimiter(1)  # older versions of anyio make it in an event loop only
         content_type, text = pieces(self._registry, accept, names)
         headers = {"content-type": content_type, "vary": "accept, accept-encoding", "cache-control": "no-store"}
         deflate = None

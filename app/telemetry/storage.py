@@ -308,11 +308,11 @@ class Storage:
                 try:
                     if len(text) < committed - self._schema_read:
                         raise EOFError
-                    for line in text.splitlines():
+                    for line in text.splitlines(keepends=True):
                         self._apply(json.loads(line))
+                        self._schema_read += len(line)
                 except (ValueError, TypeError, LookupError, AttributeError, EOFError):
                     raise self._damaged() from None
-                self._schema_read = committed
 
     def _damaged(self) -> OSError:
         return OSError(f"{self.directory} is damaged or was written by another version; empty it")

@@ -328,3 +328,28 @@ async def test_scrapes_share_one_rendering() -> None:
         rendered.may_go_on.set()
         answers = await asyncio.gather(*asking)
         assert Counter(answer.status_code for answer in answers) == {503: 84, 200: 16}
+
+
+async def test_where_collectors_work() -> None:
+    """A gauge's function may ask the event loop, as with prometheus_client; a collector of one's own has a thread."""
+    from httpx import ASGITransport, AsyncClient
+    from prometheus_client import CollectorRegistry, Gauge
+    from prometheus_client.core import GaugeMetricFamily
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    import app.telemetry.http as telemetry
+
+    class Threads:
+        def collect(self) -> Iterator[GaugeMetricFamily]:
+            yield GaugeMetricFamily("elsewhere", "e", value=threading.current_thread() is not threading.main_thread())
+
+    registry = CollectorRegistry()
+    registry.register(Threads())
+    tasks = Gauge("tasks", "t", registry=registry)
+    tasks.set_function(lambda: len(asyncio.all_tasks()))
+    application = Starlette(routes=[Route("/metrics", telemetry.metrics_endpoint(registry=registry))])
+    async with AsyncClient(transport=ASGITransport(application), base_url="http://test") as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    assert "elsewhere 1.0" in lines
+    assert float(next(line for line in lines if line.startswith("tasks ")).split()[1]) >= 1

@@ -200,6 +200,17 @@ async def test_a_mounted_application_with_its_own_middleware_is_no_second_applic
     inner.add_middleware(PrometheusMiddleware, labels={"service": "mounted"}, version="2.0.0")
     outer.mount("/inner", inner)
     outer.add_middleware(PrometheusMiddleware, labels={"service": "outer"}, version="1.0.0")
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    websocket = {"type": "websocket", "path": "/inner/live", "headers": [], "query_string": b"", "root_path": ""}
+    await outer(cast(Scope, websocket), receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
     samples = await ask(outer, "/inner/sizes/1")
     assert value(samples, "http_requests_total", service="outer", endpoint="/inner/sizes/{size}") == 1
     assert value(samples, "app_info", service="outer") == 1

@@ -74,6 +74,30 @@ def test_a_damaged_folder_keeps_no_service_from_starting(tmp_path: Path, damage:
     assert 'None # HELP counted_total c\n# TYPE counted_total counter\ncounted_total{l="x"} 1\n' in output
 
 
+def test_a_record_that_nobody_understands_while_the_service_runs(tmp_path: Path) -> None:
+    """Every reading says so, and what comes before it is taken over once."""
+    code = f"""{COUNTS}
+import os, struct
+from app.telemetry.storage import SCHEMA_HEADER, storage
+with open(exposition.directory() / "schema", "r+b") as schema:
+    end = struct.unpack("<Q", os.pread(schema.fileno(), 8, 8))[0]
+    known = os.pread(schema.fileno(), end - SCHEMA_HEADER, SCHEMA_HEADER)
+    group = next(line for line in known.splitlines() if b'["x"]' in line)
+    more = group.replace(b'["x"]', b'["y"]') + b'\\n["oddment"]\\n'
+    os.pwrite(schema.fileno(), more, end)
+    os.pwrite(schema.fileno(), struct.pack("<Q", end + len(more)), 8)
+for _ in range(3):
+    try:
+        storage.refresh()
+    except OSError as error:
+        print(error)
+    print("cells", storage.next_cell)
+"""
+    output = run("-c", code, folder=tmp_path / "metrics")
+    assert output.count("is damaged or was written by another version; empty it") == 3
+    assert len({line for line in output.splitlines() if line.startswith("cells")}) == 1
+
+
 def test_a_folder_that_is_removed_while_the_service_runs(tmp_path: Path) -> None:
     """It is said, once, and the numbers of this worker are still told."""
     code = (
