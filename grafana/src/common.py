@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .model import Annotation, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
-from .panels import Column, Legend, Steps, coloured, stat, table, timeseries, values
+from .panels import Column, Legend, Steps, coloured, dashed, stat, table, timeseries, values
 from .promql import PROMETHEUS, mean, or_zero, quantile
 
 # The objectives. The rules in prometheus/rules hold the same numbers; a test keeps the two together.
@@ -273,6 +273,9 @@ def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@qu
 def objective(slo: str) -> Query:
     """The share of bad requests that an objective bears, from the recording rules; a dashed red line."""
     return Query(f'max(1 - slo:objective:ratio{{slo="{slo}"}})', "objective")
+
+
+OBJECTIVE_LINE = dashed("objective", colour="red", links=[])  # it is no endpoint that a click could lead to
 
 
 def dashboard(

@@ -10,6 +10,7 @@ from .common import (
     INSTANCE,
     INTERPOLATED,
     JOB,
+    OBJECTIVE_LINE,
     OUT,
     SLO_COLOURS,
     SLO_ERROR_RATIO,
@@ -26,7 +27,7 @@ from .common import (
     response_time,
 )
 from .model import Query, Row
-from .panels import PER_MINUTE, Column, Steps, below_zero, coloured, dashed, halves, heatmap, stat, table, timeseries
+from .panels import PER_MINUTE, Column, Steps, below_zero, coloured, halves, heatmap, stat, table, timeseries
 from .promql import by_status_class, happened, heat, mean, occurring, or_named, or_zero, per_minute, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@http}[@rate])"
@@ -144,7 +145,7 @@ RATE_AND_ERRORS = (
             objective("availability"),
         ),
         unit="percentunit",
-        overrides=dashed("objective", colour="red"),
+        overrides=OBJECTIVE_LINE,
         legend="right",
         links=(ONE_ENDPOINT,),
     ),
@@ -211,7 +212,7 @@ DURATIONS = (
             objective("latency"),
         ),
         unit="percentunit",
-        overrides=dashed("objective", colour="red"),
+        overrides=OBJECTIVE_LINE,
         legend="right",
         links=(ONE_ENDPOINT,),
     ),

@@ -10,6 +10,7 @@ from .common import (
     JOB,
     LATENCY_COLOURS,
     NODE,
+    OBJECTIVE_LINE,
     OUTCOME_COLOURS,
     POOL_COLOURS,
     SERVER,
@@ -41,9 +42,9 @@ ERRORS = 'rate(http_requests_total{@traffic, status_code=~"5.."}[@rate])'
 STRIP = (
     stat(
         "Instances up",
-        "Share of the service's instances that answer Prometheus, of those that did within the last hour. While one is "
-        "down, its numbers are missing everywhere below.",
-        Query("avg(up{@app} and on (job, instance) last_over_time(app_info{@app}[1h]))"),
+        "Share of the service's instances that answer Prometheus, of those that did within the last 30 days. While one "
+        "is down, its numbers are missing everywhere below.",
+        Query("avg(up{@app} and on (job, instance) last_over_time(app_info{@app}[30d] @ end()))"),
         unit="percentunit",
         decimals=0,
         steps=Steps(1, 0.5),
@@ -180,7 +181,7 @@ SERVICE = (
             objective("availability"),
         ),
         unit="percentunit",
-        overrides=dashed("objective", colour="red"),
+        overrides=OBJECTIVE_LINE,
         legend="names",
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
     ),

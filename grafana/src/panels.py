@@ -88,7 +88,7 @@ def coloured(colours: Mapping[str, str]) -> tuple[Json, ...]:
     return tuple(override(name, color=fixed(colour)) for name, colour in colours.items())
 
 
-def dashed(*names: str, colour: str = "text") -> tuple[Json, ...]:
+def dashed(*names: str, colour: str = "text", **properties: Any) -> tuple[Json, ...]:
     """A thin dashed line without area: a limit beside what is measured."""
     return tuple(
         override(
@@ -98,6 +98,7 @@ def dashed(*names: str, colour: str = "text") -> tuple[Json, ...]:
             custom_fillOpacity=0,
             custom_lineWidth=1,
             custom_stacking={"mode": "none", "group": "A"},
+            **properties,
         )
         for name in names
     )
@@ -249,8 +250,9 @@ def timeseries(
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
-    quiet = any('"none"' in q.expr for q in _tuple(query))  # what `or_named` adds is neither good nor bad
-    nothing = (override_matching("^none ?$", color=fixed("text")),) if quiet else ()
+    quiet = any(f'"{name}"' in q.expr for q in _tuple(query) for name in ("none", "no requests"))
+    # What `or_named` adds is neither good nor bad, and leads nowhere.
+    nothing = (override_matching("^(none ?|no requests)$", color=fixed("text"), links=[]),) if quiet else ()
     defaults: Json = {
         "color": {"mode": "shades", "fixedColor": shades} if shades else {"mode": "palette-classic"},
         "thresholds": thresholds,

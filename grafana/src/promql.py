@@ -86,8 +86,8 @@ def by_status_class(selector: str) -> str:
     def classes(expr: str) -> str:
         return f'sum by (class) (label_replace({expr}, "class", "${{1}}xx", "status_code", "(.).."))'
 
-    moved = f"{classes(f'increase({counter}[$__range] @ end())')} > 0"
-    return or_named(f"{classes(f'rate({counter}[@rate])')} and on (class) ({moved})", "class", moved, name="2xx")
+    kinds = classes(moved(counter))
+    return or_named(f"{classes(f'rate({counter}[@rate])')} and on (class) ({kinds})", "class", kinds, name="2xx")
 
 
 def transactions(matchers: str = "@app") -> str:
@@ -96,13 +96,22 @@ def transactions(matchers: str = "@app") -> str:
     return occurring(f"sum by (outcome) (rate({counter}[@rate]))", counter, "outcome")
 
 
+def moved(counter: str) -> str:
+    """The series of `counter` that counted something in the time range.
+
+    One that appears with its first event has no increase until the second: what was not there at the start is new.
+    """
+    born = f"last_over_time({counter}[$__range] @ end()) unless {counter} @ start()"
+    return f"increase({counter}[$__range] @ end()) > 0 or ({born}) > 0"
+
+
 def occurring(expr: str, counter: str, *by: str, source: str = SERVICE) -> str:
     """`expr` by the labels `by`, of those only whose `counter` moved in the time range; a line "none" if none did.
 
     Counters of rare things exist at zero from the start, and a legend with ten zeros hides the one that is not.
     """
-    moved = f"{total(f'increase({counter}[$__range] @ end())', *by)} > 0"
-    return or_named(f"({expr}) and on ({', '.join(by)}) ({moved})", by[0], moved, source=source)
+    kinds = total(moved(counter), *by)
+    return or_named(f"({expr}) and on ({', '.join(by)}) ({kinds})", by[0], kinds, source=source)
 
 
 def happened(counter: str, *by: str, matchers: str = "@app", source: str = SERVICE) -> str:

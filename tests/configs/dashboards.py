@@ -56,7 +56,7 @@ class Selector:
     """The function that takes the range, empty for an instant selector."""
     window: str
     pinned: bool
-    """Evaluated at the end of the time range, whatever the point in the graph: `@ end()`."""
+    """Evaluated at an end of the time range, whatever the point in the graph: `@ start()` or `@ end()`."""
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -111,4 +111,4 @@ def _selectors(node: Any, function: str) -> Iterator[Selector]:
 
 def _selector(node: Any, function: str, window: str) -> Selector:
     matchers = frozenset((m.name, str(m.op), m.value) for m in node.matchers.matchers)
-    return Selector(node.name or "", matchers, function, window, pinned="end()" in str(node.at or ""))
+    return Selector(node.name or "", matchers, function, window, pinned=node.at is not None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +15,11 @@ import yaml
 from grafana.src import common
 from grafana.src.__main__ import FOLDER, rendered
 from grafana.src.model import SCRAPE_INTERVAL
+from native import servers as native
+from tests import servers
 from tests.configs.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, panels, selectors, substituted, targets
+from tests.configs.rules import promtool
+from tests.servers import Prometheus
 
 TARGETS = targets()
 RULES = {file.name: yaml.safe_load(file.read_text()) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
@@ -202,7 +208,64 @@ PRESENCE = {"http_requests_total", "node_cpu_seconds_total"}  # only that they a
 def test_counters_are_rated(target: Any) -> None:
     for selector in selectors(target.expr):
         if COUNTERS.search(selector.metric) and selector.metric not in NO_COUNTERS | PRESENCE:
-            assert selector.function in ("rate", "increase"), selector.metric
+            there = selector.pinned and selector.function in ("", "last_over_time")  # at the start, or ever since
+            assert there or selector.function in ("rate", "increase"), selector.metric
+
+
+START = 1_700_000_000  # any time in the past
+AN_HOUR = {  # series -> its value, and the second at which it appears with it
+    'app_info{job="app",instance="a"}': (1, 0),
+    'http_exceptions_total{job="app",instance="a",exception="Old"}': (3, 0),
+    'http_exceptions_total{job="app",instance="a",exception="New"}': (1, 1800),
+    'http_requests_total{job="app",instance="a",endpoint="/old",status_code="404"}': (3, 0),
+    'http_requests_total{job="app",instance="a",endpoint="/new",status_code="422"}': (1, 1800),
+    'http_requests_total{job="app",instance="a",endpoint="/old",status_code="503"}': (3, 0),
+    'http_requests_total{job="app",instance="a",endpoint="/new",status_code="502"}': (1, 1800),
+}
+
+
+@pytest.fixture(scope="module")
+def an_hour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("hour")
+    lines = [
+        f"{series} {value} {START + seconds}"
+        for series, (value, appears) in AN_HOUR.items()
+        for seconds in range(appears, 3601, 15)
+    ]
+    (folder / "hour.txt").write_text("\n".join([*lines, "# EOF", ""]))
+    backfill = promtool("tsdb", "create-blocks-from", "openmetrics", folder / "hour.txt", folder / "data")
+    assert backfill.returncode == 0, backfill.stdout + backfill.stderr
+    (folder / "prometheus.yml").write_text("")
+    make = partial(native.prometheus, folder / "prometheus.yml", folder / "data")
+    running = servers.start(make, folder, Prometheus)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize(
+    ("panel", "label", "new", "nothing"),
+    [
+        ("Exceptions by class", "exception", {"New"}, "none"),
+        ("Client errors by endpoint", "status_code", {"422"}, "none"),
+        ("Server errors by endpoint", "status_code", {"502"}, "none"),
+        ("Request rate by status", "class", {"4xx", "5xx"}, "2xx"),
+    ],
+)
+def test_what_appears_with_its_first_event_is_listed(
+    an_hour: Prometheus, panel: str, label: str, new: set[str], nothing: str
+) -> None:
+    """A counter that is born at 1 and stays there never increases; what was there before and stays is not listed."""
+    (expr,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == ("http", panel))
+
+    def listed(start: int, end: int) -> set[str]:
+        query = substituted(expr, span=f"{end - start}s")
+        answer = an_hour.api("query_range", query=query, start=str(START + start), end=str(START + end), step="60")
+        return {series["metric"][label] for series in answer["result"]}
+
+    assert listed(600, 3600) == new
+    assert listed(600, 1200) == listed(2400, 3600) == {nothing}
 
 
 @by_dashboard
@@ -263,6 +326,27 @@ def test_links_name_no_variable_twice(name: str) -> None:
         if chosen and f"/d/sightline-{name}?" in url:
             asked = {v["name"] for v in DASHBOARDS[name]["templating"]["list"] if v["type"] != "constant"}
             assert {*chosen, *kept} == asked, "all other choices are kept"
+
+
+@by_dashboard
+def test_lines_without_the_label_that_a_click_needs_lead_nowhere(name: str) -> None:
+    """An objective is no endpoint, and neither is "none": the dashboard for it alone would be empty."""
+    for panel in panels(DASHBOARDS[name]):
+        links = panel["fieldConfig"]["defaults"].get("links", [])
+        if panel["type"] != "timeseries" or not any("__field.labels." in link["url"] for link in links):
+            continue
+        dead = [
+            override["matcher"]
+            for override in panel["fieldConfig"]["overrides"]
+            if {"id": "links", "value": []} in override["properties"]
+        ]
+        named = {t["legendFormat"] for t in panel["targets"] if "{{" not in t["legendFormat"]}
+        assert named <= {m["options"] for m in dead if m["id"] == "byName"}, panel["title"]
+        for target in panel["targets"]:
+            for label, line in re.findall(r'vector\(0\).*?, "(\w+)", "([^"]+)", "", ""\)', target["expr"]):
+                legend = re.sub(r"{{(\w+)}}", lambda m: line if m[1] == label else "", target["legendFormat"])  # noqa: B023
+                regexes = [m["options"] for m in dead if m["id"] == "byRegexp"]
+                assert any(re.search(regex, legend) for regex in regexes), f"{panel['title']}: {legend}"
 
 
 DRILLS = {  # from the first to the others: from general to specific, and to the alerts' own dashboard
@@ -421,6 +505,12 @@ def test_tiles_turn_red_where_alerts_fire() -> None:
             elif re.search(r"avail(able)?:ratio <", expr):
                 limit = 1 - limit  # what is left and not what is used
             assert red[tile] == pytest.approx(limit), f"{tile}: {alert}: {expr}"
+
+
+def test_an_outage_is_red_for_as_long_as_its_alert_fires() -> None:
+    (tile,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == ("overview", "Instances up"))
+    (alert,) = (rule["expr"] for rule in _alerts() if rule["alert"] == "ServiceDown")
+    assert re.findall(r"\[(\w+)\]", tile) == re.findall(r"\[(\w+)\]", alert) == ["30d"]
 
 
 def test_the_step_is_that_of_the_scrapes() -> None:
