@@ -18,7 +18,7 @@ from loadtest.launch import OPTIONS, announce, announce_page
 from loadtest.settings import Settings
 from loadtest.verdict import load_thresholds
 from native import ports
-from native.errors import NativeError
+from native.errors import NativeError, refusal
 
 HERE = Path(__file__).parent
 PORTS = ("APP_PORT", "LOCUST_PORT", "LOCUST_METRICS_PORT")
@@ -31,21 +31,18 @@ def main() -> None:
     for name, value in dotenv_values(HERE.parent / ".env").items():  # where `make up` has put the service
         if name in PORTS and value:
             os.environ.setdefault(name, value)
-    try:
-        settings = Settings.from_environment()
-        load_thresholds()
-        if arguments.ui:
-            ports.check({"LOCUST_PORT": settings.ui_port})
-    except (ValueError, NativeError) as error:
-        sys.exit(f"loadtest: {error}")
+    settings = Settings.from_environment()
+    load_thresholds()
+    if arguments.ui:
+        ports.check({"LOCUST_PORT": settings.ui_port})
     try:
         with urllib.request.urlopen(f"{settings.host}/healthz", timeout=5):  # noqa: S310  the host is checked
             pass
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        sys.exit(
-            f"loadtest: no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
-        )
+        raise NativeError(
+            f"no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
+        ) from None
     command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), *OPTIONS]
     if settings.workers > 1:
         command += ["--processes", str(settings.workers)]
@@ -59,4 +56,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (NativeError, ValueError) as error:
+        sys.exit(f"loadtest: {error}")
+    except OSError as error:
+        sys.exit(f"loadtest: {refusal(error)}")

@@ -5,7 +5,6 @@ package has to be installed for it.
 """
 
 import argparse
-import json
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from loadtest.settings import Settings
 from native import ports
 from native.errors import NativeError
 from stack import compose
-from stack.programs import run, succeeds
+from stack.programs import explanation, run, succeeds
 
 PROFILE = "--profile=load"
 MASTER, WORKER = "locust", "locust-worker"
@@ -37,21 +36,23 @@ def main() -> int:
         raise NativeError("no healthy service in Docker. `make up` starts it; HOST names another.")
     if others := [container["Name"] for container in found if container["Service"] in (MASTER, WORKER)]:
         raise NativeError(f"one runs in containers already; `docker rm --force {' '.join(others)}` ends it.")
-    port = _port(environment)
+    config = compose.config(environment, PROFILE)
+    port = compose.published(config)[MASTER]
     if page:
         ports.check({"LOCUST_PORT": port})
     compose.pull_missing(environment, load_test=True)
     services = (MASTER,) if settings.workers == 1 else (MASTER, WORKER)
     compose.call([PROFILE, "build", "--quiet", *services], environment)
+    container = f"{config['name']}-loadtest"
     with _workers(settings.workers, environment):
         expected = ["--master", f"--expect-workers={settings.workers}"] if settings.workers > 1 else []
         if page:
             announce_page(port)
-            return _locust(["--service-ports"], expected, environment)
-        return _headless(settings, expected, environment)
+            return _locust(container, ["--service-ports"], expected, environment)
+        return _headless(container, settings, expected, environment)
 
 
-def _headless(settings: Settings, options: list[str], environment: Mapping[str, str]) -> int:
+def _headless(container: str, settings: Settings, options: list[str], environment: Mapping[str, str]) -> int:
     report = announce(settings, "the stack's service")
     # The container's user is nobody here and writes into a folder for everyone, which stands in one for us alone.
     with tempfile.TemporaryDirectory(dir=REPORTS) as private:
@@ -59,29 +60,30 @@ def _headless(settings: Settings, options: list[str], environment: Mapping[str, 
         folder.mkdir()
         folder.chmod(0o777)
         options = [*options, "--headless", "--html=/report/report.html"]
-        code = _locust([f"--volume={folder}:/report"], options, environment)
+        code = _locust(container, [f"--volume={folder}:/report"], options, environment)
         if (folder / "report.html").exists():
             shutil.copyfile(folder / "report.html", report)
     return code
 
 
-def _locust(run_options: list[str], options: list[str], environment: Mapping[str, str]) -> int:
+def _locust(container: str, run_options: list[str], options: list[str], environment: Mapping[str, str]) -> int:
     """Run Locust under the name that Prometheus and the workers look for, and show what it says; its exit code.
 
     Ctrl-C is passed on, so that Locust ends in good order, with a verdict and a report. (Compose in the foreground
     would leave it alone.)
     """
-    start = [PROFILE, "run", "--detach", "--no-deps", "--use-aliases", *run_options, MASTER, *OPTIONS, *options]
-    container = compose.call(start, environment).splitlines()[-1]
+    start = [PROFILE, "run", "--detach", f"--name={container}", "--no-deps", "--use-aliases", *run_options, MASTER]
     stop = ["docker", "kill", "--signal=INT", container]
-    before = signal.signal(signal.SIGINT, lambda *_: succeeds(stop))
+    before = signal.getsignal(signal.SIGINT)
     try:
+        compose.call([*start, *OPTIONS, *options], environment)
+        signal.signal(signal.SIGINT, lambda *_: succeeds(stop))
         follow = ["docker", "logs", "--follow", container]  # in a session of its own, which Ctrl-C does not reach
         subprocess.run(follow, env=environment, start_new_session=True)  # noqa: S603
         return int(run(["docker", "wait", container], environment))
     finally:
         signal.signal(signal.SIGINT, before)
-        run(["docker", "rm", "--force", container], environment)
+        succeeds(["docker", "rm", "--force", container], environment)  # where Ctrl-C came early, there may be none
 
 
 @contextmanager
@@ -99,16 +101,12 @@ def _workers(count: int, environment: Mapping[str, str]) -> Iterator[None]:
         compose.call([PROFILE, "rm", "--stop", "--force", WORKER], environment)
 
 
-def _port(environment: Mapping[str, str]) -> int:
-    """Where Locust's page is published."""
-    services = json.loads(compose.call([PROFILE, "config", "--format=json"], environment))["services"]
-    return int(services[MASTER]["ports"][0]["published"])
-
-
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except (NativeError, ValueError) as error:
         sys.exit(f"loadtest: {error}")
+    except OSError as error:
+        sys.exit(f"loadtest: {explanation(error)}")
     except KeyboardInterrupt:
         sys.exit("loadtest: stopped before it began")

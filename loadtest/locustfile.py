@@ -145,7 +145,7 @@ def _finish(environment: Environment, **_: Any) -> None:
         return
     record.running = False
     record.users = 0
-    if environment.web_ui and not record.series:
+    if environment.web_ui and environment.runner and environment.runner.state == runners.STATE_INIT:
         return  # somebody looked at the page, no more
     text, passed = run.report()
     print(f"\n{text}", flush=True)

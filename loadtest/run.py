@@ -134,7 +134,7 @@ class Run:
         passed = False
         if not findings:
             lines.append("Verdict: FAILED, not one request was made.")
-        elif late or any(finding.missed for finding in findings):
+        elif late or any(finding.missed for finding in findings) or any(step.missed for step in self.steps):
             lines.append("Verdict: FAILED, thresholds were missed (loadtest/thresholds.toml).")
         else:
             lines.append("Verdict: passed, every threshold was kept.")

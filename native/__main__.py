@@ -63,13 +63,17 @@ def reload(stack: Stack, supervisor: Supervisor) -> None:
         raise NativeError("Nothing runs; `make up` starts it.")
     for server in stack.servers():
         if server.name in reloading.PORTS:
-            reloading.reload(server.name, partial(_metrics, server), partial(supervisor.hang_up, server.name))
+            reloading.reload(server.name, partial(metrics, server), partial(supervisor.hang_up, server.name))
             print(f"  {server.name:<19}has read its configuration again")
 
 
-def _metrics(server: Server) -> str:
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own address
-        return str(answer.read().decode())
+def metrics(server: Server) -> str:
+    """What its /metrics says. Raises NativeError where it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own
+            return str(answer.read().decode())
+    except OSError:
+        raise NativeError(f"{server.name} does not answer; `make logs SERVICE={server.name}` shows why.") from None
 
 
 def open_psql(stack: Stack, supervisor: Supervisor) -> None:
@@ -130,7 +134,9 @@ def logs(stack: Stack, supervisor: Supervisor, service: str, follow: bool) -> No
     if not files:
         raise NativeError("There are no logs yet: `make up` first.")
     sys.stdout.flush()
-    os.execvp("tail", ["tail", "-n", "100" if service else "15", *(["-F"] if follow else []), *map(str, files)])
+    few = "100" if service else "15"
+    lines = few if sys.stdout.isatty() else "+1"  # `| grep` shall find it wherever it is
+    os.execvp("tail", ["tail", "-n", lines, *(["-F"] if follow else []), *map(str, files)])
 
 
 def clean(stack: Stack, supervisor: Supervisor, confirmed: bool) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 from native import backup
-from native.errors import NativeError, refusal
+from native.errors import NativeError
 from stack import checking, compose, database, engine, images, outdated
 from stack.place import DockerPlace
+from stack.programs import explanation
 
 USAGE = """usage: python3 -m stack COMMAND
   run PROGRAM ...  run a program with a Docker engine and all images; a private engine ends with its last user
@@ -25,7 +24,6 @@ USAGE = """usage: python3 -m stack COMMAND
   restore ARCHIVE [--yes], grafana-password, pull
                    what `make` calls where a Docker engine answers
 """
-NO_DOCKER = "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native."
 
 
 def main(arguments: list[str]) -> int:
@@ -91,8 +89,7 @@ if __name__ == "__main__":
         print(error, file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        no_docker = isinstance(error, FileNotFoundError) and Path(os.fsdecode(error.filename or "")).name == "docker"
-        print(NO_DOCKER if no_docker else refusal(error), file=sys.stderr)
+        print(explanation(error), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,8 +7,9 @@ import json
 import os
 import re
 import shlex
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,12 @@ def up() -> None:
     """
     make_secrets()
     settings = environment()
-    config = _config(settings)
-    published = _published(config)
+    complete = config(settings)
+    ports_of = published(complete)
     before = containers(settings)
     present = {container["Service"] for container in before}
-    ports.check({f"{service.upper()}_PORT": port for service, port in published.items() if service not in present})
-    require_readable(mounted(config))
+    ports.check({f"{service.upper()}_PORT": port for service, port in ports_of.items() if service not in present})
+    require_readable(mounted(complete))
     pull_missing(settings)
     with step("Building the service's image"):
         call(["build", "--quiet"], settings)
@@ -68,9 +69,9 @@ def up() -> None:
     if {container["Service"] for container in before if container["State"] == "running"}.issuperset(reloading.PORTS):
         reload()
     with step("Waiting until Prometheus reaches all its targets"):
-        _wait_for_targets(published["prometheus"])
+        _wait_for_targets(ports_of["prometheus"])
     print("\nEverything is well.")
-    for service, port in published.items():
+    for service, port in ports_of.items():
         print(f"  {service:<19}http://localhost:{port}{PAGES.get(service, '')}")
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
 
@@ -98,12 +99,12 @@ def status() -> None:
     found = containers(settings)
     if not found:
         raise NativeError("Not up: `make up`.")
-    published = _published(_config(settings))
-    health = _targets(published["prometheus"])
+    ports_of = published(config(settings))
+    health = _targets(ports_of["prometheus"])
     print(f"{'SERVICE':<19}{'STATE':<33} ADDRESS")
     for container in found:
         service = container["Service"]
-        address = f"http://localhost:{published[service]}" if service in published else ""
+        address = f"http://localhost:{ports_of[service]}" if service in ports_of else ""
         print(f"{service:<19}{container['Status']:<33} {address}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
     for job, state in sorted(health.items()):
@@ -117,7 +118,8 @@ def status() -> None:
 
 def logs(service: str, follow: bool) -> None:
     """Hand over to `docker compose logs`, of one service or all."""
-    arguments = ["--tail=100", *(["--follow"] if follow else []), *([service] if service else [])]
+    lines = "100" if sys.stdout.isatty() else "all"  # `| grep` shall find it wherever it is
+    arguments = [f"--tail={lines}", *(["--follow"] if follow else []), *([service] if service else [])]
     os.execvpe("docker", ["docker", "compose", EVERYTHING, "logs", *arguments], environment())
 
 
@@ -149,9 +151,12 @@ def grafana_password() -> None:
 
 
 def setting(name: str, settings: str) -> str | None:
-    """A setting in the text of `.env`, as Compose and python-dotenv read it: quoted, or up to a space and a #."""
+    """A setting in the text of `.env`, as Compose and python-dotenv read it: quoted, or up to a space and a #.
+
+    Variables in it, such as `${HOME}`, are not filled in.
+    """
     value = r"""(?:'([^'\n]*)'|"([^"\n]*)"|(.*?))"""
-    found = re.findall(rf"^(?:export )?{name}=[ \t]*{value}[ \t]*(?:[ \t]#.*)?$", settings, re.MULTILINE)
+    found = re.findall(rf"^[ \t]*(?:export )?{name}[ \t]*=[ \t]*{value}[ \t]*(?:[ \t]#.*)?$", settings, re.MULTILINE)
     return "".join(found[-1]) if found else None
 
 
@@ -204,18 +209,18 @@ def _targets(port: int) -> dict[str, str]:
     return targets(f"http://127.0.0.1:{port}")
 
 
-def _config(environment: Mapping[str, str]) -> dict[str, Any]:
-    """docker-compose.yml and all that Compose adds to it, settings filled in."""
-    config: dict[str, Any] = json.loads(call(["config", "--format=json"], environment))
-    return config
+def config(environment: Mapping[str, str], *profiles: str) -> dict[str, Any]:
+    """docker-compose.yml and all that Compose adds to it, settings filled in; `profiles` are options of Compose's."""
+    complete: dict[str, Any] = json.loads(call([*profiles, "config", "--format=json"], environment))
+    return complete
 
 
-def _published(config: Mapping[str, Any]) -> dict[str, int]:
+def published(config: Mapping[str, Any]) -> dict[str, int]:
     """The port of each service that people can open. Raises NativeError where a setting is no single port."""
     return {
         name: ports.number(f"{name.upper()}_PORT", service["ports"][0]["published"])
         for name, service in config["services"].items()
-        if "ports" in service
+        if service.get("ports")
     }
 
 
@@ -234,11 +239,14 @@ def require_readable(places: Iterable[Path]) -> None:
         needed = 0o5 if path.is_dir() else 0o4
         return path.exists() and path.stat().st_mode & needed != needed
 
-    found = [
-        os.path.relpath(place, PROJECT)
-        for place in sorted(places)
-        if closed(place) or any(closed(path) for path in place.rglob("[!.]*"))
-    ]
+    def seen(place: Path) -> Iterator[Path]:
+        """The place and what is in it, but for what is hidden (an editor's files, say): no server reads that."""
+        yield place
+        for path in place.rglob("*"):
+            if not any(part.startswith(".") for part in path.relative_to(place).parts):
+                yield path
+
+    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if any(map(closed, seen(place)))]
     if found:
         raise NativeError(
             f"The containers' users can't read {', '.join(found)}. This lets them: chmod -R go+rX {shlex.join(found)}"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from native.errors import NativeError
+from native.errors import NativeError, refusal
 
 COMPLAINT_LINES = 12
+NO_DOCKER = "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native."
+
+
+def explanation(error: OSError) -> str:
+    """What the operating system refused; for a program that can't be found, Docker's is the one that people lack."""
+    no_docker = isinstance(error, FileNotFoundError) and Path(os.fsdecode(error.filename or "")).name == "docker"
+    return NO_DOCKER if no_docker else refusal(error)
 
 
 def run(command: list[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:

@@ -76,6 +76,7 @@ def test_the_capacity_ends_where_the_service_stands_still(service: Service, user
     assert len(test.run.steps) == STEPS
     assert test.run.capacity().startswith(f"Capacity: {users} users, ")
     assert "were the most" in test.run.capacity()
+    assert not test.run.report()[1], "where the limit was found, the run as a whole has failed"
 
 
 def test_a_service_that_never_answers_has_no_capacity() -> None:

@@ -24,8 +24,11 @@ import psutil
 import pytest
 
 from native import secrets, settings
+from native.__main__ import metrics as native_metrics
+from native.errors import NativeError
 from native.packages import find
 from native.paths import PROJECT
+from native.servers import Server
 from native.supervise import Supervisor
 from tests.kept import Kept
 from tests.servers import folder, free_port, wait_until
@@ -182,6 +185,8 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
     assert made.run("status").returncode == 1
     assert made.run("logs").returncode == 1
     assert made.run("reload").stderr == "Nothing runs; `make up` starts it.\n"
+    with pytest.raises(NativeError, match="^prometheus does not answer; `make logs SERVICE=prometheus` shows why"):
+        native_metrics(Server("prometheus", made.port("prometheus"), (), probe=lambda: None))
     assert made.run("psql").stderr == "PostgreSQL does not run; `make up` starts it.\n"
     assert made.run("psql").returncode == 1
     assert made.run("down").stdout == "Nothing runs.\n"
@@ -352,6 +357,8 @@ def test_an_unwell_server_shows_in_the_status(stack: Stack) -> None:
 
 
 def test_logs_of_one_server(stack: Stack) -> None:
+    with (stack.supervisor.logs / "app.log").open("a") as log:
+        log.write("and so on\n" * 200)  # where the output goes on to `grep`, it is complete
     assert "Serving on http://127.0.0.1:" in stack.run("logs", "app").stdout
     result = stack.run("logs", "nobody")
     assert result.returncode == 1
@@ -512,16 +519,18 @@ def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:
     assert not (made.state / "data").exists()
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["up", "down", "status", "logs", "psql", "check-config", "reload", "clean --yes", "backup", "grafana-password"],
-)
+STACK_COMMANDS = (
+    "up", "down", "status", "logs", "psql", "check-config", "reload", "clean --yes", "backup", "grafana-password",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [*(f"stack {name}" for name in STACK_COMMANDS), "loadtest.docker"])
 def test_docker_mode_without_docker_says_so_in_one_line(command: str, tmp_path: Path) -> None:
     environment = {"PATH": str(tmp_path), "SECRETS_DIR": str(tmp_path / "secrets")}
     result = subprocess.run(
-        [sys.executable, "-m", "stack", *command.split()], env=environment, cwd=PROJECT, capture_output=True, text=True
+        [sys.executable, "-m", *command.split()], env=environment, cwd=PROJECT, capture_output=True, text=True
     )
     assert result.returncode == 1
-    assert result.stderr == "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.\n", (
-        result.stderr
+    assert result.stderr.removeprefix("loadtest: ") == (
+        "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.\n"
     )

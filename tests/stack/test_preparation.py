@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,8 @@ def test_every_setting_of_the_example_is_the_default_once_its_comment_mark_is_go
         "SECRETS_DIR='my secrets' # of 'mine'",
         'SECRETS_DIR="my # secrets"',
         "SECRETS_DIR= ./secrets ",
+        " SECRETS_DIR =./secrets",
+        "\texport SECRETS_DIR = './my secrets'",
         "SECRETS_DIR=",
         "export SECRETS_DIR=./secrets",
         "SECRETS_DIR=first\nSECRETS_DIR=second",
@@ -70,6 +74,10 @@ def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:
     rule.touch()
     key = tmp_path / "api key"
     key.touch()
+    editors = tmp_path / "prometheus" / ".editor" / "copies"
+    editors.mkdir(parents=True)
+    (editors / "http.yml").touch(0o600)
+    editors.chmod(0o700)
     places = [tmp_path / "prometheus", key, Path("/dev/null")]
     for folder in (rules, rules.parent):
         folder.chmod(0o755)
@@ -123,6 +131,66 @@ def test_pull_asks_again_for_what_the_engine_has(tmp_path: Path) -> None:
     refused = pull(REFUSED=upstream["grafana"])
     assert refused.returncode == 1
     assert refused.stderr.endswith(f"`docker pull --quiet {upstream['grafana']}` failed:\nno registry\n")
+
+
+@pytest.fixture
+def load_test(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the load test against a `docker` that says the stack is up, and notes what it is asked in `asked`."""
+    service = json.dumps({"Service": "app", "Name": "mine-app-1", "Health": "healthy", "State": "running"})
+    (tmp_path / "docker").write_text(
+        f"""#!/bin/sh
+echo "$*" >> {tmp_path}/asked
+case "$*" in
+    *" ps "*) echo '{service}';;
+    *" config "*) echo '{{"name": "mine", "services": {{"locust": {{"ports": [{{"published": "'$PUBLISHED'"}}]}}}}}}';;
+    image*) echo '[{{"Config": {{}}}}]';;
+    *" run "*) kill -INT $PPID; exec sleep 60;;
+    "rm --force "*) echo 'No such container' >&2; exit 1;;
+esac
+"""
+    )
+    (tmp_path / "docker").chmod(0o755)
+
+    def run(published: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["env", "--default-signal=INT", sys.executable, "-m", "loadtest.docker"],
+            cwd=PROJECT,
+            env={**with_first_on_path(tmp_path), "PUBLISHED": published},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_ctrl_c_while_the_load_test_starts_leaves_no_container(
+    load_test: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    stopped = load_test(published="8089")
+    assert (stopped.returncode, stopped.stderr) == (1, "loadtest: stopped before it began\n")
+    *_, start, end = (tmp_path / "asked").read_text().splitlines()
+    assert " run --detach --name=mine-loadtest " in start
+    assert end == "rm --force mine-loadtest"
+
+
+def test_a_port_of_the_load_tests_page_that_is_none_is_named(
+    load_test: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    refused = load_test(published="8089-8090")
+    complaint = "loadtest: LOCUST_PORT is '8089-8090'; it must be a port number from 1 to 65535.\n"
+    assert (refused.returncode, refused.stderr) == (1, complaint)
+
+
+def test_logs_are_complete_where_they_go_on_to_another_program(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked\n')
+    (tmp_path / "docker").chmod(0o755)
+    mine, terminal = os.openpty()
+    for output, lines in ((subprocess.DEVNULL, "all"), (terminal, "100")):
+        command = [sys.executable, "-m", "stack", "logs", "app"]
+        subprocess.run(command, cwd=PROJECT, env=with_first_on_path(tmp_path), stdout=output, check=True)
+        assert (tmp_path / "asked").read_text() == f"compose --profile=* logs --tail={lines} app\n"
+    os.close(mine)
+    os.close(terminal)
 
 
 def with_first_on_path(folder: Path) -> dict[str, str]:

@@ -1,0 +1,101 @@
+"""`python -m loadtest`: what it says when there is nothing to measure."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from loadtest import launch
+from tests.servers import free_port, wait_until
+
+
+@dataclass(frozen=True)
+class Service:
+    url: str
+    asked: threading.Event
+
+
+@pytest.fixture
+def hanging() -> Iterator[Service]:
+    """A service that is healthy, as it says, and answers nothing else that it is asked."""
+    asked, over = threading.Event(), threading.Event()
+
+    class Hanging(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/healthz":
+                asked.set()
+                over.wait()
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hanging)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield Service(f"http://127.0.0.1:{server.server_port}", asked)
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
+    hanging: Service, begun: bool, tmp_path: Path
+) -> None:
+    ports = {"LOCUST_PORT": str(free_port()), "LOCUST_METRICS_PORT": str(free_port())}
+    page = f"http://127.0.0.1:{ports['LOCUST_PORT']}"
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "loadtest", "--ui"],
+            env={**os.environ, "WORKERS": "1", **ports, "HOST": hanging.url},
+            cwd=Path(__file__).parents[2],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: urllib.request.urlopen(page, timeout=10).status == 200, 60)
+        if begun:
+            form = urllib.parse.urlencode({"user_count": 1, "spawn_rate": 1}).encode()
+            urllib.request.urlopen(f"{page}/swarm", form, timeout=60).close()
+            assert hanging.asked.wait(60)
+            run.terminate()
+            wait_until(lambda: "Verdict: FAILED, not one request was made." in said.read_text(), 60)
+        else:
+            run.terminate()
+            assert run.wait(60) == 0, said.read_text()
+            assert "Verdict" not in said.read_text()
+    finally:
+        run.kill()  # it would wait for its people, and they for their answer
+        run.wait()
+
+
+def test_a_folder_of_reports_that_cannot_be_had_is_named(
+    hanging: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = tmp_path / "reports"
+    reports.touch()
+    monkeypatch.setattr(launch, "REPORTS", reports)
+    monkeypatch.setattr(sys, "argv", ["loadtest"])
+    for name, value in {"HOST": hanging.url, "APP_PORT": "1", "LOCUST_PORT": "1", "LOCUST_METRICS_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as refused:
+        runpy.run_module("loadtest", run_name="__main__")
+    assert refused.value.code == f"loadtest: {reports}: File exists"
