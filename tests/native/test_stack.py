@@ -185,7 +185,7 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
     assert made.run("status").returncode == 1
     assert made.run("logs").returncode == 1
     assert made.run("reload").stderr == "Nothing runs; `make up` starts it.\n"
-    with pytest.raises(NativeError, match="^prometheus does not answer; `make logs SERVICE=prometheus` shows why"):
+    with pytest.raises(NativeError, match=r"^prometheus does not answer; `make logs SERVICE=prometheus` shows why"):
         native_metrics(Server("prometheus", made.port("prometheus"), (), probe=lambda: None))
     assert made.run("psql").stderr == "PostgreSQL does not run; `make up` starts it.\n"
     assert made.run("psql").returncode == 1
