@@ -58,6 +58,7 @@ class Settings(BaseSettings):
         default="auto", description="auto takes the provider whose key is there, else simulates"
     )
     llm_model: str | None = Field(default=None, description="the provider's default if left out")
+    llm_models: str = Field(default="", description="what people may ask for beside it and models with a price: a,b")
     openai_api_key: SecretStr | None = None
     openai_api_key_file: Path | None = None
     openai_base_url: str | None = None

@@ -84,9 +84,11 @@ def create_service(settings: Settings) -> LLMService:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     priced = [model for name, model in prices if name == provider.name]
-    service = LLMService(provider, settings.llm_model, priced)
-    models = SIMULATED_MODELS if isinstance(provider, SimulatedProvider) else ()
-    telemetry.configure({provider.name: {service.default_model, *models}}, prices)
+    listed = [model.strip() for model in settings.llm_models.split(",") if model.strip()]
+    if isinstance(provider, SimulatedProvider):
+        listed += SIMULATED_MODELS
+    service = LLMService(provider, settings.llm_model, (*priced, *listed))
+    telemetry.configure({provider.name: {service.default_model, *listed}}, prices)
     return service
 
 

@@ -103,6 +103,7 @@ class Lab:
                 "FAULTS_TOKEN_FILE": str(folder / "secrets" / "faults_token"),
                 "FAULTS_DIR": str(folder / "faults"),
                 "LLM_PROVIDER": "simulated",
+                "LLM_MODELS": "brand-new-model",
                 "DATABASE_POOL_TIMEOUT": "1",
             }
         )

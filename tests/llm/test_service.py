@@ -42,6 +42,7 @@ def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({}, "simulated", "simulated-small"),
         ({"llm_model": "simulated-large"}, "simulated", "simulated-large"),
+        ({"llm_model": "own", "llm_models": "simulated-small, further"}, "simulated", "own"),
         ({"openai_api_key": KEY}, "openai", "gpt-5-mini"),
         ({"openai_base_url": "http://127.0.0.1:1/v1", "llm_model": "qwen3"}, "openai", "qwen3"),
         ({"anthropic_api_key": KEY}, "anthropic", "claude-haiku-4-5"),
@@ -57,7 +58,8 @@ def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_provider_of_the_settings(given: dict[str, Any], provider: str, model: str) -> None:
     service = create_service(Settings(**given))
     assert (service.provider.name, service.default_model) == (provider, model)
-    assert service.models == {model, *(priced for name, priced in read_prices(PRICES) if name == provider)}
+    priced = {priced for name, priced in read_prices(PRICES) if name == provider}
+    assert service.models == {model, *priced} | ({"further"} if "llm_models" in given else set())
     await service.aclose()
     labels = {"provider": provider, "model": model, "operation": "chat", "outcome": "error"}
     assert REGISTRY.get_sample_value("llm_requests_total", labels) is not None
