@@ -38,7 +38,12 @@ def main() -> None:
         print(listener.getsockname()[1], flush=True)
         server.run([listener])
         return
-    children = []
+    children: list[int] = []
+
+    def stop(*_: object) -> None:
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+
     for _ in range(serving):
         ready, write = os.pipe()
         child = os.fork()
@@ -49,16 +54,10 @@ def main() -> None:
             os._exit(0)
         os.close(write)
         if not os.read(ready, 1):
-            for started in children:
-                os.kill(started, signal.SIGTERM)
+            stop()
             raise RuntimeError("a worker does not start")
         os.close(ready)
         children.append(child)
-
-    def stop(*_: object) -> None:
-        for child in children:
-            os.kill(child, signal.SIGTERM)
-
     signal.signal(signal.SIGTERM, stop)
     print(listener.getsockname()[1], flush=True)
     for child in children:

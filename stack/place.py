@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +43,7 @@ class DockerPlace:
         database.require()
 
     def has_data(self) -> bool:
-        project = json.loads(compose.call(["config", "--format=json"], self.environment))["name"]
+        project = compose.config(self.environment)["name"]
         label = f"label=com.docker.compose.project={project}"
         return bool(run(["docker", "volume", "ls", "--quiet", "--filter", label], self.environment))
 
@@ -56,7 +55,8 @@ class DockerPlace:
 
     @contextmanager
     def paused(self, servers: Sequence[str]) -> Iterator[None]:
-        running = [name for name in servers if name in compose.running(self.environment)]
+        up = compose.running(self.environment)
+        running = [name for name in servers if name in up]
         try:
             if running:
                 compose.call(["stop", *running], self.environment)

@@ -318,9 +318,11 @@ class PrometheusMiddleware:
             return
         try:
             labels = self.exemplar(scope)
-            for target, value in ((bucket, elapsed), (cell, 1.0)) if labels else ():
+            if not labels:
+                return
+            for target, value in ((bucket, elapsed), (cell, 1.0)):
                 if due.get(target, 0.0) <= now:
-                    storage.write_exemplar(target, labels or {}, value, time())
+                    storage.write_exemplar(target, labels, value, time())
                     due[target] = now + _EXEMPLAR_SECONDS
         except Exception:
             self.warn("an exemplar was not kept", exc_info=True)

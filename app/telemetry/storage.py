@@ -486,10 +486,10 @@ class Storage:
         if self._schema_fd >= 0:
             os.close(self._schema_fd)
             self._schema_fd = -1
-        self._before_fork = self.memory
-        if self.memory.fd >= 0:
+        if self.memory.fd < 0:
+            self._before_fork = self.memory
+        else:
             self.memory.close()
-            self._before_fork = None
             self.memory = Memory(None, write=True)
 
     def after_fork(self) -> Any:

@@ -13,6 +13,8 @@ SLO_LATENCY = 0.5  # seconds; a bucket bound of http_request_duration_seconds
 
 SLO_START = 30  # seconds until a streaming endpoint's answer starts; a bucket bound of http_response_start_seconds
 
+ERROR_STEPS = Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO)  # orange from the objective on
+
 BURN_LIMIT = 14.4  # times too fast, over an hour: the alert that calls somebody
 
 # One meaning, one colour, on all dashboards.
@@ -232,6 +234,14 @@ def active_users(legend: Legend, *links: Link) -> Panel:
     )
 
 
+def average_and_percentiles(histogram: str, *percentiles: float, matchers: str = "@app") -> tuple[Query, ...]:
+    """Average and percentiles of what a histogram observed; 50, 95 and 99 unless told."""
+    return (
+        Query(mean(histogram, matchers=matchers), "average"),
+        *(Query(quantile(q, histogram, matchers=matchers), f"p{q * 100:g}") for q in percentiles or (0.5, 0.95, 0.99)),
+    )
+
+
 RESPONSE = "http_request_duration_seconds"
 INTERPOLATED = "Below 5 ms, the shortest time that is told apart, percentiles are interpolated."
 
@@ -254,12 +264,7 @@ def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@qu
         title,
         "To the last byte of the response, average and percentiles, as the service measures it. Without endpoints that "
         f"wait for a model, such as /chat. The line is the latency objective. {INTERPOLATED}",
-        (
-            Query(mean(RESPONSE, matchers=matchers), "average"),
-            Query(quantile(0.5, RESPONSE, matchers=matchers), "p50"),
-            Query(quantile(0.95, RESPONSE, matchers=matchers), "p95"),
-            Query(quantile(0.99, RESPONSE, matchers=matchers), "p99"),
-        ),
+        average_and_percentiles(RESPONSE, matchers=matchers),
         unit="s",
         log=True,
         limit=SLO_LATENCY,

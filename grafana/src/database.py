@@ -11,6 +11,7 @@ from .common import (
     POOL,
     POOL_COLOURS,
     SERVER,
+    average_and_percentiles,
     dashboard,
     only,
 )
@@ -29,7 +30,7 @@ from .panels import (
     thirds,
     timeseries,
 )
-from .promql import POSTGRESQL, happened, heat, mean, or_named, or_zero, per_minute, quantile, transactions
+from .promql import POSTGRESQL, happened, heat, or_named, or_zero, per_minute, quantile, transactions
 
 QUERY = "db_query_duration_seconds"
 WAIT = "db_pool_checkout_wait_seconds"
@@ -197,12 +198,7 @@ CONNECTIONS = (
     timeseries(
         "Wait for a connection",
         "How long callers wait until the pool has a connection for them, without the time to connect.",
-        (
-            Query(mean(WAIT, matchers="@pool"), "average"),
-            Query(quantile(0.5, WAIT, matchers="@pool"), "p50"),
-            Query(quantile(0.95, WAIT, matchers="@pool"), "p95"),
-            Query(quantile(0.99, WAIT, matchers="@pool"), "p99"),
-        ),
+        average_and_percentiles(WAIT, matchers="@pool"),
         unit="s",
         log=True,
         overrides=coloured(LATENCY_COLOURS),
@@ -212,10 +208,7 @@ CONNECTIONS = (
     timeseries(
         "Connection use",
         "How long a connection is out of the pool. Long use by few callers starves the rest.",
-        (
-            Query(mean("db_pool_connection_use_seconds", matchers="@pool"), "average"),
-            Query(quantile(0.95, "db_pool_connection_use_seconds", matchers="@pool"), "p95"),
-        ),
+        average_and_percentiles("db_pool_connection_use_seconds", 0.95, matchers="@pool"),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         legend="right",
@@ -227,12 +220,7 @@ QUERIES = (
     timeseries(
         "Query time",
         "From sending a statement until its result is ready, as the application feels it.",
-        (
-            Query(mean(QUERY, matchers="@pool"), "average"),
-            Query(quantile(0.5, QUERY, matchers="@pool"), "p50"),
-            Query(quantile(0.95, QUERY, matchers="@pool"), "p95"),
-            Query(quantile(0.99, QUERY, matchers="@pool"), "p99"),
-        ),
+        average_and_percentiles(QUERY, matchers="@pool"),
         unit="s",
         log=True,
         overrides=coloured(LATENCY_COLOURS),
@@ -308,10 +296,7 @@ TRANSACTIONS = (
     timeseries(
         "Commit time",
         "How long a COMMIT takes: the time to write the log to disk.",
-        (
-            Query(mean("db_commit_duration_seconds", matchers="@pool"), "average"),
-            Query(quantile(0.95, "db_commit_duration_seconds", matchers="@pool"), "p95"),
-        ),
+        average_and_percentiles("db_commit_duration_seconds", 0.95, matchers="@pool"),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         no_value="No commits in this range",

@@ -53,43 +53,32 @@ def each_host(title: str, description: str, expr: str, *links: Link) -> Panel:
     )
 
 
-def cpu(*links: Link) -> Panel:
+def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link) -> Panel:
+    """A share of something, of what has most of it."""
     return stat(
-        "CPU",
-        "Busy share of all processors, of the busiest host. A load generator on the same host takes its part.",
-        Query(f"max({CPU})"),
+        title,
+        description,
+        Query(f"max({expr})"),
         unit="percentunit",
         decimals=0,
-        steps=Steps(0.7, 0.9),
+        steps=steps,
         highest=1,
         links=links,
     )
+
+
+def cpu(*links: Link) -> Panel:
+    description = "Busy share of all processors, of the busiest host. A load generator on the same host takes its part."
+    return fullest("CPU", description, CPU, Steps(0.7, 0.9), *links)
 
 
 def memory(*links: Link) -> Panel:
-    return stat(
-        "Memory",
-        "Memory that is not available to programs, of the fullest host.",
-        Query(f"max({MEMORY})"),
-        unit="percentunit",
-        decimals=0,
-        steps=Steps(0.8, 0.9),
-        highest=1,
-        links=links,
-    )
+    description = "Memory that is not available to programs, of the fullest host."
+    return fullest("Memory", description, MEMORY, Steps(0.8, 0.9), *links)
 
 
 def disk(*links: Link) -> Panel:
-    return stat(
-        "Disk",
-        "Used space of the fullest file system.",
-        Query(f"max({SPACE})"),
-        unit="percentunit",
-        decimals=0,
-        steps=Steps(0.8, 0.95),
-        highest=1,
-        links=links,
-    )
+    return fullest("Disk", "Used space of the fullest file system.", SPACE, Steps(0.8, 0.95), *links)
 
 
 def cpu_by_host(*links: Link) -> Panel:

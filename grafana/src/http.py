@@ -5,6 +5,7 @@ from __future__ import annotations
 from .common import (
     BURN_LIMIT,
     ENDPOINT,
+    ERROR_STEPS,
     IGNORED,
     IN,
     INSTANCE,
@@ -13,7 +14,6 @@ from .common import (
     OBJECTIVE_LINE,
     OUT,
     SLO_COLOURS,
-    SLO_ERROR_RATIO,
     SLO_LATENCY,
     SLO_SLOW_RATIO,
     SLO_START,
@@ -69,7 +69,7 @@ STRIP = tuple(
             Query(ratio(SERVER_ERRORS, REQUESTS)),
             unit="percentunit",
             decimals=2,
-            steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+            steps=ERROR_STEPS,
         ),
         stat(
             "Client errors",
@@ -263,7 +263,7 @@ ENDPOINTS = (
                 "Server errors",
                 unit="percentunit",
                 width=150,
-                steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+                steps=ERROR_STEPS,
                 decimals=2,
             ),
             Column("Value #C", "Client errors", unit="percentunit", width=150, steps=Steps(0.1, 0.3), decimals=1),

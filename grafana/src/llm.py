@@ -9,6 +9,7 @@ from .common import (
     MODEL,
     PROVIDER,
     TOKEN_COLOURS,
+    average_and_percentiles,
     dashboard,
     only,
 )
@@ -179,12 +180,7 @@ RESPONSE = (
     timeseries(
         "Model response time",
         "From the request to the end of the answer, retries included, of calls that succeeded.",
-        (
-            Query(mean(DURATION, matchers=ANSWERED), "average"),
-            Query(quantile(0.5, DURATION, matchers=ANSWERED), "p50"),
-            Query(quantile(0.95, DURATION, matchers=ANSWERED), "p95"),
-            Query(quantile(0.99, DURATION, matchers=ANSWERED), "p99"),
-        ),
+        average_and_percentiles(DURATION, matchers=ANSWERED),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         legend="names",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from .common import (
+    ERROR_STEPS,
     IGNORED,
     INSTANCE,
     JOB,
     LATENCY_COLOURS,
     NODE,
-    SLO_ERROR_RATIO,
     SLO_LATENCY,
     STATUS_COLOURS,
     STREAMING,
+    average_and_percentiles,
     dashboard,
     drill,
     response_p95,
@@ -34,7 +35,7 @@ from .panels import (
     timeseries,
     values,
 )
-from .promql import PROMETHEUS, by_status_class, happened, heat, mean, or_zero, quantile, ratio
+from .promql import PROMETHEUS, by_status_class, happened, heat, or_zero, quantile, ratio
 
 TIMES = "locust_response_time_seconds"
 SENT = "rate(locust_requests_total[@rate])"
@@ -74,7 +75,7 @@ STRIP = tuple(
             Query(ratio(FAILED, SENT, source=PROMETHEUS)),
             unit="percentunit",
             decimals=2,
-            steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+            steps=ERROR_STEPS,
         ),
         stat(
             "Client p95",
@@ -116,12 +117,7 @@ CLIENT = (
         "Response time, as sent",
         "As the client sees it, to the last byte, average and percentiles, without what waits for a model. The line is "
         "the latency objective.",
-        (
-            Query(mean(TIMES, matchers=QUICK), "average"),
-            Query(quantile(0.5, TIMES, matchers=QUICK), "p50"),
-            Query(quantile(0.95, TIMES, matchers=QUICK), "p95"),
-            Query(quantile(0.99, TIMES, matchers=QUICK), "p99"),
-        ),
+        average_and_percentiles(TIMES, matchers=QUICK),
         unit="s",
         log=True,
         limit=SLO_LATENCY,
@@ -239,7 +235,7 @@ REQUESTS = (
                 "Failed",
                 unit="percentunit",
                 width=150,
-                steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+                steps=ERROR_STEPS,
                 decimals=2,
             ),
             Column("Value #C", "Average", unit="s", width=150),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .common import (
     ALERTS_TABLE,
     BURN_LIMIT,
+    ERROR_STEPS,
     IGNORED,
     INSTANCE,
     JOB,
@@ -15,11 +16,11 @@ from .common import (
     POOL_COLOURS,
     SERVER,
     SLO_COLOURS,
-    SLO_ERROR_RATIO,
     STATUS_COLOURS,
     STREAMING,
     TOKEN_COLOURS,
     active_users,
+    average_and_percentiles,
     dashboard,
     drill,
     firing_alerts,
@@ -33,7 +34,7 @@ from .http import error_ratio
 from .llm import DURATION, model_p95
 from .model import Query, Row
 from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
-from .promql import by_status_class, mean, occurring, or_zero, quantile, ratio, transactions
+from .promql import by_status_class, mean, occurring, or_zero, ratio, transactions
 
 REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
 ANSWERED = '@app, outcome="success"'
@@ -80,7 +81,7 @@ STRIP = (
         Query(ratio(ERRORS, REQUESTS)),
         unit="percentunit",
         decimals=2,
-        steps=Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO),
+        steps=ERROR_STEPS,
         links=(drill("HTTP"),),
     ),
     response_p95(drill("HTTP")),
@@ -202,11 +203,7 @@ MODELS = (
     timeseries(
         "Model response time",
         "Duration of calls of language models that succeeded, to the end of the answer.",
-        (
-            Query(mean(DURATION, matchers=ANSWERED), "average"),
-            Query(quantile(0.5, DURATION, matchers=ANSWERED), "p50"),
-            Query(quantile(0.95, DURATION, matchers=ANSWERED), "p95"),
-        ),
+        average_and_percentiles(DURATION, 0.5, 0.95, matchers=ANSWERED),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         legend="names",
@@ -231,12 +228,7 @@ DATABASE = (
     timeseries(
         "Query time",
         "Duration of queries as the application feels them, average and percentiles.",
-        (
-            Query(mean("db_query_duration_seconds"), "average"),
-            Query(quantile(0.5, "db_query_duration_seconds"), "p50"),
-            Query(quantile(0.95, "db_query_duration_seconds"), "p95"),
-            Query(quantile(0.99, "db_query_duration_seconds"), "p99"),
-        ),
+        average_and_percentiles("db_query_duration_seconds"),
         unit="s",
         log=True,
         overrides=coloured(LATENCY_COLOURS),
