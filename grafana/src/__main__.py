@@ -1,4 +1,4 @@
-"""`python -m grafana.src [--check]`: writes the dashboards, or says whether the committed ones are up to date."""
+"""`python -m grafana.src [--check]`: writes the dashboards, or checks that the committed ones are up to date."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from .dashboards import DASHBOARDS
+from .errors import DashboardError
 
 FOLDER = Path(__file__).parent.parent / "dashboards"
 
 
 def rendered() -> dict[str, str]:
-    """File name -> content of every dashboard."""
+    """File name -> content of every dashboard. Raises DashboardError for a source that makes none."""
+    from .dashboards import DASHBOARDS  # here, as a mistake in a panel shows when its module is read
+
     return {
         f"{dashboard.uid.removeprefix('sightline-')}.json": json.dumps(dashboard.to_json(), indent=2) + "\n"
         for dashboard in DASHBOARDS
@@ -21,10 +23,14 @@ def rendered() -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m grafana.src", description="Writes grafana/dashboards/*.json.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what it would be")
+    parser = argparse.ArgumentParser(prog="python -m grafana.src", description="Write grafana/dashboards/*.json.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not up to date")
     check = parser.parse_args().check
-    wanted = rendered()
+    try:
+        wanted = rendered()
+    except DashboardError as error:
+        print(f"grafana/src: {error}", file=sys.stderr)
+        return 1
     present = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
     if check:
         stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))

@@ -22,6 +22,7 @@ from .panels import (
     Steps,
     coloured,
     dashed,
+    full,
     halves,
     heatmap,
     quarters,
@@ -448,7 +449,6 @@ STATEMENTS = (
             ),
         ),
         unit="short",
-        height=12,
         columns=(
             Column("queryid", "Query id"),
             Column("datname", "Database", width=150),
@@ -500,6 +500,6 @@ DASHBOARD = dashboard(
         Row("PostgreSQL", (*thirds(SERVER_ROW[:3], 7), *quarters(SERVER_ROW[3:], 7))),
         Row("Pool in detail", thirds(POOL_DETAIL, 7), collapsed=True),
         Row("Storage and tables", halves(STORAGE, 7), collapsed=True),
-        Row("Statements", STATEMENTS, collapsed=True),
+        Row("Statements", full(STATEMENTS, 12), collapsed=True),
     ),
 )

@@ -9,6 +9,7 @@ from .panels import (
     Steps,
     coloured,
     fixed,
+    full,
     override_matching,
     quarters,
     stat,
@@ -207,7 +208,6 @@ BY_HOST = (
             ),
         ),
         unit="short",
-        height=4,
         columns=(
             Column(
                 "nodename", "Host", links=(only("Only this host", "Host", (NODE,), NODE, "__data.fields.Exporter"),)
@@ -458,7 +458,7 @@ DASHBOARD = dashboard(
     annotations=(REBOOTS,),
     rows=(
         Row("", STRIP),
-        Row("Hosts", BY_HOST),
+        Row("Hosts", full(BY_HOST, 4)),
         Row("Processors", quarters(PROCESSOR, 7)),
         Row("Memory", thirds(MEMORY_ROW, 7)),
         Row("Disks", quarters(DISK, 7)),

@@ -27,7 +27,20 @@ from .common import (
     response_time,
 )
 from .model import Query, Row
-from .panels import PER_MINUTE, Column, Steps, below_zero, coloured, halves, heatmap, stat, table, timeseries
+from .panels import (
+    PER_MINUTE,
+    Column,
+    Steps,
+    below_zero,
+    coloured,
+    full,
+    halves,
+    heatmap,
+    stat,
+    table,
+    thirds,
+    timeseries,
+)
 from .promql import by_status_class, happened, heat, mean, occurring, or_named, or_zero, per_minute, quantile, ratio
 
 REQUESTS = "rate(http_requests_total{@http}[@rate])"
@@ -249,7 +262,6 @@ ENDPOINTS = (
             ),
         ),
         unit="short",
-        height=12,
         columns=(
             Column("method", "Method", width=100),
             Column(
@@ -400,9 +412,9 @@ DASHBOARD = dashboard(
         Row("", STRIP),
         Row("Rate and errors", halves(RATE_AND_ERRORS)),
         Row("Response time", (*halves(DURATIONS[:2], 10), *halves(DURATIONS[2:]))),
-        Row("Endpoints", ENDPOINTS),
+        Row("Endpoints", full(ENDPOINTS, 12)),
         Row("Users and concurrency", halves(USERS)),
         Row("What fails", halves(FAILURES)),
-        Row("Sizes and limits", SIZES_AND_LIMITS, collapsed=True),
+        Row("Sizes and limits", (*thirds(SIZES_AND_LIMITS[:3]), *SIZES_AND_LIMITS[3:]), collapsed=True),
     ),
 )

@@ -14,7 +14,7 @@ from .common import (
     only,
 )
 from .model import Link, Panel, Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, heatmap, quarters, stat, table, thirds, timeseries
+from .panels import PER_MINUTE, Column, Steps, coloured, full, heatmap, quarters, stat, table, thirds, timeseries
 from .promql import happened, heat, mean, or_zero, quantile, ratio
 
 DURATION = "llm_request_duration_seconds"
@@ -155,7 +155,6 @@ MODELS = (
             ),
         ),
         unit="short",
-        height=5,
         columns=(
             Column("provider", "Provider", width=150),
             Column(
@@ -371,11 +370,11 @@ DASHBOARD = dashboard(
     variables=VARIABLES,
     rows=(
         Row("", STRIP),
-        Row("Tokens and cost", TOKENS),
-        Row("Models", MODELS),
-        Row("Response time", RESPONSE),
-        Row("Streaming", STREAMING),
-        Row("Prompts", PROMPTS),
+        Row("Tokens and cost", thirds(TOKENS)),
+        Row("Models", full(MODELS, 5)),
+        Row("Response time", thirds(RESPONSE)),
+        Row("Streaming", thirds(STREAMING)),
+        Row("Prompts", thirds(PROMPTS)),
         Row("Reliability", thirds(RELIABILITY, 7)),
         Row("Limits and accounting", quarters(ACCOUNTING, 7)),
     ),

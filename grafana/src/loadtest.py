@@ -27,6 +27,7 @@ from .panels import (
     Steps,
     coloured,
     fixed,
+    full,
     heatmap,
     override,
     stat,
@@ -225,7 +226,6 @@ REQUESTS = (
             ),
         ),
         unit="short",
-        height=11,
         columns=(
             Column("method", "Method", width=110),
             Column("name", "Request"),
@@ -299,7 +299,7 @@ DASHBOARD = dashboard(
         Row("", STRIP),
         Row("What Locust does", thirds(CLIENT, 7)),
         Row("What the service feels", thirds(SERVICE, 7)),
-        Row("Requests", REQUESTS),
-        Row("Detail", DETAIL, collapsed=True),
+        Row("Requests", full(REQUESTS, 11)),
+        Row("Detail", (*thirds(DETAIL[:3]), *DETAIL[3:]), collapsed=True),
     ),
 )

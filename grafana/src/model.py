@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Any, Literal
 
+from .errors import DashboardError
 from .promql import expand
 
 Json = dict[str, Any]
@@ -63,7 +64,7 @@ class Link:
 class Panel:
     """A panel of any kind; `panels` has the functions that make one.
 
-    width: columns out of 24. height: grid units of 30 px and a gap.
+    width: columns out of 24, None until a row sizes it. height: grid units of 30 px and a gap.
     """
 
     kind: str
@@ -71,7 +72,7 @@ class Panel:
     description: str
     unit: str
     queries: tuple[Query, ...]
-    width: int
+    width: int | None
     height: int
     options: Json
     custom: Json = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Panel:
 
     def to_json(self, panel_id: int, x: int, y: int) -> Json:
         if not (self.title and self.description and self.unit and self.queries):
-            raise ValueError(f"panel {self.title!r} lacks a title, a description, a unit or a query")
+            raise DashboardError(f"panel {self.title!r} lacks a title, a description, a unit or a query")
         defaults: Json = {"unit": self.unit, **self.defaults}
         if self.custom:
             defaults["custom"] = self.custom
@@ -292,18 +293,21 @@ def _place(rows: Sequence[Row], uid: str) -> list[Json]:
         inside: list[Json] = []
         x, line_height, top = 0, 0, y
         for panel in row.panels:
+            width = panel.width
+            if width is None:
+                raise DashboardError(f"{uid}: panel {panel.title!r} has no width: put it into thirds() or .sized(8)")
             if x and panel.height != line_height:
-                raise ValueError(f"{uid}: {panel.title!r} is not as high as the panels beside it")
-            if x + panel.width > COLUMNS:
-                raise ValueError(f"{uid}: {panel.title!r} does not fit into its line")
+                raise DashboardError(f"{uid}: panel {panel.title!r} is not as high as the panels beside it")
+            if x + width > COLUMNS:
+                raise DashboardError(f"{uid}: panel {panel.title!r} ends at column {x + width} of {COLUMNS}")
             line_height = panel.height
             inside.append(panel.to_json(next_id, x, top))
             next_id += 1
-            x += panel.width
+            x += width
             if x == COLUMNS:
                 x, top = 0, top + line_height
         if x:
-            raise ValueError(f"{uid}: the last line of row {row.title!r} ends at column {x} of {COLUMNS}")
+            raise DashboardError(f"{uid}: the last line of row {row.title!r} ends at column {x} of {COLUMNS}")
         if header is not None and row.collapsed:
             header["panels"] = inside  # a collapsed row keeps its panels and takes no room
         else:

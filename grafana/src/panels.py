@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .model import Json, Link, Panel, Query
+from .errors import DashboardError
+from .model import COLUMNS, Json, Link, Panel, Query
 from .promql import or_nothing_now
 
 Queries = Query | Sequence[Query]
@@ -21,19 +22,39 @@ def _tuple(queries: Queries) -> tuple[Query, ...]:
     return (queries,) if isinstance(queries, Query) else tuple(queries)
 
 
+def full(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
+    """One to a line. Raises DashboardError as `halves` does."""
+    return _columns(panels, COLUMNS, height)
+
+
 def halves(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Two to a line."""
-    return tuple(panel.sized(12, height) for panel in panels)
+    """Two to a line. Raises DashboardError for a panel that sets another width: it would be lost."""
+    return _columns(panels, 12, height)
 
 
 def thirds(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Three to a line."""
-    return tuple(panel.sized(8, height) for panel in panels)
+    """Three to a line. Raises DashboardError as `halves` does."""
+    return _columns(panels, 8, height)
 
 
 def quarters(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Four to a line."""
-    return tuple(panel.sized(6, height) for panel in panels)
+    """Four to a line. Raises DashboardError as `halves` does."""
+    return _columns(panels, 6, height)
+
+
+def sixths(panels: Sequence[Panel], height: int = 3) -> tuple[Panel, ...]:
+    """Six to a line: the strip on top. Raises DashboardError as `halves` does."""
+    return _columns(panels, 4, height)
+
+
+def _columns(panels: Sequence[Panel], width: int, height: int) -> tuple[Panel, ...]:
+    for panel in panels:
+        if panel.width not in (None, width):
+            raise DashboardError(
+                f"panel {panel.title!r} sets width={panel.width}, but its row gives every panel {width} of the 24 "
+                "columns. Remove width= from the panel, or size each panel of the row with .sized(width, height)."
+            )
+    return tuple(panel.sized(width, height) for panel in panels)
 
 
 @dataclass(frozen=True)
@@ -118,7 +139,7 @@ def stat(
     steps: Steps | None = None,
     colour: str = "blue",
     decimals: int | None = None,
-    width: int = 4,
+    width: int | None = None,
     height: int = 4,
     links: Sequence[Link] = (),
     no_value: str = "no data",
@@ -188,7 +209,7 @@ def timeseries(
     query: Queries,
     *,
     unit: str,
-    width: int = 8,
+    width: int | None = None,
     height: int = 8,
     stacked: bool = False,
     limit: float | None = None,
@@ -291,7 +312,7 @@ def heatmap(
     expr: str,
     *,
     unit: str,
-    width: int = 8,
+    width: int | None = None,
     height: int = 8,
 ) -> Panel:
     """How a histogram's observations are spread, per second; `expr` gives buckets by `le`."""
@@ -374,7 +395,7 @@ def table(
     *,
     unit: str,
     columns: Sequence[Column],
-    width: int = 24,
+    width: int | None = None,
     height: int = 8,
     sort_by: Sequence[tuple[str, bool]] = (),
     no_value: str = "-",
@@ -433,7 +454,7 @@ def state_timeline(
     *,
     unit: str,
     mappings: Sequence[Json],
-    width: int = 24,
+    width: int | None = None,
     height: int = 6,
     links: Sequence[Link] = (),
     no_value: str = "Nothing",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from .errors import DashboardError
+
 _APP = 'job=~"$job", instance=~"$instance"'
 # What people ask for, and the objectives judge. `ignored` and `streaming` are constants of a dashboard (common.py).
 _PEOPLE = 'endpoint!~"$ignored"'
@@ -38,8 +40,14 @@ PROMETHEUS = ""  # answers itself
 
 
 def expand(expr: str) -> str:
-    """Resolves the abbreviations; an unknown one is a KeyError."""
-    return re.sub(r"@([a-z]+)\b", lambda match: ABBREVIATIONS[match.group(1)], expr)
+    """Resolves the abbreviations. Raises DashboardError for an unknown one."""
+
+    def resolved(match: re.Match[str]) -> str:
+        if match[1] not in ABBREVIATIONS:
+            raise DashboardError(f"unknown abbreviation {match[0]} in {expr}; known: {', '.join(ABBREVIATIONS)}")
+        return ABBREVIATIONS[match[1]]
+
+    return re.sub(r"@([a-z]+)\b", resolved, expr)
 
 
 def total(expr: str, *by: str) -> str:

@@ -26,7 +26,7 @@ from native.paths import PROJECT
 from native.servers import Server, plain_environment
 from native.servers import prometheus as prometheus_server
 from tests import servers
-from tests.configs.dashboards import Target, substituted, targets
+from tests.grafana.dashboards import Target, substituted, targets
 from tests.llm import fake_provider
 from tests.llm.fake_provider import anthropic_stream, anthropic_whole, openai_stream, openai_whole
 from tests.servers import Alertmanager, Postgres, Prometheus, wait_until

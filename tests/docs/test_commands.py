@@ -27,8 +27,8 @@ from loadtest.settings import Settings
 from native.packages import find
 from native.paths import HOME, PROJECT
 from tests import servers
-from tests.configs.dashboards import DASHBOARDS, panels, targets
 from tests.configs.rules import alerts, promtool
+from tests.grafana.dashboards import DASHBOARDS, panels, targets
 from tests.servers import wait_until
 
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]

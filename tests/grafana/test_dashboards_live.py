@@ -14,7 +14,7 @@ import pytest
 
 from grafana.src.panels import NO_WORDS
 from tests import servers, traffic
-from tests.configs.dashboards import DASHBOARDS, ROOT, Target, panels, selectors, substituted, targets
+from tests.grafana.dashboards import DASHBOARDS, ROOT, Target, panels, selectors, substituted, targets
 from tests.servers import Postgres, Prometheus, Running, wait_until
 
 TARGETS = targets()
