@@ -1,0 +1,198 @@
+"""Official releases of the servers, in the versions that docker-compose.yml pins: fetched, verified, unpacked.
+
+    prometheus-3.13.4.linux-amd64.tar.gz  ->  .native/releases/prometheus-3.13.4/prometheus, .../promtool
+
+Nothing is run or unpacked whose SHA-256 is not the one in ops/releases.toml, wherever it comes from: the publisher, a
+mirror (RELEASES_MIRROR) or the folder of archives (RELEASES_DIR), into which they may also be put by hand. A release
+appears in its place complete or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import platform
+import re
+import shutil
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+import yaml
+
+from native.errors import NativeError
+from native.paths import PROJECT
+
+PINS = PROJECT / "ops" / "releases.toml"
+MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+CONNECT_TIMEOUT = 3.0  # seconds until a network counts as closed
+READ_TIMEOUT = 30.0  # seconds without a byte until a download counts as stuck
+
+
+class UnavailableError(NativeError):
+    """The release can't be had here and now; Debian's packages may do instead."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of one server for this machine."""
+
+    name: str
+    version: str
+    archive: str  # file name
+    address: str  # of the folder that has it, at its publisher
+    sha256: str
+    programs: Mapping[str, str]  # program -> its file in the archive, below the archive's one folder
+
+
+def releases(pins: Path = PINS, compose: Path = PROJECT / "docker-compose.yml") -> dict[str, Release]:
+    """Program -> the release that has it, for this machine; empty where upstream builds none for it.
+
+    Raises NativeError where docker-compose.yml pins a version whose sums are missing.
+    """
+    system, machine = sys.platform, MACHINES.get(platform.machine().lower(), "")
+    images = yaml.safe_load(compose.read_text())["x-images"]
+    found = {}
+    for name, facts in tomllib.loads(pins.read_text()).items():
+        version = images[name.replace("_", "-")].rpartition(":")[2].removeprefix("v")
+        sums = facts["sha256"].get(version)
+        if sums is None:
+            raise NativeError(f"{pins.name} has no SHA-256 of {name} {version}, which {compose.name} pins: add it.")
+        if f"{system}-{machine}" not in sums:
+            continue
+        fill: dict[str, Any] = {"version": version, "system": system, "machine": machine}
+        release = Release(
+            name,
+            version,
+            facts["archive"].format(**fill),
+            facts["address"].format(**fill),
+            sums[f"{system}-{machine}"],
+            facts["programs"],
+        )
+        found.update(dict.fromkeys(facts["programs"], release))
+    return found
+
+
+class Store:
+    """The unpacked releases in `folder`, and the archives that they come from.
+
+    Args:
+        archives: where archives are kept; those put there by hand are verified like the fetched ones.
+        mirror: an address that has all archives under their names, instead of their publishers'.
+    """
+
+    def __init__(self, folder: Path, archives: Path, mirror: str = "") -> None:
+        self.folder = folder
+        self.archives = archives
+        self.mirror = mirror.rstrip("/")
+
+    def path(self, release: Release, program: str) -> Path | None:
+        """The program, if its release is unpacked."""
+        file = self._place(release) / release.programs[program]
+        return file if file.exists() else None
+
+    def obtain(self, release: Release) -> None:
+        """Have the release unpacked.
+
+        Raises:
+            UnavailableError: neither the folder of archives nor the network has it.
+            NativeError: what was found is not the release, or there is no room for it.
+        """
+        with self._lock():  # one at a time, in whatever process
+            if self._place(release).exists():
+                return
+            try:
+                self._unpack(release, self._archive(release))
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise NativeError(
+                    f"No space is left for {release.archive} in {self.folder} or {self.archives}."
+                ) from None
+
+    def _place(self, release: Release) -> Path:
+        return self.folder / f"{release.name}-{release.version}"
+
+    def _archive(self, release: Release) -> Path:
+        file = self.archives / release.archive
+        if not file.exists():
+            self._download(release)
+        with open(file, "rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != release.sha256:
+            raise NativeError(
+                f"{file} is not the release: its SHA-256 is {found} instead of {release.sha256}. Replace or remove it."
+            )
+        return file
+
+    def _download(self, release: Release) -> None:
+        url = f"{self.mirror or release.address}/{release.archive}"
+        try:
+            requests.head(url, timeout=CONNECT_TIMEOUT, allow_redirects=False)
+        except requests.RequestException:
+            raise UnavailableError(f"{_host(url)} can't be reached for {release.archive}.") from None
+        print(f"Fetching {release.archive} from {_host(url)}", file=sys.stderr, flush=True)
+        logging.getLogger("pooch").setLevel(logging.WARNING)
+        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
+        for leftover in self.archives.glob("tmp*"):  # of a download that was killed
+            leftover.unlink()
+        fetcher = pooch.create(
+            self.archives,
+            base_url=url.rpartition("/")[0] + "/",
+            registry={release.archive: f"sha256:{release.sha256}"},
+            retry_if_failed=1,
+        )
+        try:
+            fetcher.fetch(release.archive, downloader=downloader)
+        except ValueError:
+            raise NativeError(
+                f"{url} is not the release: its SHA-256 is another one than {PINS.name} has. Nothing was unpacked."
+            ) from None
+        except requests.RequestException as error:
+            raise UnavailableError(
+                f"{release.archive} could not be fetched from {_host(url)}: {_reason(error)}."
+            ) from None
+
+    def _unpack(self, release: Release, archive: Path) -> None:
+        partial = self.folder / f".{release.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with tarfile.open(archive) as content:
+                # Python 3.11.2, Debian 12's, knows no filters.
+                content.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+                content.extractall(partial)  # noqa: S202  the very archive that was pinned
+            (top,) = partial.iterdir()
+            missing = [file for file in release.programs.values() if not (top / file).exists()]
+            if missing:
+                raise NativeError(f"{archive} has no {', '.join(missing)}; {PINS.name} says where they should be.")
+            top.rename(self._place(release))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        for folder in (self.folder, self.archives):
+            folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _host(url: str) -> str:
+    return re.sub(r"^\w+://([^/@]*@)?([^/]*).*", r"\2", url)
+
+
+def _reason(error: requests.RequestException) -> str:
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"the answer is {answer.status_code}"
+    return "it stopped answering" if isinstance(error, requests.Timeout) else "the connection broke"

@@ -1,0 +1,305 @@
+"""Official releases: fetched from a server of the test's own, verified, unpacked complete or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from native.errors import NativeError
+from native.paths import PROJECT
+from ops import releases
+from ops.releases import PINS, Release, Store, UnavailableError
+
+NAME = "prometheus-9.9.9.linux-amd64.tar.gz"
+
+
+def archive(folder: str = "prometheus-9.9.9.linux-amd64", padding: int = 0) -> bytes:
+    """An archive like upstream's; `padding` random bytes make it larger."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in {
+            "prometheus": b"#!/bin/sh\necho 9.9.9\n",
+            "promtool": b"#!/bin/sh\n",
+            "padding": os.urandom(padding),
+        }.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size, member.mode = len(content), 0o755
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def release(content: bytes, address: str = "http://127.0.0.1:1") -> Release:
+    programs = {"prometheus": "prometheus", "promtool": "promtool"}
+    return Release("prometheus", "9.9.9", NAME, address, hashlib.sha256(content).hexdigest(), programs)
+
+
+class Publisher:
+    """A web server that answers as it is told: `answer(handler)` writes a response to GET."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)
+        self.downloads = 0
+        publisher = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                publisher.downloads += 1
+                publisher.answer(self)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def serve(self, content: bytes, *, only: int | None = None, pause: float = 0.0) -> None:
+        """Answer with `content`, its first `only` bytes, or all of it after a pause in the middle."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content[: len(content) // 2 if pause else only])
+            handler.wfile.flush()
+            if pause:
+                time.sleep(pause)
+                handler.wfile.write(content[len(content) // 2 :])
+
+        self.answer = answer
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    publisher = Publisher()
+    try:
+        yield publisher
+    finally:
+        publisher.server.shutdown()
+        publisher.server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "releases", tmp_path / "archives")
+
+
+def nothing_but(store: Store, *names: str) -> bool:
+    """Whether the folder of releases has these entries (and its lock) and no half-unpacked one."""
+    return {path.name for path in store.folder.iterdir()} == {"lock", *names}
+
+
+def test_is_fetched_verified_and_unpacked(store: Store, publisher: Publisher) -> None:
+    content = archive()
+    publisher.serve(content)
+    wanted = release(content, publisher.url)
+    assert store.path(wanted, "prometheus") is None
+    store.obtain(wanted)
+    program = store.path(wanted, "prometheus")
+    assert program is not None
+    assert subprocess.run([program], capture_output=True, text=True).stdout == "9.9.9\n"
+    assert nothing_but(store, "prometheus-9.9.9")
+    store.obtain(wanted)
+    assert publisher.downloads == 1
+
+
+def test_from_a_mirror(store: Store, publisher: Publisher) -> None:
+    content = archive()
+    publisher.serve(content)
+    Store(store.folder, store.archives, mirror=f"{publisher.url}/").obtain(release(content))
+    assert nothing_but(store, "prometheus-9.9.9")
+
+
+def test_an_archive_put_there_by_hand_needs_no_network(store: Store) -> None:
+    content = archive()
+    store.archives.mkdir()
+    (store.archives / NAME).write_bytes(content)
+    store.obtain(release(content))
+    assert nothing_but(store, "prometheus-9.9.9")
+
+
+def test_a_wrong_archive_by_hand_is_named_and_not_unpacked(store: Store) -> None:
+    store.archives.mkdir()
+    (store.archives / NAME).write_bytes(archive(padding=1))
+    with pytest.raises(NativeError, match=f"{NAME} is not the release: its SHA-256 is"):
+        store.obtain(release(archive()))
+    assert nothing_but(store)
+
+
+def test_a_wrong_hash_is_refused_and_nothing_is_kept(store: Store, publisher: Publisher) -> None:
+    publisher.serve(archive(padding=1))
+    with pytest.raises(NativeError, match=r"is not the release.*Nothing was unpacked"):
+        store.obtain(release(archive(), publisher.url))
+    assert nothing_but(store)
+    assert not list(store.archives.iterdir())
+
+
+def test_a_page_instead_of_the_archive(store: Store, publisher: Publisher) -> None:
+    """As a captive portal answers."""
+    publisher.serve(b"<html>Please log in</html>")
+    with pytest.raises(NativeError, match="is not the release"):
+        store.obtain(release(archive(), publisher.url))
+    assert nothing_but(store)
+
+
+def test_a_cut_download_is_tried_again_and_said(store: Store, publisher: Publisher) -> None:
+    content = archive(padding=300_000)
+    publisher.serve(content, only=100_000)
+    with pytest.raises(UnavailableError, match=f"{NAME} could not be fetched from 127.0.0.1:.*: the connection broke"):
+        store.obtain(release(content, publisher.url))
+    assert publisher.downloads == 2
+    assert not list(store.archives.iterdir())
+    publisher.serve(content)
+    store.obtain(release(content, publisher.url))
+    assert nothing_but(store, "prometheus-9.9.9")
+
+
+def test_a_server_that_stops_answering(store: Store, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = archive(padding=300_000)
+    publisher.serve(content, pause=3)
+    monkeypatch.setattr(releases, "READ_TIMEOUT", 0.5)
+    with pytest.raises(UnavailableError, match="could not be fetched"):
+        store.obtain(release(content, publisher.url))
+    assert not list(store.archives.iterdir())
+
+
+def test_a_missing_file(store: Store, publisher: Publisher) -> None:
+    with pytest.raises(UnavailableError, match=f"{NAME} could not be fetched from .*: the answer is 404"):
+        store.obtain(release(archive(), publisher.url))
+    assert nothing_but(store)
+
+
+def test_no_server(store: Store) -> None:
+    with pytest.raises(UnavailableError, match=f"127.0.0.1:1 can't be reached for {NAME}"):
+        store.obtain(release(archive()))
+    assert nothing_but(store)
+
+
+def test_an_archive_without_the_program(store: Store) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("prometheus-9.9.9.linux-amd64/README"))
+    store.archives.mkdir()
+    (store.archives / NAME).write_bytes(buffer.getvalue())
+    with pytest.raises(NativeError, match="has no prometheus, promtool"):
+        store.obtain(release(buffer.getvalue()))
+    assert nothing_but(store)
+
+
+def test_no_release_for_another_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert releases.releases() == {}
+
+
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("arm64", "arm64")])
+def test_the_archive_is_the_architectures_own(machine: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    found = releases.releases()
+    assert found["promtool"].archive == f"prometheus-{found['promtool'].version}.linux-{name}.tar.gz"
+    assert all(f"linux-{name}" in release.archive or f"linux_{name}" in release.archive for release in found.values())
+
+
+def test_every_pinned_version_has_its_sums() -> None:
+    """docker-compose.yml and releases.toml say the same, for both architectures."""
+    images = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["x-images"]
+    found = releases.releases()
+    assert set(found) == {
+        "prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "postgres_exporter", "grafana"
+    }  # fmt: skip
+    for one in found.values():
+        assert images[one.name.replace("_", "-")].endswith(f":v{one.version}") or images[one.name].endswith(
+            f":{one.version}"
+        )
+        assert one.version in one.address
+        assert one.version in one.archive
+    sums = [line.partition('"')[2].rstrip('"') for line in PINS.read_text().splitlines() if line.startswith("linux-")]
+    assert len(sums) == len(set(sums)) == 2 * len({one.name for one in found.values()})
+    assert all(len(one) == 64 and set(one) <= set("0123456789abcdef") for one in sums)
+
+
+def test_a_pin_without_sums_is_said(tmp_path: Path) -> None:
+    compose = tmp_path / "docker-compose.yml"
+    compose.write_text(
+        (PROJECT / "docker-compose.yml").read_text().replace("prom/prometheus:v3", "prom/prometheus:v33")
+    )
+    with pytest.raises(NativeError, match=r"releases.toml has no SHA-256 of prometheus 33\."):
+        releases.releases(compose=compose)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.fail("mounting a small file system needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    content = archive(padding=3_000_000)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
+    try:
+        store = Store(small / "releases", tmp_path / "archives")
+        store.archives.mkdir()
+        (store.archives / NAME).write_bytes(content)
+        with pytest.raises(NativeError, match=f"No space is left for {NAME}"):
+            store.obtain(release(content))
+        assert nothing_but(store)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+CHILD = (
+    """
+import sys
+from pathlib import Path
+from ops.releases import Release, Store
+folder, archives, address, digest = sys.argv[1:]
+programs = {{"prometheus": "prometheus", "promtool": "promtool"}}
+Store(Path(folder), Path(archives)).obtain(Release("prometheus", "9.9.9", "{NAME}", address, digest, programs))
+"""
+    % NAME
+)
+
+
+def child(store: Store, wanted: Release) -> subprocess.Popen[bytes]:
+    arguments = [str(store.folder), str(store.archives), wanted.address, wanted.sha256]
+    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], cwd=PROJECT, stderr=subprocess.DEVNULL)
+
+
+def test_two_at_once_fetch_it_once(store: Store, publisher: Publisher) -> None:
+    content = archive(padding=300_000)
+    publisher.serve(content, pause=1)
+    both = [child(store, release(content, publisher.url)) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert publisher.downloads == 1
+    assert nothing_but(store, "prometheus-9.9.9")
+
+
+def test_killed_in_the_middle_of_a_download(store: Store, publisher: Publisher) -> None:
+    content = archive(padding=300_000)
+    wanted = release(content, publisher.url)
+    publisher.serve(content, pause=5)
+    process = child(store, wanted)
+    deadline = time.monotonic() + 60
+    while not publisher.downloads and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert store.path(wanted, "prometheus") is None
+    publisher.serve(content)
+    store.obtain(wanted)
+    assert nothing_but(store, "prometheus-9.9.9")
+    assert [path.name for path in store.archives.iterdir()] == [NAME]
