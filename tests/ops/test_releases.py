@@ -261,8 +261,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", small], check=True)
 
 
-CHILD = (
-    """
+CHILD = f"""
 import sys
 from pathlib import Path
 from ops.releases import Release, Store
@@ -270,8 +269,6 @@ folder, archives, address, digest = sys.argv[1:]
 programs = {{"prometheus": "prometheus", "promtool": "promtool"}}
 Store(Path(folder), Path(archives)).obtain(Release("prometheus", "9.9.9", "{NAME}", address, digest, programs))
 """
-    % NAME
-)
 
 
 def child(store: Store, wanted: Release) -> subprocess.Popen[bytes]:
