@@ -37,7 +37,7 @@ PIECES = {
     ),
     "llm": Piece(
         "tokens, latency, errors and cost of LLM calls",
-        ("__init__.py", "exposition.py", "storage.py", "llm.py"),
+        ("__init__.py", "exposition.py", "storage.py", "llm/*.py"),
         TELEMETRY,
         "{package}",
         "set the prices, wrap each call of a model (docs/adopt.md, LLM calls)",

@@ -27,9 +27,9 @@ from native.servers import Server, plain_environment
 from native.servers import prometheus as prometheus_server
 from tests import servers
 from tests.grafana.dashboards import Target, substituted, targets
-from tests.llm import fake_provider
-from tests.llm.fake_provider import anthropic_stream, anthropic_whole, openai_stream, openai_whole
 from tests.servers import Alertmanager, Postgres, Prometheus, wait_until
+from tests.telemetry.llm import fake_provider
+from tests.telemetry.llm.fake_provider import anthropic_stream, anthropic_whole, openai_stream, openai_whole
 
 GUIDE = (PROJECT / "docs" / "adopt.md").read_text()
 

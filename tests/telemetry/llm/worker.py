@@ -13,7 +13,7 @@ from app.llm import LLMService, Message
 from app.llm.openai_compatible import OpenAIProvider
 from app.telemetry import llm as telemetry
 from app.telemetry.exposition import render
-from tests.llm.measured import PRICE
+from tests.telemetry.llm.measured import PRICE
 
 
 async def main(openai_url: str, model: str) -> None:

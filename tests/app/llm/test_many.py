@@ -17,9 +17,9 @@ from app.llm import LLMService, Message
 from app.llm.anthropic_messages import AnthropicProvider
 from app.llm.openai_compatible import OpenAIProvider
 from app.telemetry.llm import Call
-from tests.llm.fake_provider import Body, FakeProvider, Reply, anthropic_stream, openai_stream
-from tests.llm.measured import PRICE, measured
-from tests.llm.test_wire import until
+from tests.app.llm.test_wire import until
+from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, anthropic_stream, openai_stream
+from tests.telemetry.llm.measured import PRICE, measured
 
 STREAMS = 1000
 CONNECTING = 50  # at a time: a thousand connects at once would be a test of the machine

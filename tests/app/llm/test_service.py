@@ -15,7 +15,7 @@ from app.llm import LLMError, LLMService, Message, SimulatedBehaviour, Simulated
 from app.llm.service import PRICES
 from app.settings import Settings, SettingsError
 from app.telemetry.llm import read_prices
-from tests.llm.measured import (
+from tests.telemetry.llm.measured import (
     FIRST_TOKEN,
     STREAMED,
     call,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from app.telemetry import llm as telemetry
-from tests.llm import fake_provider
-from tests.llm.fake_provider import FakeProvider
-from tests.llm.measured import PRICE
+from tests.telemetry.llm import fake_provider
+from tests.telemetry.llm.fake_provider import FakeProvider
+from tests.telemetry.llm.measured import PRICE
 
 _numbers = itertools.count()
 

@@ -14,7 +14,7 @@ import pytest
 from app.llm import LLMError, LLMService, Message
 from app.llm.anthropic_messages import AnthropicProvider
 from app.llm.openai_compatible import OpenAIProvider
-from tests.llm.fake_provider import (
+from tests.telemetry.llm.fake_provider import (
     ANTHROPIC_USAGE,
     Body,
     FakeProvider,
@@ -26,7 +26,7 @@ from tests.llm.fake_provider import (
     openai_stream,
     openai_whole,
 )
-from tests.llm.measured import (
+from tests.telemetry.llm.measured import (
     FIRST_TOKEN,
     STREAMED,
     Numbers,

@@ -13,12 +13,12 @@ from typing import IO
 
 import pytest
 
-from tests.llm.fake_provider import Body, FakeProvider, Reply, openai_stream
-from tests.llm.measured import STREAMED, Numbers, call, finish, measured
-from tests.llm.test_wire import OPENAI_TOKENS
+from tests.app.llm.test_wire import OPENAI_TOKENS
+from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, openai_stream
+from tests.telemetry.llm.measured import STREAMED, Numbers, call, finish, measured
 
 MODEL = "model-of-workers"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Worker:
@@ -56,7 +56,7 @@ def start(fake: FakeProvider, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
 
         def starter() -> Worker:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.llm.worker", fake.openai_url, MODEL],
+                [sys.executable, "-m", "tests.telemetry.llm.worker", fake.openai_url, MODEL],
                 cwd=ROOT,
                 env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
                 stdin=subprocess.PIPE,

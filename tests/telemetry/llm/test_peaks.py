@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.telemetry.llm import OTHER, _Peaks
+from app.telemetry.llm import OTHER
+from app.telemetry.llm.peaks import Peaks
 
 A, B = ("openai", "a"), ("openai", "b")
 
@@ -18,7 +19,7 @@ A, B = ("openai", "a"), ("openai", "b")
 class Time:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_800_000_000.0
-        monkeypatch.setattr("app.telemetry.llm.time.time", lambda: self.now)
+        monkeypatch.setattr("app.telemetry.llm.peaks.time.time", lambda: self.now)
 
 
 @pytest.fixture
@@ -26,14 +27,14 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return Time(monkeypatch)
 
 
-def exported(peaks: _Peaks) -> dict[tuple[str, str], float]:
+def exported(peaks: Peaks) -> dict[tuple[str, str], float]:
     (family,) = peaks.collect()
     assert family.name == "llm_prompt_length_characters_max"
     return {(sample.labels["provider"], sample.labels["model"]): sample.value for sample in family.samples}
 
 
 def test_longest_of_each_pair(time: Time) -> None:
-    peaks = _Peaks()
+    peaks = Peaks()
     for pair, length in ((A, 5), (A, 900), (A, 30), (B, 7)):
         peaks.observe(pair, length)
     assert exported(peaks) == {A: 900, B: 7}
@@ -41,7 +42,7 @@ def test_longest_of_each_pair(time: Time) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 0.1, 2.5, 4.99])
 def test_remembered_for_a_minute_and_little_longer(offset: float, time: Time) -> None:
-    peaks = _Peaks()
+    peaks = Peaks()
     time.now += offset
     begun = time.now
     peaks.observe(A, 900)
@@ -53,7 +54,7 @@ def test_remembered_for_a_minute_and_little_longer(offset: float, time: Time) ->
 
 def test_every_scrape_of_a_minute_sees_every_peak(time: Time) -> None:
     """Whatever is said between two scrapes 60 s apart is in the later one: nothing falls through."""
-    peaks = _Peaks()
+    peaks = Peaks()
     for second in range(600):
         time.now += 1
         peaks.observe(A, 100 + second)
@@ -67,30 +68,30 @@ def test_every_scrape_of_a_minute_sees_every_peak(time: Time) -> None:
 
 
 def test_touched_pairs_are_zero(time: Time) -> None:
-    peaks = _Peaks()
+    peaks = Peaks()
     peaks.touch(A)
     assert exported(peaks) == {A: 0}
 
 
 def test_lengths_beyond_a_word(time: Time) -> None:
-    peaks = _Peaks()
+    peaks = Peaks()
     peaks.observe(A, 1 << 40)
     assert exported(peaks)[A] == 0xFFFFFFFF
 
 
 def test_more_pairs_than_room_are_other(time: Time) -> None:
-    peaks = _Peaks()
-    for number in range(2 * _Peaks.RECORDS):
+    peaks = Peaks()
+    for number in range(2 * Peaks.RECORDS):
         peaks.observe(("openai", str(number)), number + 1)
     peaks.observe(("openai", "x" * 500), 3)
     seen = exported(peaks)
-    assert len(seen) == _Peaks.RECORDS
+    assert len(seen) == Peaks.RECORDS
     assert seen["openai", "0"] == 1
-    assert seen[OTHER, OTHER] == 2 * _Peaks.RECORDS
+    assert seen[OTHER, OTHER] == 2 * Peaks.RECORDS
 
 
 def test_names_beyond_ascii(time: Time) -> None:
-    peaks = _Peaks()
+    peaks = Peaks()
     peaks.observe(("größe", "模型"), 3)
     assert exported(peaks) == {("größe", "模型"): 3}
 
@@ -101,14 +102,14 @@ class Worker:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, slot: int) -> None:
         self._monkeypatch = monkeypatch
         self._exposition = SimpleNamespace(directory=lambda: folder, worker=lambda: slot)
-        self._peaks = _Peaks()
+        self._peaks = Peaks()
 
     def observe(self, pair: tuple[str, str], length: int) -> None:
-        self._monkeypatch.setattr("app.telemetry.llm.exposition", self._exposition)
+        self._monkeypatch.setattr("app.telemetry.llm.peaks.exposition", self._exposition)
         self._peaks.observe(pair, length)
 
     def exported(self) -> dict[tuple[str, str], float]:
-        self._monkeypatch.setattr("app.telemetry.llm.exposition", self._exposition)
+        self._monkeypatch.setattr("app.telemetry.llm.peaks.exposition", self._exposition)
         return exported(self._peaks)
 
 
@@ -145,7 +146,8 @@ def test_a_full_disk_is_no_end_of_the_world(tmp_path: Path) -> None:
     code = """
 import logging, resource
 logging.basicConfig()
-from app.telemetry.llm import REGISTRY, configure, track_call
+from prometheus_client import REGISTRY
+from app.telemetry.llm import configure, track_call
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))
 configure({"openai": ["a"]})
 with track_call("openai", "a", prompt="x" * 900):

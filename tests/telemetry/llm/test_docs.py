@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.llm.fake_provider import FakeProvider, anthropic_stream, anthropic_whole, openai_stream, openai_whole
-from tests.llm.measured import measured
+from tests.telemetry.llm.fake_provider import (
+    FakeProvider,
+    anthropic_stream,
+    anthropic_whole,
+    openai_stream,
+    openai_whole,
+)
+from tests.telemetry.llm.measured import measured
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def guide() -> str:

@@ -1,8 +1,9 @@
-"""app/telemetry/llm.py as one who copied it uses it: with any client, on any kind of response."""
+"""app/telemetry/llm as one who copied it uses it: with any client, on any kind of response."""
 
 from __future__ import annotations
 
 import gc
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,18 @@ from prometheus_client import REGISTRY
 from app.llm.service import PRICES
 from app.telemetry import llm as telemetry
 from app.telemetry.llm import Price, Usage, track_call, watch_http
-from tests.llm.fake_provider import (
+from tests.app.llm.test_wire import (
+    ANTHROPIC_START,
+    ANTHROPIC_TOKENS,
+    CANCELLED,
+    ERROR,
+    IMMEDIATELY,
+    INCOMPLETE,
+    OPENAI_TOKENS,
+    SUCCESS,
+    until,
+)
+from tests.telemetry.llm.fake_provider import (
     OPENAI_USAGE,
     Body,
     FakeProvider,
@@ -29,17 +41,17 @@ from tests.llm.fake_provider import (
     openai_stream,
     openai_whole,
 )
-from tests.llm.measured import FIRST_TOKEN, STREAMED, call, failed, finish, measured, missing, retried, seconds, tokens
-from tests.llm.test_wire import (
-    ANTHROPIC_START,
-    ANTHROPIC_TOKENS,
-    CANCELLED,
-    ERROR,
-    IMMEDIATELY,
-    INCOMPLETE,
-    OPENAI_TOKENS,
-    SUCCESS,
-    until,
+from tests.telemetry.llm.measured import (
+    FIRST_TOKEN,
+    STREAMED,
+    call,
+    failed,
+    finish,
+    measured,
+    missing,
+    retried,
+    seconds,
+    tokens,
 )
 
 PROMPT = "Hello there"
@@ -474,7 +486,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("app.telemetry.llm.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("app.telemetry.llm.call.time.perf_counter", lambda: self.now)
 
 
 @pytest.mark.parametrize(
@@ -745,8 +757,8 @@ sys.stderr.write(" ".join({name.split(".")[0] for name in set(sys.modules) - bef
 
 
 def test_copied_alone(tmp_path: Path) -> None:
-    """One file, prometheus_client, nothing else."""
-    (tmp_path / "llm.py").write_text(Path(telemetry.__file__).read_text())
+    """One folder, prometheus_client, nothing else."""
+    shutil.copytree(Path(telemetry.__file__).parent, tmp_path / "llm", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "service.py").write_text(ALONE)
     done = subprocess.run([sys.executable, "service.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

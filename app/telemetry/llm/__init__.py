@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prometheus metrics of LLM calls, for any provider, whole or streamed.
+
+Depends on prometheus_client alone and may be copied alone: responses of the OpenAI and Anthropic SDKs (and of every
+server that speaks their protocols) are read by shape, as objects or as dicts, without importing anything of theirs.
+
+    configure(models={"openai": ["gpt-5-mini"]}, prices="prices.toml")
+
+    with track_call("openai", "gpt-5-mini", prompt=question) as call:
+        response = call.record(client.chat.completions.create(model="gpt-5-mini", messages=messages))
+
+    async with track_call("openai", "gpt-5-mini", prompt=question) as call:
+        stream = await client.chat.completions.create(model="gpt-5-mini", messages=messages, stream=True,
+                                                      stream_options={"include_usage": True})
+        async for chunk in call.stream(stream):
+            ...
+
+    client = AsyncOpenAI(http_client=watch_http(DefaultAsyncHttpxClient()))  # also counts the SDK's silent retries
+
+Labels: `provider` and `model` are those given to `configure`, everything else is `other`. Nothing of a prompt, an
+answer, a key or a user becomes a label or a log line. Times are in seconds of the monotonic clock.
+"""
+
+from .call import Call, track_call, track_tokens
+from .config import configure
+from .errors import error_type
+from .http_client import watch_http
+from .metrics import (
+    ERROR_TYPES,
+    FINISH_REASONS,
+    OPERATIONS,
+    OTHER,
+    OUTCOMES,
+    TOKEN_DETAILS,
+    USAGE_MISSING_REASONS,
+)
+from .prices import Price, Usage, read_prices
+from .readers import read_usage
+
+__all__ = [
+    "ERROR_TYPES",
+    "FINISH_REASONS",
+    "OPERATIONS",
+    "OTHER",
+    "OUTCOMES",
+    "TOKEN_DETAILS",
+    "USAGE_MISSING_REASONS",
+    "Call",
+    "Price",
+    "Usage",
+    "configure",
+    "error_type",
+    "read_prices",
+    "read_usage",
+    "track_call",
+    "track_tokens",
+    "watch_http",
+]
