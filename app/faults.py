@@ -1,8 +1,8 @@
-"""Faults for drills: switched on for a time, in all workers, by whoever has the token.
+"""Fault injection for drills: each fault is switched on for a limited time, in all workers, by requests with the token.
 
-Nothing of this module is imported, routed or hooked in unless FAULTS_ENABLED=true. A fault that is on is a small file
-in a private folder that every worker looks at several times a second: so it does not matter which worker takes the
-request, and the switch works while the database does not. Each fault ends by itself.
+The module is imported, and its routes exist, only if FAULTS_ENABLED=true. An active fault is a small file in a private
+folder that every worker polls several times a second, so any worker can take the request, and the switch works while
+the database is down. Each fault ends by itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class InjectedError(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """What faults work on."""
+    """The parts of the service that faults act on."""
 
     engine: AsyncEngine
     llm: LLMService
@@ -60,19 +60,19 @@ class Service:
     """Where the switches are kept."""
     disk_folder: Path
     pool_limit: int
-    """The most connections that the engine's pool opens."""
+    """Maximum number of connections of the engine's pool."""
 
 
 class Fault(BaseModel):
-    """Base of all faults: how long, and what happens while it is on."""
+    """Base of all faults: duration, and what happens while the fault is on."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: ClassVar[str]
     one_worker: ClassVar[bool] = False
-    """Whether one worker does it for all (a bound on what it takes), or each for itself."""
+    """Whether a single worker runs the fault, which bounds its effect, or every worker does."""
 
-    seconds: float = Field(60, gt=0, le=MAX_SECONDS, description="The fault ends by itself after that long.")
+    seconds: float = Field(60, gt=0, le=MAX_SECONDS, description="Duration; the fault ends by itself.")
 
     async def run(self, service: Service) -> None:
         """Runs while the fault is on, then is cancelled."""
@@ -89,23 +89,25 @@ LLMErrorKind = Literal[
     "server",
     "other",
 ]
-Share = Annotated[float, Field(gt=0, le=1, description="Of the requests, this share is hit.")]
-PathPrefix = Annotated[str, Field(pattern="^/", max_length=200, description="Only requests whose path begins so.")]
+Share = Annotated[float, Field(gt=0, le=1, description="Share of requests that are affected.")]
+PathPrefix = Annotated[
+    str, Field(pattern="^/", max_length=200, description="Only requests whose path starts with this.")
+]
 
 
 class RequestFault(Fault):
-    """Base of the faults that hit requests of the API (not probes, metrics and these switches)."""
+    """Base of the faults that affect API requests (not probes, /metrics or /faults)."""
 
     share: Share = 1.0
     path_prefix: PathPrefix = "/"
 
     async def hit(self) -> None:
-        """What happens to the request, before its handler begins."""
+        """Called for an affected request before its handler runs."""
         raise NotImplementedError
 
 
 class Slow(RequestFault):
-    """Requests wait before they are handled."""
+    """Requests are delayed before they are handled."""
 
     name = "slow"
     delay: float = Field(2, gt=0, le=30, description="Seconds.")
@@ -144,7 +146,7 @@ class DatabaseSlow(Fault):
 
 
 class PoolExhausted(Fault):
-    """Every connection of the pool is taken and kept."""
+    """Every connection of the pool is checked out and held."""
 
     name = "pool-exhausted"
 
@@ -152,7 +154,7 @@ class PoolExhausted(Fault):
         async with contextlib.AsyncExitStack() as connections:
             for _ in range(service.pool_limit):
                 while True:
-                    # Others hold connections, too: wait for theirs.
+                    # Requests hold connections, too: wait until they return them.
                     with contextlib.suppress(PoolTimeoutError):
                         await connections.enter_async_context(service.engine.connect())
                         break
@@ -164,7 +166,7 @@ class Deadlocks(Fault):
 
     name = "deadlocks"
     one_worker = True
-    pause: float = Field(1, ge=0, le=60, description="Seconds between deadlocks; PostgreSQL takes 1 s to see one.")
+    pause: float = Field(1, ge=0, le=60, description="Seconds between deadlocks; PostgreSQL takes 1 s to detect one.")
 
     async def run(self, service: Service) -> None:
         while True:
@@ -176,7 +178,7 @@ class Deadlocks(Fault):
             await asyncio.sleep(self.pause)
 
     async def _lock(self, engine: AsyncEngine, both_hold_one: asyncio.Barrier, first: int, second: int) -> None:
-        """Advisory locks deadlock as rows do, and touch no data."""
+        """Advisory locks deadlock like row locks, and touch no data."""
         async with asyncio.timeout(30), engine.begin() as connection:
             await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_SPACE, first)))
             await both_hold_one.wait()
@@ -184,7 +186,7 @@ class Deadlocks(Fault):
 
 
 class LongTransaction(Fault):
-    """A transaction with an id of its own stays open and idle: vacuum cannot clean up behind it."""
+    """A transaction with an assigned id stays open and idle, so vacuum cannot remove newer dead rows."""
 
     name = "long-transaction"
     one_worker = True
@@ -204,7 +206,7 @@ class LLMFault(Fault):
 
 
 class LLMSlow(LLMFault):
-    """The model takes long to begin, and writes slowly."""
+    """The model has a high TTFT and TPOT."""
 
     name = "llm-slow"
     first_token_seconds: float = Field(10, ge=0, le=120)
@@ -220,7 +222,7 @@ class LLMErrors(LLMFault):
     """A share of the calls fails."""
 
     name = "llm-errors"
-    share: Annotated[float, Field(gt=0, le=1, description="Of the calls, this share fails.")] = 0.5
+    share: Annotated[float, Field(gt=0, le=1, description="Share of calls that fail.")] = 0.5
     kind: LLMErrorKind = "server"
 
     def change(self, behaviour: SimulatedBehaviour) -> SimulatedBehaviour:
@@ -228,7 +230,7 @@ class LLMErrors(LLMFault):
 
 
 class LLMRateLimit(LLMFault):
-    """The provider refuses calls above a rate."""
+    """The provider rejects calls above a rate."""
 
     name = "llm-rate-limit"
     requests_per_minute: int = Field(0, ge=0, le=60_000, description="Per worker.")
@@ -238,17 +240,17 @@ class LLMRateLimit(LLMFault):
 
 
 class LLMIncomplete(LLMFault):
-    """Answers break off in the middle, without an error and without saying what they used."""
+    """Answers end in the middle, without an error and without usage."""
 
     name = "llm-incomplete"
-    share: Annotated[float, Field(gt=0, le=1, description="Of the answers, this share breaks off.")] = 0.5
+    share: Annotated[float, Field(gt=0, le=1, description="Share of answers that end early.")] = 0.5
 
     def change(self, behaviour: SimulatedBehaviour) -> SimulatedBehaviour:
         return replace(behaviour, incomplete_share=self.share)
 
 
 class LLMTokenFlood(LLMFault):
-    """Answers are very long: tokens, and their cost, run away."""
+    """Answers are very long, so tokens and cost grow."""
 
     name = "llm-token-flood"
     output_tokens: int = Field(5000, ge=1, le=100_000)
@@ -259,7 +261,7 @@ class LLMTokenFlood(LLMFault):
 
 
 class Memory(Fault):
-    """One worker's memory grows to a bound, and is given back at the end."""
+    """One worker's memory grows to a limit, and is released at the end."""
 
     name = "memory"
     one_worker = True
@@ -275,13 +277,13 @@ class Memory(Fault):
 
 
 class CPU(Fault):
-    """Processes that do nothing but count."""
+    """Processes that burn CPU time."""
 
     name = "cpu"
     one_worker = True
-    processes: int | None = Field(None, ge=1, le=64, description="As many as there are cores if left out.")
+    processes: int | None = Field(None, ge=1, le=64, description="Default: one per core.")
 
-    # A burner ends with its parent, also when that is killed, and after its time.
+    # A burner ends after its time, or with its parent, even if that is killed.
     _BURN: ClassVar[str] = (
         "import os, sys, time\n"
         "end, parent = time.monotonic() + float(sys.argv[1]), int(sys.argv[2])\n"
@@ -309,14 +311,14 @@ class Disk(Fault):
     name = "disk"
     one_worker = True
     megabytes: int = Field(256, ge=1, le=100_000)
-    reserve_megabytes: int = Field(512, ge=0, le=100_000, description="Never leave less free than that.")
+    reserve_megabytes: int = Field(512, ge=0, le=100_000, description="Free space that is always left.")
 
     async def run(self, service: Service) -> None:
         free = shutil.disk_usage(service.disk_folder).free // 2**20
         size = min(self.megabytes, free - self.reserve_megabytes)
         if size <= 0:
             logger.warning("Fault disk: %d MiB are free, nothing to fill", free)
-        # Has no name: the space comes back when it is closed, even by SIGKILL.
+        # Unlinked: the space is freed when the file is closed, even by SIGKILL.
         with tempfile.TemporaryFile(dir=service.disk_folder) as file:
             if size > 0:
                 await asyncio.to_thread(os.posix_fallocate, file.fileno(), 0, size * 2**20)
@@ -324,11 +326,11 @@ class Disk(Fault):
 
 
 class EventLoop(Fault):
-    """Each worker's event loop is blocked again and again, as by a handler that forgot to await."""
+    """Each worker's event loop is blocked repeatedly, as by a blocking call in a coroutine."""
 
     name = "event-loop"
     stall: float = Field(1, gt=0, le=10, description="Seconds.")
-    pause: float = Field(0.5, ge=0, le=60, description="Seconds between stalls; 0: a single round of the loop.")
+    pause: float = Field(0.5, ge=0, le=60, description="Seconds between stalls; 0: one iteration of the loop.")
 
     async def run(self, service: Service) -> None:
         while True:
@@ -337,12 +339,12 @@ class EventLoop(Fault):
 
 
 class Crash(Fault):
-    """Workers die by SIGKILL: one, once; or all, again and again until the time is over."""
+    """Workers are killed with SIGKILL: one of them once, or all of them repeatedly until the time is over."""
 
     name = "crash"
-    seconds: float = Field(5, gt=0, le=MAX_SECONDS, description="For `all`: those that come back die, too.")
+    seconds: float = Field(5, gt=0, le=MAX_SECONDS, description="For `all`: restarted workers are killed, too.")
     workers: Literal["one", "all"] = "one"
-    delay: float = Field(0.5, ge=0.1, le=60, description="Seconds that a worker has left.")
+    delay: float = Field(0.5, ge=0.1, le=60, description="Seconds until a worker is killed.")
 
     async def run(self, service: Service) -> None:
         await asyncio.sleep(self.delay)
@@ -350,7 +352,7 @@ class Crash(Fault):
             try:
                 _switch_file(service.folder, self.name).unlink()
             except FileNotFoundError:
-                return  # another worker was faster
+                return  # another worker claimed it
         logger.warning("Fault crash: this worker kills itself")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -378,21 +380,21 @@ FAULTS: dict[str, type[Fault]] = {
     )
 }
 
-# Two-key advisory locks are apart from the one-key lock of the migrations.
+# Two-key advisory locks never collide with the one-key lock of the migrations.
 _LOCK_SPACE = 0x5167
 
 
 @dataclass(frozen=True)
 class Switch:
-    """A fault that is on."""
+    """An active fault."""
 
     fault: Fault
     until: float
-    """Unix time; the clock that all workers share."""
+    """Unix time, which all workers share."""
 
 
 class Faults:
-    """The faults that are on, as this worker knows them."""
+    """The active faults, as seen by this worker."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -404,20 +406,21 @@ class Faults:
         self._slow_down_queries(service.engine.dialect)
 
     def on(self) -> dict[str, Switch]:
-        """The faults that are on now."""
+        """The faults that are active now."""
         now = time.time()
         return {name: switch for name, switch in self._on.items() if switch.until > now}
 
     def switch_on(self, fault: Fault) -> Switch:
-        """Switch a fault on, or anew with other parameters.
+        """Switch a fault on, or restart it with other parameters.
 
-        Raises HTTPException 409 if it cannot work here.
+        Raises:
+            HTTPException: 409, if the fault needs the simulated LLM provider and another one is configured.
         """
         if isinstance(fault, LLMFault) and self._simulated is None:
             raise HTTPException(409, "This fault needs the simulated LLM provider: set LLM_PROVIDER=simulated")
         switch = Switch(fault, time.time() + fault.seconds)
         file = _switch_file(self.service.folder, fault.name)
-        # Renamed into place: whoever reads it reads all of it.
+        # Renamed into place, so that no reader sees a partial file.
         temporary = file.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps({"until": switch.until, "parameters": fault.model_dump()}))
         temporary.replace(file)
@@ -426,13 +429,13 @@ class Faults:
         return switch
 
     def switch_off(self, name: str) -> None:
-        """Switch a fault off; does nothing if it is not on."""
+        """Switch a fault off; does nothing if it is not active."""
         _switch_file(self.service.folder, name).unlink(missing_ok=True)
         self._refresh()
 
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[None]:
-        """Follow the switches as long as the context is open; what is still on ends with it."""
+        """Poll the switches while the context is open; active faults end with it."""
         watcher = asyncio.create_task(self._watch())
         try:
             yield
@@ -444,14 +447,14 @@ class Faults:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def hit_request(self, path: str) -> None:
-        """Let the faults that are on hit a request."""
+        """Apply the active faults to a request."""
         for switch in self.on().values():
             fault = switch.fault
             if isinstance(fault, RequestFault) and path.startswith(fault.path_prefix) and _dice.random() < fault.share:
                 await fault.hit()
 
     def _slow_down_queries(self, dialect: Any) -> None:
-        """Where the dialect hands statements to the driver: inside of what telemetry put around it later measures."""
+        """Patch the dialect's call of the driver, which is inside what telemetry measures."""
         execute = dialect.do_execute
 
         def slow(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
@@ -468,7 +471,7 @@ class Faults:
             self._refresh()
 
     def _refresh(self) -> None:
-        """Do what the files say: begin what is new, end what is gone or over."""
+        """Start and stop faults so that they match the switch files."""
         found = {name: switch for name in FAULTS if (switch := self._read(name))}
         for name in self._on.keys() | found.keys():
             if self._on.get(name) == found.get(name):
@@ -508,11 +511,11 @@ class Faults:
 
     @contextlib.asynccontextmanager
     async def _turn(self, fault: Fault) -> AsyncIterator[None]:
-        """If one worker is enough, wait until no other does it; when that one dies, the next takes over."""
+        """For a fault of one worker: wait for the lock. If the worker that holds it dies, another one takes over."""
         if not fault.one_worker:
             yield
             return
-        with open(self.service.folder / f"{fault.name}.lock", "w") as lock:  # noqa: ASYNC230  empty, and local
+        with open(self.service.folder / f"{fault.name}.lock", "w") as lock:  # noqa: ASYNC230  an empty local file
             while True:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -522,31 +525,32 @@ class Faults:
 
 
 def add_faults(app: FastAPI, settings: Settings, engine: AsyncEngine, llm: LLMService) -> None:
-    """Add the switches to the application; its lifespan has to enter `app.state.faults.watch()`.
+    """Add the /faults routes to the application; its lifespan has to enter `app.state.faults.watch()`.
 
-    Raises SettingsError if the folders for the switches or the disk file are not fit for use.
+    Raises:
+        SettingsError: the folder for the switches or for the disk fault cannot be used.
     """
     folder = settings.faults_dir or Path(tempfile.gettempdir()) / f"sightline-faults-{os.getuid()}-{settings.app_port}"
     _make_private(folder)
     disk_folder = settings.faults_disk_dir or folder
     if not os.access(disk_folder, os.W_OK | os.X_OK):
-        raise SettingsError(f"FAULTS_DISK_DIR: {disk_folder} is no folder that the service may write to")
+        raise SettingsError(f"FAULTS_DISK_DIR: {disk_folder} is not a folder that the service can write to")
     pool_limit = settings.database_pool_size + settings.database_max_overflow
     app.state.faults = Faults(Service(engine, llm, folder, disk_folder, pool_limit))
     token = settings.faults_token.get_secret_value() if settings.faults_token else ""
     app.include_router(_router(app.state.faults, token))
-    logger.warning("FAULTS_ENABLED: whoever has the faults token can break this service")
+    logger.warning("FAULTS_ENABLED: every client with the faults token can break this service")
 
 
 def _make_private(folder: Path) -> None:
-    """The name may be known to other users of the machine: take the folder only if it is ours alone."""
+    """Accept the folder only if this user alone can access it: other users of the machine can guess its name."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
         raise SettingsError(f"FAULTS_DIR: cannot use {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise SettingsError(f"FAULTS_DIR: {folder} must be a folder of this user that nobody else can read (mode 0700)")
+        raise SettingsError(f"FAULTS_DIR: {folder} must belong to this user, with mode 0700")
 
 
 def _switch_file(folder: Path, name: str) -> Path:
@@ -554,7 +558,7 @@ def _switch_file(folder: Path, name: str) -> Path:
 
 
 async def hit_by_faults(request: Request) -> None:
-    """Dependency of the API's routes; by then the route is known, so that the metrics name it."""
+    """Dependency of the API's routes: it runs when the route is known, so metrics have the endpoint."""
     faults: Faults = request.app.state.faults
     await faults.hit_request(request.scope["path"])
 
@@ -572,12 +576,12 @@ class FaultList(BaseModel):
 
 
 def _router(faults: Faults, token: str) -> APIRouter:
-    """The switches. Whoever has the token can break the service, so every route asks for it."""
+    """The /faults routes. Every route requires the token, since faults break the service."""
 
     def check_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         given = credentials.credentials if credentials else ""
         if not token or not hmac.compare_digest(given.encode(), token.encode()):
-            raise HTTPException(401, "The faults token is needed", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(401, "A valid faults token is required", {"WWW-Authenticate": "Bearer"})
 
     router = APIRouter(prefix="/faults", tags=["faults"], dependencies=[Depends(check_token)])
 
@@ -593,7 +597,7 @@ def _router(faults: Faults, token: str) -> APIRouter:
 
     @router.get("", responses=responses(401))
     async def list_faults() -> FaultList:
-        """All faults, and which are on. In another worker it takes a moment until a switch is seen."""
+        """All faults and their state. Another worker sees a change after up to 0.2 seconds."""
         return FaultList(faults=[state(name) for name in FAULTS])
 
     @router.delete("", status_code=204, responses=responses(401))
@@ -610,14 +614,14 @@ def _router(faults: Faults, token: str) -> APIRouter:
 def _add_switch(
     router: APIRouter, faults: Faults, state: Callable[[str], FaultState], name: str, kind: type[Fault]
 ) -> None:
-    """Routes of its own for each fault, so that the OpenAPI document knows its parameters."""
+    """Add routes per fault, so that the OpenAPI document has its parameters."""
 
     async def switch_on(fault: Fault) -> FaultState:
         faults.switch_on(fault)
         return state(name)
 
     async def switch_off() -> Response:
-        """Also fine if it is not on."""
+        """Succeeds also if the fault is not active."""
         faults.switch_off(name)
         return Response(status_code=204)
 

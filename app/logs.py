@@ -1,4 +1,4 @@
-"""Logging to standard error, one line per record, plain or JSON, each with the id of the request it belongs to."""
+"""Logging to standard error, one line per record, plain or JSON, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def log_config(level: str, log_format: str) -> dict[str, Any]:
-    """For logging.config.dictConfig and for uvicorn, whose workers apply it themselves."""
+    """Configuration for logging.config.dictConfig, and for uvicorn, whose workers apply it themselves."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -46,7 +46,7 @@ def log_config(level: str, log_format: str) -> dict[str, Any]:
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {
-            # The SDKs' HTTP client writes a line for each request that it sends.
+            # The SDKs' HTTP client logs every request that it sends.
             "httpx": {"level": "WARNING"},
             "httpx2": {"level": "WARNING"},
             "alembic": {"level": "WARNING"},

@@ -1,4 +1,4 @@
-"""The application: routes, middlewares, and what they share."""
+"""The application: routes, middlewares and shared state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ logger = logging.getLogger("app.main")
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the service. It expects a migrated database (`app.db.migrate`) and connects on the first request.
 
-    Raises app.settings.SettingsError when `settings` is None and the environment is not usable.
+    Raises:
+        SettingsError: `settings` is None and the environment is not usable.
     """
     settings = settings or load_settings()
     service = create_service(settings)
@@ -52,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # The interactive pages load scripts from a CDN; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
-        # A redirect would be built from the Host header, which anybody may write.
+        # A redirect would be built from the Host header, which the client controls.
         redirect_slashes=False,
         # Measured by app.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -69,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         add_faults(app, settings, engine, service)
         dependencies = [Depends(hit_by_faults)]
-    # After the faults, so that what they do to queries is measured.
+    # After the faults, so that their effect on queries is measured.
     instrument_engine(engine, pool="main", query_names=QUERY_NAMES)
     for module in (users, items, chat, conversations):
         app.include_router(module.router, dependencies=dependencies)
@@ -77,10 +78,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     app.add_route("/metrics", metrics_endpoint(token_file=settings.metrics_token_file), include_in_schema=False)
 
-    # The last one added is the outermost: everything else is measured.
+    # The middleware added last is the outermost, so it measures all others.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.app_max_body_bytes, timeout=settings.app_request_timeout)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestLogMiddleware)
-    # A request in a slow bucket leads to its lines in the log.
+    # Exemplars link a bucket to the log lines of a request in it.
     app.add_middleware(PrometheusMiddleware, exemplar=lambda scope: {"request_id": request_id()})
     return app

@@ -1,4 +1,4 @@
-"""Pure ASGI middlewares: request id and access log, security headers, and limits on what a client may send."""
+"""Pure ASGI middlewares: request id and access log, security headers, limits on request bodies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 access_logger = logging.getLogger("app.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
-CLIENT_GONE = 499  # nginx's word for a client that left before it got an answer
+CLIENT_GONE = 499  # as in nginx: the client disconnected before it got a response
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-# Probes and scrapes come every few seconds: worth a line only when they fail.
+# Probes and scrapes come every few seconds: logged only when they fail.
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -32,9 +32,9 @@ def request_id() -> str:
 
 
 class RequestLogMiddleware:
-    """Gives every request an id (a well-formed X-Request-ID is taken over) and writes one line when it ends.
+    """Gives every request an id (a well-formed X-Request-ID is kept) and logs one line when it ends.
 
-    The line has the path without its query string: that may hold what nobody wants in a log.
+    The line has the path without its query string, which may hold secrets.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -74,7 +74,7 @@ class RequestLogMiddleware:
                 logging.DEBUG if quiet else logging.INFO,
                 "%s %s %d %dB %.1fms%s",
                 scope["method"],
-                # As it came over the wire: percent-encoded, so it cannot forge lines.
+                # As received: percent-encoded, so that it cannot forge log lines.
                 scope["raw_path"].decode("ascii", "backslashreplace")[:200],
                 status,
                 size,
@@ -84,7 +84,7 @@ class RequestLogMiddleware:
 
 
 class SecurityHeadersMiddleware:
-    """Headers that suit an API: nothing here is a page, to be framed, sniffed or kept by a cache."""
+    """Security headers of an API: its responses must not be framed, sniffed or cached."""
 
     HEADERS = (
         ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -108,9 +108,9 @@ class SecurityHeadersMiddleware:
 
 
 class BodyLimitMiddleware:
-    """A body larger than `max_bytes` is answered 413, one that takes longer than `timeout` seconds 408.
+    """Rejects a body larger than `max_bytes` with 413, and one that takes longer than `timeout` seconds with 408.
 
-    Starlette's own limit sits outside of all other middlewares, where its 413 would not be counted.
+    Starlette's own limit is outside of all other middlewares, where the metrics would not count its 413.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
@@ -123,7 +123,7 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        # The server has refused a Content-Length that is not a number.
+        # The server has already rejected a Content-Length that is not a number.
         if len(declared) > 18 or int(declared) > self.max_bytes:
             response = JSONResponse(
                 {"detail": self._too_large()}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, headers={"Connection": "close"}
@@ -136,7 +136,7 @@ class BodyLimitMiddleware:
 
         async def limited_receive() -> Message:
             nonlocal received, reading
-            if not reading:  # now it only waits for the client to leave
+            if not reading:  # the body is complete; from here on it only waits for a disconnect
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):

@@ -28,11 +28,11 @@ logger = logging.getLogger("app.server")
 
 
 class ServeError(Exception):
-    """The service could not start to serve; the message says why."""
+    """The server could not start; the message says why."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, plus what it has no limit for: slow clients, and the size of headers.
+    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients and header size.
 
     A connection is closed when it has had `timeout` seconds, counted from its start or from the end of the last
     response, and no complete request headers have come, or when the client has not read for that long what was sent.
@@ -55,7 +55,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
-        # uvicorn tells the last request that came; with pipelining, an earlier one may be the one being served.
+        # uvicorn notifies the last request received; with pipelining, an earlier one may be the one being served.
         if self._served is not None:
             self._served.disconnected = True
             self._served.message_event.set()
@@ -75,8 +75,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes > 2 * self.MAX_HEADER_BYTES:  # trailers of a chunked body come here, too
-            raise ValueError("headers too large")  # the parser's caller answers 400
+        if self._header_bytes > 2 * self.MAX_HEADER_BYTES:  # trailers of a chunked body are counted here, too
+            raise ValueError("headers too large")  # the parser's caller responds with 400
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -124,9 +124,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then let the requests that run finish (at most `app_shutdown_timeout` seconds).
+    """Serve until SIGTERM or SIGINT, then let running requests finish (at most `app_shutdown_timeout` seconds).
 
-    Raises ServeError.
+    Raises:
+        ServeError: the port is not available, or no worker started.
     """
     config = uvicorn.Config(
         "app.server:app_or_exit",
@@ -137,7 +138,7 @@ def serve(settings: Settings) -> None:
         lifespan="on",
         workers=settings.app_workers,
         log_config=log_config(settings.log_level, settings.log_format),
-        access_log=False,  # app.middleware writes it, without query strings
+        access_log=False,  # app.middleware logs requests, without query strings
         server_header=False,
         proxy_headers=False,  # nothing here depends on the client's address
         limit_concurrency=settings.app_max_connections,
@@ -159,11 +160,11 @@ def serve(settings: Settings) -> None:
 
 
 def app_or_exit() -> FastAPI:
-    """What each worker serves. Settings that only show here to be wrong end all workers, with one line and no retry."""
+    """Application factory of each worker. A setting that fails only here ends all workers with one line."""
     if supervisor := multiprocessing.parent_process():
-        # One that was killed leaves its workers behind, and they would keep the port from its successor.
+        # A killed supervisor leaves its workers running, and they would keep the port occupied.
         threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    # Not above: the supervisor of several workers is no worker, and must not take a worker's place in the metrics.
+    # Imported here: the supervisor must not register in the metrics as a worker.
     from app.main import create_app
 
     try:
@@ -183,7 +184,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        # gaierror has codes of its own; other errors' texts are adorned by the socket module.
+        # gaierror has its own codes; the socket module adds to the text of other errors.
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ServeError(f"cannot listen on {host}:{port}: {reason}. Change APP_HOST or APP_PORT.") from error
     listener.set_inheritable(True)

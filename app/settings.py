@@ -13,11 +13,11 @@ _SECRETS = ("database_password", "openai_api_key", "anthropic_api_key", "faults_
 
 
 class SettingsError(Exception):
-    """The environment is not usable; the message says which variable and why, never a secret's value."""
+    """The environment is not usable; the message names the variable and the reason, never a secret's value."""
 
 
 class Settings(BaseSettings):
-    """Settings of the service; the environment variable of a field is its name in capitals."""
+    """Settings of the service; the environment variable of a field is its name in upper case."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True,  # `OPENAI_API_KEY=` in an .env file means "not set"
@@ -28,11 +28,13 @@ class Settings(BaseSettings):
 
     app_host: str = "127.0.0.1"
     app_port: int = Field(default=8000, ge=0, le=65535)
-    app_workers: int = Field(default=1, ge=1, le=64, description="processes; about one for each core")
-    app_max_connections: int = Field(default=1000, ge=10, description="per worker; more are answered 503, uncounted")
-    app_max_body_bytes: int = Field(default=1024 * 1024, ge=1024, description="a larger request body is answered 413")
+    app_workers: int = Field(default=1, ge=1, le=64, description="processes; about one per core")
+    app_max_connections: int = Field(
+        default=1000, ge=10, description="per worker; further ones get 503, which no metric counts"
+    )
+    app_max_body_bytes: int = Field(default=1024 * 1024, ge=1024, description="a larger request body gets 413")
     app_request_timeout: float = Field(
-        default=30, gt=0, description="seconds for a client to send its headers, then its body"
+        default=30, gt=0, description="seconds that a client has to send its headers, then its body"
     )
     app_shutdown_timeout: int = Field(
         default=20, ge=0, description="seconds that requests have to finish after SIGTERM"
@@ -48,17 +50,19 @@ class Settings(BaseSettings):
     database_password_file: Path | None = Field(default=None, description="every ..._FILE: a file with the secret")
     database_pool_size: int = Field(default=5, ge=1, le=1000, description="connections that each worker keeps")
     database_max_overflow: int = Field(
-        default=5, ge=0, le=1000, description="and opens for a while when these are busy"
+        default=5, ge=0, le=1000, description="further connections that it may open temporarily"
     )
-    database_pool_timeout: float = Field(default=5, gt=0, description="seconds to wait for a connection of the pool")
-    database_wait: float = Field(default=30, ge=0, description="seconds to wait for the database at start")
+    database_pool_timeout: float = Field(default=5, gt=0, description="seconds to wait for a connection from the pool")
+    database_wait: float = Field(default=30, ge=0, description="seconds to wait for the database at startup")
     database_statement_timeout: float = Field(default=30, gt=0, description="seconds that one statement may take")
 
     llm_provider: Literal["auto", "simulated", "openai", "anthropic"] = Field(
-        default="auto", description="auto takes the provider whose key is there, else simulates"
+        default="auto", description="auto uses the provider whose key is set, else the simulator"
     )
-    llm_model: str | None = Field(default=None, description="the provider's default if left out")
-    llm_models: str = Field(default="", description="what people may ask for beside it and models with a price: a,b")
+    llm_model: str | None = Field(default=None, description="default: the provider's default model")
+    llm_models: str = Field(
+        default="", description="further models that clients may request (a,b), beside models with a price"
+    )
     openai_api_key: SecretStr | None = None
     openai_api_key_file: Path | None = None
     openai_base_url: str | None = None
@@ -66,13 +70,15 @@ class Settings(BaseSettings):
     anthropic_api_key_file: Path | None = None
     anthropic_base_url: str | None = None
 
-    metrics_token_file: str | None = Field(default=None, description="if set, /metrics asks for this bearer token")
+    metrics_token_file: str | None = Field(default=None, description="if set, /metrics requires this bearer token")
 
     faults_enabled: bool = Field(default=False, description="drills only: routes that break the service on purpose")
     faults_token: SecretStr | None = None
     faults_token_file: Path | None = None
-    faults_dir: Path | None = Field(default=None, description="private folder of the switches, shared by the workers")
-    faults_disk_dir: Path | None = Field(default=None, description="where the fault `disk` puts its file")
+    faults_dir: Path | None = Field(
+        default=None, description="private folder of the fault switches, shared by the workers"
+    )
+    faults_disk_dir: Path | None = Field(default=None, description="folder for the file of the fault `disk`")
 
     @model_validator(mode="before")
     @classmethod
@@ -86,9 +92,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _faults_need_a_token(self) -> Self:
         if self.faults_enabled and self.faults_token is None:
-            raise ValueError(
-                "FAULTS_ENABLED=true needs FAULTS_TOKEN_FILE: the file of the token that may switch faults"
-            )
+            raise ValueError("FAULTS_ENABLED=true needs FAULTS_TOKEN_FILE: a file with the token for /faults")
         return self
 
     @property
@@ -118,7 +122,8 @@ def _read_secret(variable: str, path: Path) -> str:
 def load_settings() -> Settings:
     """Read the settings from the environment.
 
-    Raises SettingsError with one line per wrong variable.
+    Raises:
+        SettingsError: one line per unusable variable.
     """
     try:
         return Settings()
@@ -132,7 +137,7 @@ def load_settings() -> Settings:
 
 
 def describe_settings() -> str:
-    """One line for each setting: variable, default, what it is."""
+    """One line per setting: variable, default, meaning."""
     lines = []
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"={field.default}"

@@ -1,1 +1,1 @@
-"""Load tests: people who sign up, browse, write and chat; load shapes; a verdict; exact numbers for Prometheus."""
+"""Load tests: simulated users, load shapes, thresholds and a verdict; exact counts for Prometheus."""

@@ -1,8 +1,9 @@
 """`python -m loadtest`: a bounded load test with progress and a verdict; `--ui` opens Locust's web page instead.
 
-People are processes of this machine; docker.py is for a stack in containers.
+The users are processes on this machine; docker.py runs them in containers, beside a stack in Docker.
 
-Settings are environment variables (settings.py). Exit code 0: every threshold kept; 1: missed, or it could not run.
+Settings are environment variables (settings.py). Exit code 0: every threshold was met; 1: one was missed, or the test
+could not run.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="loadtest", description="Put load on the service.")
     parser.add_argument("--ui", action="store_true", help="Locust's web page instead of a bounded run")
     arguments = parser.parse_args()
-    for name, value in dotenv_values(HERE.parent / ".env").items():  # where `make up` has put the service
+    for name, value in dotenv_values(HERE.parent / ".env").items():  # the ports that `make up` uses
         if name in PORTS and value:
             os.environ.setdefault(name, value)
     settings = Settings.from_environment()

@@ -1,6 +1,6 @@
 """`python3 -m loadtest.docker`: the load test of `python -m loadtest` where the stack runs in containers.
 
-It runs in the compose file's own services, because there Prometheus reaches Locust's numbers. Standard library only: no
+It runs as services of the Compose file, so that Prometheus can scrape Locust. Standard library only: no
 package has to be installed for it.
 """
 
@@ -35,7 +35,7 @@ def main() -> int:
     if not any(container["Service"] == "app" and container["Health"] == "healthy" for container in found):
         raise NativeError("no healthy service in Docker. `make up` starts it; HOST names another.")
     if others := [container["Name"] for container in found if container["Service"] in (MASTER, WORKER)]:
-        raise NativeError(f"one runs in containers already; `docker rm --force {' '.join(others)}` ends it.")
+        raise NativeError(f"a load test runs in containers already; `docker rm --force {' '.join(others)}` ends it.")
     config = compose.config(environment, PROFILE)
     port = compose.published(config)[MASTER]
     if page:
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _headless(container: str, settings: Settings, options: list[str], environment: Mapping[str, str]) -> int:
     report = announce(settings, "the stack's service")
-    # The container's user is nobody here and writes into a folder for everyone, which stands in one for us alone.
+    # The container's user is unknown on this machine, so it needs a world-writable folder; its parent is private to us.
     with tempfile.TemporaryDirectory(dir=REPORTS) as private:
         folder = Path(private) / "report"
         folder.mkdir()
@@ -67,10 +67,12 @@ def _headless(container: str, settings: Settings, options: list[str], environmen
 
 
 def _locust(container: str, run_options: list[str], options: list[str], environment: Mapping[str, str]) -> int:
-    """Run Locust under the name that Prometheus and the workers look for, and show what it says; its exit code.
+    """Run Locust under the name that Prometheus and the workers resolve, and show its output.
 
-    Ctrl-C is passed on, so that Locust ends in good order, with a verdict and a report. (Compose in the foreground
-    would leave it alone.)
+    Ctrl-C is passed on, so that Locust shuts down gracefully and writes its report. Compose does not do it.
+
+    Returns:
+        Locust's exit code.
     """
     start = [PROFILE, "run", "--detach", f"--name={container}", "--no-deps", "--use-aliases", *run_options, MASTER]
     stop = ["docker", "kill", "--signal=INT", container]
@@ -88,7 +90,7 @@ def _locust(container: str, run_options: list[str], options: list[str], environm
 
 @contextmanager
 def _workers(count: int, environment: Mapping[str, str]) -> Iterator[None]:
-    """The containers of people, if there is more than one."""
+    """Run the worker containers, if more than one is wanted."""
     if count == 1:
         yield
         return
@@ -109,4 +111,4 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"loadtest: {explanation(error)}")
     except KeyboardInterrupt:
-        sys.exit("loadtest: stopped before it began")
+        sys.exit("loadtest: interrupted before the test started")

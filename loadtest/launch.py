@@ -1,4 +1,4 @@
-"""What a load test begins with, whether it runs in containers or not."""
+"""What every load test starts with, in containers or not."""
 
 import os
 import time
@@ -7,12 +7,16 @@ from pathlib import Path
 from loadtest.settings import Settings
 
 REPORTS = Path(__file__).parent / "reports"
-# How Locust behaves: an answer that is being waited for may come; no table of its own beside the verdict's.
+# Requests in flight may finish; Locust prints no statistics of its own beside the verdict's table.
 OPTIONS = ("--stop-timeout", "60", "--loglevel", "WARNING", "--only-summary")
 
 
 def announce(settings: Settings, host: str) -> Path:
-    """Say what is about to run; returns where its report belongs."""
+    """Print what is about to run.
+
+    Returns:
+        The path of its report.
+    """
     REPORTS.mkdir(exist_ok=True)
     report = REPORTS / time.strftime(f"%Y%m%d-%H%M%S-{settings.shape}.html")
     print(
@@ -24,5 +28,5 @@ def announce(settings: Settings, host: str) -> Path:
 
 
 def announce_page(port: int) -> None:
-    """Say where Locust's page is about to be."""
-    print(f"Locust's page: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    """Print the address of Locust's web page."""
+    print(f"Locust's web page: http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)

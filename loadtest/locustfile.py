@@ -1,4 +1,4 @@
-"""What Locust loads: people, shape, exact record, metrics, progress and verdict. Settings: settings.py."""
+"""What Locust loads: users, shape, exact record, metrics, progress and verdict. Settings: settings.py."""
 
 import logging
 import sys
@@ -12,10 +12,10 @@ from locust.runners import MasterRunner, WorkerRunner
 from prometheus_client import CollectorRegistry, start_http_server
 
 from loadtest import shapes
-from loadtest.people import configure, in_hand, moments
 from loadtest.record import Record
 from loadtest.run import Run, Step
 from loadtest.settings import SettingError, Settings
+from loadtest.users import configure, in_flight, stream_events
 from loadtest.verdict import load_thresholds, threshold_of
 
 try:
@@ -24,17 +24,17 @@ try:
 except (SettingError, ValueError) as error:
     sys.exit(f"loadtest: {error}")
 
-Visitor = configure(settings)
+User = configure(settings)
 record = Record()
 run = Run(settings, thresholds, record)
-waiting_of: dict[str, int] = {}  # worker process -> how many of its people wait beyond their threshold
+waiting_of: dict[str, int] = {}  # worker process -> how many of its users wait beyond their threshold
 PROGRESS_SECONDS = 5.0
 LOOK_SECONDS = 0.5
-runners.WORKER_REPORT_INTERVAL = LOOK_SECONDS  # as the steps of a short run may be shorter than Locust's 3 seconds
+runners.WORKER_REPORT_INTERVAL = LOOK_SECONDS  # steps of a short run may be shorter than Locust's 3 s
 
 
 class Shape(LoadTestShape):
-    """The load shape that the settings name."""
+    """The load shape of the settings."""
 
     def tick(self) -> tuple[int, float] | None:
         users = shapes.users_at(settings, self.get_run_time())
@@ -48,8 +48,8 @@ def _count(
     record.count(request_type, name, response_time / 1000, exception)
 
 
-@moments.add_listener
-def _moment(kind: str, name: str, seconds: float) -> None:
+@stream_events.add_listener
+def _count_stream_event(kind: str, name: str, seconds: float) -> None:
     record.count(kind, name, seconds, None)
 
 
@@ -66,14 +66,14 @@ def _receive(client_id: str, data: dict[str, Any]) -> None:
 
 
 def _waiting() -> int:
-    """How many of this process' people wait longer for their answer than its threshold allows."""
+    """How many users of this process wait longer than the p95 threshold of their request."""
     now = time.monotonic()
-    return sum(now - since > threshold_of(name, thresholds).p95 for name, since in in_hand.values())
+    return sum(now - since > threshold_of(name, thresholds).p95 for name, since in in_flight.values())
 
 
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
-    logging.getLogger("locust.stats_logger").disabled = True  # the verdict's table says it, exactly
+    logging.getLogger("locust.stats_logger").disabled = True  # the verdict's table has exact numbers
     if isinstance(environment.runner, WorkerRunner):
         return
     registry = CollectorRegistry()
@@ -82,8 +82,8 @@ def _begin(environment: Environment, **_: Any) -> None:
         start_http_server(settings.metrics_port, settings.metrics_host, registry)
     except OSError as error:
         sys.exit(
-            f"loadtest: the metrics port {settings.metrics_host}:{settings.metrics_port} can't be had"
-            f" ({error.strerror}); another load test may be running. LOCUST_METRICS_PORT moves it."
+            f"loadtest: cannot listen on the metrics port {settings.metrics_host}:{settings.metrics_port}"
+            f" ({error.strerror}); another load test may be running. LOCUST_METRICS_PORT chooses another port."
         )
     gevent.spawn(_watch, environment)
 
@@ -97,11 +97,11 @@ def _start(environment: Environment, **_: Any) -> None:
 @events.test_stop.add_listener
 def _stop(environment: Environment, **_: Any) -> None:
     record.running = False
-    _tell(run.stop())
+    _print_step(run.stop())
 
 
 def _watch(environment: Environment) -> None:
-    """Keep the gauges, look at the run, and print its progress."""
+    """Update the gauges and the run, and print its progress."""
     printed = 0.0
     while True:
         runner = environment.runner
@@ -112,7 +112,7 @@ def _watch(environment: Environment) -> None:
             record.workers = len(there)
             waiting = sum(waiting_of.get(worker.id, 0) for worker in there)
         if record.running:
-            _tell(run.look(waiting))
+            _print_step(run.look(waiting))
             printed = min(printed, run.elapsed)  # a new run
             if run.elapsed - printed >= PROGRESS_SECONDS:
                 print(_progress(waiting), flush=True)
@@ -120,10 +120,10 @@ def _watch(environment: Environment) -> None:
         gevent.sleep(LOOK_SECONDS)
 
 
-def _tell(step: Step | None) -> None:
+def _print_step(step: Step | None) -> None:
     if step is not None:
         print(
-            f"  {step.users} users, {step.rate:.1f} requests/s: {'; '.join(step.missed) or 'every threshold kept'}",
+            f"  {step.users} users, {step.rate:.1f} requests/s: {'; '.join(step.missed) or 'every threshold met'}",
             flush=True,
         )
 
@@ -146,21 +146,21 @@ def _finish(environment: Environment, **_: Any) -> None:
     record.running = False
     record.users = 0
     if environment.web_ui and environment.runner and environment.runner.state == runners.STATE_INIT:
-        return  # somebody looked at the page, no more
+        return  # the web page was opened, and no test started
     text, passed = run.report()
     print(f"\n{text}", flush=True)
     environment.process_exit_code = 0 if passed else 1
-    _let_prometheus_collect()
+    _wait_for_last_scrape()
 
 
-def _let_prometheus_collect() -> None:
-    """Where a Prometheus scraped this run, stay until it has seen the final numbers (or `linger` is over)."""
+def _wait_for_last_scrape() -> None:
+    """If a Prometheus scraped this run, wait for its scrape of the final numbers, at most `linger` seconds."""
     seen = record.scrapes
     if not seen:
-        print("No Prometheus has looked at this run: the dashboard Load test does not show it.", flush=True)
+        print("No Prometheus scraped this run: the Load test dashboard does not show it.", flush=True)
         return
-    print("Waiting for Prometheus to collect the final numbers.", flush=True)
+    print("Waiting for Prometheus to scrape the final numbers.", flush=True)
     deadline = time.monotonic() + settings.linger
     while record.scrapes == seen and time.monotonic() < deadline:
         gevent.sleep(0.2)
-    gevent.sleep(0.2)  # the answer to that scrape is under way
+    gevent.sleep(0.2)  # until the response to that scrape is sent

@@ -1,7 +1,7 @@
 """Exact counts of what a load test did: every request, none rounded, merged from all workers.
 
 Locust's own statistics round response times; a histogram made from them would not be exact. So each process counts
-for itself, workers send what they counted since their last report, and the master adds it up.
+for itself, workers send what they counted since their last report, and the master sums it.
 """
 
 from bisect import bisect_left
@@ -13,19 +13,19 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-# Seconds; the same bounds as the service's own response times, so that the two can be laid over each other.
+# Seconds; the same bounds as the service's http_request_duration_seconds, so that the two can be compared.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
 
-# Request types of their own: moments inside a request, not requests.
+# Request types of their own: events inside a request, not requests.
 FIRST_TOKEN = "FIRST TOKEN"  # noqa: S105
-LEFT = "LEFT"  # its reader left the stream
+ABANDONED = "ABANDONED"  # the client closed the stream before its end
 
 Key = tuple[str, str]  # method, name
 
 
 @dataclass
 class Series:
-    """What is known of one kind of request: times in seconds, failures by kind."""
+    """What was counted for one kind of request: a histogram of seconds, and failures by kind."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class Series:
         self.failures.update(other.failures)
 
     def since(self, earlier: "Series | None") -> "Series":
-        """What came after `earlier`, a former state of the same series."""
+        """What was counted after `earlier`, a previous state of the same series."""
         if earlier is None:
             return self
         counts = [now - then for now, then in zip(self.counts, earlier.counts, strict=True)]
@@ -55,9 +55,9 @@ class Series:
         return Series(list(self.counts), self.seconds, Counter(self.failures))
 
     def quantile(self, share: float) -> float:
-        """The response time in seconds that `share` of the requests kept, to the upper bound of its bucket.
+        """The quantile `share` of the response times in seconds, rounded up to the bound of its bucket.
 
-        Beyond the last bound it is infinite: better too strict a verdict than a flattering one.
+        Beyond the last bound it is infinite, so the verdict is never too favourable.
         """
         wanted = share * self.requests
         seen = 0
@@ -79,7 +79,7 @@ class Record:
         self.scrapes = 0
 
     def count(self, method: str, name: str, seconds: float, exception: BaseException | None) -> None:
-        """One request that ended after `seconds`; `exception` where it failed."""
+        """Count one request that ended after `seconds`; `exception` if it failed."""
         series = self.series.setdefault((method, name), Series())
         series.counts[bisect_left(BUCKETS, seconds)] += 1
         series.seconds += seconds
@@ -87,7 +87,7 @@ class Record:
             series.failures[failure_kind(exception)] += 1
 
     def drain(self) -> list[Any]:
-        """Everything counted so far, as plain data for the way to the master; starts again from nothing."""
+        """Return everything counted so far as plain data for the master, and reset."""
         drained, self.series = self.series, {}
         return [[*key, one.counts, one.seconds, dict(one.failures)] for key, one in drained.items()]
 
@@ -101,31 +101,33 @@ class Record:
         return {key: series.copy() for key, series in self.series.items()}
 
     def requests(self) -> dict[Key, Series]:
-        """The series that are requests (not moments inside one)."""
-        return {key: series for key, series in self.series.items() if key[0] not in (FIRST_TOKEN, LEFT)}
+        """The series that are requests (not events inside one)."""
+        return {key: series for key, series in self.series.items() if key[0] not in (FIRST_TOKEN, ABANDONED)}
 
     def collect(self) -> Iterator[Metric]:
         self.scrapes += 1
-        yield GaugeMetricFamily("locust_users", "People that the load test simulates right now.", self.users)
+        yield GaugeMetricFamily("locust_users", "Users that the load test simulates now.", self.users)
         yield GaugeMetricFamily("locust_workers", "Worker processes that report to the master.", self.workers)
         yield GaugeMetricFamily("locust_test_running", "1 while a load test runs, else 0.", float(self.running))
         labels = ["method", "name"]
-        requests = CounterMetricFamily("locust_requests", "Requests that got an end, failed ones too.", labels=labels)
+        requests = CounterMetricFamily(
+            "locust_requests", "Requests that completed, including failed ones.", labels=labels
+        )
         failures = CounterMetricFamily(
             "locust_failures", "Requests that failed, by kind.", labels=[*labels, "error_class"]
         )
         times = HistogramMetricFamily(
-            "locust_response_time_seconds", "Response time as the client saw it, to the last byte.", labels=labels
+            "locust_response_time_seconds", "Response time to the last byte, measured by the client.", labels=labels
         )
         first = HistogramMetricFamily(
             "locust_time_to_first_token_seconds", "From the request to the first part of a stream.", labels=["name"]
         )
-        left = CounterMetricFamily(
-            "locust_streams_left", "Streams that their reader left before the end.", labels=["name"]
+        abandoned = CounterMetricFamily(
+            "locust_streams_abandoned", "Streams that the client closed before their end.", labels=["name"]
         )
         for (method, name), series in self.series.items():
-            if method == LEFT:
-                left.add_metric([name], series.requests)
+            if method == ABANDONED:
+                abandoned.add_metric([name], series.requests)
                 continue
             if method == FIRST_TOKEN:
                 first.add_metric([name], _buckets(series), series.seconds)
@@ -134,7 +136,7 @@ class Record:
             times.add_metric([method, name], _buckets(series), series.seconds)
             for kind, count in series.failures.items():
                 failures.add_metric([method, name, kind], count)
-        yield from (requests, failures, times, first, left)
+        yield from (requests, failures, times, first, abandoned)
 
 
 def _buckets(series: Series) -> list[tuple[str, float]]:
@@ -147,7 +149,7 @@ def _buckets(series: Series) -> list[tuple[str, float]]:
 
 
 def failure_kind(exception: BaseException) -> str:
-    """A bounded name for a failure: `HTTP 503`, the exception's class, or `check` for what a test found wrong."""
+    """A bounded name for a failure: `HTTP 503`, the exception's class, or `check` for a failed response check."""
     code = getattr(exception, "code", None)
     if isinstance(code, int) and 100 <= code <= 599:
         return f"HTTP {code}"

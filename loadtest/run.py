@@ -1,7 +1,7 @@
-"""One run from its start to its end: what it did, how its steps went, and the verdict.
+"""One run from start to end: its steps, its result and the verdict.
 
-Requests that end are not enough to judge by. People whose requests hang send no others, so a service that stands still
-has few failures to show for it; that is why the time that people wait beyond their threshold counts as well.
+Completed requests alone are not enough for a verdict. A user whose request hangs sends no others, so a hanging service
+produces few failures. Therefore the time that users wait beyond their threshold counts as well.
 """
 
 import time
@@ -14,25 +14,25 @@ from loadtest.record import Key, Record, Series
 from loadtest.settings import Settings
 from loadtest.verdict import Finding, Threshold, judge, table
 
-OVERDUE = 0.05  # share of the people's time that may be spent waiting longer than the p95 threshold
-FALL = 0.5  # a step of more people that gets less than this share of an earlier step's rate has broken down
+OVERDUE = 0.05  # share of the users' time that may be spent waiting longer than the p95 threshold
+COLLAPSE = 0.5  # throughput has collapsed in a step that has less than this share of a smaller step's rate
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How far the run was at a moment; times in seconds."""
+    """The state of the run at one time; times in seconds."""
 
     at: float
     series: dict[Key, Series]
     present: float
-    """Seconds that people were there, together."""
+    """User-seconds: the time that users were active, summed over users."""
     overdue: float
-    """Those of them that were spent waiting beyond a threshold."""
+    """User-seconds spent waiting beyond a threshold."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a step run: its people, its requests per second, and why it was too much (nothing: it was not)."""
+    """One step of a step run: users, requests per second, and the thresholds it missed (empty: none)."""
 
     users: int
     rate: float
@@ -40,7 +40,7 @@ class Step:
 
 
 class Run:
-    """The run that is under way, or the last one. `clock` gives seconds that only ever grow."""
+    """The current run, or the last one. `clock` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Run:
         self.start()
 
     def start(self) -> None:
-        """A run begins now; of a former one nothing counts any more."""
+        """Start a run; discards the previous one."""
         self.present = self.overdue = 0.0
         self.looked = self.clock()
         self.began = self.step_began = self._mark()
@@ -64,10 +64,10 @@ class Run:
         self.steps: list[Step] = []
 
     def look(self, waiting: int) -> Step | None:
-        """Called twice a second or so: `waiting` people wait longer than their threshold allows.
+        """Update the run, about twice a second. `waiting` is the number of users that wait beyond their threshold.
 
         Returns:
-            The step that is over, if one is.
+            The step that has just ended, if one has.
         """
         now = self.clock()
         self.present += self.record.users * (now - self.looked)
@@ -79,7 +79,7 @@ class Run:
         return self._end_step(current) if current > self.step else None
 
     def stop(self) -> Step | None:
-        """The run is over. The last step may have ended without being looked at."""
+        """End the run. Returns the last step if it has not been returned by `look`."""
         return self._end_step(shapes.STEPS) if self.step == shapes.STEPS - 1 else None
 
     @property
@@ -87,7 +87,7 @@ class Run:
         return self.clock() - self.began.at
 
     def window(self) -> dict[Key, Series]:
-        """The requests of the present step, or of the whole run where it has no steps."""
+        """The requests of the current step, or of the whole run if it has no steps."""
         return self._since(self.step_began)
 
     def _end_step(self, following: int) -> Step | None:
@@ -104,8 +104,8 @@ class Run:
         ]
         missed += _overdue(began, self.step_began)
         best = max((step.rate for step in self.steps if step.users < users), default=0.0)
-        if rate == 0 or rate < FALL * best:
-            missed.append(f"{rate:.1f} requests/s, after {best:.1f} with fewer people")
+        if rate == 0 or rate < COLLAPSE * best:
+            missed.append(f"{rate:.1f} requests/s, after {best:.1f} with fewer users")
         step = Step(users, rate, missed)
         self.steps.append(step)
         self.step = following
@@ -119,43 +119,43 @@ class Run:
         return {key: window for key, window in windows.items() if window.requests}
 
     def findings(self) -> list[Finding]:
-        """Each route beside its threshold."""
+        """Each route with its threshold."""
         return judge(self._since(self.began), self.thresholds)
 
     def report(self) -> tuple[str, bool]:
-        """The table and the verdict, and whether everything was kept."""
+        """The table with the verdict, and whether every threshold was met."""
         findings = self.findings()
         lines = [f"{self.settings.shape} with {self.settings.users} users against {self.settings.host}"]
         lines.append(table(findings))
         if self.settings.shape == "step":
             lines.append(self.capacity())
         late = _overdue(self.began, self._mark())
-        lines += [f"People waited too long: {reason}." for reason in late]
+        lines += [f"Users waited too long: {reason}." for reason in late]
         passed = False
         if not findings:
-            lines.append("Verdict: FAILED, not one request was made.")
+            lines.append("Verdict: FAILED, no request completed.")
         elif late or any(finding.missed for finding in findings) or any(step.missed for step in self.steps):
             lines.append("Verdict: FAILED, thresholds were missed (loadtest/thresholds.toml).")
         else:
-            lines.append("Verdict: passed, every threshold was kept.")
+            lines.append("Verdict: passed, every threshold was met.")
             passed = True
         return "\n".join(lines), passed
 
     def capacity(self) -> str:
-        """What the steps say: the most people for whom, and for all fewer, everything was kept."""
+        """The largest number of users that met every threshold, as did all smaller steps."""
         kept = list(takewhile(lambda step: not step.missed, self.steps))
         if not self.steps:
-            return "Capacity: unknown, no step came to its end."
+            return "Capacity: unknown, no step completed."
         if not kept:
             return "Capacity: even the first step missed a threshold."
         most = f"{kept[-1].users} users, {kept[-1].rate:.1f} requests/s"
         if len(kept) == len(self.steps):
-            return f"Capacity: at least {most}. No step missed a threshold: more USERS find the limit."
-        return f"Capacity: {most} were the most that kept every threshold."
+            return f"Capacity: at least {most}. No step missed a threshold; raise USERS to find the limit."
+        return f"Capacity: {most} was the most that met every threshold."
 
 
 def _overdue(began: Mark, ended: Mark) -> list[str]:
-    """Why people waited too long between two marks; empty where they did not."""
+    """Why users waited too long between two marks; empty if they did not."""
     present = ended.present - began.present
     share = (ended.overdue - began.overdue) / present if present else 0.0
     return [f"beyond the p95 threshold for {share:.0%} of their time > {OVERDUE:.0%}"] if share > OVERDUE else []

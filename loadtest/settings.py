@@ -1,4 +1,4 @@
-"""What can be set about a load test, from the environment (the Makefile passes its variables on)."""
+"""Settings of a load test, from the environment (the Makefile passes its variables on)."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 N = TypeVar("N", int, float)
 
 SHAPES = ("steady", "ramp", "spike", "soak", "step")
-WEIGHTS = {"browse": 10, "write": 4, "chat": 2, "stream": 4, "wander": 1}
+WEIGHTS = {"browse": 10, "write": 4, "chat": 2, "stream": 4, "abandon": 1}
 MAX_USERS = 10_000
 MAX_WORKERS = 64
 MAX_DURATION = 24 * 3600.0
 
 
 class SettingError(ValueError):
-    """A setting that cannot be used; the message names it and says what it takes."""
+    """An unusable setting; the message names it and lists the allowed values."""
 
 
 def duration_seconds(text: str) -> float:
@@ -56,7 +56,7 @@ class Settings:
         LOCUST_METRICS_HOST, LOCUST_METRICS_PORT, LOADTEST_LINGER, WORKERS (processes) and LOCUST_PORT.
 
         Raises:
-            SettingError: a value that cannot be used.
+            SettingError: a value is not usable.
         """
         default = cls()
 
@@ -103,7 +103,7 @@ def _address(text: str) -> str:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is not a number, an incomplete IPv6 address
         usable = False
     if not usable or re.search("[^!-~]", text):
         raise SettingError(f"HOST={text}: give the service's address, such as http://127.0.0.1:8000")
@@ -125,8 +125,8 @@ def _weights(text: str) -> dict[str, int]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, weight = part.partition("=")
         if name not in WEIGHTS:
-            raise SettingError(f"WEIGHTS: {name!r} is none of {', '.join(WEIGHTS)}")
+            raise SettingError(f"WEIGHTS: {name!r} is not one of {', '.join(WEIGHTS)}")
         weights[name] = _number("WEIGHTS", weight, int, 0, 1000)
     if not any(weights.values()):
-        raise SettingError("WEIGHTS: at least one must be above 0")
+        raise SettingError("WEIGHTS: at least one weight must be above 0")
     return weights

@@ -1,4 +1,4 @@
-"""Load shapes: how many users at which moment of a run."""
+"""Load shapes: the number of users over the time of a run."""
 
 import math
 
@@ -8,7 +8,7 @@ STEPS = 10
 
 
 def users_at(settings: Settings, elapsed: float) -> int | None:
-    """How many users a shape wants `elapsed` seconds into the run; None when the run is over.
+    """How many users the shape asks for `elapsed` seconds into the run; None when the run is over.
 
     - steady, soak: all users after a tenth of the time (a minute at most), then level
     - ramp: from one user to all, evenly, over the whole time

@@ -1,4 +1,4 @@
-"""Was the load test good enough? Thresholds per route, a table, and where the capacity ends."""
+"""Thresholds per route, and the table that compares a run with them."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ THRESHOLDS = Path(__file__).with_name("thresholds.toml")
 
 @dataclass(frozen=True)
 class Threshold:
-    """What is allowed: a share of failures and a p95 in seconds."""
+    """The largest allowed share of failures, and the largest allowed p95 in seconds."""
 
     error_ratio: float
     p95: float
@@ -20,7 +20,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Finding:
-    """One route's result against its threshold."""
+    """One route's result and its threshold."""
 
     key: Key
     series: Series
@@ -48,7 +48,7 @@ def load_thresholds(path: Path = THRESHOLDS) -> dict[str, Threshold]:
     """Read the thresholds.
 
     Raises:
-        ValueError: something in the file is missing or not what it must be.
+        ValueError: the file is missing, incomplete or has an unusable value.
     """
     try:
         tables = tomllib.loads(path.read_text())
@@ -65,12 +65,12 @@ def load_thresholds(path: Path = THRESHOLDS) -> dict[str, Threshold]:
 
 
 def threshold_of(name: str, thresholds: Mapping[str, Threshold]) -> Threshold:
-    """What holds for a route and way of use."""
+    """The threshold of a route, or the default."""
     return thresholds.get(name, thresholds["default"])
 
 
 def judge(series: Mapping[Key, Series], thresholds: Mapping[str, Threshold]) -> list[Finding]:
-    """Each route beside its threshold, in the order of its name."""
+    """Compare each route with its threshold; sorted by route."""
     return [
         Finding(key, one, threshold_of(key[1], thresholds))
         for key, one in sorted(series.items(), key=lambda item: (item[0][1], item[0][0]))
@@ -78,12 +78,12 @@ def judge(series: Mapping[Key, Series], thresholds: Mapping[str, Threshold]) -> 
 
 
 def table(findings: list[Finding]) -> str:
-    """The findings for a terminal. p50 and p95 are upper bounds of their histogram bucket."""
+    """The results as a table for a terminal. p50 and p95 are upper bounds of their histogram bucket."""
     rows = [f"{'route':<28}{'requests':>10}{'failed':>9}{'errors':>9}{'mean':>10}{'p50 <=':>9}{'p95 <=':>9}  verdict"]
     for one in findings:
         mean = one.series.seconds / one.series.requests if one.series.requests else 0.0
         rows.append(
             f"{' '.join(one.key):<28}{one.series.requests:>10}{one.series.failed:>9}{one.error_ratio:>9.2%}"
-            f"{mean:>8.3f} s{one.series.quantile(0.5):>7g} s{one.p95:>7g} s  {'; '.join(one.missed) or 'kept'}"
+            f"{mean:>8.3f} s{one.series.quantile(0.5):>7g} s{one.p95:>7g} s  {'; '.join(one.missed) or 'met'}"
         )
     return "\n".join(rows)

@@ -59,7 +59,7 @@ async def get_conversation(
 
 
 async def find_conversation(session: AsyncSession, conversation_id: int, user: models.User) -> models.Conversation:
-    """The user's conversation, or a 404 that does not tell whether it exists for somebody else."""
+    """The user's conversation, or a 404 that does not reveal whether another user has it."""
     query = select(models.Conversation).where(
         models.Conversation.id == conversation_id, models.Conversation.user_id == user.id
     )

@@ -1,4 +1,4 @@
-"""What routes ask for: a database session and the user whose API key came with the request."""
+"""Dependencies of the routes: a database session, and the user whose API key the request carries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def new_api_key() -> tuple[str, bytes]:
 def hash_api_key(key: str) -> bytes:
     """SHA-256, unsalted and fast on purpose: 256 random bits cannot be guessed or looked up, unlike a password.
 
-    The row is found by the hash in an index; what its timing might tell is about the hash, not about the key.
+    The row is found through an index on the hash, so timing can reveal the hash at most, not the key.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
@@ -54,7 +54,7 @@ async def _current_user(
         query = select(User).where(User.api_key_hash == hash_api_key(credentials.credentials))
         user = await session.scalar(query, execution_options=named("user_by_key"))
     if user is None:
-        raise HTTPException(401, "A valid API key is needed", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "A valid API key is required", {"WWW-Authenticate": "Bearer"})
     active_users.touch(str(user.id))
     return user
 

@@ -1,4 +1,4 @@
-"""Errors as JSON: what clients may see, and which responses the OpenAPI document lists."""
+"""Error responses as JSON, and their entries in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = logging.getLogger("app.errors")
 Responses = dict[int | str, dict[str, Any]]
 
 _DESCRIPTIONS = {
-    400: "The body is not readable as JSON",
-    401: "No API key, or not a valid one",
+    400: "The body is not valid JSON",
+    401: "The API key is missing or not valid",
     404: "Not found",
-    409: "Not possible here",
-    408: "The request was not sent in time",
+    409: "Not possible in this configuration",
+    408: "The request body did not arrive in time",
     413: "The request body is too large",
-    500: "An error inside the service",
+    500: "Internal error",
     502: "The LLM provider failed",
     503: "The database, the LLM provider or the service has no capacity; try again later",
     504: "The LLM provider did not answer in time",
@@ -47,13 +47,13 @@ BODY_ERRORS = (400, 408, 413)
 def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        """Says what is wrong without sending the input back: it may be a secret, or what JSON cannot carry (NaN)."""
+        """Name the invalid fields without echoing the input: it may be a secret, or not valid in JSON (NaN)."""
         fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
         return JSONResponse({"detail": fields}, 422)
 
     @app.exception_handler(405)
     async def method_not_allowed(request: Request, error: HTTPException) -> JSONResponse:
-        """Names all methods of the path in Allow; the framework names those of one route (RFC 9110, 15.5.6)."""
+        """List all methods of the path in Allow; the framework lists those of one route (RFC 9110, section 15.5.6)."""
         allowed = {method.strip() for method in (error.headers or {}).get("Allow", "").split(",") if method}
         for path, operations in app.openapi()["paths"].items():
             if compile_path(path)[0].match(request.scope["path"]):
@@ -66,19 +66,19 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DBAPIError)
     async def database_error(request: Request, error: DBAPIError) -> JSONResponse:
-        # Operational: refused, lost, shutting down, statement timeout, deadlock. What remains is a fault in our SQL.
+        # Operational: refused, lost, shutting down, statement timeout, deadlock. Everything else is a bug in our SQL.
         if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
             return _database_unavailable(error)
         raise error
 
     @app.exception_handler(Exception)
     async def internal_error(request: Request, error: Exception) -> JSONResponse:
-        """The last resort. Starlette raises the error again, so that the server logs its traceback."""
-        # Sent from outside all middlewares, which therefore cannot add the header.
+        """For unhandled exceptions. Starlette raises them again, so that the server logs the traceback."""
+        # Sent from outside of all middlewares, so RequestLogMiddleware cannot add the header.
         return JSONResponse({"detail": "Internal Server Error"}, 500, headers={REQUEST_ID_HEADER: request_id()})
 
 
 def _database_unavailable(error: Exception) -> JSONResponse:
-    # No traceback: an outage would write one for each request.
+    # No traceback: an outage would log one for each request.
     logger.error("The database is not available: %s", one_line(error))
     return JSONResponse({"detail": "The database is not available"}, 503, headers={"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""Probes: alive, and ready to serve."""
+"""Liveness and readiness probes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from app.api.errors import responses
 from app.api.schemas import Status
 from app.db.engine import Sessions, named, one_line
 
-READY_TIMEOUT = 2.0  # seconds; shorter than the usual timeout of whoever asks
+READY_TIMEOUT = 2.0  # seconds; shorter than the usual timeout of a probe
 
 logger = logging.getLogger("app.health")
 router = APIRouter(tags=["health"])
 
 
 class DatabaseProbe:
-    """Asks the database for a sign of life, once for all who ask at the same time.
+    """Checks that the database answers; concurrent probes share one query.
 
-    A hung database holds one connection and one task, however often it is asked about.
+    So a hung database occupies one connection and one task, however often the service is probed.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -31,10 +31,10 @@ class DatabaseProbe:
     async def answers(self) -> bool:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._ask())
-        # Not wait_for(): it would wait for the cancelled driver, which waits for the database.
+        # Not wait_for(): it waits for the cancelled driver, which waits for the database.
         done, _ = await asyncio.wait({self._running}, timeout=READY_TIMEOUT)
         if not done:
-            logger.warning("The database has not answered for %g s", READY_TIMEOUT)
+            logger.warning("The database has not answered within %g s", READY_TIMEOUT)
             return False
         if error := self._running.exception():
             logger.warning("The database is not available: %s", one_line(error))
@@ -52,13 +52,13 @@ class DatabaseProbe:
 
 @router.get("/healthz")
 async def healthz() -> Status:
-    """The process serves requests; says nothing of what is behind it."""
+    """Liveness: the process serves requests; its dependencies are not checked."""
     return Status(status="ok")
 
 
 @router.get("/readyz", responses=responses(503))
 async def readyz(request: Request) -> Status:
-    """The service can do its work: its database answers."""
+    """Readiness: the database answers."""
     probe: DatabaseProbe = request.app.state.database_probe
     if not await probe.answers():
         raise HTTPException(503, "The database is not available", {"Retry-After": "1"})

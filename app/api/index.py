@@ -1,4 +1,4 @@
-"""GET /: what this service is and where to look."""
+"""GET /: name, version and links of the service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.api.schemas import Index, LLMInfo
 
 router = APIRouter(tags=["index"])
 
-SIMULATED_NOTE = "Answers come from a simulator: no key of an LLM provider is configured, or LLM_PROVIDER=simulated."
+SIMULATED_NOTE = "Answers come from a simulator: no LLM provider's key is configured, or LLM_PROVIDER=simulated."
 
 
 @router.get("/")

@@ -1,4 +1,4 @@
-"""Items of a user. Pages follow the id (keyset), so that a late page costs no more than the first."""
+"""Items of a user. Keyset pagination by id, so the last page costs no more than the first."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def _found(row: models.Item | None) -> Item:
 
 
 def _not_found() -> HTTPException:
-    """The same for an item of somebody else: whether it exists is nobody's business."""
+    """The same for another user's item, so that it does not reveal whether the item exists."""
     return HTTPException(404, "You have no item with this id")

@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP. The limits are here, so that the OpenAPI document states them."""
+"""Request and response bodies. The limits are defined here, so that the OpenAPI document states them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 # The largest integer that every JSON parser reads exactly (RFC 8259, section 6); PostgreSQL's bigint holds more.
 MAX_ID = 2**53 - 1
 
-# PostgreSQL cannot store U+0000 in text. (Lone surrogates are no valid text for pydantic in the first place.)
+# PostgreSQL cannot store U+0000 in text. (pydantic already rejects lone surrogates.)
 _NO_NUL = r"^[^\x00]*$"
 
 
 def _whole_number(value: object) -> object:
-    """For JSON Schema, 2.0 is an integer, too."""
+    """In JSON Schema, 2.0 is an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole_number)]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
-Limit = Annotated[int, Query(ge=1, le=100, description="The most entries to return.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of entries to return.")]
 After = Annotated[
-    int | None, Query(ge=1, le=MAX_ID, description="The cursor `next` of the page before; leave out for the first.")
+    int | None,
+    Query(ge=1, le=MAX_ID, description="The cursor `next` of the previous page; omit it for the first page."),
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_NO_NUL)]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_NUL)]
@@ -51,7 +52,7 @@ class User(Output):
 
 
 class UserWithKey(User):
-    api_key: str = Field(description="Shown this once; only its hash is stored.")
+    api_key: str = Field(description="Shown only once; the service stores its hash.")
 
 
 class NewItem(Input):
@@ -74,11 +75,9 @@ class ItemPage(Output):
 
 class ChatRequest(Input):
     message: Prompt
-    conversation_id: Id | None = Field(None, description="Goes on with this conversation; leave out to begin one.")
-    model: ModelName | None = Field(
-        None, description="One of the service's models, else 404; leave out for its default."
-    )
-    stream: bool = Field(False, description="Answer with server-sent events while the model writes.")
+    conversation_id: Id | None = Field(None, description="Continues this conversation; omit it to start one.")
+    model: ModelName | None = Field(None, description="One of the service's models, else 404; omit it for the default.")
+    stream: bool = Field(False, description="Stream the answer as server-sent events.")
 
 
 class Usage(Output):
@@ -91,7 +90,7 @@ class ChatAnswer(Output):
     message: str
     model: str
     provider: str
-    usage: Usage | None = Field(description="Null if the provider did not tell it.")
+    usage: Usage | None = Field(description="Null if the provider did not report it.")
 
 
 class Conversation(Output):
@@ -109,7 +108,7 @@ class Message(Output):
     id: Id
     role: Literal["user", "assistant"]
     content: str
-    complete: bool = Field(description="False for an answer that broke off.")
+    complete: bool = Field(description="False for an answer that ended early.")
     model: str | None
     provider: str | None
     created_at: datetime

@@ -1,4 +1,4 @@
-"""The engine and the sessions, with every query named for the metrics."""
+"""The engine, the sessions, and the names of queries in the metrics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ QUERY_NAMES = (
 
 
 def named(query_name: str) -> dict[str, str]:
-    """Execution options that name a query in `db_query_duration_seconds`."""
+    """Execution options that set the label `query_name` of a query.
+
+    Raises:
+        ValueError: the name is not in QUERY_NAMES.
+    """
     if query_name not in QUERY_NAMES:
         raise ValueError(f"{query_name!r} is not in QUERY_NAMES")
     return {"query_name": query_name}
@@ -39,11 +43,11 @@ def make_engine(settings: Settings) -> AsyncEngine:
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout,
-        pool_pre_ping=True,  # a restarted PostgreSQL costs a new connection, not a failed request
+        pool_pre_ping=True,  # after a restart of PostgreSQL a request gets a new connection instead of an error
         connect_args={
             "connect_timeout": 5,
             "options": f"-c statement_timeout={int(settings.database_statement_timeout * 1000)}",
-            # Notice within 15 s that the database's machine is gone.
+            # Detect within 15 s that the database host is unreachable.
             "keepalives_idle": 5,
             "keepalives_interval": 5,
             "keepalives_count": 2,
@@ -58,5 +62,5 @@ def make_sessions(engine: AsyncEngine) -> Sessions:
 
 
 def one_line(error: BaseException) -> str:
-    """The driver's own words in one line; libpq never puts a password there."""
+    """The driver's message in one line; libpq never includes a password."""
     return " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")

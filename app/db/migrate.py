@@ -1,4 +1,4 @@
-"""Bring the database to the newest schema; safe to run by several replicas at once and again and again."""
+"""Migrate the database to the newest schema; idempotent, and safe to run by several replicas at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("app.migrate")
 
 
 class MigrationError(Exception):
-    """The database could not be brought to the newest schema; the message says why."""
+    """The migration failed; the message says why."""
 
 
 def alembic_config() -> Config:
@@ -29,9 +29,10 @@ def alembic_config() -> Config:
 
 
 def migrate(settings: Settings) -> None:
-    """Wait for the database (at most `database_wait` seconds) and run the migrations that are missing.
+    """Wait for the database (at most `database_wait` seconds) and run the missing migrations.
 
-    Raises MigrationError.
+    Raises:
+        MigrationError: the database is not reachable, its schema is unknown, or a migration failed.
     """
     engine = create_engine(settings.database_url, connect_args={"connect_timeout": 5})
     config = alembic_config()

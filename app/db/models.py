@@ -1,4 +1,4 @@
-"""The tables. `migrations/` makes them; a test holds the two together."""
+"""The tables. `migrations/` creates them; a test compares the two."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class User(Base):
 
 class Item(Base):
     __tablename__ = "items"
-    # Pages are read by (user, id): the index serves the filter and the order.
+    # Pages are read by (user, id): the index serves both the filter and the order.
     __table_args__ = (Index("ix_items_user_id_id", "user_id", "id"),)
 
     id: Mapped[int] = _id()
@@ -63,7 +63,7 @@ class Message(Base):
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
     role: Mapped[str] = mapped_column(Text)
     content: Mapped[str] = mapped_column(Text)
-    # False for an answer that broke off: the client left or the provider failed on the way.
+    # False for an answer that ended early: the client disconnected or the provider failed.
     complete: Mapped[bool] = mapped_column(server_default="true", default=True)
     model: Mapped[str | None] = mapped_column(Text)
     provider: Mapped[str | None] = mapped_column(Text)

@@ -275,7 +275,7 @@ DETAIL = (
     timeseries(
         "Streams left by their readers",
         "Streamed answers per minute that a simulated person left before the end, as some people do.",
-        Query(happened("locust_streams_left_total", "name", matchers="", source=PROMETHEUS), "{{name}}"),
+        Query(happened("locust_streams_abandoned_total", "name", matchers="", source=PROMETHEUS), "{{name}}"),
         unit=PER_MINUTE,
         width=12,
         legend="names",

@@ -44,7 +44,7 @@ def test_without_a_valid_key_there_is_nothing(
     answer = client.request(method, path, headers=headers, json=json)  # type: ignore[arg-type]
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert answer.json() == {"detail": "A valid API key is needed"}
+    assert answer.json() == {"detail": "A valid API key is required"}
 
 
 def test_an_item_lives_and_goes(user: httpx.Client) -> None:

@@ -94,7 +94,7 @@ def _busy(prometheus: Prometheus, url: str) -> dict[Target, int]:
     traffic.drive(url, seconds=12)
     wait_until(lambda: prometheus.query("rate(llm_time_to_first_token_seconds_count[10s]) > 0"))
     wait_until(lambda: prometheus.query("rate(locust_time_to_first_token_seconds_count[10s]) > 0"))
-    wait_until(lambda: prometheus.query("rate(locust_streams_left_total[10s]) > 0"))
+    wait_until(lambda: prometheus.query("rate(locust_streams_abandoned_total[10s]) > 0"))
     wait_until(lambda: prometheus.query("job_endpoint:http_slow:rate5m"))
     wait_until(lambda: prometheus.query("job_slo:error_budget_burn:rate6h"), timeout=90)  # every 15 s
     return _ask(prometheus)
@@ -103,7 +103,7 @@ def _busy(prometheus: Prometheus, url: str) -> dict[Target, int]:
 @contextmanager
 def _load_test(url: str, metrics_port: int) -> Iterator[None]:
     """Some simulated people, of whom many leave their streams, for as long as this lasts."""
-    settings = {"HOST": url, "USERS": "3", "DURATION": "10m", "THINK": "0-0.2", "WEIGHTS": "stream=5,wander=10"}
+    settings = {"HOST": url, "USERS": "3", "DURATION": "10m", "THINK": "0-0.2", "WEIGHTS": "stream=5,abandon=10"}
     locust = subprocess.Popen(
         [sys.executable, "-m", "loadtest"],
         env={**os.environ, **settings, "LOCUST_METRICS_PORT": str(metrics_port)},
@@ -190,7 +190,7 @@ def test_every_metric_of_the_service_and_of_load_tests_has_a_panel(answers: Answ
         for job in ("app", "locust")
         for entry in answers.prometheus.api("targets/metadata", match_target=f'{{job="{job}"}}')
     }
-    assert {"http_exceptions", "llm_unpriced_requests", "locust_streams_left"} <= declared
+    assert {"http_exceptions", "llm_unpriced_requests", "locust_streams_abandoned"} <= declared
     shown = {_family(s.metric) for t in TARGETS for s in selectors(t.expr)}
     assert declared - shown == WITHOUT_A_PANEL.keys()
 

@@ -1,4 +1,4 @@
-"""`python -m loadtest`: what it says when there is nothing to measure."""
+"""`python -m loadtest` when there is nothing to measure."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
             urllib.request.urlopen(f"{page}/swarm", form, timeout=60).close()
             assert hanging.asked.wait(60)
             run.terminate()
-            wait_until(lambda: "Verdict: FAILED, not one request was made." in said.read_text(), 60)
+            wait_until(lambda: "Verdict: FAILED, no request completed." in said.read_text(), 60)
         else:
             run.terminate()
             assert run.wait(60) == 0, said.read_text()
             assert "Verdict" not in said.read_text()
     finally:
-        run.kill()  # it would wait for its people, and they for their answer
+        run.kill()  # it would wait for its users, and they for their response
         run.wait()
 
 

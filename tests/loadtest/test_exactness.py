@@ -89,16 +89,16 @@ def test_every_request_is_counted_once_streams_and_all(
         assert sum(locust.values()) > 10 * SECONDS
         assert total(prometheus, LOCUST.format("failures_total")) == 0
         assert total(prometheus, 'http_requests_total{status_code=~"5.."}') == 0
-        left = total(prometheus, LOCUST.format("streams_left_total"))
-        assert left > 0, "nobody left a stream: the test says nothing about it"
+        abandoned = total(prometheus, LOCUST.format("streams_abandoned_total"))
+        assert abandoned > 0, "no user abandoned a stream: the test has nothing to check"
         # A reader may leave when the last part is already on its way: then the service has sent it all, and says 200.
         gone = total(prometheus, 'http_requests_total{status_code="499"}')
-        print(f"streams left: {left:g}, seen as left by the service: {gone:g}")
-        assert 0 < gone <= left
+        print(f"streams abandoned: {abandoned:g}, counted as disconnects by the service: {gone:g}")
+        assert 0 < gone <= abandoned
         assert prometheus.value("sum(http_requests_in_progress{endpoint!='/metrics'})") == 0
 
 
-def test_a_killed_worker_costs_only_the_requests_that_it_had_in_hand(
+def test_a_killed_worker_costs_only_the_requests_that_it_had_in_flight(
     postgres: Postgres, start_prometheus: Callable[..., Prometheus]
 ) -> None:
     with servers.app({**postgres.environment(postgres.create_database()), "APP_WORKERS": str(WORKERS)}) as app:
@@ -116,12 +116,12 @@ def test_a_killed_worker_costs_only_the_requests_that_it_had_in_hand(
         locust = sum(counted_by_locust(prometheus).values())
         service = sum(counted_by_service(prometheus).values())
         failed = total(prometheus, LOCUST.format("failures_total"))
-        in_hand = locust - service
-        print(f"\nLocust {locust:g}, service {service:g}: {in_hand:g} not counted, {failed:g} failed for the client")
-        # A request in the killed worker's hands failed for the client and was counted by nobody. One that was counted
+        in_flight = locust - service
+        print(f"\nLocust {locust:g}, service {service:g}: {in_flight:g} not counted, {failed:g} failed for the client")
+        # A request in flight in the killed worker failed for the client and was never counted. One that was counted
         # may still have failed: its last bytes died with the worker.
-        assert 0 <= in_hand <= failed
-        assert failed <= 30, "more requests failed than people were there"
+        assert 0 <= in_flight <= failed
+        assert failed <= 30, "more requests failed than there were users"
         assert total(prometheus, "resets(http_requests_total[1h])") == 0, "a counter went backwards"
         assert prometheus.value("sum(http_requests_in_progress{endpoint!='/metrics'})") == 0
         assert exit_code in (0, 1)  # the share of failures may be above the threshold in so short a run

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest.record import BUCKETS, FIRST_TOKEN, LEFT, Record, Series, failure_kind
+from loadtest.record import ABANDONED, BUCKETS, FIRST_TOKEN, Record, Series, failure_kind
 from loadtest.verdict import Threshold, judge, load_thresholds, table
 
 requests = st.lists(
@@ -49,7 +49,7 @@ def test_what_prometheus_reads_is_what_was_counted() -> None:
         record.count("GET", "/items", seconds, None)
     record.count("POST", "/chat (streamed)", 2.0, OSError())
     record.count(FIRST_TOKEN, "/chat (streamed)", 0.2, None)
-    record.count(LEFT, "/chat (streamed)", 0.9, None)
+    record.count(ABANDONED, "/chat (streamed)", 0.9, None)
     registry = CollectorRegistry()
     registry.register(record)
     families = text_string_to_metric_families(generate_latest(registry).decode())
@@ -64,7 +64,7 @@ def test_what_prometheus_reads_is_what_was_counted() -> None:
     assert samples["locust_response_time_seconds_bucket", "/items", "0.01", "GET"] == 2
     assert samples["locust_response_time_seconds_bucket", "+Inf", "/items", "GET"] == 4
     assert samples["locust_time_to_first_token_seconds_count", "/chat (streamed)"] == 1
-    assert samples["locust_streams_left_total", "/chat (streamed)"] == 1
+    assert samples["locust_streams_abandoned_total", "/chat (streamed)"] == 1
 
 
 def test_a_quantile_is_never_flattering() -> None:

@@ -14,11 +14,11 @@ THRESHOLDS = {"default": Threshold(error_ratio=0.01, p95=0.5)}
 LOOK = 0.5
 
 Service = Callable[[float, int], tuple[int, int]]
-"""What happens in a second of the run, with so many people: requests that are answered, people who wait too long."""
+"""What happens in a second of the run with so many users: requests answered, users who wait too long."""
 
 
 class Driven:
-    """A run of a hundred seconds with ten people, against a service that behaves as told."""
+    """A run of a hundred seconds with ten users, against a service with scripted behaviour."""
 
     def __init__(self, shape: str) -> None:
         self.now = 1000.0
@@ -75,7 +75,7 @@ def test_the_capacity_ends_where_the_service_stands_still(service: Service, user
     test.drive(service)
     assert len(test.run.steps) == STEPS
     assert test.run.capacity().startswith(f"Capacity: {users} users, ")
-    assert "were the most" in test.run.capacity()
+    assert "was the most" in test.run.capacity()
     assert not test.run.report()[1], "where the limit was found, the run as a whole has failed"
 
 
@@ -85,7 +85,7 @@ def test_a_service_that_never_answers_has_no_capacity() -> None:
     assert test.run.capacity() == "Capacity: even the first step missed a threshold."
     text, passed = test.run.report()
     assert not passed
-    assert "not one request was made" in text
+    assert "no request completed" in text
 
 
 def test_a_run_that_is_broken_off_says_what_it_knows() -> None:
@@ -105,7 +105,7 @@ def test_a_step_is_judged_by_its_thresholds() -> None:
         return 2 * users, 0
 
     test.drive(failing)
-    assert test.run.capacity().startswith("Capacity: 3 users, 6.0 requests/s were the most")
+    assert test.run.capacity().startswith("Capacity: 3 users, 6.0 requests/s was the most")
     assert "GET /items: errors" in test.run.steps[3].missed[0]
     assert not test.run.steps[4].missed, "a step answers for itself"
 
@@ -122,7 +122,7 @@ def test_nothing_of_a_former_run_counts() -> None:
     assert "at least 10 users" in text
 
 
-def test_people_who_wait_too_long_fail_a_run_in_which_nothing_fails() -> None:
+def test_users_who_wait_too_long_fail_a_run_in_which_nothing_fails() -> None:
     test = Driven("steady")
     test.drive(hangs(90))
     text, passed = test.run.report()

@@ -13,7 +13,7 @@ from loadtest.shapes import STEPS, step_at, users_at
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("1h0m1s", 3601), (" 2m ", 120)]
 )
-def test_durations_as_people_write_them(text: str, seconds: float) -> None:
+def test_durations(text: str, seconds: float) -> None:
     assert duration_seconds(text) == seconds
 
 
@@ -42,7 +42,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("THINK", "3-1"),
         ("THINK", "1"),
         ("WEIGHTS", "sleep=1"),
-        ("WEIGHTS", "browse=0,write=0,chat=0,stream=0,wander=0"),
+        ("WEIGHTS", "browse=0,write=0,chat=0,stream=0,abandon=0"),
         ("WEIGHTS", "browse=-1"),
         ("LOCUST_METRICS_PORT", "70000"),
         ("LOCUST_PORT", "page"),
@@ -57,12 +57,12 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 
 def test_settings_come_from_the_environment() -> None:
     settings = Settings.from_environment(
-        {"APP_PORT": "8100", "USERS": "7", "DURATION": "1m", "THINK": "0-1", "WEIGHTS": "chat=0,wander=3"}
+        {"APP_PORT": "8100", "USERS": "7", "DURATION": "1m", "THINK": "0-1", "WEIGHTS": "chat=0,abandon=3"}
     )
     assert settings.host == "http://127.0.0.1:8100"
     assert (settings.users, settings.duration, settings.think_min, settings.think_max) == (7, 60, 0, 1)
     assert settings.weights["chat"] == 0
-    assert settings.weights["wander"] == 3
+    assert settings.weights["abandon"] == 3
     assert Settings.from_environment({"SHAPE": "soak"}).duration == 3600
 
 

@@ -1,4 +1,4 @@
-"""What people do: sign up, browse, write, chat (whole and streamed), and now and then walk away in mid-stream."""
+"""What simulated users do: sign up, browse, write, chat (whole and streamed), and sometimes abandon a stream."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.event import EventHook
 from locust.exception import RescheduleTask, StopUser
 
-from loadtest.record import FIRST_TOKEN, LEFT
+from loadtest.record import ABANDONED, FIRST_TOKEN
 from loadtest.settings import Settings
 
 QUESTIONS = (
@@ -24,17 +24,17 @@ QUESTIONS = (
     "Explain the difference between a histogram and a summary to a new colleague. " * 12,
 )
 STREAMED = "/chat (streamed)"
-LEFT_STREAM = "/chat (left)"
+ABANDONED_STREAM = "/chat (abandoned)"
 
-# Fired with kind (FIRST_TOKEN or LEFT), name and seconds: moments inside a request, which Locust must not take for one.
-moments = EventHook()
+# Fired with kind (FIRST_TOKEN or ABANDONED), name and seconds: events inside a request, no requests for Locust.
+stream_events = EventHook()
 
-# Who waits for an answer at present: to what, and since when (time.monotonic).
-in_hand: dict["Person", tuple[str, float]] = {}
+# The request that each user waits for: its name, and its start (time.monotonic).
+in_flight: dict["SimulatedUser", tuple[str, float]] = {}
 
 
-class Person(FastHttpUser):
-    """Somebody with an account of their own. `configure` gives think times and weights."""
+class SimulatedUser(FastHttpUser):
+    """A user with an account of its own. `configure` sets think times and weights."""
 
     abstract = True
     api_key = ""
@@ -50,12 +50,12 @@ class Person(FastHttpUser):
             if not self.api_key:
                 try:
                     self.wait()
-                except StopUser:  # the run is over; here Locust would call it an error
+                except StopUser:  # the run is over; raised from here, Locust would report an error
                     return
 
     def call(self, method: str, path: str, name: str, **options: Any) -> ResponseContextManager:
-        """One request, read to its end, with the person's key; `name` is the route it is counted under."""
-        with self.waiting(name):
+        """Send one request with the user's key and read the whole response; `name` is the route it is counted under."""
+        with self.tracked(name):
             return self.send(method, path, name, **options)
 
     def send(self, method: str, path: str, name: str, **options: Any) -> ResponseContextManager:
@@ -63,16 +63,16 @@ class Person(FastHttpUser):
         return self.client.request(method, path, name=name, headers=headers, **options)
 
     @contextmanager
-    def waiting(self, name: str) -> Iterator[None]:
-        """As long as this lasts, the person waits for an answer."""
-        in_hand[self] = name, time.monotonic()
+    def tracked(self, name: str) -> Iterator[None]:
+        """Keep the request in `in_flight` while the block runs."""
+        in_flight[self] = name, time.monotonic()
         try:
             yield
         finally:
-            del in_hand[self]
+            del in_flight[self]
 
     def make_item(self) -> int | str:
-        """Create an item and return its id; a refusal ends the task."""
+        """Create an item and return its id; an error response ends the task."""
         title = random.choice(("Milk", "Bread", "Report", "Call back", "Invoice"))
         response = self.call("POST", "/items", "/items", json={"title": title, "description": "from a load test"})
         if response.status_code != 201:
@@ -81,58 +81,58 @@ class Person(FastHttpUser):
         return item_id
 
 
-def browse(person: Person) -> None:
-    """Look through the first pages of the own items."""
+def browse(user: SimulatedUser) -> None:
+    """Read the first pages of the user's items."""
     cursor: str | None = None
     for _ in range(random.randint(1, 3)):
         path = "/items?limit=20" + (f"&after={cursor}" if cursor else "")
-        response = person.call("GET", path, "/items")
+        response = user.call("GET", path, "/items")
         if response.status_code != 200:
             return
         page = json.loads(response.text or "{}")
         if page["items"] and random.random() < 0.5:
-            person.call("GET", f"/items/{random.choice(page['items'])['id']}", "/items/{item_id}")
+            user.call("GET", f"/items/{random.choice(page['items'])['id']}", "/items/{item_id}")
         cursor = page["next"]
         if cursor is None:
             return
 
 
-def write(person: Person) -> None:
-    """Add an item, correct it, and throw it away half of the times."""
-    item_id = person.make_item()
-    person.call("PUT", f"/items/{item_id}", "/items/{item_id}", json={"title": "Corrected", "description": "once more"})
+def write(user: SimulatedUser) -> None:
+    """Create an item, update it, and delete it half of the time."""
+    item_id = user.make_item()
+    user.call("PUT", f"/items/{item_id}", "/items/{item_id}", json={"title": "Corrected", "description": "once more"})
     if random.random() < 0.5:
-        person.call("DELETE", f"/items/{item_id}", "/items/{item_id}")
+        user.call("DELETE", f"/items/{item_id}", "/items/{item_id}")
 
 
-def chat(person: Person) -> None:
-    """Ask for a whole answer."""
-    person.call("POST", "/chat", "/chat", json={"message": random.choice(QUESTIONS), "stream": False})
+def chat(user: SimulatedUser) -> None:
+    """Request a whole answer."""
+    user.call("POST", "/chat", "/chat", json={"message": random.choice(QUESTIONS), "stream": False})
 
 
-def stream(person: Person) -> None:
-    """Ask for a streamed answer and read it to the end."""
-    _read_stream(person, leave_after=None)
+def stream(user: SimulatedUser) -> None:
+    """Request a streamed answer and read it to the end."""
+    _read_stream(user, leave_after=None)
 
 
-def wander(person: Person) -> None:
-    """Ask for a streamed answer and leave after its first words."""
-    _read_stream(person, leave_after=random.randint(1, 5))
+def abandon(user: SimulatedUser) -> None:
+    """Request a streamed answer and close the connection after its first words."""
+    _read_stream(user, leave_after=random.randint(1, 5))
 
 
-def _read_stream(person: Person, leave_after: int | None) -> None:
+def _read_stream(user: SimulatedUser, leave_after: int | None) -> None:
     request = {"message": random.choice(QUESTIONS), "stream": True}
     options = {"json": request, "stream": True, "catch_response": True}
     started = time.perf_counter()
-    with person.waiting(STREAMED), person.send("POST", "/chat", STREAMED, **options) as response:
+    with user.tracked(STREAMED), user.send("POST", "/chat", STREAMED, **options) as response:
         if response.status_code != 200:
             return
         end = _follow(response, started, leave_after)
         response.request_meta["response_time"] = (time.perf_counter() - started) * 1000
-        if end == "left":
+        if end == "abandoned":
             response.stream.release()  # an unread body: closes the connection, so that the server sees the client go
-            response.request_meta["name"] = LEFT_STREAM  # its time says nothing about whole answers
-            moments.fire(kind=LEFT, name=STREAMED, seconds=time.perf_counter() - started)
+            response.request_meta["name"] = ABANDONED_STREAM  # its duration is no whole answer's
+            stream_events.fire(kind=ABANDONED, name=STREAMED, seconds=time.perf_counter() - started)
             response.success()
         elif end == "done":
             response.success()
@@ -141,16 +141,20 @@ def _read_stream(person: Person, leave_after: int | None) -> None:
 
 
 def _follow(response: ResponseContextManager, started: float, leave_after: int | None) -> str:
-    """Read a stream to its end, or to its part number `leave_after`: "done", "left", or what went wrong."""
+    """Read a stream to its end, or to its part number `leave_after`.
+
+    Returns:
+        "done", "abandoned", or what went wrong.
+    """
     deltas = 0
     end = "the stream broke off"
     for event in _events(response):
         if event == "delta":
             deltas += 1
             if deltas == 1:
-                moments.fire(kind=FIRST_TOKEN, name=STREAMED, seconds=time.perf_counter() - started)
+                stream_events.fire(kind=FIRST_TOKEN, name=STREAMED, seconds=time.perf_counter() - started)
             if deltas == leave_after:
-                return "left"
+                return "abandoned"
         elif event == "done":
             end = "done"
         elif event == "error":
@@ -160,7 +164,7 @@ def _follow(response: ResponseContextManager, started: float, leave_after: int |
 
 def _events(response: ResponseContextManager) -> Iterator[str]:
     """The names of the server-sent events, as they arrive, until the stream ends or breaks off."""
-    # Locust counts no request at all whose reader raises.
+    # Locust does not count a request whose reader raises.
     with suppress(HTTPParseError, OSError):
         while block := response.stream.readline(b"\n\n"):
             for line in block.decode().splitlines():
@@ -173,15 +177,15 @@ TASKS: dict[str, Callable[[Any], None]] = {
     "write": write,
     "chat": chat,
     "stream": stream,
-    "wander": wander,
+    "abandon": abandon,
 }
 
 
-def configure(settings: Settings) -> type[Person]:
-    """The class of people for one test."""
+def configure(settings: Settings) -> type[SimulatedUser]:
+    """The user class for one test."""
     return type(
-        "Visitor",
-        (Person,),
+        "User",
+        (SimulatedUser,),
         {
             "abstract": False,
             "host": settings.host,

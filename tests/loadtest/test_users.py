@@ -1,4 +1,4 @@
-"""What people report of the streams that they read, to the end or not."""
+"""What simulated users report for the streams that they read, to the end or not."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from native.paths import PROJECT
 
 START, DELTA, DONE, ERROR = (f"event: {name}\ndata: {{}}\n\n" for name in ("start", "delta", "done", "error"))
 
-# In a process of its own, as Locust replaces Python's sockets. Prints Locust's requests and our moments.
+# In a process of its own, as Locust replaces Python's sockets. Prints Locust's requests and our stream events.
 READER = """
 import json, sys
 from locust.env import Environment
-from loadtest import people
+from loadtest import users
 from loadtest.settings import Settings
 
 environment = Environment()
-visitor = people.configure(Settings(host=sys.argv[1]))(environment)
-requests, moments = [], []
+user = users.configure(Settings(host=sys.argv[1]))(environment)
+requests, stream_events = [], []
 environment.events.request.add_listener(
     lambda request_type, name, exception, **_: requests.append([request_type, name, str(exception or "")])
 )
-people.moments.add_listener(lambda kind, name, seconds: moments.append([kind, name]))
-people._read_stream(visitor, json.loads(sys.argv[2]))
-assert not people.in_hand
-print(json.dumps([requests, moments]))
+users.stream_events.add_listener(lambda kind, name, seconds: stream_events.append([kind, name]))
+users._read_stream(user, json.loads(sys.argv[2]))
+assert not users.in_flight
+print(json.dumps([requests, stream_events]))
 """
 
 
 @contextmanager
 def streaming(parts: list[str], whole: bool) -> Iterator[str]:
-    """The address of a service that streams these parts as the answer to everything, and its end if `whole`."""
+    """The address of a service that streams these parts in every response, and ends the stream if `whole`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -65,17 +65,17 @@ def streaming(parts: list[str], whole: bool) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("parts", "leave_after", "name", "failure", "moments"),
+    ("parts", "leave_after", "name", "failure", "events"),
     [
         ([START, DELTA, DELTA, DONE], None, "/chat (streamed)", "", ["FIRST TOKEN"]),
         ([START, DELTA, DONE], 5, "/chat (streamed)", "", ["FIRST TOKEN"]),
-        ([START, DELTA, DELTA, DELTA, DONE], 2, "/chat (left)", "", ["FIRST TOKEN", "LEFT"]),
+        ([START, DELTA, DELTA, DELTA, DONE], 2, "/chat (abandoned)", "", ["FIRST TOKEN", "ABANDONED"]),
         ([START, DELTA, ERROR], None, "/chat (streamed)", "the stream ended with an error event", ["FIRST TOKEN"]),
         ([START], None, "/chat (streamed)", "the stream broke off", []),
     ],
 )
 def test_a_stream_is_one_request_however_it_ends(
-    parts: list[str], leave_after: int | None, name: str, failure: str, moments: list[str]
+    parts: list[str], leave_after: int | None, name: str, failure: str, events: list[str]
 ) -> None:
     with streaming(parts, whole=len(parts) > 1) as url:
         read = subprocess.run(
@@ -88,4 +88,4 @@ def test_a_stream_is_one_request_however_it_ends(
     assert read.returncode == 0, read.stderr
     requests, seen = json.loads(read.stdout)
     assert requests == [["POST", name, failure]]
-    assert seen == [[kind, "/chat (streamed)"] for kind in moments]
+    assert seen == [[kind, "/chat (streamed)"] for kind in events]
