@@ -27,17 +27,18 @@ class Piece:
 
 
 TELEMETRY = "app/telemetry"
+COMMON = ("__init__.py", "py.typed", "install.py", "exposition/*.py", "storage/*.py")
 PIECES = {
     "middleware": Piece(
         "HTTP metrics and /metrics, exact with several workers",
-        ("__init__.py", "http.py", "exposition.py", "storage.py"),
+        (*COMMON, "http/*.py"),
         TELEMETRY,
         "{package}",
         "app.add_middleware(PrometheusMiddleware) and the /metrics route (docs/adopt.md, Middleware)",
     ),
     "llm": Piece(
         "tokens, latency, errors and cost of LLM calls",
-        ("__init__.py", "exposition.py", "storage.py", "llm/*.py"),
+        (*COMMON, "llm/*.py"),
         TELEMETRY,
         "{package}",
         "set the prices, wrap each call of a model (docs/adopt.md, LLM calls)",
@@ -45,14 +46,14 @@ PIECES = {
     ),
     "database": Piece(
         "queries, transactions and the pool of a SQLAlchemy engine",
-        ("__init__.py", "exposition.py", "storage.py", "database.py"),
+        (*COMMON, "database.py"),
         TELEMETRY,
         "{package}",
         "instrument_engine(engine) after the engine is made (docs/adopt.md, Database)",
     ),
     "users": Piece(
         "active users, distinct, without keeping an identifier",
-        ("__init__.py", "exposition.py", "storage.py", "users.py"),
+        (*COMMON, "users.py"),
         TELEMETRY,
         "{package}",
         "tell it who is signed in (docs/adopt.md, Active users)",
@@ -116,7 +117,7 @@ def misplaced(target: Path, package: Path) -> str | None:
     shared = folder.is_dir() and not (folder / "__init__.py").exists() and any(folder.rglob("*.py"))
     if folder == target or shared:
         return (
-            f"PACKAGE={package}: imports may begin in that folder, and http.py in it would hide Python's own http."
+            f"PACKAGE={package}: imports may begin in that folder, and http in it would hide Python's own http."
             f" Name a folder for these modules alone, such as {package / 'telemetry'}."
         )
     return None

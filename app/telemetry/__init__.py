@@ -1,8 +1,20 @@
-"""Telemetry to copy into a service: HTTP, database, LLM and active users, for one process or many.
+# SPDX-License-Identifier: Apache-2.0
+"""Telemetry of a service: HTTP, database, LLM and active users, for one process or many.
 
-The storage is installed before any metric exists; the rest of the package defines its metrics with prometheus_client.
+    http        every request, and /metrics            llm       tokens, latency, errors, cost of model calls
+    database    queries, transactions, the pool        users     how many different users were seen
+
+    storage     the doubles behind the metrics, shared by all workers
+    exposition  the text of /metrics
+    install     puts the storage under prometheus_client
+
+Importing this package installs the storage before any metric exists, see install.py.
 """
 
-from . import exposition
+from .install import install
 
-exposition.install()
+__all__ = ["__version__", "install"]
+
+__version__ = "0.1.0"
+
+install()

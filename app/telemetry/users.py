@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Active users: how many different users were seen in the last minute, 5 minutes, 15 minutes and hour.
 
 Depends on prometheus_client alone and may be copied alone. One line counts the users of every request:
@@ -58,7 +59,7 @@ _SIZE: Final = _KEY_BYTES + 4 * PLACES
 _CHUNK: Final = 2**14  # places counted at a time, half a millisecond
 _PAUSE: Final = 1e-5  # seconds in which other threads, such as the one with the event loop, get their turn
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger("sightline_telemetry")
 
 
 class ActiveUsers(Collector):
@@ -78,7 +79,7 @@ class ActiveUsers(Collector):
         try:
             mapped = _map(directory or (exposition.directory() if exposition else None))
         except OSError as error:
-            _log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
+            log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
             mapped = _map(None)
         # At once, and not at the first touch: what is forked from this process shares the map.
         self._key = bytes(mapped[:_KEY_BYTES])
@@ -192,4 +193,4 @@ class ActiveUsersMiddleware:
         except Exception:
             if not self._failed:
                 self._failed = True
-                _log.warning("Active users: a user could not be counted; said once", exc_info=True)
+                log.warning("Active users: a user could not be counted; said once", exc_info=True)

@@ -367,7 +367,7 @@ def test_the_guide_names_every_place_of_the_endpoints_that_are_ours(tmp_path: Pa
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert adopt(tmp_path).returncode == 0
     assert adopt(tmp_path).returncode == 0, "what is equal is in nobody's way"
-    mine = tmp_path / "telemetry" / "http.py"
+    mine = tmp_path / "telemetry" / "http" / "middleware.py"
     mine.write_text("# mine\n")
     (tmp_path / "telemetry" / "users.py").unlink()
     before = tree(tmp_path)
@@ -377,7 +377,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert "OVERWRITE=1" in refused.stderr
     assert tree(tmp_path) == before, "nothing at all is copied"
     assert adopt(tmp_path, "--overwrite").returncode == 0
-    assert mine.read_bytes() == (PROJECT / "app" / "telemetry" / "http.py").read_bytes()
+    assert mine.read_bytes() == (PROJECT / "app" / "telemetry" / "http" / "middleware.py").read_bytes()
 
 
 @pytest.mark.parametrize(

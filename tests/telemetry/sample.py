@@ -56,9 +56,9 @@ def trace(scope: Scope) -> dict[str, str] | None:
     return None
 
 
-options: dict[str, Any] = {"exclude": ("/excluded",), "exemplar": trace}
-if "SAMPLE_LIMIT" in os.environ:
-    options["limit"] = int(os.environ["SAMPLE_LIMIT"])
+options: dict[str, Any] = {"exclude_paths": ("/excluded",), "exemplar": trace}
+if "SAMPLE_MAX_SERIES" in os.environ:
+    options["max_series"] = int(os.environ["SAMPLE_MAX_SERIES"])
 
 app = FastAPI(version="4.5.6")
 app.add_middleware(CORSMiddleware, allow_origins=["https://friend.example"], allow_methods=["GET"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.telemetry.serving import ROOT
-from tests.telemetry.test_restarts import run
+from tests.telemetry.storage.test_restarts import run
 
 EARLIER = """
 import prometheus_client as p
@@ -78,20 +78,21 @@ def test_a_record_that_nobody_understands_while_the_service_runs(tmp_path: Path)
     """Every reading says so, and what comes before it is taken over once."""
     code = f"""{COUNTS}
 import os, struct
-from app.telemetry.storage import SCHEMA_HEADER, storage
+from app.telemetry.storage.schema import HEADER_SIZE
+from app.telemetry.storage import storage
 with open(exposition.directory() / "schema", "r+b") as schema:
     end = struct.unpack("<Q", os.pread(schema.fileno(), 8, 8))[0]
-    known = os.pread(schema.fileno(), end - SCHEMA_HEADER, SCHEMA_HEADER)
+    known = os.pread(schema.fileno(), end - HEADER_SIZE, HEADER_SIZE)
     group = next(line for line in known.splitlines() if b'["x"]' in line)
     more = group.replace(b'["x"]', b'["y"]') + b'\\n["oddment"]\\n'
     os.pwrite(schema.fileno(), more, end)
     os.pwrite(schema.fileno(), struct.pack("<Q", end + len(more)), 8)
 for _ in range(3):
     try:
-        storage.refresh()
+        storage.schema.refresh()
     except OSError as error:
         print(error)
-    print("cells", storage.next_cell)
+    print("cells", storage.schema.next_cell)
 """
     output = run("-c", code, folder=tmp_path / "metrics")
     assert output.count("is damaged or was written by another version; empty it") == 3

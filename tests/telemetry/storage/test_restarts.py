@@ -28,7 +28,7 @@ def test_fifty_restarts(tmp_path: Path) -> None:
     Every scrape is made by a worker that has counted nothing itself; it and the master have slots, too.
     """
     folder = tmp_path / "metrics"
-    states = [json.loads(line) for line in run("-m", "tests.telemetry.restarts", folder=folder).splitlines()]
+    states = [json.loads(line) for line in run("-m", "tests.telemetry.storage.restarts", folder=folder).splitlines()]
     assert len(states) == 50
     seen = 0.0
     for state in states:
@@ -57,7 +57,7 @@ def answer(request):
 
 async def main():
     app = Starlette(routes=[Route(f"/r{{n}}", answer) for n in range(400)] + [Route("/metrics", metrics_endpoint())])
-    app.add_middleware(PrometheusMiddleware, exclude=("/metrics",))
+    app.add_middleware(PrometheusMiddleware, exclude_paths=("/metrics",))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/r0")).status_code == 200
         {then}

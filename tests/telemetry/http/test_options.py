@@ -11,9 +11,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.telemetry import http
 from app.telemetry.exposition import render
-from app.telemetry.http import PrometheusMiddleware
+from app.telemetry.http import PrometheusMiddleware, exchange, middleware
 from tests.telemetry.serving import Samples, parse, value
 
 
@@ -35,8 +34,10 @@ async def ask(app: Starlette, *paths: str) -> Samples:
 async def test_two_applications_in_one_process() -> None:
     """Each with options of its own; nothing of one is counted by the other, and one text tells of both."""
     blue, green = sizes(), sizes()
-    blue.add_middleware(PrometheusMiddleware, labels={"service": "blue"}, buckets=(0.5, 2), unmatched="none")
-    green.add_middleware(PrometheusMiddleware, labels={"service": "green"}, exclude=("/sizes/3",), version="1.2.3")
+    options: dict[str, Any] = {"buckets": (0.5, 2), "unmatched_endpoint": "none"}
+    blue.add_middleware(PrometheusMiddleware, const_labels={"service": "blue"}, **options)
+    options = {"exclude_paths": ("/sizes/3",), "version": "1.2.3"}
+    green.add_middleware(PrometheusMiddleware, const_labels={"service": "green"}, **options)
     await ask(blue, "/sizes/1", "/sizes/2", "/nowhere")
     samples = await ask(green, "/sizes/1", "/sizes/3", "/nowhere")
 
@@ -85,7 +86,7 @@ async def test_in_progress_for_whoever_reads() -> None:
 
     app = Starlette(routes=[Route("/look/{key}", look)])
     app.add_middleware(Before)  # type: ignore[arg-type]
-    app.add_middleware(PrometheusMiddleware, labels={"service": "looking"})
+    app.add_middleware(PrometheusMiddleware, const_labels={"service": "looking"})
     after = await ask(app, "/look/1", "/look/2")
     assert len(seen) == 4
     for samples in seen:
@@ -116,9 +117,9 @@ async def test_unusual_messages(tmp_path: Path) -> None:
     async def server(message: Message) -> None:
         sent.append(message)
 
-    middleware = PrometheusMiddleware(sends, labels={"service": "unusual"})
+    counting = PrometheusMiddleware(sends, const_labels={"service": "unusual"})
     for number in range(len(ends)):
-        await middleware({"type": "http", "method": "GET", "path": str(number)}, receive, server)
+        await counting({"type": "http", "method": "GET", "path": str(number)}, receive, server)
     assert sent[1::2] == ends
     samples = parse(render().decode())
     assert value(samples, "http_requests_total", service="unusual", status_code="200") == len(ends)
@@ -129,14 +130,14 @@ async def test_unusual_messages(tmp_path: Path) -> None:
 
 async def test_bad_options_are_refused() -> None:
     for options, error in (
-        ({"exclude": "/metrics"}, TypeError),
+        ({"exclude_paths": "/metrics"}, TypeError),
         ({"buckets": (2, 1)}, ValueError),
         ({"buckets": ()}, ValueError),
-        ({"labels": {"method": "x"}}, ValueError),
-        ({"labels": {"le": "x"}}, ValueError),
-        ({"labels": {"my-label": "x"}}, ValueError),
-        ({"labels": {"__mine": "x"}}, ValueError),
-        ({"labels": {1: "x"}}, ValueError),
+        ({"const_labels": {"method": "x"}}, ValueError),
+        ({"const_labels": {"le": "x"}}, ValueError),
+        ({"const_labels": {"my-label": "x"}}, ValueError),
+        ({"const_labels": {"__mine": "x"}}, ValueError),
+        ({"const_labels": {1: "x"}}, ValueError),
     ):
         try:
             PrometheusMiddleware(sizes(), **options)
@@ -147,14 +148,15 @@ async def test_bad_options_are_refused() -> None:
 
 async def test_a_label_that_is_no_text() -> None:
     app, number = sizes(), cast(str, 1)
-    app.add_middleware(PrometheusMiddleware, labels={"shard": number})
+    app.add_middleware(PrometheusMiddleware, const_labels={"shard": number})
     assert value(await ask(app, "/sizes/1"), "http_requests_total", shard="1") == 1
 
 
 async def test_an_exemplar_a_second(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Of each bucket and counter; one that fails keeps nothing from being counted."""
     now, asked = [1000.0], []
-    monkeypatch.setattr(http, "perf_counter", lambda: now[0])
+    for module in (middleware, exchange):
+        monkeypatch.setattr(module, "perf_counter", lambda: now[0])
 
     def exemplar(scope: Scope) -> dict[str, Any]:
         asked.append(scope["path"])
@@ -165,7 +167,8 @@ async def test_an_exemplar_a_second(monkeypatch: pytest.MonkeyPatch, caplog: pyt
         return PlainTextResponse("")
 
     app = Starlette(routes=[Route("/sizes/{size:int}", lasting)])
-    app.add_middleware(PrometheusMiddleware, labels={"service": "exemplary"}, exemplar=exemplar, exclude=("/none",))
+    options: dict[str, Any] = {"exemplar": exemplar, "exclude_paths": ("/none",)}
+    app.add_middleware(PrometheusMiddleware, const_labels={"service": "exemplary"}, **options)
     await ask(app, "/none", *["/sizes/1"] * 5)
     assert asked == ["/sizes/1"]
     await ask(app, "/sizes/2", "/sizes/3")  # in a bucket of its own; then three seconds later
@@ -186,7 +189,7 @@ async def test_an_exemplar_a_second(monkeypatch: pytest.MonkeyPatch, caplog: pyt
 async def test_500_begins_at_0() -> None:
     """So that rate() sees the first one, too."""
     app = sizes()
-    app.add_middleware(PrometheusMiddleware, labels={"service": "healthy"})
+    app.add_middleware(PrometheusMiddleware, const_labels={"service": "healthy"})
     statuses = {
         dict(labels)["status_code"]: number
         for (name, labels), number in (await ask(app, "/sizes/1")).items()
@@ -197,9 +200,9 @@ async def test_500_begins_at_0() -> None:
 
 async def test_a_mounted_application_with_its_own_middleware_is_no_second_application() -> None:
     inner, outer = sizes(), sizes()
-    inner.add_middleware(PrometheusMiddleware, labels={"service": "mounted"}, version="2.0.0")
+    inner.add_middleware(PrometheusMiddleware, const_labels={"service": "mounted"}, version="2.0.0")
     outer.mount("/inner", inner)
-    outer.add_middleware(PrometheusMiddleware, labels={"service": "outer"}, version="1.0.0")
+    outer.add_middleware(PrometheusMiddleware, const_labels={"service": "outer"}, version="1.0.0")
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -313,7 +313,8 @@ def test_random_paths_and_hosts_add_no_series(server: Served) -> None:
 
 def test_random_methods_and_the_limit() -> None:
     """A server that accepts any method (h11) gets 1,000 of them; then a limit of label combinations is reached."""
-    with serve(*UVICORN, "--http", "h11", "tests.telemetry.sample:app", environment={"SAMPLE_LIMIT": "40"}) as server:
+    command = (*UVICORN, "--http", "h11", "tests.telemetry.sample:app")
+    with serve(*command, environment={"SAMPLE_MAX_SERIES": "40"}) as server:
         server.send("M0", "/items/1")
         series = server.samples().keys()
         with server.connect() as connection:

@@ -229,7 +229,7 @@ def test_each_message_of_a_websocket_counts(users: ActiveUsers, clock: Clock) ->
 
 
 def test_an_identify_that_fails_harms_nothing(users: ActiveUsers, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="app.telemetry.users"):
+    with caplog.at_level(logging.WARNING, logger="sightline_telemetry"):
         assert through(users, {"type": "http"}, lambda scope: scope["no such"], START, BODY) == [START, BODY]
     assert "said once" in caplog.text
     assert users.counts() == everywhere(0)
@@ -243,7 +243,7 @@ def service(tmp_path: Path) -> Iterator[tuple[Served, Path]]:
     folder = tmp_path / "shared"
     folder.mkdir(mode=0o700)
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    with serve(*UVICORN, "--workers", "4", "tests.users.service:app", environment=environment) as served:
+    with serve(*UVICORN, "--workers", "4", "tests.telemetry.users.service:app", environment=environment) as served:
         yield served, folder
 
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From doubles to numbers: which metrics are in the storage, and what their groups are over all workers.
+
+Counters, summaries and histograms are added up over every worker that ever was. Gauges, over those that live, by their
+`multiprocess_mode`; a mode that keeps workers apart adds the label `worker`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+from ..storage import LIVE_MODES, Family, Worker, storage
+
+SUFFIXES = {
+    "counter": ("_total",),
+    "gauge": ("",),
+    "summary": ("_count", "_sum"),
+    "histogram": ("_bucket", "_count", "_sum"),
+}
+
+
+class SharedMetric(Collector):
+    """A metric kept in the storage without an object per combination of label values.
+
+    Registered under its name; its families may differ in label names or bounds (two middlewares with other options).
+    """
+
+    def __init__(self, type_: str, name: str, help_: str, registry: CollectorRegistry = REGISTRY) -> None:
+        self.type, self.name, self.help = type_, name, help_
+        registry.register(self)
+
+    def family(self, labelnames: Sequence[str], bounds: Sequence[float] = (), mode: str = "") -> Family:
+        return storage.family(self.type, self.name, self.help, labelnames, bounds, mode)
+
+    def describe(self) -> Iterable[Metric]:
+        return [Metric(self.name, self.help, self.type)]
+
+    def collect(self) -> Iterable[Metric]:
+        """Samples for prometheus_client's own tools; render() does not need them."""
+        return [filled(next(iter(self.describe())), storage.schema.by_name.get(self.name, ()), storage.peers())]
+
+
+def metric_in_storage(collector: Any) -> Metric | None:
+    """The description of a metric whose numbers are in the storage, None for everything else."""
+    if isinstance(collector, SharedMetric):
+        return next(iter(collector.describe()))
+    if not isinstance(collector, MetricWrapperBase):
+        return None
+    metric = next(iter(collector.describe()))
+    families = storage.schema.by_name.get(metric.name)
+    if metric.type not in SUFFIXES or not families:
+        return None
+    objects = getattr(collector, "_metrics", None)  # of a metric with labels, one for each combination
+    here, owned = 1 if objects is None else len(objects), sum(family.owned for family in families)
+    # Some objects are older than the storage; or, alone in one process, some are another registry's metric.
+    if here > owned or (here < owned and storage.directory is None):
+        return None
+    if metric.type == "gauge":
+        # set_function() replaces a method of the one object: such a gauge has no number in the storage.
+        children = getattr(collector, "_metrics", {}).copy().values()
+        if any("_child_samples" in vars(child) for child in (collector, *children)):
+            return None
+    return metric
+
+
+def shown(family: Family, workers: Sequence[Worker]) -> list[tuple[Sequence[Worker], dict[str, str]]]:
+    """Whose numbers are added up for a sample, and its label `worker` where each has one of its own."""
+    if family.type == "gauge" and family.mode in ("", "all", "liveall") and storage.directory is not None:
+        return [([worker], {"worker": str(worker.slot)}) for worker in workers]
+    return [(workers, {})]
+
+
+def total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] | None:
+    """The numbers of a group over the workers, None when no worker has it."""
+    end = start + family.width
+    rows: list[list[float]] = []
+    for _, memory, alive in workers:
+        if end <= memory.readable() and (family.type != "gauge" or alive or family.mode not in LIVE_MODES):
+            row = memory.numbers(start, end)
+            if row[0]:
+                rows.append(row)
+    if not rows:
+        return None
+    if family.type == "gauge":
+        if family.mode.endswith("mostrecent"):
+            return [max(rows)[1]]
+        if family.mode.endswith(("min", "max")):
+            return [(min if family.mode.endswith("min") else max)(row[1] for row in rows)]
+    if len(rows) == 1:
+        return rows[0][1:]
+    return [sum(column, 0.0) for column in zip(*rows, strict=True)][1:]
+
+
+def filled(metric: Metric, families: Iterable[Family], workers: Sequence[Worker]) -> Metric:
+    """The metric with the samples of these families."""
+    for family in families:
+        for labelvalues, start in list(family.groups.items()):
+            labels = dict(zip(family.labelnames, labelvalues, strict=True))
+            for of, more in shown(family, workers):
+                numbers = total(family, start, of)
+                if numbers is not None:
+                    metric.samples.extend(_samples(family, {**labels, **more}, numbers))
+    return metric
+
+
+def _samples(family: Family, labels: dict[str, str], numbers: list[float]) -> Iterator[Sample]:
+    if family.type != "histogram":
+        for suffix, number in zip(SUFFIXES[family.type], numbers, strict=True):
+            yield Sample(family.name + suffix, labels, number)
+        return
+    count = 0.0
+    for bound, number in zip((*family.bounds, float("inf")), numbers[1:], strict=True):
+        count += number
+        yield Sample(f"{family.name}_bucket", {**labels, "le": bound_text(bound)}, count)
+    yield Sample(f"{family.name}_count", labels, count)
+    yield Sample(f"{family.name}_sum", labels, numbers[0])
+
+
+def bound_text(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]

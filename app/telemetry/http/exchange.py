@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request and its response: what passes between server and application is watched, and counted at the end."""
+
+import os
+from asyncio import CancelledError
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from ..storage import locked, storage
+from .metrics import CLIENT_GONE, SIZE_BUCKETS
+from .series import Series
+
+_SMALL = int(SIZE_BUCKETS[0])
+
+
+class Exchange:
+    """Called as the application's receive(); its send() is the application's."""
+
+    __slots__ = (
+        "gone",
+        "open",
+        "received",
+        "scope",
+        "sent",
+        "series",
+        "server_receive",
+        "server_send",
+        "started",
+        "status",
+    )
+
+    series: Series
+    scope: Scope
+    server_receive: Receive
+    server_send: Send
+    open: float  # since when; 0 once it is counted
+    gone: bool  # the client
+    status: int
+    started: float  # when the response did
+    received: int  # bytes of the bodies
+    sent: int
+
+    async def __call__(self) -> Message:
+        message = await self.server_receive()
+        if message["type"] == "http.request":
+            self.received += len(message.get("body") or b"")
+        elif self.open:
+            self.gone = True
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        # No coroutine around the server's. Counted just before the last bytes go: who has seen the whole response may
+        # look at the metrics of another worker, or kill this one, before the next line of Python runs here.
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.started = perf_counter()
+            self.status = message["status"]
+        elif kind == "http.response.body":
+            try:  # noqa: SIM105 - suppress() would cost more than the rest of this method
+                self.sent += len(message["body"])
+            except (KeyError, TypeError):  # there is none, which is as good as an empty one
+                pass
+            if self.open and not ("more_body" in message and message["more_body"]):  # noqa: RUF019 - half of get()
+                self.finish()
+        elif kind == "http.response.pathsend":
+            self.sent += self._size_of(message["path"])
+            if self.open:
+                self.finish()
+        return self.server_send(message)
+
+    def _size_of(self, path: str) -> int:
+        """Of a file that the server sends by itself; it was just looked at, so that this does not wait for a disk."""
+        try:
+            return os.stat(path).st_size
+        except OSError:
+            self.series.warn("the size of a file that the server sends is not known")
+            return 0
+
+    def fail(self, error: BaseException) -> None:
+        """An exception passes through; it will be a 500 unless the client is the reason."""
+        left = self.gone or isinstance(error, ClientDisconnect | CancelledError | GeneratorExit)
+        left = left or (isinstance(error, OSError) and _passed(error.__traceback__, self.server_send))
+        try:
+            if isinstance(error, Exception) and not left:
+                self.series.count_exception(self.series.row(self.scope, 500), error)
+        except Exception:
+            self.series.warn("an exception was not counted", exc_info=True)
+        if self.open:
+            self.gone, self.status = left, 500
+            self.finish()
+
+    @locked
+    def finish(self) -> None:
+        """Count it. Never raises."""
+        now = perf_counter()
+        began, self.open = self.open, 0.0
+        status = CLIENT_GONE if self.gone else self.status
+        series = self.series
+        try:
+            scope = self.scope
+            method = scope["method"]
+            try:
+                row = series.found[id(scope["route"])][method]
+            except KeyError:
+                row = series.row(scope, status)
+            cells = storage.cells
+            try:
+                del series.waiting[self]
+            except KeyError:
+                cells[series.shown.pop(self)] -= 1.0
+            try:
+                cell = row.statuses[status]
+            except KeyError:
+                cell = series.status_cell(row, status)
+            cells[cell] += 1.0
+
+            start_sum, start, duration_sum, duration, received_sum, received, sent_sum, sent = row.cells
+            started, bounds = self.started, series.bounds
+            bucket = 0  # most requests are so short that one look at the first bound is enough
+            if started or status != CLIENT_GONE:
+                elapsed = (started or now) - began
+                if elapsed > bounds[0]:
+                    bucket = bisect_left(bounds, elapsed)
+                    start += bucket
+                cells[start_sum] += elapsed
+                cells[start] += 1.0
+            elapsed = now - began
+            if elapsed > bounds[bucket]:
+                bucket = bisect_left(bounds, elapsed)
+            if bucket:
+                duration += bucket
+            cells[duration_sum] += elapsed
+            cells[duration] += 1.0
+
+            size = self.received
+            if size:
+                cells[received_sum] += size
+                received += bisect_left(SIZE_BUCKETS, size)
+            cells[received] += 1.0
+            size = self.sent
+            if size and method != "HEAD":  # whose body the server does not send
+                cells[sent_sum] += size
+                if size > _SMALL:
+                    sent += bisect_left(SIZE_BUCKETS, size)
+            cells[sent] += 1.0
+
+            if series.exemplar is not None:
+                series.keep_exemplar(scope, cell, duration, elapsed, now)
+        except Exception:
+            series.warn("a request was not counted", exc_info=True)
+
+
+def _passed(traceback: TracebackType | None, function: Callable[..., Any]) -> bool:
+    """Whether an exception came through a function, here the server's send()."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    while traceback is not None:
+        if traceback.tb_frame.f_code is code:
+            return True
+        traceback = traceback.tb_next
+    return False

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP metrics: names, labels, buckets. Times are seconds, sizes bytes."""
+
+from ..exposition import SharedMetric
+
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
+SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+OTHER = "OTHER"  # every other method
+OVERFLOW = "overflow"  # the endpoint of what exceeds max_series
+CLIENT_GONE = 499  # nginx's status for a client that left before the response was complete
+
+# Labels that these metrics have, or that the exposition format reserves.
+RESERVED_LABELS = frozenset({"method", "endpoint", "status_code", "exception", "version", "python", "le", "quantile"})
+
+REQUESTS = SharedMetric("counter", "http_requests", "HTTP requests by route template and status; 499 is client gone.")
+DURATION = SharedMetric("histogram", "http_request_duration_seconds", "Time until the last byte of the response.")
+START = SharedMetric("histogram", "http_response_start_seconds", "Time until the response starts.")
+REQUEST_SIZE = SharedMetric("histogram", "http_request_size_bytes", "Request body, as far as the application read it.")
+RESPONSE_SIZE = SharedMetric("histogram", "http_response_size_bytes", "Response body, as far as it was sent.")
+IN_PROGRESS = SharedMetric("gauge", "http_requests_in_progress", "HTTP requests being answered.")
+EXCEPTIONS = SharedMetric("counter", "http_exceptions", "Exceptions that no handler caught, by class.")
+OVERFLOWED = SharedMetric("counter", "http_metrics_overflow", "Requests counted as overflow: the limit was reached.")
+APP_INFO = SharedMetric("gauge", "app_info", "Always 1; the versions of the application and of Python.")

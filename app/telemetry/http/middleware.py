@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The middleware: its options, what it leaves out, and one Exchange for each request."""
+
+from collections.abc import Collection, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..storage import LABEL_NAME, storage, worker
+from .exchange import Exchange
+from .metrics import DURATION_BUCKETS, RESERVED_LABELS
+from .routes import routes_of
+from .series import ExemplarLabels, Series
+
+_COUNTED = "sightline_telemetry.http"  # in the scope of a request that is counted, for middlewares of mounted ones
+
+
+class PrometheusMiddleware:
+    """Counts and times every HTTP request of an application: `app.add_middleware(PrometheusMiddleware)`.
+
+    Add it last, so that it is outermost and sees what the other middlewares answer. Websockets are passed through.
+
+    Args:
+        buckets: upper bounds, in seconds, of the two histograms of time.
+        exclude_paths: paths that are not counted at all, for example `("/metrics",)`.
+        const_labels: labels with constant values for all metrics of this middleware.
+        max_series: the number of label combinations after which new ones are counted as `endpoint="overflow"`. One
+            combination of a histogram is one.
+        unmatched_endpoint: the `endpoint` of requests that match no route.
+        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None. It is called until
+            it gives one, then again after a second, for each bucket, so that what is slow and rare has one.
+        version: the `version` in app_info; a FastAPI application's own by default.
+
+    Raises:
+        TypeError: `exclude_paths` is a single string.
+        ValueError: `buckets` do not rise, or a name in `const_labels` is no name of a label, or one of ours.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        buckets: Sequence[float] = DURATION_BUCKETS,
+        exclude_paths: Collection[str] = (),
+        const_labels: Mapping[str, str] | None = None,
+        max_series: int = 10_000,
+        unmatched_endpoint: str = "unmatched",
+        exemplar: ExemplarLabels | None = None,
+        version: str | None = None,
+    ) -> None:
+        if isinstance(exclude_paths, str):
+            raise TypeError('exclude_paths is a collection of paths: exclude_paths=("/metrics",)')
+        if list(buckets) != sorted(set(buckets)) or not buckets:
+            raise ValueError("buckets must be numbers in rising order")
+        constant = {name: str(value) for name, value in dict(const_labels or {}).items()}
+        for name in constant:
+            valid = isinstance(name, str) and LABEL_NAME.fullmatch(name) and not name.startswith("__")
+            if not valid or name in RESERVED_LABELS:
+                raise ValueError(f"const_labels: {name!r} is reserved, or no name of a label")
+        self.app = app
+        self._exclude = frozenset(exclude_paths)
+        self._version = version
+        self._series = Series(
+            buckets=[float(bound) for bound in buckets if bound < float("inf")],
+            const_labels=constant,
+            max_series=max_series,
+            unmatched_endpoint=unmatched_endpoint,
+            exemplar=exemplar,
+        )
+        self._routes: Sequence[Any] = ()
+        self._routes_known = -1
+        self._shared = storage.directory is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self._routes) != self._routes_known and _COUNTED not in scope:
+            self._learn_routes(scope)
+        if scope["type"] != "http" or _COUNTED in scope or (self._exclude and scope["path"] in self._exclude):
+            if scope["type"] == "websocket":
+                scope[_COUNTED] = True  # a mounted application is none of its own here, either
+            await self.app(scope, receive, send)
+            return
+        scope[_COUNTED] = True
+        series = self._series
+        exchange = Exchange()  # its attributes are set here: an __init__() would be one more call for each request
+        exchange.series = series
+        exchange.scope = scope
+        exchange.server_receive = receive
+        exchange.server_send = send
+        exchange.gone = False
+        exchange.started = 0.0
+        exchange.received = exchange.sent = exchange.status = 0
+        if self._shared and not series.waiting:
+            series.show_soon()
+        series.waiting[exchange] = None
+        exchange.open = perf_counter()
+        try:
+            await self.app(scope, exchange, exchange.send)
+        except BaseException as error:
+            exchange.fail(error)
+            raise
+        if exchange.open:
+            # Nobody complained about the missing rest: the client is gone, or the server will say 500 or cut it off.
+            exchange.status = 500
+            exchange.finish()
+
+    def _learn_routes(self, scope: Scope) -> None:
+        """At the first message, of the lifespan as a rule, and when routes were added."""
+        if self._routes_known < 0:
+            worker()  # claims this process's slot
+            app = scope.get("app")
+            self._routes = routes_of(app) or routes_of(self.app)
+            self._series.set_info(self._version or str(getattr(app, "version", "") or ""))
+        self._series.learn(self._routes)
+        self._routes_known = len(self._routes)

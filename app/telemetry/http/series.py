@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The series of one middleware: where in the storage each method, route and status is counted.
+
+    rows["GET", "/items/{item_id}"] -> Row: cells of the histograms, of each status, each exception, and the gauge
+    found[id(route)]["GET"]         -> the same row, for all requests but the first of a route
+
+Requests in progress are shown late: the template is known only once the router has run. Alone in one process nobody
+looks before the storage is read, and then they are shown. Other workers may look at any time, but not before the
+handler waits for something: so the gauge is set in the event loop's next round, if there is one.
+"""
+
+import logging
+import platform
+from asyncio import get_running_loop
+from collections.abc import Callable, Mapping, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Scope
+
+from ..storage import SCRATCH, Family, locked, storage
+from .metrics import (
+    APP_INFO,
+    DURATION,
+    EXCEPTIONS,
+    IN_PROGRESS,
+    METHODS,
+    OTHER,
+    OVERFLOW,
+    OVERFLOWED,
+    REQUEST_SIZE,
+    REQUESTS,
+    RESPONSE_SIZE,
+    SIZE_BUCKETS,
+    START,
+)
+from .routes import Templates
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+log = logging.getLogger("sightline_telemetry")
+
+ExemplarLabels = Callable[[Scope], Mapping[str, str] | None]
+
+_EXEMPLAR_SECONDS = 1.0  # that an exemplar stays, at least: to write one costs twice what counting the request does
+
+
+class Row:
+    """The cells of one method and route template."""
+
+    __slots__ = ("cells", "exceptions", "in_progress", "labels", "statuses")
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.statuses: dict[int, int] = {}
+        self.exceptions: dict[str, int] = {}
+        self.in_progress = SCRATCH
+        self.cells: tuple[int, ...] = (SCRATCH,) * 8  # of the four histograms, each the sum's and the first bucket's
+
+
+class Series:
+    """See the options of PrometheusMiddleware."""
+
+    def __init__(
+        self,
+        *,
+        buckets: Sequence[float],
+        const_labels: Mapping[str, str],
+        max_series: int,
+        unmatched_endpoint: str,
+        exemplar: ExemplarLabels | None,
+    ) -> None:
+        self.bounds = [*buckets, float("inf")]
+        self.exemplar = exemplar
+        self.found: dict[int, dict[str, Row]] = {}  # by the id of the scope's route, and by method
+        self.waiting: dict[Exchange, None] = {}  # began, and not yet shown as in progress
+        self.shown: dict[Exchange, int] = {}  # and those that are, with the gauge's cell
+        self._kept: list[Any] = []  # the routes of `found`: as long as they live, no other object has the same id
+        self._templates = Templates(())
+        self._rows: dict[tuple[str, str], Row] = {}  # by method and endpoint
+        self._max = max_series
+        self._count = 0
+        self._unmatched = unmatched_endpoint
+        self._exemplar_due: dict[int, float] = {}  # by cell
+        self._warned: set[str] = set()
+
+        self._constant = tuple(const_labels.values())
+        names = ("method", "endpoint", *const_labels)
+        self._requests = REQUESTS.family(("method", "endpoint", "status_code", *const_labels))
+        self._histograms = (
+            START.family(names, buckets),
+            DURATION.family(names, buckets),
+            REQUEST_SIZE.family(names, SIZE_BUCKETS),
+            RESPONSE_SIZE.family(names, SIZE_BUCKETS),
+        )
+        self._in_progress = IN_PROGRESS.family(names, mode="livesum")
+        self._exceptions = EXCEPTIONS.family(("method", "endpoint", "exception", *const_labels))
+        self._info = APP_INFO.family(("version", "python", *const_labels), mode="livemax")
+        self._overflowed = self._cell(OVERFLOWED.family(tuple(const_labels)), self._constant)
+        self._overflow = Row((OTHER, OVERFLOW, *self._constant))  # its `statuses` stay empty
+        self._overflow_statuses: dict[int, int] = {}
+        storage.on_read(self.show)
+
+    def learn(self, routes: Sequence[Any]) -> None:
+        """The application's routes, at first and when there are others."""
+        self._templates = Templates(routes)
+        self.found.clear()
+        self._kept.clear()
+
+    def set_info(self, version: str) -> None:
+        cell = self._cell(self._info, (version, platform.python_version(), *self._constant))
+        storage.cells[cell] = 1.0
+
+    # In progress
+
+    def show_soon(self) -> None:
+        try:
+            get_running_loop().call_soon(self.show)
+        except RuntimeError:  # not asyncio: what the path says will do
+            self.show()
+
+    @locked
+    def show(self) -> None:
+        """Show the requests that wait for it as in progress."""
+        try:
+            for exchange in list(self.waiting):
+                self.shown[exchange] = cell = self.row(exchange.scope, 0).in_progress
+                # Who takes it out decides: if it is finished (in another thread) in this moment, nothing is shown.
+                if self.waiting.pop(exchange, 0) is None:
+                    storage.cells[cell] += 1.0
+                else:
+                    self.shown.pop(exchange, None)
+        except Exception:
+            self.warn("a request in progress was not shown", exc_info=True)
+
+    # Rows
+
+    def row(self, scope: Scope, status: int) -> Row:
+        """The row of a request: its method and the template of its route."""
+        route = scope.get("route", scope.get("endpoint"))  # older versions of Starlette set but the endpoint
+        found = self.found.get(id(route))
+        if found is not None and scope["method"] in found:
+            return found[scope["method"]]
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        template, fixed = self._templates.of(scope, status)
+        name = self._unmatched if template is None else template
+        row = self._rows.get((method, name))
+        if row is None:
+            if self._room(6):
+                row = self._rows[method, name] = Row((method, name, *self._constant))
+                self._fill(row)
+                # From 0, or rate() would not see the first failure of an endpoint.
+                row.statuses[500] = self._cell(self._requests, (method, name, "500", *self._constant))
+            else:
+                row = self._overflow
+        if fixed and method is not OTHER and row is not self._overflow:
+            self.found.setdefault(id(route), {})[method] = row
+            self._kept.append(route)
+        return row
+
+    def _room(self, combinations: int = 1) -> bool:
+        """Whether the limit allows so many more."""
+        if self._count + combinations <= self._max:
+            self._count += combinations
+            return True
+        self.warn(f"more than {self._max} label combinations; new ones are counted as endpoint={OVERFLOW!r}")
+        if self._overflow.in_progress == SCRATCH:
+            self._fill(self._overflow)
+        return False
+
+    def _fill(self, row: Row) -> None:
+        row.in_progress = self._cell(self._in_progress, row.labels)
+        sums = [self._cell(family, row.labels) for family in self._histograms]
+        row.cells = tuple(cell for first in sums for cell in (first, first + 1))
+
+    def _cell(self, family: Family, labelvalues: tuple[str, ...]) -> int:
+        start = storage.own(family, labelvalues, alone=False)
+        return SCRATCH if start is None else start + 1
+
+    def status_cell(self, row: Row, status: int) -> int:
+        """The counter of a status in a row."""
+        known = row.statuses
+        if row is self._overflow or not self._room():
+            row, known = self._overflow, self._overflow_statuses
+        cell = known.get(status)
+        if cell is None:
+            name = str(status) if 100 <= status <= 599 else "other"
+            cell = known[status] = self._cell(self._requests, (*row.labels[:2], name, *self._constant))
+        if row is self._overflow:
+            storage.cells[self._overflowed] += 1.0
+        return cell
+
+    @locked
+    def count_exception(self, row: Row, error: BaseException) -> None:
+        name = type(error).__name__
+        if name not in row.exceptions and (row is self._overflow or not self._room()):
+            row, name = self._overflow, OVERFLOW
+        cell = row.exceptions.get(name)
+        if cell is None:
+            cell = self._cell(self._exceptions, (*row.labels[:2], name, *self._constant))
+            row.exceptions[name] = cell
+        storage.cells[cell] += 1.0
+
+    def keep_exemplar(self, scope: Scope, cell: int, bucket: int, elapsed: float, now: float) -> None:
+        """Keep the request as the exemplar of its counter and its bucket, where the last one is old enough."""
+        due = self._exemplar_due
+        if self.exemplar is None or (due.get(bucket, 0.0) > now and due.get(cell, 0.0) > now):
+            return
+        try:
+            labels = self.exemplar(scope)
+            if not labels:
+                return
+            for target, value in ((bucket, elapsed), (cell, 1.0)):
+                if due.get(target, 0.0) <= now:
+                    storage.write_exemplar(target, labels, value, time())
+                    due[target] = now + _EXEMPLAR_SECONDS
+        except Exception:
+            self.warn("an exemplar was not kept", exc_info=True)
+
+    def warn(self, message: str, *, exc_info: bool = False) -> None:
+        """Log it once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("HTTP metrics: %s", message, exc_info=exc_info)

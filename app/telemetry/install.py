@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the storage under prometheus_client: the one module that changes something outside of this package.
+
+Importing the package installs it, since a metric that exists earlier would stay each worker's own. What changes, for
+the whole process:
+
+- `prometheus_client.values.ValueClass`, which its metrics call to make their numbers, becomes `new_value`. Its own
+  `PROMETHEUS_MULTIPROC_DIR` mode sets the same name.
+- `_created` series are off (`prometheus_client.disable_created_metrics()`): a number of bytes per series, and wrong as
+  soon as a worker is replaced.
+- The process prepares for being forked (`os.register_at_fork`).
+
+Until the first metric is defined nothing is written anywhere but the folder of several workers.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import prometheus_client
+import prometheus_client.values
+from prometheus_client.metrics import MetricWrapperBase
+
+from .storage import forks, storage
+from .storage.folder import master_pid, private_folder
+from .storage.values import new_value
+
+log = logging.getLogger("sightline_telemetry")
+
+
+def installed() -> bool:
+    return prometheus_client.values.ValueClass is new_value
+
+
+def install(directory: str | os.PathLike[str] | None = None) -> None:
+    """Put the storage under prometheus_client. To be called before any metric exists; again changes nothing.
+
+    Metrics that exist already are left as they are, each worker's own, which is worth a warning.
+
+    Args:
+        directory: the folder that the workers share. Its owner must be this user and its mode 0700. By default
+            PROMETHEUS_MULTIPROC_DIR in the environment, else a private folder where this is a worker of uvicorn or
+            gunicorn.
+    """
+    if installed():
+        return
+    _share(directory or os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    if storage.directory is not None:
+        _warn_of_earlier_metrics()
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    prometheus_client.values.ValueClass = new_value
+    forks.register(storage)
+
+
+def _share(explicit: str | os.PathLike[str] | None) -> None:
+    master = master_pid()
+    try:
+        if explicit:
+            storage.share(Path(explicit), claim_slot=master != os.getpid())
+        elif master is not None:
+            storage.share(private_folder(master), claim_slot=master != os.getpid())
+    except OSError as error:
+        log.warning("metrics of this process are not shared with the other workers: %s", error)
+
+
+def _warn_of_earlier_metrics() -> None:
+    package = __name__.rpartition(".")[0]
+    collectors = getattr(prometheus_client.REGISTRY, "_collector_to_names", ())
+    earlier = [
+        next(iter(found.describe())).name
+        for found in collectors
+        if isinstance(found, MetricWrapperBase) and getattr(found, "_metrics", True)
+    ]
+    if earlier:
+        log.warning(
+            "metrics defined before %s was imported are not shared between the workers: %s. Import %s first",
+            package,
+            ", ".join(earlier),
+            package,
+        )

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the files of the shared folder have in common: room that is certain, locks, and maps of a fixed size."""
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+_UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_ZEROS = bytes(1 << 16)
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Set aside room for these bytes, none of which may be in use yet.
+
+    A store into a map of a file that has no room for the page ends the process with SIGBUS; this is an error instead.
+
+    Raises:
+        OSError: there is no room for all of them.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, offset, length)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    # macOS, and file systems that cannot do it by themselves where the C library does not stand in for them (musl).
+    end = offset + length
+    while offset < end:
+        offset += write(fd, _ZEROS[: end - offset], offset)
+
+
+def write(fd: int, data: bytes, offset: int) -> int:
+    """Write all of the data.
+
+    Raises:
+        OSError: there is no room for all of it. (The system call itself would say how much it wrote.)
+    """
+    written = 0
+    while written < len(data):
+        count = os.pwrite(fd, data[written:], offset + written)
+        if not count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += count
+    return written
+
+
+def is_locked(fd: int) -> bool:
+    """Whether another process holds the lock; asked under the folder's lock, so that no claim meets this probe."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def map_file(path: Path | None, size: int) -> mmap.mmap:
+    """`size` bytes, zero at first: of the file at `path`, which is made where it is not there, or private memory.
+
+    For what is shared and more than a double: active users, the longest prompts.
+
+    Raises:
+        OSError: the file cannot be opened or has no room.
+    """
+    if path is None:
+        return mmap.mmap(-1, size)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # two workers may make it at once
+        if (there := os.fstat(fd).st_size) < size:
+            reserve(fd, there, size - there)
+        return mmap.mmap(fd, size)
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing would not do it: the map keeps a duplicate of the descriptor
+        os.close(fd)

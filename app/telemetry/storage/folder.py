@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which folder the workers of a service share: found by the process that started them, or named in the environment."""
+
+import multiprocessing
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .files import is_locked
+
+
+def check(directory: Path) -> None:
+    """Make the folder where it is not there.
+
+    Raises:
+        OSError: it cannot be made, or others than this user may write to it.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise OSError(f"{directory} must be a folder of this user that nobody else may write to: chmod 700 it")
+
+
+def master_pid() -> int | None:
+    """The pid of the process that started this worker, None when this is no worker."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # uvicorn --workers, hypercorn, granian
+        return parent.pid
+    arbiter = sys.modules.get("gunicorn.arbiter")
+    if arbiter is None or not os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
+        return None
+    # A worker runs inside the arbiter's spawn_worker(); outside of it this is the arbiter, preloading.
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_name != "spawn_worker":
+        frame = frame.f_back
+    if frame.f_code.co_name == "spawn_worker" or not hasattr(arbiter.Arbiter, "spawn_worker"):
+        return os.getppid()
+    return os.getpid()
+
+
+def private_folder(master: int) -> Path:
+    """The path of the folder for the workers of one master; folders of dead masters are removed."""
+    base = Path("/dev/shm")  # noqa: S108 - memory, which the disk does not slow down; the folder is checked for its owner
+    if not os.access(base, os.W_OK | os.X_OK):
+        base = Path(tempfile.gettempdir())
+    prefix = f"telemetry-{os.geteuid()}-"
+    for folder in base.glob(f"{prefix}*"):
+        _remove_if_dead(folder, *folder.name.removeprefix(prefix).split("-"))
+    return base / f"{prefix}{_namespace()}-{master}-{_start_time(master)}"
+
+
+def _remove_if_dead(folder: Path, namespace: str = "", master: str = "", start: str = "", *_: str) -> None:
+    try:
+        if namespace == _namespace() and start and _start_time(int(master)) == start:
+            return
+        if folder.lstat().st_uid != os.geteuid() or time.time() - folder.lstat().st_mtime < 60:
+            return
+        for path in folder.glob("worker-*"):  # another container's pids say nothing here, its locks do
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if is_locked(fd):
+                    return
+            finally:
+                os.close(fd)
+        shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, ValueError):
+        return
+
+
+def _start_time(pid: int) -> str:
+    """When the process started, in clock ticks since boot; empty when there is no such process (or no /proc)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """The space in which this process' pids are numbered: containers may share a temporary folder."""
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return "0"

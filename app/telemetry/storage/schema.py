@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each double means: an append-only list of families and groups that all workers read and any may add to.
+
+    ["f", "counter", "http_requests", "HTTP requests...", ["method", "endpoint", "status_code"], [], ""]
+    ["g", 0, ["GET", "/items/{item_id}", "200"]]
+
+A family is a metric with its type, label names and bounds; a group is one combination of its label values. Families are
+numbered, and groups laid out, in the order of the list, so it alone says where a group's doubles are. The length that
+counts is committed after the text is written: a worker that is killed in between leaves nothing half done.
+"""
+
+import fcntl
+import json
+import os
+import re
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .files import write
+from .layout import CELLS, FIRST_CELL
+
+HEADER_SIZE = 16
+MAGIC = 0x31_4C_4D_54_53_47_49_53  # of this layout; a folder with another one is refused
+
+# What the exposition format takes without quotes.
+METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+class Family:
+    """All groups of one metric: same type, label names and bounds.
+
+    Attributes:
+        type: counter, gauge, summary or histogram.
+        name: without `_total`.
+        bounds: of a histogram's buckets, without +Inf.
+        mode: of a gauge: prometheus_client's `multiprocess_mode`.
+        number: its place in Schema.order, the same in every process.
+        groups: the first cell of each group, by its label values.
+        local: defined by this process, too.
+        owned: how many objects of this process have numbers here.
+        plain: needs no quotes in the exposition format.
+    """
+
+    __slots__ = (
+        "bounds",
+        "groups",
+        "help",
+        "labelnames",
+        "local",
+        "mode",
+        "name",
+        "number",
+        "owned",
+        "plain",
+        "starts",
+        "texts",
+        "type",
+        "width",
+    )
+
+    def __init__(
+        self, type_: str, name: str, help_: str, labelnames: Sequence[str], bounds: Sequence[float], mode: str
+    ) -> None:
+        self.type = type_
+        self.name = name
+        self.help = help_
+        self.labelnames = tuple(labelnames)
+        self.bounds = tuple(bounds)
+        self.mode = mode
+        self.width = {"counter": 2, "gauge": 2, "summary": 3, "histogram": 3 + len(self.bounds)}[type_]
+        self.groups: dict[tuple[str, ...], int] = {}
+        self.starts: list[int] = []
+        self.texts: list[str] = []  # the ready-made labels of each group, see label_text()
+        self.number = 0
+        self.local = False
+        self.owned = 0
+        self.plain = bool(METRIC_NAME.fullmatch(name)) and all(map(LABEL_NAME.fullmatch, self.labelnames))
+
+    def signature(self) -> tuple[Any, ...]:
+        return self.type, self.name, self.labelnames, self.bounds, self.mode
+
+    def add(self, labelvalues: tuple[str, ...], start: int) -> None:
+        self.texts.append(label_text(self.labelnames, labelvalues))
+        self.starts.append(start)
+        self.groups[labelvalues] = start
+
+
+def label_text(names: Sequence[str], values: Sequence[str]) -> str:
+    """`a="b",c="d"`, escaped for the exposition format and, doubling %, for a place in a %-format."""
+    text = ",".join(
+        '{}="{}"'.format(name, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\""))
+        for name, value in zip(names, values, strict=True)
+    )
+    return text.replace("%", "%%").encode("utf-8", "replace").decode()
+
+
+class Schema:
+    """The families and where their groups are; in the folder's file where `directory` is set, else of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.directory: Path | None = None
+        self._fd = -1
+        self.clear()
+
+    def clear(self) -> None:
+        self.families: dict[tuple[Any, ...], Family] = {}  # by signature
+        self.order: list[Family] = []
+        self.by_name: dict[str, list[Family]] = {}
+        self.next_cell = FIRST_CELL
+        self._read = HEADER_SIZE  # bytes of the file
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def add_family(self, family: Family) -> Family:
+        """The family of this signature, made if it is new.
+
+        Raises:
+            OSError: there is no room, or the folder is damaged.
+        """
+        record = ["f", family.type, family.name, family.help, family.labelnames, family.bounds, family.mode]
+        if family.signature() not in self.families:
+            self._append(record, lambda: family.signature() in self.families)
+        return self.families[family.signature()]
+
+    def add_group(self, family: Family, labelvalues: tuple[str, ...]) -> int | None:
+        """The first cell of a group, made if it is new; None where all cells are taken.
+
+        Raises:
+            OSError: there is no room, or the folder is damaged.
+        """
+        if labelvalues not in family.groups:
+            self._append(
+                ["g", family.number, labelvalues],
+                lambda: labelvalues in family.groups or self.next_cell + family.width > CELLS,
+            )
+        return family.groups.get(labelvalues)
+
+    def _append(self, record: list[Any], done: Any) -> None:
+        """Add a record unless another worker just did."""
+        if self.directory is None:
+            if not done():
+                self._apply(record)
+            return
+        with self.locked():
+            self.refresh()
+            if done():
+                return
+            line = json.dumps(record).encode() + b"\n"
+            write(self._fd, line, self._read)
+            write(self._fd, struct.pack("<Q", self._read + len(line)), 8)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other workers added.
+
+        Raises:
+            OSError: the folder is damaged.
+        """
+        if self.directory is None:
+            return
+        with self.lock:
+            self._open()
+            committed = struct.unpack("<Q", os.pread(self._fd, 8, 8))[0]
+            if committed > self._read:
+                text = os.pread(self._fd, committed - self._read, self._read)
+                try:
+                    if len(text) < committed - self._read:
+                        raise EOFError
+                    for line in text.splitlines(keepends=True):
+                        self._apply(json.loads(line))
+                        self._read += len(line)
+                except (ValueError, TypeError, LookupError, AttributeError, EOFError):
+                    raise self._damaged() from None
+
+    def _apply(self, record: list[Any]) -> None:
+        if record[0] == "f":
+            family = Family(*record[1:])
+            family.number = len(self.order)
+            self.families[family.signature()] = family
+            self.order.append(family)
+            self.by_name.setdefault(family.name, []).append(family)
+        else:
+            family = self.order[record[1]]
+            family.add(tuple(record[2]), self.next_cell)
+            self.next_cell += family.width
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock, for microseconds: the schema grows and slots change hands under it."""
+        with self.lock:
+            self._open()
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _open(self) -> None:
+        if self._fd >= 0:
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.path("schema"), flags, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            if os.fstat(self._fd).st_size < HEADER_SIZE:
+                if self.path("worker-0").exists():  # its numbers have lost their meaning
+                    raise self._damaged()
+                write(self._fd, struct.pack("<QQ", MAGIC, HEADER_SIZE), 0)
+            if struct.unpack("<Q", os.pread(self._fd, 8, 0))[0] != MAGIC:
+                raise self._damaged()
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def path(self, name: str) -> Path:
+        """Of a file in the folder. Raises OSError where there is none."""
+        if self.directory is None:
+            raise OSError("alone in one process, there is no folder")
+        return self.directory / name
+
+    def _damaged(self) -> OSError:
+        return OSError(f"{self.directory} is damaged or was written by another version; empty it")

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of prometheus_client's metrics, kept in the storage.
+
+prometheus_client makes a value per number and asks nothing else of it: new_value() stands where its own class would.
+"""
+
+import math
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client.samples import Exemplar
+
+from .cells import storage
+from .gil import LOCK
+from .layout import SCRATCH
+from .schema import Family
+
+
+class Value:
+    """A number of prometheus_client's metrics."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: int = SCRATCH) -> None:
+        self._cell = cell
+
+    def inc(self, amount: float) -> None:
+        amount = float(amount)  # nothing of the caller's may run between the load and the store
+        if LOCK is None:
+            storage.cells[self._cell] += amount
+        else:
+            with LOCK:
+                storage.cells[self._cell] += amount
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        cells = storage.cells
+        cells[self._cell] = value
+        if timestamp is not None:
+            cells[self._cell - 1] = timestamp
+
+    def get(self) -> float:
+        return 0.0 if self._cell == SCRATCH else float(storage.cells[self._cell])
+
+    def set_exemplar(self, exemplar: Exemplar) -> None:
+        storage.write_exemplar(self._cell, exemplar.labels, exemplar.value, float(exemplar.timestamp or 0))
+
+    def get_exemplar(self) -> Exemplar | None:
+        return storage.read_exemplar(self._cell)
+
+
+class _FirstValue(Value):
+    """The first number of a group; when prometheus_client drops it, the group goes."""
+
+    __slots__ = ("_group",)
+
+    _group: tuple[Family, tuple[str, ...], int | None] | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._group = None
+
+    def bind(self, rest: Sequence[Value], family: Family, labelvalues: tuple[str, ...]) -> "_FirstValue":
+        start = storage.own(family, labelvalues, alone=True)
+        self._group = family, labelvalues, start
+        if start is not None:
+            for offset, value in enumerate((self, *rest), start + 1):
+                value._cell = offset
+        return self
+
+    def __del__(self, finalizing: Any = sys.is_finalizing) -> None:
+        # Not when the process ends: what it counted stays.
+        if self._group is not None and not finalizing():
+            storage.disown(*self._group)
+
+
+# Summaries and histograms come one number at a time, within one call of labels(): [(upper bound, value), ...].
+_unfinished: dict[tuple[Any, ...], tuple[_FirstValue, list[float], list[Value]]] = {}
+
+
+def new_value(
+    type_: str,
+    metric: str,
+    sample: str,
+    labelnames: Sequence[str],
+    labelvalues: Sequence[str],
+    help_: str,
+    multiprocess_mode: str = "",
+    **_: Any,
+) -> Value:
+    """What prometheus_client calls to make a number."""
+    names, values = tuple(labelnames), tuple(labelvalues)
+    if type_ in ("counter", "gauge"):
+        return _FirstValue().bind((), storage.family(type_, metric, help_, names, (), multiprocess_mode), values)
+    key = threading.get_ident(), metric, values[:-1] if sample.endswith("_bucket") else values
+    if key not in _unfinished:
+        first = _FirstValue()
+        _unfinished[key] = first, [], []
+        return first
+    first, bounds, rest = _unfinished[key]
+    rest.append(Value())
+    bound = float(values[-1]) if type_ == "histogram" else math.inf
+    if bound < math.inf:
+        bounds.append(bound)
+    else:
+        del _unfinished[key]
+        names = names[:-1] if type_ == "histogram" else names
+        first.bind(rest, storage.family(type_, metric, help_, names, bounds), key[2])
+    return rest[-1]
