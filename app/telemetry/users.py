@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Active users: how many different users were seen in the last minute, 5 minutes, 15 minutes and hour.
 
-Depends on prometheus_client alone and may be copied alone. One line counts the users of every request:
+One line counts the users of every request:
 
     app.add_middleware(ActiveUsersMiddleware, identify=lambda scope: scope.get("state", {}).get("user_id"))
 
@@ -22,12 +22,8 @@ and the sum an upper bound.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import math
-import mmap
-import os
 import secrets
 import time
 from collections import Counter
@@ -40,10 +36,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-try:
-    from . import exposition
-except ImportError:  # copied alone: one process, or those forked from it after this import
-    exposition = None  # type: ignore[assignment]
+from . import storage
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,6 +49,7 @@ PLACES: Final = 2**18
 FILE_NAME: Final = "active_users.bin"
 _KEY_BYTES: Final = 32
 _SIZE: Final = _KEY_BYTES + 4 * PLACES
+_LAST_SECOND: Final = 2**32 - 1
 _CHUNK: Final = 2**14  # places counted at a time, half a millisecond
 _PAUSE: Final = 1e-5  # seconds in which other threads, such as the one with the event loop, get their turn
 
@@ -65,8 +59,11 @@ log = logging.getLogger("sightline_telemetry")
 class ActiveUsers(Collector):
     """A count of different users per time window, shared by the workers of a host.
 
-    `directory` is the workers' shared folder, by default `exposition.directory()`; None keeps the numbers in memory.
-    `clock` tells the time in seconds since the epoch. The metric is exported through `registry`, unless that is None.
+    Args:
+        directory: the workers' shared folder, by default that of the storage; alone in one process there is none, and
+            the numbers are in memory.
+        clock: the time in seconds since the epoch.
+        registry: exports the metric, unless it is None.
     """
 
     def __init__(
@@ -76,11 +73,13 @@ class ActiveUsers(Collector):
         registry: CollectorRegistry | None = REGISTRY,
     ) -> None:
         self._clock = clock
+        key = secrets.token_bytes(_KEY_BYTES)  # the first worker's is everybody's
         try:
-            mapped = _map(directory or (exposition.directory() if exposition else None))
+            folder = directory or storage.directory()
+            mapped = storage.map_file(folder and folder / FILE_NAME, _SIZE, head=key)
         except OSError as error:
             log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
-            mapped = _map(None)
+            mapped = storage.map_file(None, _SIZE, head=key)
         # At once, and not at the first touch: what is forked from this process shares the map.
         self._key = bytes(mapped[:_KEY_BYTES])
         self._last_seen = memoryview(mapped)[_KEY_BYTES:].cast("I")
@@ -92,7 +91,8 @@ class ActiveUsers(Collector):
         if user_id is None:
             return
         digest = blake2b(str(user_id).encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
-        self._last_seen[int.from_bytes(digest, "little") % PLACES] = int(self._clock())
+        second = min(max(int(self._clock()), 0), _LAST_SECOND)
+        self._last_seen[int.from_bytes(digest, "little") % PLACES] = second
 
     def counts(self) -> dict[str, int]:
         """Users seen in each of WINDOWS, to the second."""
@@ -102,7 +102,8 @@ class ActiveUsers(Collector):
             time.sleep(_PAUSE)
         now = self._clock()
         occupied = {
-            window: sum(places for second, places in visits.items() if second > now - length)
+            # A second yet to come is from before the clock was set back.
+            window: sum(places for second, places in visits.items() if now - length < second <= now)
             for window, length in WINDOWS.items()
         }
         return {window: _estimate(places) for window, places in occupied.items()}
@@ -121,30 +122,6 @@ class ActiveUsers(Collector):
             for window, users in self.counts().items():
                 family.add_metric([window], users)
             yield family
-
-
-def _map(directory: Path | None) -> mmap.mmap:
-    """Key and vector: in a file where workers share `directory`, else in memory. The first one draws the key.
-
-    Raises OSError where the file cannot be had.
-    """
-    if directory is None:
-        mapped = mmap.mmap(-1, _SIZE)
-        mapped[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
-        return mapped
-    descriptor = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Written and not only claimed: a full disk is an error here and no SIGBUS in a request.
-        if os.fstat(descriptor).st_size < _SIZE and os.pwrite(descriptor, bytes(_SIZE), 0) < _SIZE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory / FILE_NAME))
-        mapped = mmap.mmap(descriptor, _SIZE)
-        if not any(mapped[:_KEY_BYTES]):
-            mapped[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
-        return mapped
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing doesn't do it: the map keeps a duplicate of the descriptor
-        os.close(descriptor)
 
 
 def _estimate(occupied: int) -> int:

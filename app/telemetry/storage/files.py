@@ -57,22 +57,31 @@ def is_locked(fd: int) -> bool:
     return False
 
 
-def map_file(path: Path | None, size: int) -> mmap.mmap:
-    """`size` bytes, zero at first: of the file at `path`, which is made where it is not there, or private memory.
+def map_file(path: Path | None, size: int, head: bytes = b"") -> mmap.mmap:
+    """`size` bytes of the file at `path`, which is made where it is not there, or of private memory.
 
     For what is shared and more than a double: active users, the longest prompts.
+
+    Args:
+        head: what it begins with, unless another worker has written its own there; the rest is zero at first.
 
     Raises:
         OSError: the file cannot be opened or has no room.
     """
-    if path is None:
-        return mmap.mmap(-1, size)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = -1
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # two workers may make it at once
-        if (there := os.fstat(fd).st_size) < size:
-            reserve(fd, there, size - there)
-        return mmap.mmap(fd, size)
+        if path is None:
+            mapped = mmap.mmap(-1, size)
+        else:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if (there := os.fstat(fd).st_size) < size:
+                reserve(fd, there, size - there)
+            mapped = mmap.mmap(fd, size)
+        if head and not any(mapped[: len(head)]):
+            mapped[: len(head)] = head
+        return mapped
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # closing would not do it: the map keeps a duplicate of the descriptor
-        os.close(fd)
+        if fd >= 0:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # closing would not do it: the map keeps a duplicate of the descriptor
+            os.close(fd)

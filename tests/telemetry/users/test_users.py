@@ -79,6 +79,21 @@ def test_users_leave_the_windows_one_after_the_other(users: ActiveUsers, clock: 
     assert users.counts() == everywhere(1)
 
 
+def test_a_clock_that_jumps(users: ActiveUsers, clock: Clock) -> None:
+    """Set ahead by 30 days, and back: who came in between is in no window. One that is out of range harms nothing."""
+    true_time = clock.now
+    clock.now = true_time + 30 * 86400
+    users.touch("ada")
+    assert users.counts() == everywhere(1)
+    clock.now = true_time
+    users.touch("grace")
+    assert users.counts() == everywhere(1)
+    clock.now += 86400
+    assert users.counts() == everywhere(0)
+    for clock.now in (-5.0, 2.0**33):
+        users.touch("joan")
+
+
 @pytest.mark.parametrize("many", [1_000, 10_000, 100_000])
 def test_accuracy(users: ActiveUsers, many: int) -> None:
     """The key is random and so is the error; 1.5 % is more than five standard errors in every case."""
