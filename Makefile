@@ -107,8 +107,9 @@ $(VENV)/sqlalchemy-2.0/.installed: requirements/sqlalchemy-2.0.txt | $(BIN)/.ins
 	@touch $@
 
 .PHONY: test
-test: $(BIN)/.installed $(VENV)/sqlalchemy-2.0/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some)
-	@$(BIN)/python -m pytest -m "not stack and not drill" $(or $(TESTS),tests)
+# More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
+test: $(BIN)/.installed $(VENV)/sqlalchemy-2.0/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
+	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
 
 .PHONY: test-rules-mutation
 test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time: do their unit tests notice? (RULES="Alert ..." for some)

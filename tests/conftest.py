@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+from native.paths import temporary_folder
 from tests import servers
+from tests.plan import seconds, unit
 from tests.servers import Alertmanager, Postgres, Prometheus, Running
 
-TABLES = pytest.StashKey[dict[str, list[str]]]()
+Tables = dict[str, list[str]]
+TABLES = pytest.StashKey[Tables]()
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("sightline", deadline=None)
+hypothesis.settings.load_profile("sightline")
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of pytest-xdist's workers; else the process that started them, or the only one."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        os.environ[servers.SHARED] = str(temporary_folder("sightline-tests-"))
+        Path(os.environ[servers.SHARED]).chmod(0o711)  # where root runs this, PostgreSQL runs as another user
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        shutil.rmtree(os.environ.pop(servers.SHARED), ignore_errors=True)
+
+
+class LongestFirst(LoadScopeScheduling):
+    """Hands out the tests in the units and the order of tests/plan.py."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst:
+    return LongestFirst(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if is_worker(config):
+        items.sort(key=lambda item: -seconds(item.nodeid))
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +70,21 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return add
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if is_worker(session.config):
+        session.config.workeroutput["tables"] = session.config.stash.get(TABLES, {})  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended."""
+    of_all = node.config.stash.setdefault(TABLES, {})
+    for title, lines in getattr(node, "workeroutput", {}).get("tables", {}).items():
+        of_all.setdefault(title, []).extend(lines)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for title, lines in config.stash.get(TABLES, {}).items():
+    for title, lines in sorted(config.stash.get(TABLES, {}).items()):
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.line(line)

@@ -6,7 +6,10 @@ the test with a sentence that says why; nothing is skipped.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import random
 import re
 import shutil
 import signal
@@ -49,10 +52,29 @@ def wait_until(predicate: Callable[[], T], timeout: float = 60.0, interval: floa
         time.sleep(interval)
 
 
+PORTS = range(20_000, 32_768)  # below those that Linux gives to clients, which would take one between two starts
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((servers.HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, reserved for this process among all test processes of the machine.
+
+    The reservation is an abstract Unix socket named after the port, which goes with the process: the server may start
+    late and more than once.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0sightline-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((servers.HOST, port))
+        except OSError:
+            reservation.close()
+            continue
+        _reserved.append(reservation)
+        return port
+    raise AssertionError("no port is free")
 
 
 class Running:
@@ -223,14 +245,36 @@ def folder(name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+SHARED = "SIGHTLINE_TESTS_SHARED"
+"""Environment variable: the folder for what is made once in a run of the tests, whichever of its processes needs it."""
+NOT_DURABLE = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off", "-cmax_connections=200")
+
+
+def _initialise(path: Path) -> None:
+    """Secrets and a data folder as a fresh `make up` has them; copied from the first of the run, where there is one."""
+    if SHARED not in os.environ:
+        secrets.generate(path / "secrets")
+        native_postgres.initialise(path / "data", path / "secrets", flags=NOT_DURABLE)
+        return
+    first = Path(os.environ[SHARED]) / "postgres"
+    with open(first.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not first.exists():
+            new = first.with_suffix(".new")
+            new.mkdir(mode=0o711)
+            secrets.generate(new / "secrets")
+            native_postgres.initialise(new / "data", new / "secrets", flags=NOT_DURABLE)
+            new.rename(first)
+    subprocess.run(["cp", "--archive", f"{first}/.", path], check=True)
+
+
 @contextmanager
 def postgres(flags: tuple[str, ...] = ()) -> Iterator[Postgres]:
     """A PostgreSQL made by postgres/init; it forgets everything and, unlike the stack's, doesn't wait for the disk."""
-    flags = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off", "-cmax_connections=200", *flags)
+    flags = (*NOT_DURABLE, *flags)
     with folder("postgres") as path:
         path.chmod(0o711)  # as root, PostgreSQL runs as another user and must get through to its own folder
-        secrets.generate(path / "secrets")
-        native_postgres.initialise(path / "data", path / "secrets", flags=flags)
+        _initialise(path)
         running = start(lambda port: servers.postgres(path / "data", port, flags=flags), path)
         try:
             yield Postgres(servers.HOST, running.port, path / "data", path / "secrets", running)

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -126,14 +126,13 @@ def _panels(answers: dict[Target, int]) -> dict[tuple[str, str], int]:
     return found
 
 
-def test_every_panel_has_data_under_traffic(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_panel_has_data_under_traffic(answers: Answers, tell: Callable[[str, str], None]) -> None:
     shown = _panels(answers.busy)
     empty = {key for key, series in shown.items() if not series}
     excused = {key for key in empty if key[1] in NEEDS_MORE}
-    with capsys.disabled():
-        print(f"\n{len(shown)} panels, {len(TARGETS)} queries: {len(shown) - len(empty)} panels have data under load")
-        for dashboard, panel in sorted(excused):
-            print(f"  {dashboard}: {panel!r} needs {NEEDS_MORE[panel]}")
+    tell("dashboards", f"{len(shown)} panels, {len(TARGETS)} queries: {len(shown) - len(empty)} have data under load")
+    for dashboard, panel in sorted(excused):
+        tell("dashboards", f"  {dashboard}: {panel!r} needs {NEEDS_MORE[panel]}")
     assert not empty - excused
     assert NEEDS_MORE.keys() | NOTHING_YET.keys() <= {panel for _, panel in shown}, "excused panels that do not exist"
 
@@ -149,13 +148,12 @@ def test_every_query_has_data_under_traffic(answers: Answers) -> None:
     assert not empty, "\n".join(empty)
 
 
-def test_zero_is_shown_at_idle(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_is_shown_at_idle(answers: Answers, tell: Callable[[str, str], None]) -> None:
     shown = _panels(answers.idle)
     empty = {key for key, series in shown.items() if not series}
     without_truth = {(t.dashboard, t.panel) for t in TARGETS if any(text in t.expr for text in NO_TRUTH_AT_IDLE)}
-    with capsys.disabled():
-        print(f"\n{len(shown)} panels: at idle {len(shown) - len(empty)} show a number, zero included, and")
-        print(f"  {len(empty)} say in words that there is nothing to average, to rank or to list")
+    numbers = len(shown) - len(empty)
+    tell("dashboards", f"at idle {numbers} show a number, zero included; {len(empty)} say that there is nothing")
     assert not {(d, p) for d, p in empty - without_truth if p not in NEEDS_MORE | NOTHING_YET}
     silent = {
         (name, panel["title"])

@@ -1,0 +1,43 @@
+"""In which units and in which order `make test` hands the tests to its workers (more on it: CONTRIBUTING.md).
+
+A module is a unit, as its tests share servers and some go on where the one before has stopped. The modules in ALONE are
+those whose tests start by themselves whatever they need: each test is a unit. The longest units come first, so that
+nothing long is waited for in the end. A new module needs no entry; one that takes long should get one.
+"""
+
+from __future__ import annotations
+
+ALONE = {
+    "tests/app/test_start.py",
+    "tests/configs/test_alertmanager.py",
+    "tests/docs/test_adopt.py",
+    "tests/loadtest/test_exactness.py",
+    "tests/telemetry/test_workers.py",
+}
+
+SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
+    "tests/native/test_stack.py": 200,
+    "tests/docs/test_commands.py": 100,
+    "tests/configs/test_rules_live.py": 100,
+    "tests/integration/test_dashboards_live.py": 100,
+    "tests/integration/test_fourteen.py": 50,
+    "tests/docs/test_adopt.py": 60,
+    "tests/app/test_abuse.py": 60,
+    "tests/app/test_faults.py": 60,
+    "tests/loadtest/test_exactness.py": 40,
+    "tests/app/test_start.py": 20,
+    "tests/configs/test_rules.py": 20,
+}
+
+
+def module(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def unit(nodeid: str) -> str:
+    """What must run in one worker, in the order of the file."""
+    return nodeid if module(nodeid) in ALONE else module(nodeid)
+
+
+def seconds(nodeid: str) -> float:
+    return SECONDS.get(module(nodeid), 0)
