@@ -19,7 +19,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/native/test_stack.py": 200,
     "tests/docs/test_commands.py": 100,
     "tests/configs/test_rules_live.py": 100,
-    "tests/integration/test_dashboards_live.py": 100,
+    "tests/grafana/test_dashboards_live.py": 100,
     "tests/integration/test_fourteen.py": 50,
     "tests/docs/test_adopt.py": 60,
     "tests/app/test_abuse.py": 60,
