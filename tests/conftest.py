@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from native.paths import temporary_folder
 from tests import servers
@@ -43,7 +43,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(servers.SHARED), ignore_errors=True)
 
 
-class LongestFirst(LoadScopeScheduling):
+class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]
     """Hands out the tests in the units and the order of tests/plan.py."""
 
     def _split_scope(self, nodeid: str) -> str:

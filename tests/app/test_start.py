@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_is_named(postgres: Postgres) -> None:
 
 @pytest.mark.parametrize("change", [{"DATABASE_PORT": "1"}, {"DATABASE_USER": "nobody"}, {"DATABASE_NAME": "nothing"}])
 def test_a_database_that_does_not_let_us_in_is_waited_for_and_named(postgres: Postgres, change: dict[str, str]) -> None:
-    result = run({**postgres.environment(), **change, "DATABASE_WAIT": "0.1"})
+    result = run({**postgres.environment(), **change, "DATABASE_WAIT": "2"})
     assert result.returncode == 1
     assert "Waiting for PostgreSQL at 127.0.0.1:" in result.stderr
     assert "Check DATABASE_HOST, DATABASE_PORT" in result.stderr
