@@ -46,7 +46,7 @@ PIECES = {
     ),
     "database": Piece(
         "queries, transactions and the pool of a SQLAlchemy engine",
-        (*COMMON, "database.py"),
+        (*COMMON, "database/*.py"),
         TELEMETRY,
         "{package}",
         "instrument_engine(engine) after the engine is made (docs/adopt.md, Database)",

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.orm import Session
 
 from app.telemetry.database import OUTCOMES, instrument_engine
-from tests.database.measured import Numbers, Runner, ended, new_pool, numbers, pool_numbers, queries
 from tests.servers import Postgres
+from tests.telemetry.database.measured import Numbers, Runner, ended, new_pool, numbers, pool_numbers, queries
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = :id")
 ORPHAN = text("INSERT INTO account (id, owner) VALUES (100, 1)")  # refused by the deferred foreign key, at COMMIT
@@ -29,7 +29,7 @@ def run(request: pytest.FixtureRequest, dsn: str, quiet_postgres: Postgres) -> R
 def agrees(
     run: Runner, *, connections: int = 1, second_phases: int = 0, unseen_commits: int = 0, unseen_rollbacks: int = 0
 ) -> bool:
-    """PostgreSQL counted what the application counted, and what app/telemetry/database.py says comes on top."""
+    """PostgreSQL counted what the application counted, and what app/telemetry/database says comes on top."""
     ours = {outcome: numbers(run.pool).get(f"transactions_total {outcome}", 0) for outcome in OUTCOMES}
     return run.server == {
         "commit": ours["commit"] + connections + second_phases + unseen_commits,

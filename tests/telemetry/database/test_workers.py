@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.database.service import POOL_SIZE
 from tests.servers import wait_until
+from tests.telemetry.database.service import POOL_SIZE
 from tests.telemetry.serving import UVICORN, serve, value
 
 WORKERS = 4
@@ -23,7 +23,7 @@ def test_four_workers_agree_with_the_server(dsn: str, tmp_path: Path) -> None:
         "PROMETHEUS_MULTIPROC_DIR": str(folder),
         "TEST_DATABASE_URL": dsn.replace("postgresql:", "postgresql+psycopg:", 1),
     }
-    command = (*UVICORN, "--workers", str(WORKERS), "tests.database.service:app")
+    command = (*UVICORN, "--workers", str(WORKERS), "tests.telemetry.database.service:app")
     with (
         serve(*command, environment=environment) as served,
         psycopg.connect(dsn, autocommit=True) as server,

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, exc, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from app.telemetry import database
-from app.telemetry.database import OPERATIONS, operation_of
-from tests.database.measured import Runner, ended, numbers, pool_numbers, queries
+from app.telemetry.database import OPERATIONS, metrics, operation_of
+from app.telemetry.database import queries as queries_module
+from tests.telemetry.database.measured import Runner, ended, numbers, pool_numbers, queries
 
 
 class Base(DeclarativeBase):
@@ -255,23 +255,21 @@ def test_a_fault_of_the_telemetry_stays_out_of_the_query(
         raise RuntimeError("telemetry is broken")
 
     def scenario(engine: Engine) -> None:
-        for child in (database.QUERY_DURATION, database.QUERY_ERRORS, database.TRANSACTIONS, database.POOL_USE):
-            monkeypatch.setattr(child, "labels", broken)
-        assert run.handle is not None
-        metrics: Any = run.handle._metrics
-        for name in ("durations", "commits", "rollbacks", "commit_duration", "wait", "use", "pending", "timeouts"):
-            monkeypatch.setattr(metrics, name, object())
+        for metric in (metrics.QUERY_DURATION, metrics.QUERY_ERRORS):
+            monkeypatch.setattr(metric, "labels", broken)
         for _ in range(2):
             with engine.begin() as connection:
                 assert connection.execute(text("SELECT 1")).scalar() == 1
             with engine.connect() as connection:
                 assert failing(connection, "SELECT 1 / 0").orig.sqlstate == "22012"  # type: ignore[union-attr]
 
-    monkeypatch.setattr(database, "_said", set())
+    monkeypatch.setattr(metrics, "_warned", set())
+    monkeypatch.setattr(metrics, "observer", lambda child: broken)
+    monkeypatch.setattr(metrics, "adder", lambda child: broken)
     with caplog.at_level(logging.WARNING, logger="app.telemetry.database"):
         run(scenario)
     monkeypatch.undo()
-    assert "_committed failed; said once" in caplog.text
+    assert "do_commit failed; logged once" in caplog.text
     assert numbers(run.pool) == {"pool_connections_max": 15}  # the gauges are right, the rest could not be counted
 
 
@@ -325,25 +323,25 @@ def test_operation_of_anything(pieces: list[str]) -> None:
 def test_operation_cache_is_bounded(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         with engine.connect() as connection:
-            for number in range(database._CACHE_LIMIT + 10):
+            for number in range(queries_module.CACHE_LIMIT + 10):
                 connection.exec_driver_sql(f"SELECT {number}")
 
-    assert run(scenario)["query_duration_seconds_count SELECT other"] == database._CACHE_LIMIT + 10
+    assert run(scenario)["query_duration_seconds_count SELECT other"] == queries_module.CACHE_LIMIT + 10
     assert run.handle is not None
-    assert len(run.handle._observers[None]) <= database._CACHE_LIMIT
+    assert len(run.handle._queries.observers[None]) <= queries_module.CACHE_LIMIT
 
 
 def test_long_and_bulk_statements_are_not_remembered(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         with Session(engine) as session:
-            session.execute(text(f"SELECT '{'x' * database._CACHED_LENGTH}'"))
+            session.execute(text(f"SELECT '{'x' * queries_module.CACHED_LENGTH}'"))
             session.execute(insert(Account), [{"id": 100 + n, "balance": n} for n in range(5)])
             session.scalars(insert(Account).returning(Account.id), [{"id": 200 + n, "balance": n} for n in range(5)])
             session.execute(text("SELECT 'short'"))
 
     run(scenario)
     assert run.handle is not None
-    assert list(run.handle._observers[None]) == ["SELECT 'short'"]
+    assert list(run.handle._queries.observers[None]) == ["SELECT 'short'"]
 
 
 def test_nothing_to_complain_about(
@@ -355,7 +353,7 @@ def test_nothing_to_complain_about(
         with engine.begin() as connection:
             connection.execute(text("SELECT 1"))
 
-    monkeypatch.setattr(database, "_said", set())
+    monkeypatch.setattr(metrics, "_warned", set())
     with caplog.at_level(logging.WARNING, logger="app.telemetry.database"):
         assert run(scenario) == queries(SELECT=1) | ended(commit=1) | pool_numbers()
     assert not caplog.records

@@ -13,13 +13,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from app.telemetry import database
-from app.telemetry.database import Instrumentation, instrument_engine
+from app.telemetry.database import Instrumentation, instrument_engine, metrics
 from tests.servers import Postgres, wait_until
 
 T = TypeVar("T")
 Numbers = dict[str, float]
-METRICS = [metric for metric in vars(database).values() if isinstance(metric, MetricWrapperBase)]
+METRICS = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
 _names = (f"test_{number}" for number in itertools.count())
 
 
@@ -105,13 +104,13 @@ class Runner:
         """PostgreSQL's own counts, complete once every client has gone."""
         if self.postgres is None:
             return {}
-        database = self.dsn.rpartition("/")[2]
+        name = self.dsn.rpartition("/")[2]
         with psycopg.connect(self.postgres.superuser_dsn, autocommit=True) as connection:
 
             def counts() -> dict[str, int] | None:
                 row = connection.execute(
                     "SELECT numbackends, xact_commit, xact_rollback FROM pg_stat_database WHERE datname = %s",
-                    [database],
+                    [name],
                 ).fetchone()
                 assert row is not None
                 return {"commit": row[1], "rollback": row[2]} if row[0] == 0 else None

@@ -31,7 +31,7 @@ def test_everything_holds_on_sqlalchemy_2_0() -> None:
     assert version.startswith("2.0.")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NOT_OF_SQLALCHEMY, *FILES],
-        cwd=HERE.parent.parent,
+        cwd=HERE.parents[2],
         env=environment,
         capture_output=True,
         text=True,

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from tests import servers
-from tests.database.conftest import TABLES
-from tests.database.test_agreement import scrape
 from tests.servers import Postgres, Running, wait_until
+from tests.telemetry.database.conftest import TABLES
+from tests.telemetry.database.test_agreement import scrape
 
 Connection = psycopg.Connection[Any]
 SCRAPE_TIMEOUT = 10.0  # seconds, of prometheus/prometheus.yml

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from app.telemetry import database
+from app.telemetry.database import metrics
 from tests import servers
-from tests.database.measured import METRICS, Runner
 from tests.servers import Postgres
+from tests.telemetry.database.measured import METRICS, Runner
 
 TABLES = """
 DROP TABLE IF EXISTS account, owner;
@@ -27,7 +27,7 @@ def nothing_of_other_tests() -> None:
     """Reading all numbers stays quick as long as there are few."""
     for metric in METRICS:
         metric.clear()
-    database._pools.clear()
+    metrics._pools.clear()
 
 
 @pytest.fixture(scope="session")

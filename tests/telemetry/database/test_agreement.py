@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from tests import servers
-from tests.database.measured import Runner, numbers
 from tests.servers import Postgres, Running, wait_until
+from tests.telemetry.database.measured import Runner, numbers
 
 COMMITS, ROLLBACKS = 200, 50
 NEEDED = {  # what rules, dashboards and docs/metrics.md rest on, in every supported version
@@ -119,7 +119,7 @@ def _complete(exporter: Running) -> dict[tuple[str, str], list[tuple[dict[str, s
 
 
 def test_docker_and_native_mode_start_the_exporter_alike() -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     compose = (root / "docker-compose.yml").read_text()
     assert 'command: ["@/etc/postgres_exporter.args"]' in compose
     assert "./postgres/exporter.args:/etc/postgres_exporter.args:ro" in compose

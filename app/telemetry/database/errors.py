@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SQLSTATE class of a driver's exception, the label `sqlstate_class`: one of SQLSTATE_CLASSES.
+
+The class is the first two characters of the five-character code, such as 23 (integrity constraint violation) of 23505.
+One event has one class whatever the driver: an error that lost the connection, or never got one, is 08 (connection
+exception), since libpq has no code where asyncpg has one and the reverse; an error that the driver raised by itself,
+without the server, is `other`, even where asyncpg gives it a code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; the standard's classes are the same everywhere.
+# fmt: off
+SQLSTATE_CLASSES: Final = frozenset((
+    "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "22", "23", "24", "25", "26", "27",
+    "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55", "57", "58", "72",
+    "F0", "HV", "P0", "XX", "other",
+))
+# fmt: on
+OTHER: Final = "other"
+CONNECTION: Final = "08"
+# connection, data, integrity, transaction rollback, syntax or access, resources, object state, operator intervention
+COMMON_SQLSTATE_CLASSES: Final = (CONNECTION, "22", "23", "40", "42", "53", "55", "57", OTHER)
+# The server ends the session with these: shutdown, crash of another session, not up yet, database dropped, session,
+# transaction and idle-in-transaction timeouts.
+_LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"})
+_CALLERS: Final = frozenset({"ProgrammingError", "DataError", "NotSupportedError", "InterfaceError"})  # of PEP 249
+
+
+def sqlstate_class(error: BaseException, lost: bool) -> str:
+    """The class of an error; `lost`: SQLAlchemy says that the connection is."""
+    code = sqlstate_of(error)
+    if lost or code in _LOST:
+        return CONNECTION
+    if code is None or not (reported_by_server(error) or code[:2] == CONNECTION):
+        return OTHER
+    return code[:2] if code[:2] in SQLSTATE_CLASSES else OTHER
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The code that an exception of a driver carries: psycopg 3, asyncpg (`sqlstate`), psycopg2 (`pgcode`), pg8000."""
+    for attribute in ("sqlstate", "pgcode"):
+        value = getattr(error, attribute, None)
+        if isinstance(value, str):
+            return value
+    value = _fields(error).get("C")
+    return value if isinstance(value, str) else None
+
+
+def reported_by_server(error: BaseException) -> bool:
+    """Whether the server sent it: then it has a severity. Of drivers without such a thing, whether it has a code."""
+    if hasattr(error, "diag"):  # psycopg and psycopg2
+        return error.diag.severity is not None
+    cause = error.__cause__  # asyncpg's own, where `error` is what SQLAlchemy makes of it
+    for candidate in (error, cause):
+        if hasattr(candidate, "severity"):
+            return candidate.severity is not None  # type: ignore[union-attr]
+    return sqlstate_of(error) is not None
+
+
+def never_sent(error: BaseException) -> bool:
+    """Whether the driver refused a statement by itself: a parameter it cannot adapt, a closed connection."""
+    if not isinstance(error, Exception) or reported_by_server(error):  # the former is a cancelled task
+        return False
+    code = sqlstate_of(error)
+    if code is not None:  # asyncpg's, and 08 is what it says when the connection broke underway
+        return code[:2] != CONNECTION
+    return any(kind.__name__ in _CALLERS for kind in type(error).__mro__)
+
+
+def _fields(error: BaseException) -> dict[str, Any]:
+    """pg8000's errors have the fields of the server's message as their only argument."""
+    return error.args[0] if error.args and isinstance(error.args[0], dict) else {}

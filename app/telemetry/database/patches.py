@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions put around methods of live objects, and event listeners: all of it can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+
+
+class Patches:
+    def __init__(self) -> None:
+        self._methods: list[tuple[Any, str, Any, Any]] = []  # object, name, our function, what the object had there
+        self._listeners: list[tuple[Any, str, Callable[..., Any]]] = []
+
+    def put(self, target: Any, name: str, function: Callable[..., Any]) -> None:
+        self._methods.append((target, name, function, vars(target).get(name)))
+        setattr(target, name, function)
+
+    def listen(self, target: Any, name: str, listener: Callable[..., Any]) -> None:
+        event.listen(target, name, listener)
+        self._listeners.append((target, name, listener))
+
+    def forget(self, target: Any) -> None:
+        """Nothing will be taken back of an object that is no longer used."""
+        self._methods = [method for method in self._methods if method[0] is not target]
+
+    def undo(self) -> None:
+        """Take back everything but what somebody else has put something around since."""
+        for target, name, listener in self._listeners:
+            if event.contains(target, name, listener):
+                event.remove(target, name, listener)
+        for target, name, function, before in reversed(self._methods):
+            if vars(target).get(name) is function:
+                if before is None:
+                    delattr(target, name)  # the class has it
+                else:
+                    setattr(target, name, before)
+        self._listeners.clear()
+        self._methods.clear()

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection pool of a SQLAlchemy engine: who waits, what is open, in use and thrown away.
+
+What is measured, and where it is seen:
+
+    pool.connect()          one checkout: pending while it runs; then used + 1, or a timeout, or a failed CONNECT
+    pool._pool.get()        the wait: an empty queue is what makes a caller wait. Connecting, its listeners and pings
+                            happen elsewhere, whoever opens the connection
+    pool._do_return_conn()  the end of the use: used - 1, and idle + 1 where the connection is still open and the pool's
+    events                  close, invalidate, soft_invalidate: rare, so that the price of a listener does not matter
+    pool.recreate()         the pool's successor, which engine.dispose() puts in its place
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import exc
+from sqlalchemy.util.queue import Empty
+
+from .connection import ACTIVE, ConnectionState, States
+from .errors import CONNECTION
+from .metrics import OpenConnections, PoolMetrics, warn_once
+from .patches import Patches
+
+# Seconds that this thread or task has waited in queues so far: what a checkout adds to it is its wait.
+_waited: ContextVar[float] = ContextVar("sightline_pool_waited", default=0.0)
+
+
+class PoolWatcher:
+    """Watches a pool and its successors; `rolled_back` is called for what is closed in the middle of a transaction."""
+
+    def __init__(
+        self,
+        pool: Any,
+        metrics: PoolMetrics,
+        states: States,
+        patches: Patches,
+        rolled_back: Callable[[ConnectionState], None],
+    ) -> None:
+        self._metrics = metrics
+        self._states = states
+        self._patches = patches
+        self._rolled_back = rolled_back
+        self._connections = OpenConnections()
+        self._pool: Any = None
+        for name in ("close", "invalidate", "soft_invalidate"):
+            patches.listen(pool, name, getattr(self, f"_on_{name}"))  # the pool's successors inherit its listeners
+        metrics.add(self._connections)
+        self._watch(pool)
+
+    def stop(self) -> None:
+        """Leave the pool's connections out of the gauges."""
+        self._metrics.remove(self._connections)
+
+    def _watch(self, pool: Any) -> None:
+        if self._pool is not None:
+            self._patches.forget(self._pool)
+            self._patches.forget(getattr(self._pool, "_pool", None))
+        self._pool = pool
+        connections = self._connections
+        connections.size, connections.limit = _limits(pool)
+        # What is in use will go back to the old pool: it is still open, but never idle in this one.
+        idle = connections.idle = set()
+        self._metrics.publish()
+        self._patches.put(pool, "connect", self._measured_connect(pool.connect, idle))
+        self._patches.put(pool, "_do_return_conn", self._measured_return(pool._do_return_conn, idle))
+        self._patches.put(pool, "recreate", self._watched_recreate(pool.recreate))
+        queue = getattr(pool, "_pool", None)
+        if queue is not None:
+            self._patches.put(queue, "get", _measured_get(queue.get))
+
+    def _measured_connect(self, pool_connect: Callable[[], Any], idle: set[ConnectionState]) -> Callable[[], Any]:
+        key, made, used, publish = self._states.key, self._states.made, self._connections.used, self._metrics.publish
+        pending, wait = self._metrics.pending, self._metrics.wait
+
+        def connect() -> Any:
+            waited = _waited.get()
+            try:
+                pending(1)
+            except Exception:
+                warn_once("pool.connect")
+            try:
+                proxy = pool_connect()
+            except BaseException as error:
+                self._failed(error, _waited.get() - waited)
+                raise
+            try:
+                state = proxy.info.get(key) or made(proxy)
+                if state not in used:  # it is where a pool gives a thread the connection that the thread has already
+                    used.add(state)
+                    idle.discard(state)
+                    state.since = perf_counter()
+                    publish()
+                pending(-1)
+                wait(_waited.get() - waited)
+            except Exception:
+                warn_once("pool.connect")
+            return proxy
+
+        return connect
+
+    def _failed(self, error: BaseException, waited: float) -> None:
+        """No connection, for whichever reason: SQLAlchemy tells of those alone that are errors of its own driver."""
+        try:
+            self._metrics.pending(-1)
+            self._metrics.wait(waited)
+            if isinstance(error, exc.TimeoutError):
+                self._metrics.timeouts(1)
+            elif isinstance(error, Exception):  # else cancelled
+                self._metrics.error("CONNECT", CONNECTION)
+        except Exception:
+            warn_once("pool.connect")
+
+    def _measured_return(self, pool_return: Callable[[Any], None], idle: set[ConnectionState]) -> Callable[[Any], None]:
+        key, used, publish, use = self._states.key, self._connections.used, self._metrics.publish, self._metrics.use
+
+        def do_return_conn(record: Any) -> None:
+            try:
+                state = record.info.get(key)
+                if state in used:
+                    used.discard(state)
+                    if record.dbapi_connection is not None:  # else invalidated or detached
+                        idle.add(state)
+                    publish()
+                    use(perf_counter() - state.since)
+            except Exception:
+                warn_once("pool._do_return_conn")
+            pool_return(record)
+
+        return do_return_conn
+
+    def _watched_recreate(self, pool_recreate: Callable[[], Any]) -> Callable[[], Any]:
+        def recreate() -> Any:
+            successor = pool_recreate()
+            try:
+                self._watch(successor)
+            except Exception:
+                warn_once("pool.recreate")
+            return successor
+
+        return recreate
+
+    def _on_close(self, dbapi_connection: Any, record: Any) -> None:
+        try:
+            state = self._states.of(record)
+            if state is None:
+                return
+            if state.phase is ACTIVE:  # nobody ended it, so the server did
+                self._rolled_back(state)
+            connections = self._connections
+            in_use = state in connections.used
+            connections.used.discard(state)
+            connections.idle.discard(state)
+            self._metrics.publish()
+            if in_use:
+                self._metrics.use(perf_counter() - state.since)
+        except Exception:
+            warn_once("the pool's event close")
+
+    def _on_invalidate(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
+        try:
+            if exception is None:
+                kind = "manual"
+            elif isinstance(exception, exc.DisconnectionError):
+                kind = "ping"
+            else:
+                kind = "error" if isinstance(exception, Exception) else "cancelled"
+            self._metrics.invalidations[kind](1)
+        except Exception:
+            warn_once("the pool's event invalidate")
+
+    def _on_soft_invalidate(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
+        try:
+            self._metrics.invalidations["soft"](1)
+        except Exception:
+            warn_once("the pool's event soft_invalidate")
+
+
+def _measured_get(queue_get: Callable[..., Any]) -> Callable[..., Any]:
+    def get(block: bool = True, timeout: float | None = None) -> Any:
+        if not block:
+            return queue_get(False)
+        try:
+            return queue_get(False)
+        except Empty:
+            pass
+        started = perf_counter()
+        try:
+            return queue_get(True, timeout)
+        finally:
+            _waited.set(_waited.get() + perf_counter() - started)
+
+    return get
+
+
+def _limits(pool: Any) -> tuple[float, float]:
+    """Size, and size with overflow, of a pool; infinite where it sets no limit."""
+    kind = type(pool).__name__
+    if kind in {"StaticPool", "AssertionPool"}:
+        return 1.0, 1.0
+    size = getattr(pool, "size", None)
+    if size is None:  # NullPool
+        return math.inf, math.inf
+    if not callable(size):  # SingletonThreadPool
+        return float(size), float(size)
+    overflow = getattr(pool, "_max_overflow", 0)  # has no public name
+    if overflow < 0 or size() == 0:
+        return float(size()) or math.inf, math.inf
+    return float(size()), float(size() + overflow)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries: one execution of a cursor each, where the engine's dialect hands it to the driver (`do_execute`...).
+
+Nothing listens to the engine itself: with a single listener, whichever, SQLAlchemy prepares the arguments of all its
+events at every statement, which costs more than everything here.
+
+The label `query_name` comes from the execution option of that name where it is allowed, `operation` from the text. What
+a text's histogram is gets remembered by (query name, text), so that a text is looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import Any, Final
+
+from .connection import ACTIVE, AUTOCOMMIT, ConnectionState, States
+from .errors import OTHER
+from .metrics import Number, PoolMetrics, warn_once
+from .patches import Patches
+from .sql import operation_of
+from .transactions import Transactions
+
+CACHE_LIMIT: Final = 512  # statements that are remembered, per query name
+CACHED_LENGTH: Final = 4_000  # characters
+
+
+class Queries:
+    def __init__(
+        self, dialect: Any, metrics: PoolMetrics, states: States, transactions: Transactions, patches: Patches
+    ) -> None:
+        self._metrics = metrics
+        self._states = states
+        self._transactions = transactions
+        # By query name, None where a statement has none, and by statement: how to observe its duration.
+        self.observers: dict[str | None, dict[str, Number]] = {None: {}}
+        for name in ("do_execute", "do_executemany"):
+            patches.put(dialect, name, self._measured(getattr(dialect, name)))
+        name = "do_execute_no_params"
+        patches.put(dialect, name, self._measured_without_parameters(getattr(dialect, name)))
+
+    def allow(self, query_names: Iterable[str]) -> None:
+        for name in query_names:
+            self.observers.setdefault(name, {})
+
+    def _measured(self, execute: Callable[..., None]) -> Callable[..., None]:
+        """Around `execute`. It runs for every query, so it calls nothing that it can do without."""
+        key, observers, unnamed = self._states.key, self.observers, self.observers[None]
+
+        def measured(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+            try:
+                state = context._dbapi_connection.info[key]
+                if state.phase is not ACTIVE:
+                    self._transactions.begin(state, context)
+            except Exception:
+                state = self._late_state(context)
+            if state is None:
+                execute(cursor, statement, parameters, context)
+                return
+            started = perf_counter()
+            try:
+                execute(cursor, statement, parameters, context)
+            except BaseException as error:
+                self._executed(state, statement, context, perf_counter() - started, error)
+                raise
+            seconds = perf_counter() - started
+            try:
+                observe = observers.get(context.execution_options.get("query_name"), unnamed).get(statement)
+                if observe is None or state.errors or state.phase is AUTOCOMMIT:
+                    self._executed(state, statement, context, seconds, None)
+                else:
+                    observe(seconds)
+            except Exception:  # a query name that is no hashable value
+                self._executed(state, statement, context, seconds, None)
+
+        return measured
+
+    def _measured_without_parameters(self, execute: Callable[..., None]) -> Callable[..., None]:
+        measured = self._measured(lambda cursor, statement, parameters, context: execute(cursor, statement, context))
+        return lambda cursor, statement, context=None: measured(cursor, statement, None, context)
+
+    def _late_state(self, context: Any) -> ConnectionState | None:
+        """Of a connection from before the engine was instrumented; None for SQLAlchemy's own look at a new server."""
+        try:
+            state = self._states.made(context._dbapi_connection)
+            self._transactions.begin(state, context)
+        except NotImplementedError:  # that look has a connection without `info`
+            return None
+        except Exception:
+            warn_once("do_execute")
+            return None
+        return state
+
+    def _executed(
+        self, state: ConnectionState, statement: str, context: Any, seconds: float, error: BaseException | None
+    ) -> None:
+        try:
+            self._observer(statement, context)(seconds)
+            self._transactions.executed(state, error)
+        except Exception:
+            warn_once("do_execute")
+
+    def _observer(self, statement: str, context: Any) -> Number:
+        name = context.execution_options.get("query_name")
+        if not isinstance(name, str) or name not in self.observers:
+            name = None
+        known = self.observers[name]
+        observe = known.get(statement)
+        if observe is None:
+            observe = self._metrics.duration(operation_of(statement), OTHER if name is None else name)
+            # The text of a bulk insert is a new one each time.
+            if len(statement) <= CACHED_LENGTH and not context.executemany:
+                if len(known) >= CACHE_LIMIT:
+                    known.clear()
+                known[statement] = observe
+        return observe

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transactions: those that reached the database, by how they ended for it.
+
+    outcome         counted when
+    commit          COMMIT took effect; an AUTOCOMMIT statement succeeded
+    rollback        ROLLBACK; COMMIT of a transaction that PostgreSQL had aborted, which it answers with ROLLBACK; the
+                    connection was lost or closed in the middle; an AUTOCOMMIT statement failed in the server
+    commit_failed   COMMIT raised
+
+A connection's state says where it is (connection.py). SQLAlchemy begins a transaction without a word to the driver, so
+the first statement is what begins one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final
+
+from .connection import ACTIVE, AUTOCOMMIT, ENDING, IDLE, ConnectionState, States
+from .errors import never_sent, reported_by_server
+from .metrics import PoolMetrics, warn_once
+from .patches import Patches
+
+_IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, in psycopg and psycopg2
+
+
+class Transactions:
+    def __init__(self, dialect: Any, metrics: PoolMetrics, states: States, patches: Patches) -> None:
+        self._dialect = dialect
+        self._metrics = metrics
+        self._states = states
+        for name, around in (
+            ("do_commit", self._measured_commit),
+            ("do_rollback", self._measured_rollback),
+            ("do_prepare_twophase", self._measured_prepare_twophase),
+            ("do_commit_twophase", self._measured_commit_twophase),
+            ("do_rollback_twophase", self._measured_rollback_twophase),
+        ):
+            patches.put(dialect, name, around(getattr(dialect, name)))
+
+    def begin(self, state: ConnectionState, context: Any) -> None:
+        """A statement is about to be sent outside of a transaction that has reached the server."""
+        if state.phase is not ENDING:
+            state.phase = AUTOCOMMIT if self._is_autocommit(context.root_connection) else ACTIVE
+            state.errors = state.refused = False
+            state.ending = "OTHER"
+
+    def _is_autocommit(self, connection: Any) -> bool:
+        level = connection.get_execution_options().get("isolation_level")
+        if level is None:
+            level = getattr(self._dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=...)
+        return str(level).upper() == "AUTOCOMMIT"
+
+    def executed(self, state: ConnectionState, error: BaseException | None) -> None:
+        """A statement has ended."""
+        if error is None:
+            state.errors = state.refused = False  # an aborted transaction would have refused it
+        if state.phase is AUTOCOMMIT:
+            if error is None:
+                self._metrics.commits(1)
+            elif not never_sent(error):
+                self._metrics.rollbacks(1)
+
+    def failed(self, state: ConnectionState, error: BaseException) -> None:
+        """A statement, or fetching its rows, has failed."""
+        state.errors = True
+        state.refused = state.refused or reported_by_server(error)
+
+    def rolled_back(self, state: ConnectionState) -> None:
+        state.phase, state.errors, state.refused = IDLE, False, False
+        try:
+            self._metrics.rollbacks(1)
+        except Exception:
+            warn_once("do_rollback")
+
+    def _measured_commit(self, do_commit: Callable[[Any], None]) -> Callable[[Any], None]:
+        key = self._states.key
+
+        def commit(connection: Any) -> None:
+            try:
+                state = connection.info[key]
+            except Exception:
+                state = None
+            if state is not None:
+                state.ending = "COMMIT"
+                if state.phase is ACTIVE:
+                    aborted = state.errors and self._is_aborted(state, connection)
+                    self._commit(state, aborted, do_commit, connection)
+                    return
+            do_commit(connection)  # nothing was sent, or AUTOCOMMIT
+
+        return commit
+
+    def _commit(
+        self, state: ConnectionState, aborted: bool, commit: Callable[..., None], *args: Any, **kwargs: Any
+    ) -> None:
+        started = perf_counter()
+        count = self._metrics.commits_failed
+        try:
+            commit(*args, **kwargs)
+            count = self._metrics.rollbacks if aborted else self._metrics.commits
+        finally:
+            seconds = perf_counter() - started
+            try:
+                state.phase, state.errors, state.refused = IDLE, False, False
+                count(1)
+                self._metrics.commit_duration(seconds)
+            except Exception:
+                warn_once("do_commit")
+
+    def _is_aborted(self, state: ConnectionState, connection: Any) -> bool:
+        """Whether COMMIT will be answered with ROLLBACK, which no driver takes for an error.
+
+        psycopg and psycopg2 know by themselves. With other drivers it is so if the server reported the error.
+        """
+        if self._dialect.name != "postgresql":
+            return False
+        try:
+            driver = self._dialect.get_driver_connection(connection.dbapi_connection)
+            return int(driver.info.transaction_status) == _IN_ERROR
+        except Exception:
+            return state.refused
+
+    def _measured_rollback(self, do_rollback: Callable[[Any], None]) -> Callable[[Any], None]:
+        key = self._states.key
+
+        def rollback(connection: Any) -> None:
+            try:
+                state = connection.info[key]
+            except Exception:
+                state = None
+            if state is not None:
+                state.ending = "ROLLBACK"
+                if state.phase is ACTIVE:
+                    self.rolled_back(state)
+            do_rollback(connection)
+
+        return rollback
+
+    def _measured_prepare_twophase(self, do_prepare: Callable[..., None]) -> Callable[..., None]:
+        def prepare(conn: Any, xid: Any) -> None:
+            do_prepare(conn, xid)
+            state = self._states.of(conn._dbapi_connection)
+            if state is not None:
+                state.phase = IDLE  # the server keeps the transaction, whatever becomes of the connection
+
+        return prepare
+
+    def _measured_commit_twophase(self, do_commit: Callable[..., None]) -> Callable[..., None]:
+        def commit(conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False) -> None:
+            state = self._end_twophase(conn, "COMMIT", is_prepared)
+            self._commit(state, False, do_commit, conn, xid, is_prepared=is_prepared, recover=recover)
+
+        return commit
+
+    def _measured_rollback_twophase(self, do_rollback: Callable[..., None]) -> Callable[..., None]:
+        def rollback(conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False) -> None:
+            state = self._end_twophase(conn, "ROLLBACK", is_prepared)
+            try:
+                do_rollback(conn, xid, is_prepared=is_prepared, recover=recover)
+            finally:
+                state.phase = IDLE
+            if is_prepared:
+                self.rolled_back(state)
+
+        return rollback
+
+    def _end_twophase(self, conn: Any, ending: str, is_prepared: bool) -> ConnectionState:
+        state = self._states.of(conn._dbapi_connection) or ConnectionState()
+        if state.phase is ACTIVE and (is_prepared or ending == "ROLLBACK"):
+            self.rolled_back(state)  # with a prepared one: another transaction, which has to go first
+        state.phase, state.ending = ENDING, ending
+        return state
