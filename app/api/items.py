@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import delete, func, insert, select, update
 
+from app import metrics
 from app.api.dependencies import CurrentUser, Session
 from app.api.errors import BODY_ERRORS, responses
 from app.api.schemas import After, Item, ItemPage, Limit, NewItem, PathId
@@ -28,6 +29,8 @@ async def list_items(user: CurrentUser, session: Session, limit: Limit = 20, aft
 async def create_item(new: NewItem, user: CurrentUser, session: Session) -> Item:
     query = insert(models.Item).values(user_id=user.id, **new.model_dump()).returning(models.Item)
     row = (await session.scalars(query, execution_options=named("item_create"))).one()
+    await session.commit()  # counted only if it is stored
+    metrics.items_created.inc()
     return Item.model_validate(row)
 
 
