@@ -40,7 +40,7 @@ _FREE = 'node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|squashfs|overlay"}'
 _SIZE = 'node_filesystem_size_bytes{fstype!~"tmpfs|ramfs|squashfs|overlay"}'
 
 QUERIES = (
-    Query("system CPU", "% busy", f"100 * (1 - {_IDLE})", most=100),
+    Query("CPU", "% busy", f"100 * (1 - {_IDLE})", most=100),
     Query("memory", "% used", "100 * (1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)", most=100),
     Query("disk", "% used of the fullest", f"max(100 * (1 - {_FREE} / ({_SIZE} > 0)))", most=100),
     Query("network", "bytes/s received", f"sum(rate(node_network_receive_bytes_total[{WINDOW}]))"),

@@ -30,5 +30,4 @@ def test_every_metric_is_described_and_every_described_one_exists(postgres: Post
         traffic.drive(app.url, seconds=3)
         with urllib.request.urlopen(f"{app.url}/metrics", timeout=30) as answer:
             exposed = families(answer.read().decode())
-    assert len(exposed) > 30
     assert described == exposed

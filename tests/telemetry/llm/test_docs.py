@@ -49,7 +49,6 @@ async def test_the_guide(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.chdir(tmp_path)
     fake.replies = [openai_whole(), openai_stream(), anthropic_whole(), anthropic_stream()]
     blocks = re.findall(r"^```python\n(.*?)^```$", guide(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
 
     openai, anthropic = ("openai", "gpt-5-mini"), ("anthropic", "claude-haiku-4-5")
     before = {pair: measured(*pair) for pair in (openai, anthropic)}
