@@ -101,6 +101,16 @@ async def fails() -> None:
     raise LookupError("a test")
 
 
+@app.get("/fails-before-it-starts")
+def unavailable() -> None:
+    raise HTTPException(503)
+
+
+@app.api_route("/queried", methods=["QUERY"])
+def queried() -> None:
+    return None
+
+
 @app.get("/fails-late")
 async def fails_late() -> StreamingResponse:
     async def body() -> AsyncIterator[bytes]:

@@ -6,9 +6,9 @@ from asyncio import CancelledError
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from types import TracebackType
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ class Exchange:
 
     __slots__ = (
         "gone",
+        "head",
         "open",
         "received",
         "scope",
@@ -42,7 +43,8 @@ class Exchange:
     open: float  # since when; 0 once it is counted
     gone: bool  # the client
     status: int
-    started: float  # when the response did
+    head: Message | None  # the message with which the response started
+    started: float  # when it did
     received: int  # bytes of the bodies
     sent: int
 
@@ -51,7 +53,7 @@ class Exchange:
         if message["type"] == "http.request":
             self.received += len(message.get("body") or b"")
         elif self.open:
-            self.gone = True
+            self.gone = not self._complete()
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -61,6 +63,7 @@ class Exchange:
         if kind == "http.response.start":
             self.started = perf_counter()
             self.status = message["status"]
+            self.head = message
         elif kind == "http.response.body":
             try:  # noqa: SIM105 - suppress() would cost more than the rest of this method
                 self.sent += len(message["body"])
@@ -82,18 +85,41 @@ class Exchange:
             self.series.warn("the size of a file that the server sends is not known")
             return 0
 
+    def _complete(self) -> bool:
+        """Whether all of the body that the head announced was sent: a client may close its connection then."""
+        if self.head is None:
+            return False
+        if self.scope["method"] == "HEAD" or self.status in (204, 304):
+            return True
+        for name, value in self.head.get("headers", ()):
+            if name.lower() == b"content-length":
+                return bool(value.isdigit() and self.sent >= int(value))
+        return False
+
     def fail(self, error: BaseException) -> None:
-        """An exception passes through; it will be a 500 unless the client is the reason."""
-        left = self.gone or isinstance(error, ClientDisconnect | CancelledError | GeneratorExit)
-        left = left or (isinstance(error, OSError) and _passed(error.__traceback__, self.server_send))
+        """An exception passes through: the client is the reason, or a layer around this one, or it will be a 500."""
+        left = self.gone or _all(error, lambda inner: isinstance(inner, _CLIENT_LEFT) or self._cannot_send(inner))
+        status = None if left else _answered_outside(error, self.server_receive, self.server_send)
         try:
-            if isinstance(error, Exception) and not left:
+            if isinstance(error, Exception) and not left and (status is None or status >= 500):
                 self.series.count_exception(self.series.row(self.scope, 500), error)
         except Exception:
             self.series.warn("an exception was not counted", exc_info=True)
         if self.open:
-            self.gone, self.status = left, 500
+            if not self._complete():
+                self.gone, self.status = left, status or 500
+            elif status:
+                self.status = status
             self.finish()
+
+    def cut(self) -> None:
+        """The application returned without the rest: the client is gone, or the server will say 500 or cut it off."""
+        if not self._complete():
+            self.status = 500
+        self.finish()
+
+    def _cannot_send(self, error: BaseException) -> bool:
+        return isinstance(error, OSError) and _passed(error, self.server_send)
 
     @locked
     def finish(self) -> None:
@@ -150,15 +176,43 @@ class Exchange:
                     sent += bisect_left(SIZE_BUCKETS, size)
             cells[sent] += 1.0
 
+            if status >= 500:
+                series.count_failure(row, (started or now) - began, elapsed)
             if series.exemplar is not None:
                 series.keep_exemplar(scope, cell, duration, elapsed, now)
         except Exception:
             series.warn("a request was not counted", exc_info=True)
 
 
-def _passed(traceback: TracebackType | None, function: Callable[..., Any]) -> bool:
+_CLIENT_LEFT = (ClientDisconnect, CancelledError, GeneratorExit)
+
+
+def _all(error: BaseException, what: Callable[[BaseException], bool]) -> bool:
+    """Whether something is so of an exception, or of each one in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_all(inner, what) for inner in error.exceptions)
+    return what(error)
+
+
+def _answered_outside(error: BaseException, *functions: Callable[..., Any]) -> int | None:
+    """The status with which a layer around the middleware answers an exception of its own, None for all others.
+
+    FastAPI's `max_body_size` ends a request by an exception from receive() or send(). An HTTPException that the
+    application raises below the middleware is none of these: nothing handles it there, it ends as a 500.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if type(error).__module__ == "starlette.middleware.body_limit":  # one of its two says nothing else
+        return 413
+    if isinstance(error, HTTPException) and any(_passed(error, function) for function in functions):
+        return error.status_code
+    return None
+
+
+def _passed(error: BaseException, function: Callable[..., Any]) -> bool:
     """Whether an exception came through a function, here the server's send()."""
     code = getattr(getattr(function, "__func__", function), "__code__", None)
+    traceback = error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code is code:
             return True

@@ -6,7 +6,7 @@ from ..exposition import SharedMetric
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
 SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 OTHER = "OTHER"  # every other method
 OVERFLOW = "overflow"  # the endpoint of what exceeds max_series
 CLIENT_GONE = 499  # nginx's status for a client that left before the response was complete
@@ -15,6 +15,14 @@ CLIENT_GONE = 499  # nginx's status for a client that left before the response w
 RESERVED_LABELS = frozenset({"method", "endpoint", "status_code", "exception", "version", "python", "le", "quantile"})
 
 REQUESTS = SharedMetric("counter", "http_requests", "HTTP requests by route template and status; 499 is client gone.")
+# What failed is also in the histograms of all requests, in the same buckets. It is exposed before them: a difference of
+# buckets is never negative.
+FAILED_DURATION = SharedMetric(
+    "histogram", "http_failed_request_duration_seconds", "Of responses with a status of 5xx, cut ones and exceptions."
+)
+FAILED_START = SharedMetric(
+    "histogram", "http_failed_response_start_seconds", "Time until a response that failed started, or was given up."
+)
 DURATION = SharedMetric("histogram", "http_request_duration_seconds", "Time until the last byte of the response.")
 START = SharedMetric("histogram", "http_response_start_seconds", "Time until the response starts.")
 REQUEST_SIZE = SharedMetric("histogram", "http_request_size_bytes", "Request body, as far as the application read it.")

@@ -88,6 +88,7 @@ class PrometheusMiddleware:
         exchange.server_receive = receive
         exchange.server_send = send
         exchange.gone = False
+        exchange.head = None
         exchange.started = 0.0
         exchange.received = exchange.sent = exchange.status = 0
         if self._shared and not series.waiting:
@@ -100,9 +101,7 @@ class PrometheusMiddleware:
             exchange.fail(error)
             raise
         if exchange.open:
-            # Nobody complained about the missing rest: the client is gone, or the server will say 500 or cut it off.
-            exchange.status = 500
-            exchange.finish()
+            exchange.cut()
 
     def _learn_routes(self, scope: Scope) -> None:
         """At the first message, of the lifespan as a rule, and when routes were added."""

@@ -12,6 +12,7 @@ handler waits for something: so the gauge is set in the event loop's next round,
 import logging
 import platform
 from asyncio import get_running_loop
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from .metrics import (
     APP_INFO,
     DURATION,
     EXCEPTIONS,
+    FAILED_DURATION,
+    FAILED_START,
     IN_PROGRESS,
     METHODS,
     OTHER,
@@ -49,13 +52,14 @@ _EXEMPLAR_SECONDS = 1.0  # that an exemplar stays, at least: to write one costs 
 class Row:
     """The cells of one method and route template."""
 
-    __slots__ = ("cells", "exceptions", "in_progress", "labels", "statuses")
+    __slots__ = ("cells", "exceptions", "failed_duration", "failed_start", "in_progress", "labels", "statuses")
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.statuses: dict[int, int] = {}
         self.exceptions: dict[str, int] = {}
         self.in_progress = SCRATCH
+        self.failed_start = self.failed_duration = 0  # the sums' cells, once something failed
         self.cells: tuple[int, ...] = (SCRATCH,) * 8  # of the four histograms, each the sum's and the first bucket's
 
 
@@ -94,6 +98,7 @@ class Series:
             REQUEST_SIZE.family(names, SIZE_BUCKETS),
             RESPONSE_SIZE.family(names, SIZE_BUCKETS),
         )
+        self._failed = FAILED_START.family(names, buckets), FAILED_DURATION.family(names, buckets)
         self._in_progress = IN_PROGRESS.family(names, mode="livesum")
         self._exceptions = EXCEPTIONS.family(("method", "endpoint", "exception", *const_labels))
         self._info = APP_INFO.family(("version", "python", *const_labels), mode="livemax")
@@ -191,9 +196,21 @@ class Series:
             storage.cells[self._overflowed] += 1.0
         return cell
 
+    def count_failure(self, row: Row, start: float, duration: float) -> None:
+        """Count a request that failed in the histograms of failures, which a row has from its first one on."""
+        if not row.failed_duration:
+            if row is not self._overflow and not self._room(2):
+                self.count_failure(self._overflow, start, duration)
+                return
+            row.failed_start, row.failed_duration = (self._cell(family, row.labels) for family in self._failed)
+        for cell, seconds in ((row.failed_start, start), (row.failed_duration, duration)):
+            if cell != SCRATCH:
+                storage.cells[cell] += seconds
+                storage.cells[cell + 1 + bisect_left(self.bounds, seconds)] += 1.0
+
     @locked
     def count_exception(self, row: Row, error: BaseException) -> None:
-        name = type(error).__name__
+        name = _class_name(error)
         if name not in row.exceptions and (row is self._overflow or not self._room()):
             row, name = self._overflow, OVERFLOW
         cell = row.exceptions.get(name)
@@ -223,3 +240,13 @@ class Series:
         if message not in self._warned:
             self._warned.add(message)
             log.warning("HTTP metrics: %s", message, exc_info=exc_info)
+
+
+def _class_name(error: BaseException) -> str:
+    """Of what failed; a group's own only where it holds several kinds."""
+    while isinstance(error, BaseExceptionGroup):
+        names = {_class_name(inner) for inner in error.exceptions}
+        if len(names) > 1:
+            break
+        error = error.exceptions[0]
+    return type(error).__name__

@@ -43,12 +43,22 @@ def one(method: str, endpoint: str, status: int) -> dict[frozenset[tuple[str, st
     return {frozenset({("method", method), ("endpoint", endpoint), ("status_code", str(status))}): 1.0}
 
 
+FAILED = {
+    "http_request_duration_seconds": "http_failed_request_duration_seconds",
+    "http_response_start_seconds": "http_failed_response_start_seconds",
+}
+
+
 def check(before: Samples, after: Samples, method: str, endpoint: str, status: int, exceptions: int = 0) -> None:
     """Exactly one request was counted, in all metrics, under this name."""
     assert moved(before, after, "http_requests_total") == one(method, endpoint, status)
     row = {frozenset({("method", method), ("endpoint", endpoint)}): 1.0}
     for name in ("http_request_duration_seconds", "http_request_size_bytes", "http_response_size_bytes"):
         assert moved(before, after, f"{name}_count") == row, name
+    for name, failed in FAILED.items():
+        for part in ("count", "sum", "bucket"):
+            wanted = moved(before, after, f"{name}_{part}") if 500 <= status <= 599 else {}
+            assert moved(before, after, f"{failed}_{part}") == pytest.approx(wanted), failed
     assert sum(moved(before, after, "http_exceptions_total").values()) == exceptions
     in_progress = {key: number for key, number in after.items() if key[0] == "http_requests_in_progress" and number}
     assert in_progress == {}
@@ -80,6 +90,8 @@ CASES = [
     ("GET", "/starlette/shop/orders/1", "/starlette/shop/orders/{order}", 200),
     ("GET", "/static/page.txt", "/static/{path}", 200),
     ("GET", "/static/absent.txt", "/static/{path}", 404),
+    ("QUERY", "/queried", "/queried", 200),
+    ("GET", "/fails-before-it-starts", "/fails-before-it-starts", 503),
     ("GET", "/items/1/", "/items/{item_id}", 307),
     ("GET", "/shop/orders/1/", "/shop/orders/{order}", 307),
 ]

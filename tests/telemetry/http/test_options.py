@@ -199,6 +199,17 @@ async def test_500_begins_at_0() -> None:
     assert statuses == {"200": 1, "500": 0}
 
 
+async def test_what_never_failed_has_no_series_of_failures() -> None:
+    async def sometimes(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("", int(request.path_params["status"]))
+
+    app = Starlette(routes=[Route("/{status:int}", sometimes)])
+    app.add_middleware(PrometheusMiddleware, const_labels={"service": "failing"}, max_series=8)
+    failed = "http_failed_request_duration_seconds_count"
+    assert not {name for name, labels in await ask(app, "/200", "/404") if name.startswith("http_failed")}
+    assert value(await ask(app, "/500"), failed, service="failing", endpoint="overflow") == 1, "8 are in use"
+
+
 async def test_a_mounted_application_with_its_own_middleware_is_no_second_application() -> None:
     inner, outer = sizes(), sizes()
     inner.add_middleware(PrometheusMiddleware, const_labels={"service": "mounted"}, version="2.0.0")
