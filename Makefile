@@ -113,11 +113,11 @@ test: $(BIN)/.installed $(VENV)/sqlalchemy-2.0/.installed  ## Run all tests but 
 
 .PHONY: test-rules-mutation
 test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time: do their unit tests notice? (RULES="Alert ..." for some)
-	@$(BIN)/python -m tests.configs.mutation $(RULES)
+	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
 
 .PHONY: soak-idle
 soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
-	@$(BIN)/python -m tests.configs.soak $(or $(MINUTES),15)
+	@$(BIN)/python -m tests.prometheus.soak $(or $(MINUTES),15)
 
 # In containers where the stack is in them: there Prometheus reaches Locust's numbers. A service elsewhere needs neither.
 .PHONY: loadtest-native loadtest-ui-native loadtest-docker loadtest-ui-docker
@@ -166,10 +166,11 @@ test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine s
 	@python3 -m stack run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/stack)
 
 .PHONY: lint
-lint: $(BIN)/.installed dashboards-check check-config-native  ## Check style, types and every configuration file; FIX=1 mends style
+lint: $(BIN)/.installed check-config-native  ## Check style, types and every configuration file; FIX=1 mends style
 	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
 	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory generate CHECK=1
 	@python3 -m stack check
 
 .PHONY: lock
@@ -201,13 +202,10 @@ sbom: .venv-audit/.installed  ## Write sbom.json, the Python packages of the ser
 	@.venv-audit/bin/cyclonedx-py requirements --output-reproducible -o sbom.json app/requirements.txt
 	@echo sbom.json
 
-.PHONY: dashboards
-dashboards: venv  ## Write grafana/dashboards/*.json from grafana/src
-	$(BIN)/python -m grafana.src
-
-.PHONY: dashboards-check
-dashboards-check: venv  ## Check that the committed dashboards are the generated ones
-	$(BIN)/python -m grafana.src --check
+.PHONY: generate
+generate: venv  ## Write rules, their unit tests and dashboards from prometheus/slo.toml and their sources (CHECK=1 only compares)
+	@$(BIN)/python -m prometheus.src $(if $(CHECK),--check)
+	@$(BIN)/python -m grafana.src $(if $(CHECK),--check)
 
 .PHONY: dashboards-types
 dashboards-types: venv  ## Check the dashboards against the types that Grafana 12 and 13 publish (needs npm)

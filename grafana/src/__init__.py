@@ -1,4 +1,4 @@
-"""The dashboards as Python: `make dashboards` writes grafana/dashboards/*.json from them.
+"""The dashboards as Python: `make generate` writes grafana/dashboards/*.json from them.
 
 Why not Grafana's foundation SDK: its releases for Python end with Grafana 11.6, and a builder for any JSON cannot hold
 the rules that matter here (every panel titled, described, with a unit and in a grid without gaps; one colour for one

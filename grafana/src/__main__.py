@@ -35,7 +35,7 @@ def main() -> int:
     if check:
         stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
         if stale:
-            print(f"Not up to date in grafana/dashboards: {', '.join(stale)}. Run: make dashboards", file=sys.stderr)
+            print(f"Not up to date in grafana/dashboards: {', '.join(stale)}. Run: make generate", file=sys.stderr)
         return bool(stale)
     FOLDER.mkdir(exist_ok=True)
     for name in present.keys() - wanted.keys():

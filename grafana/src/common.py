@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from prometheus.src.settings import SETTINGS
+
 from .model import Annotation, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
 from .panels import Column, Legend, Steps, coloured, dashed, stat, table, timeseries, values
 from .promql import PROMETHEUS, mean, or_zero, quantile
 
-# The objectives. The rules in prometheus/rules hold the same numbers; a test keeps the two together.
-SLO_ERROR_RATIO = 0.001  # 99.9 % of requests succeed, over 30 days
-SLO_SLOW_RATIO = 0.01  # 99 % of requests are faster than SLO_LATENCY, over 30 days
-SLO_LATENCY = 0.5  # seconds; a bucket bound of http_request_duration_seconds
-
-SLO_START = 30  # seconds until a streaming endpoint's answer starts; a bucket bound of http_response_start_seconds
+# The objectives, as prometheus/slo.toml has them.
+SLO_ERROR_RATIO = SETTINGS.objectives["availability"].budget
+SLO_SLOW_RATIO = SETTINGS.objectives["latency"].budget
+SLO_LATENCY = SETTINGS.latency_seconds
+SLO_START = f"{SETTINGS.start_seconds:g}"
 
 ERROR_STEPS = Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO)  # orange from the objective on
 
-BURN_LIMIT = 14.4  # times too fast, over an hour: the alert that calls somebody
+BURN_LIMIT = SETTINGS.page_factor  # times too fast, over an hour: the alert that pages
+
+
+def red_at(threshold: str, orange: float) -> Steps:
+    """Red where an alert fires, by the name of its threshold in slo.toml; orange from that share of it on."""
+    limit = SETTINGS.thresholds[threshold]
+    return Steps(round(orange * limit, 10), limit)
+
 
 # One meaning, one colour, on all dashboards.
 SLO_COLOURS = {"availability": "green", "latency": "blue"}
@@ -58,17 +66,17 @@ DATNAME = Variable(
 )
 
 # The endpoints that the objectives leave out (no scrape, no probe, no drill's switches, no scanner's guesses), and
-# those that are judged by when their answer starts. The recording rules name the same; a test keeps them together.
+# those that are judged by when their answer starts.
 IGNORED = Constant(
     "ignored",
     "Ignored endpoints",
-    "/metrics|/healthz|/readyz|/faults.*|unmatched",
+    SETTINGS.ignored,
     "Regular expression of the endpoints that the objectives leave out, as in the recording rules",
 )
 STREAMING = Constant(
     "streaming",
     "Streaming endpoints",
-    "/chat",
+    SETTINGS.streaming,
     "Regular expression of the endpoints that wait for a model, as in the recording rules",
 )
 
@@ -277,7 +285,7 @@ def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@qu
 
 def objective(slo: str) -> Query:
     """The share of bad requests that an objective bears, from the recording rules; a dashed red line."""
-    return Query(f'max(1 - slo:objective:ratio{{slo="{slo}"}})', "objective")
+    return Query(f'max(1 - sightline:slo_objective:ratio{{slo="{slo}"}})', "objective")
 
 
 OBJECTIVE_LINE = dashed("objective", colour="red", links=[])  # it is no endpoint that a click could lead to

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus.src.settings import SETTINGS
+
 from .common import (
     DATNAME,
     INSTANCE,
@@ -14,6 +16,7 @@ from .common import (
     average_and_percentiles,
     dashboard,
     only,
+    red_at,
 )
 from .model import Link, Panel, Query, Row
 from .panels import (
@@ -83,7 +86,7 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
         Query(pool_use(matchers)),
         unit="percentunit",
         decimals=0,
-        steps=Steps(0.7, 0.9),
+        steps=red_at("pool_used_ratio", 0.8),
         highest=1,
         links=links,
     )
@@ -95,7 +98,7 @@ def query_p95(matchers: str, *links: Link) -> Panel:
         "95 of 100 queries are answered within this time.",
         Query(quantile(0.95, QUERY, matchers=matchers)),
         unit="s",
-        steps=Steps(0.1, 0.5),
+        steps=red_at("query_seconds", 0.2),
         no_value="idle",
         links=links,
     )
@@ -110,7 +113,7 @@ STRIP = tuple(
             "95 of 100 callers get a connection from the pool within this time.",
             Query(quantile(0.95, WAIT, matchers="@pool")),
             unit="s",
-            steps=Steps(0.02, 0.1),
+            steps=red_at("pool_wait_seconds", 0.2),
             no_value="idle",
         ),
         query_p95("@pool"),
@@ -132,7 +135,9 @@ STRIP = tuple(
             unit="percentunit",
             no_value=NO_ANSWER,
             decimals=0,
-            steps=Steps(0.8, 0.95),
+            steps=Steps(
+                SETTINGS.thresholds["connections_high_ratio"], SETTINGS.thresholds["connections_exhausted_ratio"]
+            ),
             highest=1,
         ),
         stat(
@@ -142,7 +147,7 @@ STRIP = tuple(
             unit="percentunit",
             no_value=NO_ANSWER,
             decimals=1,
-            steps=Steps(0.95, 0.9),
+            steps=red_at("cache_hit_ratio", 1.05),
             highest=1,
         ),
         stat(
@@ -151,7 +156,7 @@ STRIP = tuple(
             Query("max(pg_stat_activity_max_tx_duration{@data})"),
             unit="s",
             no_value=NO_ANSWER,
-            steps=Steps(60, 300),
+            steps=red_at("transaction_seconds", 0.2),
         ),
         stat(
             "Deadlocks",
@@ -455,7 +460,13 @@ STATEMENTS = (
             Column("user", "Role", width=150),
             Column("Value #A", "Total time", unit="s", width=220, bar=True),
             Column("Value #B", "Calls", unit="short", width=150, decimals=0),
-            Column("Value #C", "Time per call", unit="s", width=150, steps=Steps(0.1, 0.5)),
+            Column(
+                "Value #C",
+                "Time per call",
+                unit="s",
+                width=150,
+                steps=red_at("query_seconds", 0.2),
+            ),
             Column("Value #D", "Rows", unit="short", width=150, decimals=0),
         ),
         sort_by=(("Total time", True),),

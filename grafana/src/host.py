@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .common import IN, NODE, OUT, REBOOTS, dashboard, only
+from prometheus.src.settings import SETTINGS
+
+from .common import IN, NODE, OUT, REBOOTS, dashboard, only, red_at
 from .model import Link, Panel, Query, Row
 from .panels import (
     Column,
@@ -28,6 +30,12 @@ CORES = 'count by (instance) (node_cpu_seconds_total{@host, mode="idle"})'
 LOAD = f"max by (instance) (node_load1{{@host}}) / {CORES}"
 MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
 SPACE = f"1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
+# Orange where it is worth a look, red where an alert fires.
+FREE_DISK, FREE_MEMORY = SETTINGS.thresholds["disk_free_ratio"], SETTINGS.thresholds["memory_available_ratio"]
+CPU_STEPS = red_at("cpu_busy_ratio", 0.8)
+MEMORY_STEPS = Steps(1 - 2 * FREE_MEMORY, 1 - FREE_MEMORY)
+DISK_STEPS = Steps(1 - 4 * FREE_DISK, 1 - FREE_DISK)
+LOAD_STEPS = red_at("load_per_cpu", 0.5)
 ONE_HOST = only("Only ${__field.labels.nodename}", "Host", (NODE,), NODE, "__field.labels.instance")
 
 
@@ -70,16 +78,16 @@ def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link)
 
 def cpu(*links: Link) -> Panel:
     description = "Busy share of all processors, of the busiest host. A load generator on the same host takes its part."
-    return fullest("CPU", description, CPU, Steps(0.7, 0.9), *links)
+    return fullest("CPU", description, CPU, CPU_STEPS, *links)
 
 
 def memory(*links: Link) -> Panel:
     description = "Memory that is not available to programs, of the fullest host."
-    return fullest("Memory", description, MEMORY, Steps(0.8, 0.9), *links)
+    return fullest("Memory", description, MEMORY, MEMORY_STEPS, *links)
 
 
 def disk(*links: Link) -> Panel:
-    return fullest("Disk", "Used space of the fullest file system.", SPACE, Steps(0.8, 0.95), *links)
+    return fullest("Disk", "Used space of the fullest file system.", SPACE, DISK_STEPS, *links)
 
 
 def cpu_by_host(*links: Link) -> Panel:
@@ -148,7 +156,7 @@ STRIP = tuple(
             Query(f"max({LOAD})"),
             unit="none",
             decimals=2,
-            steps=Steps(1, 2),
+            steps=LOAD_STEPS,
         ),
         stat(
             "CPU pressure",
@@ -215,11 +223,11 @@ BY_HOST = (
             Column("instance", "Exporter"),
             Column("release", "Kernel"),
             Column("Value #B", "Processors", unit="none", width=150),
-            Column("Value #C", "CPU", unit="percentunit", width=150, steps=Steps(0.7, 0.9), decimals=0),
-            Column("Value #D", "Load per core", unit="none", width=150, steps=Steps(1, 2), decimals=2),
+            Column("Value #C", "CPU", unit="percentunit", width=150, steps=CPU_STEPS, decimals=0),
+            Column("Value #D", "Load per core", unit="none", width=150, steps=LOAD_STEPS, decimals=2),
             Column("Value #E", "Memory", unit="bytes", width=150),
-            Column("Value #F", "Memory used", unit="percentunit", width=150, steps=Steps(0.8, 0.9), decimals=0),
-            Column("Value #G", "Fullest disk", unit="percentunit", width=150, steps=Steps(0.8, 0.95), decimals=0),
+            Column("Value #F", "Memory used", unit="percentunit", width=150, steps=MEMORY_STEPS, decimals=0),
+            Column("Value #G", "Fullest disk", unit="percentunit", width=150, steps=DISK_STEPS, decimals=0),
             Column("Value #H", "Uptime", unit="s", width=150),
         ),
     ),

@@ -169,7 +169,7 @@ RATE_AND_ERRORS = (
         tuple(
             Query(
                 f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})'
-                " or max by (slo) (slo:objective:ratio) * 0",
+                " or max by (slo) (sightline:slo_objective:ratio) * 0",
                 f"{{{{slo}}}} {window}",
             )
             for window in ("1h", "6h")

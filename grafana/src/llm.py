@@ -12,9 +12,10 @@ from .common import (
     average_and_percentiles,
     dashboard,
     only,
+    red_at,
 )
 from .model import Link, Panel, Query, Row
-from .panels import PER_MINUTE, Column, Steps, coloured, full, heatmap, quarters, stat, table, thirds, timeseries
+from .panels import PER_MINUTE, Column, coloured, full, heatmap, quarters, stat, table, thirds, timeseries
 from .promql import happened, heat, mean, or_zero, quantile, ratio
 
 DURATION = "llm_request_duration_seconds"
@@ -37,7 +38,7 @@ def model_p95(matchers: str, *links: Link) -> Panel:
         "95 of 100 calls of a language model that succeed are complete within this time.",
         Query(quantile(0.95, DURATION, matchers=f'{matchers}, outcome="success"')),
         unit="s",
-        steps=Steps(10, 20),
+        steps=red_at("llm_response_seconds", 0.5),
         no_value="idle",
         links=links,
     )
@@ -59,7 +60,7 @@ STRIP = tuple(
             Query(ratio(FAILED, CALLS)),
             unit="percentunit",
             decimals=1,
-            steps=Steps(0.01, 0.1),
+            steps=red_at("llm_error_ratio", 0.1),
         ),
         model_p95("@llm"),
         stat(
@@ -67,7 +68,7 @@ STRIP = tuple(
             "95 of 100 streamed answers begin within this time: what people wait for.",
             Query(quantile(0.95, FIRST_TOKEN, matchers="@llm")),
             unit="s",
-            steps=Steps(2, 5),
+            steps=red_at("llm_first_token_seconds", 0.4),
             no_value="idle",
         ),
         stat(
@@ -163,10 +164,29 @@ MODELS = (
                 links=(only("Only this model", "LLM", VARIABLES, MODEL, "__value.text"),),
             ),
             Column("Value #A", "Calls per minute", unit="short", width=190, bar=True, decimals=1),
-            Column("Value #B", "Failed", unit="percentunit", width=150, steps=Steps(0.01, 0.1), decimals=1),
+            Column(
+                "Value #B",
+                "Failed",
+                unit="percentunit",
+                width=150,
+                steps=red_at("llm_error_ratio", 0.1),
+                decimals=1,
+            ),
             Column("Value #C", "Average", unit="s", width=150),
-            Column("Value #D", "p95", unit="s", width=150, steps=Steps(10, 20)),
-            Column("Value #E", "First token p95", unit="s", width=150, steps=Steps(2, 5)),
+            Column(
+                "Value #D",
+                "p95",
+                unit="s",
+                width=150,
+                steps=red_at("llm_response_seconds", 0.5),
+            ),
+            Column(
+                "Value #E",
+                "First token p95",
+                unit="s",
+                width=150,
+                steps=red_at("llm_first_token_seconds", 0.4),
+            ),
             Column("Value #F", "Input tokens", unit="short", width=150),
             Column("Value #G", "Output tokens", unit="short", width=150),
             Column("Value #H", "Cost", unit="currencyUSD", width=150, decimals=2),

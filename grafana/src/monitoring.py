@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard, firing_alerts, only
+from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard, firing_alerts, only, red_at
 from .model import Query, Row
 from .panels import (
     PER_MINUTE,
@@ -80,7 +80,7 @@ STRIP = tuple(
             "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
             Query("max(scrape_duration_seconds)"),
             unit="s",
-            steps=Steps(2, 5),
+            steps=red_at("scrape_seconds", 0.4),
         ),
     )
 )

@@ -58,7 +58,7 @@ STRIP = (
         "Error budget",
         "What is left of the error budget of 30 days, of the objective that is worse off: 100 % is untouched, at 0 the "
         "objective is missed.",
-        Query('min(job_slo:error_budget_left:ratio{job=~"$job"}) or max(slo:objective:ratio) * 0 + 1'),
+        Query('min(job_slo:error_budget_left:ratio{job=~"$job"}) or max(sightline:slo_objective:ratio) * 0 + 1'),
         unit="percentunit",
         decimals=1,
         steps=Steps(0.5, 0.1),
@@ -123,7 +123,7 @@ OBJECTIVES = (
         "-100 %; the number above says how much it is.",
         Query(
             'clamp_min(min by (slo) (job_slo:error_budget_left:ratio{job=~"$job"})'
-            " or max by (slo) (slo:objective:ratio) * 0 + 1, -1)",
+            " or max by (slo) (sightline:slo_objective:ratio) * 0 + 1, -1)",
             "{{slo}}",
         ),
         unit="percentunit",
@@ -140,7 +140,8 @@ OBJECTIVES = (
         "How many times faster than sustainable the budget is spent, over the last hour: at 1 it lasts exactly 30 "
         "days, at 14.4 (the line) two of them are gone within an hour, and somebody is called.",
         Query(
-            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"}) or max by (slo) (slo:objective:ratio) * 0',
+            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})'
+            " or max by (slo) (sightline:slo_objective:ratio) * 0",
             "{{slo}}",
         ),
         unit="suffix:x",

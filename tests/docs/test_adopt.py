@@ -184,7 +184,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         with urllib.request.urlopen(runbook, timeout=10) as page:
             assert page.read().startswith(b"# HttpEndpointFailing")
         critical = {alert["labels"]["alertname"] for alert in alerts if alert["labels"]["severity"] == "critical"}
-        assert critical <= {"AvailabilityBurn1h", "AvailabilityBurn6h"}
+        assert critical <= {"AvailabilityBurn"}
         rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
         # Its numbers are on the dashboards.

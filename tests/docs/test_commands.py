@@ -28,9 +28,9 @@ from loadtest.settings import Settings
 from native.packages import find
 from native.paths import HOME, PROJECT
 from tests import servers
-from tests.configs.rules import alerts, promtool
 from tests.fourteen import QUERIES
 from tests.grafana.dashboards import DASHBOARDS, panels, targets
+from tests.prometheus.rules import alerts, promtool
 from tests.servers import wait_until
 
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -87,7 +87,8 @@ BY_ANOTHER_TEST = {"docs/adopt.md": "tests/docs/test_adopt.py"}  # all that the 
 ONLY_CHECKED = {
     r"git clone <": "needs the repository's address",
     r"cd sightline$": "the tests' copy is made there",
-    r"make (test|lint|bench|fuzz|soak-idle|test-\S+|lock|dashboards)\b": "takes long, or is what runs this test",
+    r"make (test|lint|bench|fuzz|soak-idle|test-\S+|lock|dashboards-types)\b": "takes long, or is what runs this test",
+    r"(sed -i .* prometheus/slo.toml|make generate)": "done in a copy by tests/prometheus/test_settings.py",
     r"make loadtest-ui": "waits for a person with a browser",
     r"make incident NAME=": "takes minutes: make test-drills runs every drill",
     r"make (up|down|clean|logs|status|loadtest|adopt)\b": "with other settings run here, or in tests of its own",

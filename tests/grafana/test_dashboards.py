@@ -15,9 +15,10 @@ import yaml
 from grafana.src import common
 from grafana.src.model import SCRAPE_INTERVAL
 from native import servers as native
+from prometheus.src.settings import SETTINGS
 from tests import servers
-from tests.configs.rules import promtool
 from tests.grafana.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, panels, selectors, substituted, targets
+from tests.prometheus.rules import promtool
 from tests.servers import Prometheus
 
 TARGETS = targets()
@@ -409,24 +410,9 @@ def test_alerts_links_arrive_with_their_variables_filled() -> None:
             assert re.fullmatch(r"http://[^/]+/d/[\w-]+(\?var-\w+=[^&=]+(&var-\w+=[^&=]+)*)?", url), f"{name}: {url}"
 
 
-def test_objectives_are_those_of_the_rules() -> None:
-    recording = (ROOT / "prometheus" / "rules" / "recording.yml").read_text()
-    alerts = (ROOT / "prometheus" / "rules" / "http.yml").read_text()
-    objectives = {
-        rule["labels"]["slo"]: float(re.fullmatch(r"vector\((.*)\)", rule["expr"])[1])  # type: ignore[index]
-        for group in yaml.safe_load(recording)["groups"]
-        for rule in group["rules"]
-        if rule["record"] == "slo:objective:ratio"
-    }
-    assert objectives["availability"] == pytest.approx(1 - common.SLO_ERROR_RATIO)
-    assert objectives["latency"] == pytest.approx(1 - common.SLO_SLOW_RATIO)
-    assert objectives.keys() == common.SLO_COLOURS.keys()
-    assert f'http_request_duration_seconds_bucket{{le="{common.SLO_LATENCY}"}}' in recording
-    assert f"> {common.BURN_LIMIT}" in alerts
-    assert f'endpoint!~"{common.IGNORED.value}"' in recording, "panels and objectives leave out the same endpoints"
-    waiting = f'http_response_start_seconds_bucket{{endpoint=~"{common.STREAMING.value}", le="{common.SLO_START}.0"}}'
-    assert waiting in recording
-    assert {common.IGNORED.name, common.STREAMING.name} == CONSTANTS.keys()
+def test_hidden_variables_are_the_endpoints_of_the_objectives() -> None:
+    assert {common.IGNORED.name: SETTINGS.ignored, common.STREAMING.name: SETTINGS.streaming} == CONSTANTS
+    assert SETTINGS.objectives.keys() == common.SLO_COLOURS.keys()
 
 
 # Where a tile turns red, its alert fires (if it goes on).

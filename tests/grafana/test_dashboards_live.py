@@ -80,7 +80,7 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
     ):
         wait_until(lambda: list(prometheus.targets().values()).count("up") == 5)
         # The rules in the slo group come every 15 s, rates need two scrapes.
-        wait_until(lambda: prometheus.query("slo:objective:ratio"), timeout=90)
+        wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"), timeout=90)
         wait_until(lambda: prometheus.query("rate(node_cpu_seconds_total[10s])"))
         wait_until(lambda: prometheus.query("rate(llm_tokens_total[10s])"))
         wait_until(lambda: prometheus.query("rate(pg_stat_database_xact_commit[10s])"))

@@ -72,7 +72,7 @@ def test_the_check_names_every_stale_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(command, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", ["grafana.src", "--check"])
     assert command.main() == 1
-    assert "http.json, left-over.json. Run: make dashboards" in capsys.readouterr().err
+    assert "http.json, left-over.json. Run: make generate" in capsys.readouterr().err
 
 
 def test_generated_is_committed() -> None:

@@ -20,7 +20,17 @@ from typing import Any
 
 import yaml
 
-from tests.configs.rules import RULES, Rule, alerts, in_parallel, load_rules, metrics, promtool, recordings, unit_tests
+from tests.prometheus.rules import (
+    RULES,
+    Rule,
+    alerts,
+    in_parallel,
+    load_rules,
+    metrics,
+    promtool,
+    recordings,
+    unit_tests,
+)
 
 LEAST_NOTICED = 0.95
 NUMBER = r"-?\d+(?:\.\d+)?"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.configs.live import Live, live_stack
-from tests.configs.rules import alerts, load_rules, metrics, runbook_queries
+from tests.prometheus.live import Live, live_stack
+from tests.prometheus.rules import alerts, load_rules, metrics, runbook_queries
 from tests.servers import wait_until
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.configs.live import live_stack
+from tests.prometheus.live import live_stack
 
 
 def soak(minutes: float) -> None:

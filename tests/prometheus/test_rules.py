@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from native import configs, secrets
-from tests.configs.rules import (
+from tests.prometheus.rules import (
     RUNBOOKS,
     UNIT_TESTS,
     Rule,
@@ -31,7 +31,7 @@ ALERTS = alerts()
 
 
 def named(rule: Rule) -> str:
-    return rule.name
+    return rule.name + rule.labels.get("window", "")
 
 
 def test_prometheus_accepts_configuration_and_rules(tmp_path: Path) -> None:
@@ -59,7 +59,8 @@ def test_every_alert_is_tested(tell: Callable[[str, str], None]) -> None:
             (fires if check.get("exp_alerts") else silent).add(check["alertname"])
     names = {rule.name for rule in ALERTS}
     tell("rules", f"{len(names)} alerts, {len(fires)} tested to fire, {len(silent)} to be silent before and after")
-    assert len(names) == len(ALERTS), "two alerts of the same name"
+    told_apart = {(rule.name, rule.labels.get("window")) for rule in ALERTS}
+    assert len(told_apart) == len(ALERTS), "two alerts of the same name"
     assert fires == names
     assert silent == names - {"Watchdog"}
 
@@ -84,7 +85,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 @pytest.mark.parametrize("alert", ALERTS, ids=named)
 def test_alert_says_what_it_must(alert: Rule) -> None:
     assert re.fullmatch(r"([A-Z][a-z0-9]*)+", alert.name)
-    assert set(alert.labels) == {"severity", "area"}
+    assert set(alert.labels) - {"window"} == {"severity", "area"}
     assert alert.labels["severity"] in SEVERITIES
     assert alert.labels["area"] in AREAS
     assert set(alert.annotations) == {"summary", "description", "runbook_url", "dashboard_url"}

@@ -1,0 +1,1 @@
+"""Generator of the rules and their unit tests: `make generate`."""

@@ -1,0 +1,54 @@
+"""`python -m prometheus.src [--check]`: writes rules and unit tests, or says whether they are up to date."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from app.telemetry.http.metrics import DURATION_BUCKETS
+
+from .render import HOME, KINDS, rendered
+from .settings import SETTINGS, SettingsError
+
+
+def check_bounds() -> None:
+    """A bound that is no bucket of the histogram would never count anything as fast."""
+    for name, value in (
+        ("latency.seconds", SETTINGS.latency_seconds),
+        ("latency.streaming_start_seconds", SETTINGS.start_seconds),
+    ):
+        if value not in DURATION_BUCKETS:
+            raise SettingsError(f"{name} is one of {', '.join(f'{bound:g}' for bound in DURATION_BUCKETS)}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m prometheus.src", description="Writes prometheus/{rules,tests}.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what it would be")
+    check = parser.parse_args().check
+    try:
+        check_bounds()
+        wanted = rendered()
+    except SettingsError as error:
+        print(f"prometheus/slo.toml: {error}", file=sys.stderr)
+        return 1
+    present = {
+        f"{kind}/{file.name}": file.read_text(encoding="utf-8")
+        for kind in KINDS
+        for file in (HOME / kind).glob("*.yml")
+    }
+    if check:
+        stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+        if stale:
+            print(f"Not up to date in prometheus: {', '.join(stale)}. Run: make generate", file=sys.stderr)
+        return bool(stale)
+    for name in present.keys() - wanted.keys():
+        (HOME / name).unlink()
+    for name, content in wanted.items():
+        (HOME / name).parent.mkdir(exist_ok=True)
+        (HOME / name).write_text(content, encoding="utf-8")
+    print(f"Wrote {len(wanted)} files to prometheus/rules and prometheus/tests")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

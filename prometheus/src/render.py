@@ -1,0 +1,127 @@
+"""The templates of rules and unit tests, filled in with what slo.toml says.
+
+They are YAML with two additions of Jinja's: `${expression}`, and lines that begin with `#%` (for, if, set, endfor ...).
+Beside the names below they may use every function of `FORMATS`, which print numbers as Prometheus' own functions of
+these names do in annotations.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from .settings import SETTINGS, UNITS, Settings, SettingsError, seconds
+
+SOURCES = Path(__file__).resolve().parent
+HOME = SOURCES.parent
+KINDS = ("rules", "tests")
+WORDS = {"m": "minute", "h": "hour", "d": "day"}
+
+
+def humanize_percentage(value: float) -> str:
+    """0.1234 -> 12.34%."""
+    return f"{value * 100:.4g}%"
+
+
+def humanize(value: float) -> str:
+    """1234 -> 1.234k; from one up, without the prefixes of fractions."""
+    for prefix in ("", "k", "M"):
+        if abs(value) < 1000:
+            return f"{value:.4g}{prefix}"
+        value /= 1000
+    return f"{value:.4g}G"
+
+
+def humanize_duration(value: float) -> str:
+    """0.25 -> 250ms, 0.6125 -> 612.5ms, 23.04 -> 23.04s, 380 -> 6m 20s."""
+    if value < 1:
+        return f"{value * 1000:.4g}ms"
+    if value < 60:
+        return f"{value:.4g}s"
+    minutes, rest = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    first = next(index for index, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first:])
+
+
+def words(duration: str) -> str:
+    """1h -> hour, 30m -> 30 minutes, 3d -> 3 days: what follows on "the last"."""
+    number, unit = int(duration[:-1]), WORDS[duration[-1]]
+    return unit if number == 1 else f"{number} {unit}s"
+
+
+def examples(regex: str) -> list[str]:
+    """An endpoint for each alternative of a regular expression such as `/chat|/faults.*`, for the unit tests."""
+    found = [alternative.replace(".*", "/x").replace(".+", "/x") for alternative in regex.split("|")]
+    for endpoint in found:
+        if not re.fullmatch(regex, endpoint):
+            raise SettingsError(f"endpoints: {regex!r} is to be alternatives, each plain but for .* and .+")
+    return found
+
+
+def mean(pieces: list[tuple[float, float]], span: str) -> float:
+    """Mean over the last `span` of what had `value` until `age` seconds ago: [(age, value), ...], youngest first."""
+    total, before = 0.0, 0.0
+    for age, value in pieces:
+        total += value * max(min(age, seconds(span)) - before, 0)
+        before = age
+    return total / seconds(span)
+
+
+def plain(value: Any) -> Any:
+    """Numbers without the noise of binary fractions: 0.1 + 0.2 is 0.3, 300.0 is 300."""
+    return f"{value:.12g}" if isinstance(value, float) else value
+
+
+FORMATS = {
+    "humanize": humanize,
+    "humanizePercentage": humanize_percentage,
+    "humanizeDuration": humanize_duration,
+    "words": words,
+    "examples": examples,
+    "mean": mean,
+    "seconds": seconds,
+}
+
+
+def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
+    """`rules/http.yml` and so on -> content.
+
+    Raises:
+        SettingsError: a template names a setting that slo.toml lacks.
+    """
+    environment = jinja2.Environment(  # noqa: S701  YAML of our own, no HTML
+        loader=jinja2.FileSystemLoader(SOURCES),
+        undefined=jinja2.StrictUndefined,
+        variable_start_string="${",
+        variable_end_string="}",
+        line_statement_prefix="#%",
+        block_start_string="{%",  # of what Jinja knows else, nothing occurs in a rule
+        comment_start_string="{#%",
+        comment_end_string="%#}",
+        keep_trailing_newline=True,
+        finalize=plain,
+    )
+    names: dict[str, Any] = {
+        **FORMATS,
+        "settings": settings,
+        "t": settings.thresholds,
+        "slos": list(settings.objectives.values()),
+        "windows": settings.windows,
+        "UNITS": UNITS,
+    }
+    files = {}
+    for kind in KINDS:
+        for source in sorted((SOURCES / kind).glob("*.yml")):
+            name = f"{kind}/{source.name}"
+            try:
+                text = environment.get_template(name).render(names)
+            except jinja2.TemplateError as error:
+                raise SettingsError(f"prometheus/src/{name} can't be filled in: {error}") from None
+            files[name] = f"# Made by `make generate` of prometheus/src/{name} and prometheus/slo.toml.\n{text}"
+    return files

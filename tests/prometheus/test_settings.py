@@ -1,0 +1,118 @@
+"""prometheus/slo.toml: what it refuses, and that an edit and `make generate` are all that a change takes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from native.paths import PROJECT
+from prometheus.src.render import KINDS, humanize, humanize_duration, humanize_percentage, mean
+from prometheus.src.settings import FILE, SETTINGS, SettingsError, load
+
+TEXT = FILE.read_text()
+COPIED = ("app", "grafana", "prometheus", "tests", "docs", "native", "alertmanager", "README.md", "pyproject.toml")
+# What CONTRIBUTING.md shows: objective, bound, streaming endpoint and threshold.
+CHANGES = {
+    r"^availability = .*": "availability = 99.5",
+    r"^seconds = .*": "seconds = 0.25",
+    r"^streaming = .*": 'streaming = "/ask"',
+    r"^query_seconds = [\d.]+": "query_seconds = 1",
+}
+
+
+def test_rules_and_unit_tests_are_the_generated_ones() -> None:
+    command = [sys.executable, "-m", "prometheus.src", "--check"]
+    check = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert check.returncode == 0, check.stderr
+
+
+def test_an_edit_and_one_command_change_everything(tmp_path: Path) -> None:
+    """In a copy of the project: the tests of rules and dashboards pass, and no number is left behind."""
+    for name in COPIED:
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    for name in (".venv", ".native"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    text = TEXT
+    for pattern, replacement in CHANGES.items():
+        text, found = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+        assert found == 1, pattern
+    (tmp_path / "prometheus" / "slo.toml").write_text(text)
+
+    def run(*command: str) -> None:
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    for generator in ("prometheus.src", "grafana.src"):  # what `make generate` runs
+        run(sys.executable, "-m", generator)
+    tests = ("tests/prometheus/test_rules.py", "tests/grafana/test_dashboards.py")
+    run(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
+    made = "".join(f.read_text() for kind in KINDS for f in (tmp_path / "prometheus" / kind).glob("*.yml"))
+    made += "".join(file.read_text() for file in (tmp_path / "grafana" / "dashboards").glob("*.json"))
+    for old in ("vector(0.999)", '"/chat"'):
+        assert old not in made
+
+
+def test_the_guide_shows_this_very_change() -> None:
+    guide = (PROJECT / "CONTRIBUTING.md").read_text()
+    for replacement in CHANGES.values():
+        assert replacement in guide
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "complaint"),
+    [
+        (r"^availability = .*", "availability = 0.999", "percentage"),
+        (r"^availability = .*", "", "availability is missing"),
+        (r"^availability = .*", "availability = high", "not TOML"),
+        (r"^streaming = .*", 'streaming = "/chat("', "no regular expression"),
+        (r"^streaming = .*", "streaming = 'a\"b'", "without quotes"),
+        (r"^min_bad_requests = .*", "min_bad_requests = -1", "above 0"),
+        (r"^short = \"5m\"", 'short = "2h"', "no shorter"),
+        (r"^short = \"5m\"", 'short = "five"', "no duration"),
+        (r"^long = \"1h\"", 'long = "4d"', "longest comes first"),
+        (r"^severity = \"warning\"", 'severity = "fatal"', "severity is one of"),
+    ],
+)
+def test_what_can_not_be_is_one_clear_sentence(pattern: str, replacement: str, complaint: str) -> None:
+    text, found = re.subn(pattern, replacement, TEXT, count=1, flags=re.MULTILINE)
+    assert found
+    with pytest.raises(SettingsError, match=complaint):
+        load(text)
+
+
+def test_a_bound_that_is_no_bucket_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "prometheus", tmp_path / "prometheus")
+    (tmp_path / "app").symlink_to(PROJECT / "app")
+    (tmp_path / "prometheus" / "slo.toml").write_text(re.sub(r"(?m)^seconds = .*", "seconds = 0.3", TEXT))
+    run = subprocess.run([sys.executable, "-m", "prometheus.src"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("prometheus/slo.toml: latency.seconds is one of 0.005, ")
+    assert run.stderr.count("\n") == 1
+
+
+def test_numbers_print_as_prometheus_prints_them() -> None:
+    """As in promtool's output for the functions of the same names."""
+    assert humanize_percentage(0.10909) == "10.91%"
+    assert [humanize(value) for value in (15.12, 1234, 2_000_000)] == ["15.12", "1.234k", "2M"]
+    assert [humanize_duration(value) for value in (0.136, 6.4, 380, 3600, 90061)] == [
+        "136ms",
+        "6.4s",
+        "6m 20s",
+        "1h 0m 0s",
+        "1d 1h 1m 1s",
+    ]
+
+
+def test_mean_of_pieces() -> None:
+    assert mean([(60, 8), (120, 2)], "1m") == 8
+    assert mean([(60, 8), (120, 2)], "2m") == 5
+    assert SETTINGS.page_factor == min(w.factor for w in SETTINGS.windows if w.long == "1h")
