@@ -328,7 +328,7 @@ def test_the_commands_do_what_the_documents_say(checkout: Checkout) -> None:
             assert output.strip(), command
     assert "make" in said["make"]
     assert "database-down" in said["make incident"]
-    assert (checkout.folder.parent / "my-service" / "telemetry" / "http.py").exists()
+    assert (checkout.folder.parent / "my-service" / "telemetry" / "http" / "middleware.py").exists()
     # Most of the time `make up` waits for Prometheus' first look at everything.
     wait_until(lambda: urllib.request.urlopen(f"{service}/readyz", timeout=5).status == 200, 120)
     load = checkout.run("make loadtest")
