@@ -135,6 +135,23 @@ async def cancelled() -> None:
     await asyncio.sleep(60)
 
 
+@app.get("/announced")
+async def announced() -> StreamingResponse:
+    """Sends all of the body that its head announces, and then goes on for long."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"b" * 100
+        await asyncio.sleep(60)
+
+    return StreamingResponse(body(), headers={"content-length": "100"})
+
+
+@app.get("/fails-in-groups")
+async def fails_in_groups(kinds: int) -> None:
+    found: list[Exception] = [LookupError(), ExceptionGroup("inner", [LookupError()])]
+    raise ExceptionGroup("outer", found if kinds == 1 else [*found, ValueError()])
+
+
 @app.get("/stream/{pieces}")
 async def stream(pieces: int, pause: float = 0.0) -> StreamingResponse:
     async def body() -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..storage import LABEL_NAME, storage, worker
 from .exchange import Exchange
 from .metrics import DURATION_BUCKETS, RESERVED_LABELS
-from .routes import routes_of
+from .routes import path_below, routes_of
 from .series import ExemplarLabels, Series
 
 _COUNTED = "sightline_telemetry.http"  # in the scope of a request that is counted, for middlewares of mounted ones
@@ -23,7 +23,7 @@ class PrometheusMiddleware:
 
     Args:
         buckets: upper bounds, in seconds, of the two histograms of time.
-        exclude_paths: paths that are not counted at all, for example `("/metrics",)`.
+        exclude_paths: paths that are not counted at all, for example `("/metrics",)`; without a `root_path`.
         const_labels: labels with constant values for all metrics of this middleware.
         max_series: the number of label combinations after which new ones are counted as `endpoint="overflow"`. One
             combination of a histogram is one.
@@ -75,7 +75,7 @@ class PrometheusMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self._routes) != self._routes_known and _COUNTED not in scope:
             self._learn_routes(scope)
-        if scope["type"] != "http" or _COUNTED in scope or (self._exclude and scope["path"] in self._exclude):
+        if scope["type"] != "http" or _COUNTED in scope or (self._exclude and self._excluded(scope)):
             if scope["type"] == "websocket":
                 scope[_COUNTED] = True  # a mounted application is none of its own here, either
             await self.app(scope, receive, send)
@@ -102,6 +102,10 @@ class PrometheusMiddleware:
             raise
         if exchange.open:
             exchange.cut()
+
+    def _excluded(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return path in self._exclude or path_below(scope.get("root_path", ""), path) in self._exclude
 
     def _learn_routes(self, scope: Scope) -> None:
         """At the first message, of the lifespan as a rule, and when routes were added."""

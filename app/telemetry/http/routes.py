@@ -7,12 +7,13 @@ app.mount("/static", StaticFiles(...))        /static/{path}
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 from starlette.convertors import CONVERTOR_TYPES
-from starlette.routing import PARAM_REGEX
+from starlette.responses import PlainTextResponse
+from starlette.routing import PARAM_REGEX, Mount
 from starlette.types import Scope
 
 try:
@@ -23,6 +24,11 @@ except ImportError:  # Starlette alone, or a FastAPI whose included routes stand
         yield from routes
 
 
+# Before 0.33 Starlette's mounts took their part off the path that the application below sees.
+_, _child = Mount("/mount", app=PlainTextResponse()).matches({"type": "http", "path": "/mount/x", "root_path": ""})
+_MOUNTS_KEEP_PATH = "path" not in _child
+
+
 def routes_of(app: Any) -> Sequence[Any]:
     """The routes of an application, seen through the middlewares around it."""
     while not hasattr(app, "routes") and hasattr(app, "app"):
@@ -30,13 +36,37 @@ def routes_of(app: Any) -> Sequence[Any]:
     return getattr(app, "routes", None) or ()
 
 
-class Template:
-    """A route's full path, from the application's root."""
+def path_below(root_path: str, path: str) -> str:
+    """A path without the prefix under which the application is served, if it has it: servers differ in that."""
+    rest = path.removeprefix(root_path)
+    return rest if rest.startswith("/") else path
 
-    def __init__(self, pattern: str, text: str | None, kept: Any) -> None:
+
+def _path(scope: Scope) -> str:
+    """From the application's root, also below its mounts."""
+    path, root = scope["path"], scope.get("root_path", "")
+    if "app_root_path" not in scope:
+        return path_below(root, path)
+    if not _MOUNTS_KEEP_PATH:
+        path = root + path
+    return path_below(scope["app_root_path"], path)
+
+
+class Template:
+    """A route's full path, from the application's root.
+
+    Attributes:
+        text: None where it is a mount, or a host, with routes of its own.
+        inside: these routes.
+        kept: objects known by their ids, which must not be replaced by others with the same ids.
+    """
+
+    def __init__(self, pattern: str, text: str | None, inside: "Sequence[Template]", prefix: str, kept: Any) -> None:
         self.regex = re.compile(pattern)
-        self.text = text  # None: a mount with routes of its own, none of which matched
-        self.kept = kept  # objects known by their ids must not be replaced by others with the same ids
+        self.text = text
+        self.inside = inside
+        self.prefix = prefix
+        self.kept = kept
 
 
 class Templates:
@@ -44,7 +74,7 @@ class Templates:
 
     A table by identity, made from the application's routes once, and again when they change: a request costs the same
     with any number of routes. Where one route is reached by several ways (an application mounted twice, a router
-    included twice), the path decides between these few.
+    included twice), or none was, the path decides, as the router would: only among the routes of the mount it came to.
     """
 
     def __init__(self, routes: Sequence[Any]) -> None:
@@ -52,18 +82,20 @@ class Templates:
         self._make()
 
     def _make(self) -> None:
-        self._all: list[Template] = []
         self._by_id: dict[int, list[Template]] = {}
-        self._add(self._routes, "", "", 0)
+        self._all = self._add(self._routes, "", "", 0)
         self._made = perf_counter()
 
     def of(self, scope: Scope, status: int) -> tuple[str | None, bool]:
         """The template, None where no route matched, and whether the scope's route alone says that it is this one."""
         route, endpoint = scope.get("route"), scope.get("endpoint")
+        frontend = _frontend(scope)
         if route is None and endpoint is None:
+            if frontend is not None:
+                return frontend, False
             # The router has seen it, and there is no such route; or another middleware answered, or a slash is missing.
             searched = "router" in scope and status not in (307, 308)
-            return (None if searched else self._match(scope, self._all)), False
+            return (None if searched else _match(_path(scope), self._all)), False
         if id(endpoint if route is None else route) not in self._by_id and perf_counter() - self._made > 1:
             self._make()  # a router included in another one has grown
         by_route, by_endpoint = self._by_id.get(id(route), []), self._by_id.get(id(endpoint), [])
@@ -71,30 +103,18 @@ class Templates:
         templates = [template for template in by_route if template in by_endpoint] or by_endpoint or by_route
         if not templates or (route is not None and not by_route):
             return getattr(route, "path_format", None), False
-        texts = {template.text for template in templates}
-        if len(texts) == 1 and templates[0].text is not None:
-            return templates[0].text, texts == {template.text for template in by_route or by_endpoint}
-        return self._match(scope, [t for t in templates if t.text is not None] or self._all), False
+        if len(templates) == 1 and templates[0].text is not None:
+            return templates[0].text, templates == (by_route or by_endpoint)
+        path = _path(scope)
+        if templates[0].text is None and frontend is not None:
+            prefix = next((found.prefix for found in templates if found.regex.fullmatch(path)), "")
+            return prefix + frontend, False
+        return _match(path, templates), False
 
-    def _match(self, scope: Scope, templates: Iterable[Template]) -> str | None:
-        path = scope["path"]
-        paths = [path]
-        for prefix in (scope.get("root_path"), scope.get("app_root_path")):
-            if prefix and path.startswith(prefix):
-                paths.insert(0, path[len(prefix) :])
-        templates = list(templates)
-        for redirected in (False, True):
-            for candidate in paths:
-                if redirected:
-                    candidate = candidate[:-1] if candidate.endswith("/") else candidate + "/"
-                for template in templates:
-                    if template.text is not None and template.regex.fullmatch(candidate):
-                        return template.text
-        return None
-
-    def _add(self, routes: Sequence[Any], pattern: str, text: str, depth: int) -> None:
+    def _add(self, routes: Sequence[Any], pattern: str, text: str, depth: int) -> list[Template]:
+        added: list[Template] = []
         if depth > 16:  # an application mounted in itself
-            return
+            return added
         for route in iter_route_contexts(routes):
             inner = getattr(route, "routes", None)
             if inner is not None:
@@ -105,14 +125,15 @@ class Templates:
             path = path or ""
             whole_pattern, whole_text = pattern + _pattern(path), text + PARAM_REGEX.sub(r"{\1}", path)
             endpoint = getattr(route, "endpoint", None) if inner is None else getattr(route, "app", None)
+            kept = (route, endpoint)
             if inner:
-                self._add(inner, whole_pattern, whole_text, depth + 1)
-                template = Template(f"{whole_pattern}/.*", None, (route, endpoint))
+                inside = self._add(inner, whole_pattern, whole_text, depth + 1)
+                template = Template(f"{whole_pattern}/.*", None, inside, whole_text, kept)
             elif inner is not None:  # a mounted application without routes, such as static files
-                template = Template(f"{whole_pattern}/.*", f"{whole_text}/{{path}}", (route, endpoint))
+                template = Template(f"{whole_pattern}/.*", f"{whole_text}/{{path}}", (), whole_text, kept)
             else:
-                template = Template(whole_pattern, whole_text, (route, endpoint))
-            self._all.append(template)
+                template = Template(whole_pattern, whole_text, (), whole_text, kept)
+            added.append(template)
             known = (
                 route,
                 endpoint,
@@ -122,6 +143,34 @@ class Templates:
             )
             for key in {id(part) for part in known if part is not None}:
                 self._by_id.setdefault(key, []).append(template)
+        return added
+
+
+def _match(path: str, templates: Sequence[Template]) -> str | None:
+    """The first route that a path leads to, also by a redirect to the same path with or without its last slash."""
+    return _search(path, templates) or _search(path[:-1] if path.endswith("/") else path + "/", templates)
+
+
+def _search(path: str, templates: Sequence[Template]) -> str | None:
+    for template in templates:
+        if template.regex.fullmatch(path):
+            if template.text is not None:
+                return template.text
+            # A mount takes all that is below it, a host (which has no path) but what comes to it.
+            found = _search(path, template.inside)
+            if found is not None or template.prefix:
+                return found
+    return None
+
+
+def _frontend(scope: Scope) -> str | None:
+    """The template of a page of FastAPI's app.frontend(), which leaves no route: what it was given as path tells it."""
+    fastapi = scope.get("fastapi")
+    if not fastapi or "frontend_path" not in fastapi:
+        return None
+    length = fastapi.get("frontend_specificity", 0)
+    path = path_below(scope.get("root_path", ""), scope["path"])
+    return f"{path[:length]}/{{path}}"
 
 
 def _pattern(path: str) -> str:

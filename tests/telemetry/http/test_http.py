@@ -159,6 +159,25 @@ def test_client_that_leaves(server: Served, path: str, endpoint: str) -> None:
     check(before, after, "GET", endpoint, 499)
 
 
+def test_client_that_leaves_when_it_has_all(server: Served) -> None:
+    """What the head announced was sent: the request is what it was, whoever closes the connection."""
+    before = server.samples()
+    with server.connect() as connection:
+        connection.sendall(b"GET /announced HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"b" * 100):
+            answer += connection.recv(65536)
+    check(before, idle(server), "GET", "/announced", 200)
+
+
+@pytest.mark.parametrize(("kinds", "name"), [(1, "LookupError"), (2, "ExceptionGroup")])
+def test_exception_groups_name_what_failed(server: Served, kinds: int, name: str) -> None:
+    before = server.samples()
+    assert server.send("GET", f"/fails-in-groups?kinds={kinds}")[0] == 500
+    [labels] = moved(before, server.samples(), "http_exceptions_total")
+    assert ("exception", name) in labels
+
+
 def test_in_progress_while_streams_and_handlers_last(server: Served) -> None:
     before = server.samples()
     connections = [server.connect() for _ in range(3)]
