@@ -20,20 +20,26 @@ ENDING: Final = "ending"
 
 
 class ConnectionState:
-    __slots__ = ("ending", "errors", "phase", "refused", "since")
+    __slots__ = ("ending", "errors", "owner", "phase", "refused", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
         self.phase = IDLE
         self.errors = self.refused = False
         self.ending = "OTHER"
         self.since = 0.0
+
+    def end(self) -> None:
+        """The transaction has ended, and all that was known of it."""
+        self.phase = IDLE
+        self.errors = self.refused = False
 
 
 class States:
     """The states of one instrumentation's connections. Another one of the same engine, later, has its own."""
 
     def __init__(self) -> None:
-        self.key = object()  # in `info`
+        self.key = object()  # in `info`; also stands for the engine
 
     def of(self, connection: Any) -> ConnectionState | None:
         """Of a connection in use; None where none was made, as for SQLAlchemy's own look at a new server."""
@@ -46,5 +52,5 @@ class States:
         """The same, made where it is missing."""
         state = entry.info.get(self.key)
         if state is None:
-            state = entry.info[self.key] = ConnectionState()
+            state = entry.info[self.key] = ConnectionState(self.key)
         return state  # type: ignore[no-any-return]

@@ -71,6 +71,7 @@ class Instrumentation:
         self._queries = Queries(engine.dialect, metrics, self._states, self._transactions, patches)
         self._pool = PoolWatcher(engine.pool, metrics, self._states, patches, self._transactions.rolled_back)
         patches.listen(engine.dialect, "handle_error", self._on_handle_error)
+        weakref.finalize(engine, metrics.connections.remove, self._states.key).atexit = False
 
     def watches(self, engine: Engine) -> bool:
         return self._engine is engine
@@ -86,7 +87,7 @@ class Instrumentation:
     def uninstrument(self) -> None:
         """Leave the engine as it was. Counters keep what they counted; the gauges forget this engine."""
         self._patches.undo()
-        self._pool.stop()
+        self._metrics.connections.remove(self._states.key)
         _handles.pop(id(self._engine), None)
 
     def _on_handle_error(self, context: Any) -> None:
@@ -99,16 +100,17 @@ class Instrumentation:
     def _failed(self, context: Any) -> None:
         error = context.original_exception
         state = self._states.of(context.connection._dbapi_connection)
+        in_transaction = state is not None and state.phase is ACTIVE
         # Fetching has no statement of its own.
         statement = context.statement or getattr(context.execution_context, "statement", None)
         if state is not None and statement is not None:
             self._transactions.failed(state, error)
-        if state is not None and state.phase is ACTIVE and context.is_disconnect:
+        if state is not None and in_transaction and context.is_disconnect:
             self._transactions.rolled_back(state)
         if not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
             return  # not of the database or its driver: a cancelled task, a statement without its parameters
         if statement is not None:
             operation = operation_of(statement)
         else:
-            operation = "OTHER" if state is None else state.ending
+            operation = "OTHER" if state is None or in_transaction else state.ending
         self._metrics.error(operation, sqlstate_class(error, context.is_disconnect))

@@ -14,9 +14,9 @@ of the monotonic clock.
 
 from __future__ import annotations
 
+import collections
 import logging
-import threading
-import weakref
+import os
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, Final
@@ -92,20 +92,14 @@ def observer(histogram: Any) -> Number:
     return observe
 
 
+def zero_observer(histogram: Any) -> Number:
+    """How to count that many observations of 0, which leave the sum as it is."""
+    return histogram._buckets[0].inc  # type: ignore[no-any-return]
+
+
 def adder(child: Any) -> Number:
     """The inc() of the child of a counter or a gauge at half its price."""
     return child._value.inc  # type: ignore[no-any-return]
-
-
-class OpenConnections:
-    """The open connections of one engine."""
-
-    __slots__ = ("__weakref__", "idle", "limit", "size", "used")
-
-    def __init__(self) -> None:
-        self.used: set[ConnectionState] = set()
-        self.idle: set[ConnectionState] = set()
-        self.size = self.limit = 0.0  # what is open beyond the size is overflow
 
 
 class PoolMetrics:
@@ -124,17 +118,12 @@ class PoolMetrics:
         )
         self.commit_duration = observer(COMMIT_DURATION.labels(pool))
         self.wait = observer(POOL_WAIT.labels(pool))
+        self.no_wait = zero_observer(POOL_WAIT.labels(pool))
         self.use = observer(POOL_USE.labels(pool))
         self.pending = adder(POOL_PENDING.labels(pool))
         self.timeouts = adder(POOL_TIMEOUTS.labels(pool))
         self.invalidations = {kind: adder(POOL_INVALIDATIONS.labels(pool, kind)) for kind in INVALIDATIONS}
-        self._used: Any = POOL_CONNECTIONS.labels(pool, "used")._value
-        self._idle: Any = POOL_CONNECTIONS.labels(pool, "idle")._value
-        self._max: Any = POOL_CONNECTIONS_MAX.labels(pool)._value
-        self._overflow: Any = POOL_OVERFLOW.labels(pool)._value
-        self._pools: list[weakref.ref[OpenConnections]] = []
-        self._stale = False
-        self._publishing = threading.Lock()
+        self.connections = OpenConnections(pool)
 
     def duration(self, operation: str, query_name: str) -> Number:
         observe = self.durations.get((operation, query_name))
@@ -146,40 +135,76 @@ class PoolMetrics:
     def error(self, operation: str, sqlstate_class: str) -> None:
         QUERY_ERRORS.labels(self.pool, operation, sqlstate_class).inc()
 
-    def add(self, connections: OpenConnections) -> None:
-        self._pools.append(weakref.ref(connections))
-        self.publish()
 
-    def remove(self, connections: OpenConnections) -> None:
-        self._pools = [pool for pool in self._pools if pool() not in (None, connections)]
-        self.publish()
+class OpenConnections:
+    """The open connections of all engines of one pool name, as sets of their states, and the gauges that follow them.
 
-    def publish(self) -> None:
-        """Set the gauges to what the pools have, after every change of one.
+    The garbage collector may return a forgotten connection to its pool at any moment, also in the middle of a method
+    here, and so may other threads. There is no lock: putting something into a set is one step, and whoever has set a
+    gauge looks again whether it still holds.
+    """
 
-        The garbage collector may return a forgotten connection to its pool at any moment, also while this very thread
-        is in here: nobody ever waits for the lock, whoever has it looks again.
-        """
-        self._stale = True
-        while self._stale and self._publishing.acquire(False):
-            try:
-                self._stale = False
-                used = idle = limit = overflow = 0.0
-                for pool in self._pools:
-                    connections = pool()
-                    if connections is not None:  # else its engine is gone
-                        used += len(connections.used)
-                        idle += len(connections.idle)
-                        limit += connections.limit
-                        beyond = len(connections.used) + len(connections.idle) - connections.size
-                        if beyond > 0:
-                            overflow += beyond
-                self._used.set(used)
-                self._idle.set(idle)
-                self._max.set(limit)  # each time: a forked worker's gauges begin at 0
-                self._overflow.set(overflow)
-            finally:
-                self._publishing.release()
+    def __init__(self, pool: str) -> None:
+        self.used: set[ConnectionState] = set()
+        self.idle: set[ConnectionState] = set()
+        self._limits: dict[object, tuple[float, float]] = {}  # by engine: size, and size with overflow
+        self.moved = self._mover(
+            pool
+        )  # an idle connection was taken, or one was given back: as many are open as before
+        self._max: Any = POOL_CONNECTIONS_MAX.labels(pool)._value
+        self._overflow: Any = POOL_OVERFLOW.labels(pool)._value
+
+    def _mover(self, pool: str) -> Callable[[], None]:
+        used, idle = self.used, self.idle
+        set_used = POOL_CONNECTIONS.labels(pool, "used")._value.set
+        set_idle = POOL_CONNECTIONS.labels(pool, "idle")._value.set
+
+        def moved() -> None:
+            while True:
+                in_use, free = len(used), len(idle)
+                set_used(in_use)
+                set_idle(free)
+                if in_use == len(used) and free == len(idle):
+                    return
+
+        return moved
+
+    def changed(self) -> None:
+        """A connection was opened or closed, or an engine came, went, or changed its pool."""
+        self.moved()
+        totals = None
+        while totals != (totals := self._totals()):
+            self._max.set(totals[0])
+            self._overflow.set(totals[1])
+
+    def _totals(self) -> tuple[float, float]:
+        """The limit, and what is open beyond the sizes."""
+        limits = self._limits.copy()
+        open_ = collections.Counter(state.owner for state in (*self.used.copy(), *self.idle.copy()))
+        overflow = sum(max(0.0, count - limits[owner][0]) for owner, count in open_.items() if owner in limits)
+        return sum(limit for _, limit in limits.values()), overflow
+
+    def set_limits(self, owner: object, size: float, limit: float) -> None:
+        """Of an engine; what is idle is not its new pool's."""
+        self._limits[owner] = size, limit
+        self._drop(self.idle, owner)
+        self.changed()
+
+    def remove(self, owner: object) -> None:
+        """Forget an engine."""
+        self._limits.pop(owner, None)
+        self._drop(self.used, owner)
+        self._drop(self.idle, owner)
+        self.changed()
+
+    def forked(self) -> None:
+        """In the child: the connections are the parent's, and the gauges begin anew with the first one of its own."""
+        self.used.clear()
+        self.idle.clear()
+
+    @staticmethod
+    def _drop(states: set[ConnectionState], owner: object) -> None:
+        states -= {state for state in states.copy() if state.owner is owner}
 
 
 _pools: dict[str, PoolMetrics] = {}
@@ -190,6 +215,15 @@ def pool_metrics(pool: str) -> PoolMetrics:
     if pool not in _pools:
         _pools[pool] = PoolMetrics(pool)
     return _pools[pool]
+
+
+def _forked() -> None:
+    for metrics in _pools.values():
+        metrics.connections.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 _warned: set[str] = set()

@@ -3,9 +3,10 @@
 
 What is measured, and where it is seen:
 
-    pool.connect()          one checkout: pending while it runs; then used + 1, or a timeout, or a failed CONNECT
+    pool.connect()          one checkout, and what it ends with: used + 1, a timeout, or a failed CONNECT
     pool._pool.get()        the wait: an empty queue is what makes a caller wait. Connecting, its listeners and pings
                             happen elsewhere, whoever opens the connection
+    pool._invoke_creator()  connecting; callers are pending here and while they wait
     pool._do_return_conn()  the end of the use: used - 1, and idle + 1 where the connection is still open and the pool's
     events                  close, invalidate, soft_invalidate: rare, so that the price of a listener does not matter
     pool.recreate()         the pool's successor, which engine.dispose() puts in its place
@@ -24,7 +25,7 @@ from sqlalchemy.util.queue import Empty
 
 from .connection import ACTIVE, ConnectionState, States
 from .errors import CONNECTION
-from .metrics import OpenConnections, PoolMetrics, warn_once
+from .metrics import Number, PoolMetrics, warn_once
 from .patches import Patches
 
 # Seconds that this thread or task has waited in queues so far: what a checkout adds to it is its wait.
@@ -46,44 +47,31 @@ class PoolWatcher:
         self._states = states
         self._patches = patches
         self._rolled_back = rolled_back
-        self._connections = OpenConnections()
         self._pool: Any = None
         for name in ("close", "invalidate", "soft_invalidate"):
             patches.listen(pool, name, getattr(self, f"_on_{name}"))  # the pool's successors inherit its listeners
-        metrics.add(self._connections)
         self._watch(pool)
-
-    def stop(self) -> None:
-        """Leave the pool's connections out of the gauges."""
-        self._metrics.remove(self._connections)
 
     def _watch(self, pool: Any) -> None:
         if self._pool is not None:
             self._patches.forget(self._pool)
             self._patches.forget(getattr(self._pool, "_pool", None))
         self._pool = pool
-        connections = self._connections
-        connections.size, connections.limit = _limits(pool)
-        # What is in use will go back to the old pool: it is still open, but never idle in this one.
-        idle = connections.idle = set()
-        self._metrics.publish()
-        self._patches.put(pool, "connect", self._measured_connect(pool.connect, idle))
-        self._patches.put(pool, "_do_return_conn", self._measured_return(pool._do_return_conn, idle))
+        self._metrics.connections.set_limits(self._states.key, *_limits(pool))
+        self._patches.put(pool, "connect", self._measured_connect(pool.connect))
+        self._patches.put(pool, "_do_return_conn", self._measured_return(pool))
+        self._patches.put(pool, "_invoke_creator", self._measured_creator(pool._invoke_creator))
         self._patches.put(pool, "recreate", self._watched_recreate(pool.recreate))
         queue = getattr(pool, "_pool", None)
         if queue is not None:
-            self._patches.put(queue, "get", _measured_get(queue.get))
+            self._patches.put(queue, "get", self._measured_get(queue.get))
 
-    def _measured_connect(self, pool_connect: Callable[[], Any], idle: set[ConnectionState]) -> Callable[[], Any]:
-        key, made, used, publish = self._states.key, self._states.made, self._connections.used, self._metrics.publish
-        pending, wait = self._metrics.pending, self._metrics.wait
+    def _measured_connect(self, pool_connect: Callable[[], Any]) -> Callable[[], Any]:
+        key, made, connections = self._states.key, self._states.made, self._metrics.connections
+        used, idle, moved, no_wait = connections.used, connections.idle, connections.moved, self._metrics.no_wait
 
         def connect() -> Any:
             waited = _waited.get()
-            try:
-                pending(1)
-            except Exception:
-                warn_once("pool.connect")
             try:
                 proxy = pool_connect()
             except BaseException as error:
@@ -91,13 +79,18 @@ class PoolWatcher:
                 raise
             try:
                 state = proxy.info.get(key) or made(proxy)
-                if state not in used:  # it is where a pool gives a thread the connection that the thread has already
+                if state in idle:
                     used.add(state)
                     idle.discard(state)
-                    state.since = perf_counter()
-                    publish()
-                pending(-1)
-                wait(_waited.get() - waited)
+                    moved()
+                elif state not in used:  # it is where a pool gives a thread the connection that the thread has already
+                    used.add(state)
+                    connections.changed()
+                state.since = perf_counter()
+                if _waited.get() == waited:
+                    no_wait(1)
+                else:
+                    self._metrics.wait(_waited.get() - waited)
             except Exception:
                 warn_once("pool.connect")
             return proxy
@@ -107,7 +100,6 @@ class PoolWatcher:
     def _failed(self, error: BaseException, waited: float) -> None:
         """No connection, for whichever reason: SQLAlchemy tells of those alone that are errors of its own driver."""
         try:
-            self._metrics.pending(-1)
             self._metrics.wait(waited)
             if isinstance(error, exc.TimeoutError):
                 self._metrics.timeouts(1)
@@ -116,17 +108,52 @@ class PoolWatcher:
         except Exception:
             warn_once("pool.connect")
 
-    def _measured_return(self, pool_return: Callable[[Any], None], idle: set[ConnectionState]) -> Callable[[Any], None]:
-        key, used, publish, use = self._states.key, self._connections.used, self._metrics.publish, self._metrics.use
+    def _measured_get(self, queue_get: Callable[..., Any]) -> Callable[..., Any]:
+        pending = self._metrics.pending
+
+        def get(block: bool = True, timeout: float | None = None) -> Any:
+            if not block:
+                return queue_get(False)
+            try:
+                return queue_get(False)
+            except Empty:
+                pass
+            started = perf_counter()
+            _add(pending, 1)
+            try:
+                return queue_get(True, timeout)
+            finally:
+                _add(pending, -1)
+                _waited.set(_waited.get() + perf_counter() - started)
+
+        return get
+
+    def _measured_creator(self, creator: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        pending = self._metrics.pending
+
+        def invoke_creator(record: Any) -> Any:
+            _add(pending, 1)
+            try:
+                return creator(record)
+            finally:
+                _add(pending, -1)
+
+        return invoke_creator
+
+    def _measured_return(self, pool: Any) -> Callable[[Any], None]:
+        key, connections, use = self._states.key, self._metrics.connections, self._metrics.use
+        used, idle, moved, pool_return = connections.used, connections.idle, connections.moved, pool._do_return_conn
 
         def do_return_conn(record: Any) -> None:
             try:
                 state = record.info.get(key)
                 if state in used:
                     used.discard(state)
-                    if record.dbapi_connection is not None:  # else invalidated or detached
+                    if record.dbapi_connection is not None and pool is self._pool:
                         idle.add(state)
-                    publish()
+                        moved()
+                    else:  # invalidated, detached, or of a pool that was disposed of
+                        connections.changed()
                     use(perf_counter() - state.since)
             except Exception:
                 warn_once("pool._do_return_conn")
@@ -152,11 +179,11 @@ class PoolWatcher:
                 return
             if state.phase is ACTIVE:  # nobody ended it, so the server did
                 self._rolled_back(state)
-            connections = self._connections
+            connections = self._metrics.connections
             in_use = state in connections.used
             connections.used.discard(state)
             connections.idle.discard(state)
-            self._metrics.publish()
+            connections.changed()
             if in_use:
                 self._metrics.use(perf_counter() - state.since)
         except Exception:
@@ -181,21 +208,11 @@ class PoolWatcher:
             warn_once("the pool's event soft_invalidate")
 
 
-def _measured_get(queue_get: Callable[..., Any]) -> Callable[..., Any]:
-    def get(block: bool = True, timeout: float | None = None) -> Any:
-        if not block:
-            return queue_get(False)
-        try:
-            return queue_get(False)
-        except Empty:
-            pass
-        started = perf_counter()
-        try:
-            return queue_get(True, timeout)
-        finally:
-            _waited.set(_waited.get() + perf_counter() - started)
-
-    return get
+def _add(number: Number, amount: float) -> None:
+    try:
+        number(amount)
+    except Exception:
+        warn_once("the gauge of pending checkouts")
 
 
 def _limits(pool: Any) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, Final
 
-from .connection import ACTIVE, AUTOCOMMIT, ConnectionState, States
+from .connection import ACTIVE, AUTOCOMMIT, IDLE, ConnectionState, States
 from .errors import OTHER
 from .metrics import Number, PoolMetrics, warn_once
 from .patches import Patches
@@ -46,12 +46,16 @@ class Queries:
     def _measured(self, execute: Callable[..., None]) -> Callable[..., None]:
         """Around `execute`. It runs for every query, so it calls nothing that it can do without."""
         key, observers, unnamed = self._states.key, self.observers, self.observers[None]
+        default_phase = self._transactions.default_phase
 
         def measured(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
             try:
                 state = context._dbapi_connection.info[key]
-                if state.phase is not ACTIVE:
-                    self._transactions.begin(state, context)
+                options = context.execution_options
+                if state.phase is IDLE and "isolation_level" not in options:
+                    state.phase = default_phase
+                elif state.phase is not ACTIVE:
+                    self._transactions.begin(state, options)
             except Exception:
                 state = self._late_state(context)
             if state is None:
@@ -65,7 +69,7 @@ class Queries:
                 raise
             seconds = perf_counter() - started
             try:
-                observe = observers.get(context.execution_options.get("query_name"), unnamed).get(statement)
+                observe = observers.get(options.get("query_name"), unnamed).get(statement)
                 if observe is None or state.errors or state.phase is AUTOCOMMIT:
                     self._executed(state, statement, context, seconds, None)
                 else:
@@ -83,7 +87,7 @@ class Queries:
         """Of a connection from before the engine was instrumented; None for SQLAlchemy's own look at a new server."""
         try:
             state = self._states.made(context._dbapi_connection)
-            self._transactions.begin(state, context)
+            self._transactions.begin(state, context.execution_options)
         except NotImplementedError:  # that look has a connection without `info`
             return None
         except Exception:

@@ -30,6 +30,9 @@ class Transactions:
         self._dialect = dialect
         self._metrics = metrics
         self._states = states
+        # By create_engine(isolation_level=...); a connection's own execution option goes before it.
+        default = getattr(dialect, "_on_connect_isolation_level", None)
+        self.default_phase = _phase(default)
         for name, around in (
             ("do_commit", self._measured_commit),
             ("do_rollback", self._measured_rollback),
@@ -39,18 +42,12 @@ class Transactions:
         ):
             patches.put(dialect, name, around(getattr(dialect, name)))
 
-    def begin(self, state: ConnectionState, context: Any) -> None:
-        """A statement is about to be sent outside of a transaction that has reached the server."""
+    def begin(self, state: ConnectionState, options: Any) -> None:
+        """A statement with these options is about to be sent, where no transaction has reached the server."""
         if state.phase is not ENDING:
-            state.phase = AUTOCOMMIT if self._is_autocommit(context.root_connection) else ACTIVE
-            state.errors = state.refused = False
-            state.ending = "OTHER"
-
-    def _is_autocommit(self, connection: Any) -> bool:
-        level = connection.get_execution_options().get("isolation_level")
-        if level is None:
-            level = getattr(self._dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=...)
-        return str(level).upper() == "AUTOCOMMIT"
+            state.end()
+            level = options.get("isolation_level")
+            state.phase = self.default_phase if level is None else _phase(level)
 
     def executed(self, state: ConnectionState, error: BaseException | None) -> None:
         """A statement has ended."""
@@ -68,7 +65,7 @@ class Transactions:
         state.refused = state.refused or reported_by_server(error)
 
     def rolled_back(self, state: ConnectionState) -> None:
-        state.phase, state.errors, state.refused = IDLE, False, False
+        state.end()
         try:
             self._metrics.rollbacks(1)
         except Exception:
@@ -82,30 +79,32 @@ class Transactions:
                 state = connection.info[key]
             except Exception:
                 state = None
-            if state is not None:
-                state.ending = "COMMIT"
-                if state.phase is ACTIVE:
-                    aborted = state.errors and self._is_aborted(state, connection)
-                    self._commit(state, aborted, do_commit, connection)
-                    return
-            do_commit(connection)  # nothing was sent, or AUTOCOMMIT
+            if state is None or state.phase is not ACTIVE:  # nothing was sent, or AUTOCOMMIT
+                if state is not None:
+                    state.ending = "COMMIT"
+                do_commit(connection)
+            else:
+                self._commit(state, do_commit, connection, state.errors and self._is_aborted(state, connection))
 
         return commit
 
     def _commit(
-        self, state: ConnectionState, aborted: bool, commit: Callable[..., None], *args: Any, **kwargs: Any
+        self, state: ConnectionState, commit: Callable[[Any], None], connection: Any, aborted: bool = False
     ) -> None:
+        state.ending = "COMMIT"
+        metrics = self._metrics
+        outcome = metrics.commits_failed
         started = perf_counter()
-        count = self._metrics.commits_failed
         try:
-            commit(*args, **kwargs)
-            count = self._metrics.rollbacks if aborted else self._metrics.commits
+            commit(connection)
+            outcome = metrics.rollbacks if aborted else metrics.commits
         finally:
             seconds = perf_counter() - started
+            state.phase = IDLE
+            state.errors = state.refused = False
             try:
-                state.phase, state.errors, state.refused = IDLE, False, False
-                count(1)
-                self._metrics.commit_duration(seconds)
+                outcome(1)
+                metrics.commit_duration(seconds)
             except Exception:
                 warn_once("do_commit")
 
@@ -143,14 +142,14 @@ class Transactions:
             do_prepare(conn, xid)
             state = self._states.of(conn._dbapi_connection)
             if state is not None:
-                state.phase = IDLE  # the server keeps the transaction, whatever becomes of the connection
+                state.end()  # the server keeps the transaction, whatever becomes of the connection
 
         return prepare
 
     def _measured_commit_twophase(self, do_commit: Callable[..., None]) -> Callable[..., None]:
         def commit(conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False) -> None:
             state = self._end_twophase(conn, "COMMIT", is_prepared)
-            self._commit(state, False, do_commit, conn, xid, is_prepared=is_prepared, recover=recover)
+            self._commit(state, lambda conn: do_commit(conn, xid, is_prepared=is_prepared, recover=recover), conn)
 
         return commit
 
@@ -160,15 +159,19 @@ class Transactions:
             try:
                 do_rollback(conn, xid, is_prepared=is_prepared, recover=recover)
             finally:
-                state.phase = IDLE
+                state.end()
             if is_prepared:
                 self.rolled_back(state)
 
         return rollback
 
     def _end_twophase(self, conn: Any, ending: str, is_prepared: bool) -> ConnectionState:
-        state = self._states.of(conn._dbapi_connection) or ConnectionState()
+        state = self._states.of(conn._dbapi_connection) or ConnectionState(self._states.key)
         if state.phase is ACTIVE and (is_prepared or ending == "ROLLBACK"):
             self.rolled_back(state)  # with a prepared one: another transaction, which has to go first
         state.phase, state.ending = ENDING, ending
         return state
+
+
+def _phase(isolation_level: object) -> str:
+    return AUTOCOMMIT if str(isolation_level).upper() == "AUTOCOMMIT" else ACTIVE

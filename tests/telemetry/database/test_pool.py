@@ -674,16 +674,18 @@ def test_a_forgotten_connection_comes_back_with_the_garbage(dsn: str, monkeypatc
     raw: Any = engine.raw_connection()
     assert gauges(pool) == {"used": 1}
 
-    def forget(used: float) -> None:
-        """What a garbage collection does at the worst moment: while the same gauges are being set."""
+    connections = handle._metrics.connections
+    gauge = connections._max
+
+    def forget(limit: float) -> None:
+        """What a garbage collection does at the worst moment: while the gauges are being set."""
         nonlocal raw
         raw = None
         gc.collect()
-        gauge.set(used)
+        gauge.set(limit)
 
-    gauge = handle._metrics._used
-    monkeypatch.setattr(handle._metrics, "_used", SimpleNamespace(set=forget))
-    handle._metrics.publish()
+    monkeypatch.setattr(connections, "_max", SimpleNamespace(set=forget))
+    connections.changed()
     assert gauges(pool) == {"idle": 1}
     engine.dispose()
 

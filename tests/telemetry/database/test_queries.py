@@ -264,8 +264,8 @@ def test_a_fault_of_the_telemetry_stays_out_of_the_query(
                 assert failing(connection, "SELECT 1 / 0").orig.sqlstate == "22012"  # type: ignore[union-attr]
 
     monkeypatch.setattr(metrics, "_warned", set())
-    monkeypatch.setattr(metrics, "observer", lambda child: broken)
-    monkeypatch.setattr(metrics, "adder", lambda child: broken)
+    for name in ("observer", "zero_observer", "adder"):
+        monkeypatch.setattr(metrics, name, lambda child: broken)
     with caplog.at_level(logging.WARNING, logger="app.telemetry.database"):
         run(scenario)
     monkeypatch.undo()
