@@ -84,6 +84,7 @@ class Runner:
     kind: str
     dsn: str
     postgres: Postgres | None = None  # to compare with, where nothing but the scenario uses the database
+    driver: str = "psycopg"
     pool: str = ""
     handle: Instrumentation | None = field(default=None, repr=False)
     server: dict[str, int] = field(default_factory=dict)  # what PostgreSQL counted meanwhile
@@ -92,7 +93,7 @@ class Runner:
         """Run the scenario on a new engine and return the pool's numbers from before the engine is disposed of."""
         self.pool = new_pool()
         before = self._server_counts()
-        url = self.dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+        url = self.dsn.replace("postgresql://", f"postgresql+{self.driver}://", 1)
         if self.kind == "sync":
             result = self._run_sync(url, scenario, query_names, options)
         else:

@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 OLDER = Path(sys.prefix, "sqlalchemy-2.0")
-FILES = [str(HERE / f"test_{name}.py") for name in ("queries", "transactions", "pool")]
+FILES = [str(HERE / f"test_{name}.py") for name in ("queries", "transactions", "pool", "drivers")]
 NOT_OF_SQLALCHEMY = "not test_operation_of and not deadlock"
 
 
