@@ -9,16 +9,16 @@ from __future__ import annotations
 
 ALONE = {
     "tests/app/test_start.py",
-    "tests/configs/test_alertmanager.py",
+    "tests/alertmanager/test_delivery.py",
     "tests/docs/test_adopt.py",
     "tests/loadtest/test_exactness.py",
-    "tests/telemetry/test_workers.py",
+    "tests/telemetry/storage/test_workers.py",
 }
 
 SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
     "tests/native/test_stack.py": 200,
     "tests/docs/test_commands.py": 100,
-    "tests/configs/test_rules_live.py": 100,
+    "tests/prometheus/test_rules_live.py": 100,
     "tests/grafana/test_dashboards_live.py": 100,
     "tests/integration/test_fourteen.py": 50,
     "tests/docs/test_adopt.py": 60,
@@ -26,7 +26,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/app/test_faults.py": 60,
     "tests/loadtest/test_exactness.py": 40,
     "tests/app/test_start.py": 20,
-    "tests/configs/test_rules.py": 20,
+    "tests/prometheus/test_rules.py": 20,
 }
 
 

@@ -1,0 +1,65 @@
+"""alertmanager/alertmanager.yml for the tests: as it comes, with receivers switched on, and what amtool says of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from native.packages import find
+from native.paths import PROJECT
+
+FOLDER = PROJECT / "alertmanager"
+RECEIVERS = ("slack", "email", "pagerduty", "webhook", "heartbeat")
+Json = dict[str, Any]
+
+
+def as_it_comes(config: str) -> str:
+    """The configuration before anything that docs/notifications.md describes was switched on.
+
+    The tests hold for it, whichever receivers the user of this checkout has chosen.
+    """
+    before, routes, after = re.split(r"(^route:\n.*?)(?=^inhibit_rules:)", config, flags=re.MULTILINE | re.DOTALL)
+    nowhere = yaml.safe_load(routes)["route"]["receiver"]
+    routes = re.sub(r'(- matchers: \[area=~"host\|monitoring"\]\n) *receiver: .*\n', r"\1", routes)
+    routes = re.sub(r"(?<=receiver: )\w+", nowhere, routes)
+    after = re.sub(r"(_configs:) &\w+$", r"\1", after, flags=re.MULTILINE)
+    after = re.sub(r"^ *- \{name: \w+(, \w+_configs: \*\w+)+\}\n?", "", after, flags=re.MULTILINE)
+    return before + routes + after
+
+
+CONFIG = as_it_comes((FOLDER / "alertmanager.yml").read_text())
+
+
+def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(find("amtool")["amtool"]), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def receiver_of(config: Path, **labels: str) -> str:
+    """The receiver that amtool finds for an alert with these labels."""
+    matchers = [f"{name}={value}" for name, value in labels.items()]
+    run = amtool("config", "routes", "test", f"--config.file={config}", *matchers)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def switched_on(matcher: str, receiver: str) -> str:
+    """The configuration with one `nowhere` replaced, as its comments ask: that of the route with this matcher."""
+    before, found, after = CONFIG.partition(f"matchers: [{matcher}]")
+    assert found, f"no route matches {matcher}"
+    head, nowhere, tail = after.partition("receiver: nowhere")
+    assert nowhere
+    return before + found + head + f"receiver: {receiver}" + tail
+
+
+def sent_elsewhere(severity: str, receiver: str) -> str:
+    """The configuration with a receiver of their own for machines and monitoring, as its comments say."""
+    before, found, after = CONFIG.partition(f'matchers: [severity="{severity}"]')
+    head, child, tail = after.partition('        - matchers: [area=~"host|monitoring"]\n')
+    assert found
+    assert child
+    return before + found + head + child + f"          receiver: {receiver}\n" + tail

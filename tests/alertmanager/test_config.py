@@ -1,0 +1,220 @@
+"""Routes, inhibitions and the guide's ways to switch a receiver on, asked of amtool and promtool: no server runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from native.paths import PROJECT
+from tests.alertmanager.config import (
+    CONFIG,
+    FOLDER,
+    RECEIVERS,
+    Json,
+    amtool,
+    as_it_comes,
+    receiver_of,
+    sent_elsewhere,
+    switched_on,
+)
+from tests.copies import copy_project
+from tests.prometheus.rules import UNIT_TESTS, alerts, expected_labels, promtool
+
+
+def test_alertmanager_accepts_the_configuration() -> None:
+    """That of this checkout, with whatever is switched on."""
+    check = amtool("check-config", FOLDER / "alertmanager.yml")
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def file_of(config: str, folder: Path) -> Path:
+    """The configuration as a file beside the templates."""
+    if not (folder / "templates").exists():
+        (folder / "templates").symlink_to(FOLDER / "templates")
+    (folder / "alertmanager.yml").write_text(config)
+    return folder / "alertmanager.yml"
+
+
+def test_by_default_nothing_is_delivered_to_anybody(tmp_path: Path) -> None:
+    for alert in alerts():
+        assert receiver_of(file_of(CONFIG, tmp_path), alertname=alert.name, **alert.labels) == "nowhere"
+    nowhere = next(receiver for receiver in yaml.safe_load(CONFIG)["receivers"] if receiver["name"] == "nowhere")
+    assert nowhere == {"name": "nowhere"}
+    assert "nothing is sent to anybody" in " ".join(line.strip("# ") for line in CONFIG.splitlines()[:8])
+
+
+def test_secrets_are_files() -> None:
+    config = yaml.safe_load(CONFIG)
+    secret = re.compile(r"(url|key|password|token|secret)(_file)?$")
+    settings = [config["global"], *(s for r in config["receivers"] for v in r.values() if v != r["name"] for s in v)]
+    public = ("client_url", "icon_url")
+    found = [(n, value) for own in settings for n, value in own.items() if secret.search(n) and n not in public]
+    assert found
+    for name, value in found:
+        assert name.endswith("_file"), name
+        assert re.fullmatch(r"secrets/\w+", value), value
+
+
+def alerts_of(severity: str, *areas: str) -> list[dict[str, str]]:
+    return [{"severity": severity, "area": area} for area in areas]
+
+
+OURS, OTHERS = ("http", "llm", "database"), ("host", "monitoring")
+
+
+@pytest.mark.parametrize(
+    ("config", "labels", "others"),
+    [
+        (
+            lambda receiver: switched_on('severity="critical"', receiver),
+            alerts_of("critical", *OURS, *OTHERS),  # a full disk wakes somebody, too
+            [*alerts_of("warning", *OURS, *OTHERS), *alerts_of("info", "http")],
+        ),
+        (
+            lambda receiver: switched_on('severity="warning"', receiver),
+            alerts_of("warning", *OURS, *OTHERS),
+            [*alerts_of("critical", *OURS, *OTHERS), *alerts_of("info", "http")],
+        ),
+        (
+            lambda receiver: sent_elsewhere("critical", receiver),
+            alerts_of("critical", *OTHERS),
+            [*alerts_of("critical", *OURS), *alerts_of("warning", *OTHERS)],
+        ),
+        (
+            lambda receiver: sent_elsewhere("warning", receiver),
+            alerts_of("warning", *OTHERS),
+            [*alerts_of("warning", *OURS), *alerts_of("critical", *OTHERS)],
+        ),
+    ],
+    ids=["critical", "warning", "critical elsewhere", "warning elsewhere"],
+)
+def test_one_line_switches_a_receiver_on(
+    config: Callable[[str], str], labels: list[dict[str, str]], others: list[dict[str, str]], tmp_path: Path
+) -> None:
+    for receiver in RECEIVERS:
+        file = file_of(config(receiver), tmp_path)
+        assert amtool("check-config", file).returncode == 0
+        assert as_it_comes(file.read_text()) == CONFIG, "all other tests are of the configuration as it comes"
+        assert {receiver_of(file, **own) for own in labels} == {receiver}
+        assert {receiver_of(file, **other) for other in others} == {"nowhere"}
+
+
+def test_the_watchdog_goes_to_the_heartbeat_alone(tmp_path: Path) -> None:
+    config = file_of(switched_on('alertname="Watchdog"', "heartbeat"), tmp_path)
+    assert receiver_of(config, alertname="Watchdog", severity="none", area="monitoring") == "heartbeat"
+    assert receiver_of(config, alertname="TargetDown", severity="warning", area="monitoring") == "nowhere"
+
+
+def test_two_ways_at_once_as_the_guide_has_them(tmp_path: Path) -> None:
+    """docs/notifications.md: one receiver with the parts of two."""
+    guide = " ".join((PROJECT / "docs" / "notifications.md").read_text().split())
+    anchors = {name: f"{name}: &{name.partition('_')[0]}" for name in ("slack_configs", "pagerduty_configs")}
+    [both] = re.findall(r"`(- \{name: both.+?\})`", guide)
+    config = switched_on('severity="critical"', "both").rstrip() + f"\n  {both}\n"
+    for plain, anchored in anchors.items():
+        assert f"`{anchored}`" in guide
+        config = config.replace(f"    {plain}:", f"    {anchored}", 1)
+    file = file_of(config, tmp_path)
+    check = amtool("check-config", file)
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert receiver_of(file, severity="critical", area="http") == "both"
+    receiver = yaml.safe_load(file.read_text())["receivers"][-1]
+    assert {name for name in receiver if name != "name"} == anchors.keys()
+    assert as_it_comes(config) == CONFIG
+
+
+def test_who_has_switched_receivers_on_has_no_failing_tests(tmp_path: Path) -> None:
+    """In a copy of the project, with all that the guide describes; test_delivery.py knows nothing but CONFIG, too."""
+    project = copy_project(tmp_path / "sightline")
+    text = CONFIG
+    for matcher, receiver in {"alertname=": "heartbeat", "severity=": "pagerduty"}.items():
+        text = re.sub(rf"(matchers: \[{matcher}.+\]\n      receiver: )nowhere", rf"\1{receiver}", text)
+    child = '- matchers: [area=~"host|monitoring"]\n'
+    text = text.replace(child, f"{child}          receiver: slack\n").replace("oncall@example.com", "us@example.org")
+    assert text.count("receiver: nowhere") == 1, "only the root's is left"
+    (project / "alertmanager" / "alertmanager.yml").write_text(text)
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-k",
+            "not who_has and not where_a_target",
+            Path(__file__).relative_to(PROJECT),
+        ],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+
+
+# Inhibition
+
+
+def matches(matchers: list[str], labels: dict[str, str]) -> bool:
+    """Whether Alertmanager's matchers, written in UTF-8 syntax with one operator each, accept the labels."""
+    for matcher in matchers:
+        for part in re.findall(r'\w+(?:=~|!~|!=|=)"[^"]*"', matcher):
+            name, operator, value = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', part).groups()  # type: ignore[union-attr]
+            own = labels.get(name, "")
+            equal = re.fullmatch(value, own) is not None if "~" in operator else value == own
+            if equal != (operator in ("=", "=~")):
+                return False
+    return True
+
+
+INHIBITIONS = yaml.safe_load(CONFIG)["inhibit_rules"]
+PLACE = {"environment": "staging", "region": "north"}  # labels of targets, for those who have several places
+EVERY = [labels for own in expected_labels().values() for labels in own]
+
+
+@pytest.mark.parametrize("rule", INHIBITIONS, ids=lambda rule: rule["source_matchers"][0])
+def test_labels_that_must_be_equal_exist_on_both_sides(rule: Json) -> None:
+    for side in ("source_matchers", "target_matchers"):
+        matched = [labels for labels in EVERY if matches(rule[side], labels)]
+        assert matched, f"{side} match no alert"
+        for labels in matched:
+            needed = set(rule["equal"]) - PLACE.keys()
+            assert needed <= labels.keys(), f"{labels['alertname']} lacks {needed - labels.keys()}"
+
+
+def test_what_says_where_a_target_is_stays_on_the_alerts_that_compare_it(tmp_path: Path) -> None:
+    """The alerts' own unit tests, with two labels more on every series."""
+    placed = [rule for rule in INHIBITIONS if PLACE.keys() <= set(rule["equal"])]
+    assert [rule for rule in INHIBITIONS if rule not in placed and "instance" not in rule["equal"]] == []
+    names = {
+        labels["alertname"]
+        for rule in placed
+        for side in ("source_matchers", "target_matchers")
+        for labels in EVERY
+        if matches(rule[side], labels)
+    }
+    extra = ", ".join(f'{name}="{value}"' for name, value in PLACE.items())
+    proven = set()
+    for file in UNIT_TESTS.glob("*.yml"):
+        document = yaml.safe_load(file.read_text())
+        document["rule_files"] = [str((UNIT_TESTS / name).resolve()) for name in document["rule_files"]]
+        for test in document["tests"]:
+            for given in test.get("input_series", ()):
+                given["series"] = given["series"].replace("{", f"{{{extra}, ", 1)
+            test.pop("promql_expr_test", None)
+            test["alert_rule_test"] = [
+                check for check in test.get("alert_rule_test", ()) if check["alertname"] in names
+            ]
+            for check in test["alert_rule_test"]:
+                for alert in check.get("exp_alerts") or ():
+                    alert["exp_labels"] |= PLACE
+                    proven.add(check["alertname"])
+        document["tests"] = [test for test in document["tests"] if test["alert_rule_test"]]
+        (tmp_path / file.name).write_text(yaml.safe_dump(document))
+    assert proven == names
+    run = promtool("test", "rules", *tmp_path.glob("*.yml"))
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -1,0 +1,28 @@
+"""A copy of the project, for tests that change its files or use it as a new user does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from native.packages import find
+from native.paths import HOME, PROJECT
+
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv*", ".native", ".stack", ".env", "__pycache__", ".*_cache", ".hypothesis", "backups", "reports"
+)  # fmt: skip
+
+
+def copy_project(folder: Path) -> Path:
+    """Make `folder` a copy without anything that was made here; it uses our virtual environment and our servers."""
+
+    def ignored(where: str, names: list[str]) -> set[str]:  # the other folders of this name hold a .gitignore
+        return NOT_COPIED(where, names) | ({"secrets"} if Path(where) == PROJECT else set())
+
+    shutil.copytree(PROJECT, folder, ignore=ignored)
+    (folder / ".venv").symlink_to(PROJECT / ".venv")
+    find("prometheus", "alertmanager", "node_exporter", "postgres_exporter", "postgres")
+    (folder / ".native").mkdir(mode=0o711)
+    if (HOME / "packages").exists():
+        (folder / ".native" / "packages").symlink_to(HOME / "packages")
+    return folder
