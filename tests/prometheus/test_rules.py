@@ -46,8 +46,9 @@ def test_prometheus_accepts_configuration_and_rules(tmp_path: Path) -> None:
 def test_unit_tests_pass() -> None:
     files = sorted(UNIT_TESTS.glob("*.yml"))
     with in_parallel() as pool:
-        for file, run in zip(files, pool.map(lambda file: promtool("test", "rules", file), files), strict=True):
-            assert run.returncode == 0, f"{file.name}\n{run.stdout}{run.stderr}"
+        runs = list(pool.map(lambda file: promtool("test", "rules", file), files))
+    failed = [f"{file.name}\n{run.stdout}{run.stderr}" for file, run in zip(files, runs, strict=True) if run.returncode]
+    assert not failed, "\n".join(failed)
 
 
 def test_every_alert_is_tested(tell: Callable[[str, str], None]) -> None:
@@ -114,25 +115,30 @@ def test_queries_of_the_runbooks_are_valid() -> None:
     queries = runbook_queries()
     assert len(queries) >= len(ALERTS) / 2
     with in_parallel() as pool:
-        runs = pool.map(lambda query: promtool("--experimental", "promql", "format", query[1]), queries)
-        for (name, query), run in zip(queries, runs, strict=True):
-            assert run.returncode == 0, f"{name}: {query}{run.stderr}"
+        runs = list(pool.map(lambda query: promtool("--experimental", "promql", "format", query[1]), queries))
+    invalid = [
+        f"{name}: {query}{run.stderr}" for (name, query), run in zip(queries, runs, strict=True) if run.returncode
+    ]
+    assert not invalid, "\n".join(invalid)
 
 
 def test_recorded_names_follow_the_convention() -> None:
-    for rule in recordings():
-        assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", rule.name), rule.name
+    assert [r.name for r in recordings() if not re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", r.name)] == []
 
 
 def test_recorded_names_tell_the_window() -> None:
+    wrong = []
     for rule in recordings():
         windows = set(re.findall(r"\[(\w+)(?::\w+)?\]", rule.expr))
-        if named := re.search(r"(?:rate|increase|sum)(\d+[mhd])$", rule.name):
-            assert windows <= {named[1]}, rule.name
+        if (named := re.search(r"(?:rate|increase|sum)(\d+[mhd])$", rule.name)) and not windows <= {named[1]}:
+            wrong.append(rule.name)
+    assert wrong == []
 
 
 def test_rules_and_runbooks_read_only_recorded_series_that_exist() -> None:
     names = {rule.name for rule in recordings()}
-    for reader, expr in [*((rule.name, rule.expr) for rule in load_rules()), *runbook_queries()]:
-        read = {name for name in metrics(expr) if ":" in name}
-        assert read <= names, f"{reader} reads {read - names}"
+    readers = [*((rule.name, rule.expr) for rule in load_rules()), *runbook_queries()]
+    unknown = {
+        reader: missing for reader, expr in readers if (missing := {n for n in metrics(expr) if ":" in n} - names)
+    }
+    assert unknown == {}
