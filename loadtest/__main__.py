@@ -13,13 +13,12 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from loadtest.launch import OPTIONS, announce, announce_page
 from loadtest.settings import Settings
 from loadtest.verdict import load_thresholds
-from native import ports
-from native.errors import NativeError, refusal
+from ops import ports
+from ops import settings as ops_settings
+from ops.errors import OpsError, refusal
 
 HERE = Path(__file__).parent
 PORTS = ("APP_PORT", "LOCUST_PORT", "LOCUST_METRICS_PORT")
@@ -29,9 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="loadtest", description="Put load on the service.")
     parser.add_argument("--ui", action="store_true", help="Locust's web page instead of a bounded run")
     arguments = parser.parse_args()
-    for name, value in dotenv_values(HERE.parent / ".env").items():  # the ports that `make up` uses
-        if name in PORTS and value:
-            os.environ.setdefault(name, value)
+    made = ops_settings.load()
+    os.environ.update({name: made.get(name) for name in PORTS})  # the ports that `make up` uses
     settings = Settings.from_environment()
     load_thresholds()
     if arguments.ui:
@@ -41,7 +39,7 @@ def main() -> None:
             pass
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise NativeError(
+        raise OpsError(
             f"no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
         ) from None
     command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), *OPTIONS]
@@ -59,7 +57,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (NativeError, ValueError) as error:
+    except (OpsError, ValueError) as error:
         sys.exit(f"loadtest: {error}")
     except OSError as error:
         sys.exit(f"loadtest: {refusal(error)}")

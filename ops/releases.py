@@ -29,8 +29,8 @@ import pooch
 import requests
 import yaml
 
-from native.errors import NativeError
-from native.paths import PROJECT
+from ops.errors import OpsError
+from ops.paths import PROJECT
 
 PINS = PROJECT / "ops" / "releases.toml"
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -38,7 +38,7 @@ CONNECT_TIMEOUT = 3.0  # seconds until a network counts as closed
 READ_TIMEOUT = 30.0  # seconds without a byte until a download counts as stuck
 
 
-class UnavailableError(NativeError):
+class UnavailableError(OpsError):
     """The release can't be had here and now; Debian's packages may do instead."""
 
 
@@ -57,7 +57,7 @@ class Release:
 def releases(pins: Path = PINS, compose: Path = PROJECT / "docker-compose.yml") -> dict[str, Release]:
     """Program -> the release that has it, for this machine; empty where upstream builds none for it.
 
-    Raises NativeError where docker-compose.yml pins a version whose sums are missing.
+    Raises OpsError where docker-compose.yml pins a version whose sums are missing.
     """
     system, machine = sys.platform, MACHINES.get(platform.machine().lower(), "")
     images = yaml.safe_load(compose.read_text())["x-images"]
@@ -66,7 +66,7 @@ def releases(pins: Path = PINS, compose: Path = PROJECT / "docker-compose.yml") 
         version = images[name.replace("_", "-")].rpartition(":")[2].removeprefix("v")
         sums = facts["sha256"].get(version)
         if sums is None:
-            raise NativeError(f"{pins.name} has no SHA-256 of {name} {version}, which {compose.name} pins: add it.")
+            raise OpsError(f"{pins.name} has no SHA-256 of {name} {version}, which {compose.name} pins: add it.")
         if f"{system}-{machine}" not in sums:
             continue
         fill: dict[str, Any] = {"version": version, "system": system, "machine": machine}
@@ -105,7 +105,7 @@ class Store:
 
         Raises:
             UnavailableError: neither the folder of archives nor the network has it.
-            NativeError: what was found is not the release, or there is no room for it.
+            OpsError: what was found is not the release, or there is no room for it.
         """
         with self._lock():  # one at a time, in whatever process
             if self._place(release).exists():
@@ -115,9 +115,7 @@ class Store:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                raise NativeError(
-                    f"No space is left for {release.archive} in {self.folder} or {self.archives}."
-                ) from None
+                raise OpsError(f"No space is left for {release.archive} in {self.folder} or {self.archives}.") from None
 
     def _place(self, release: Release) -> Path:
         return self.folder / f"{release.name}-{release.version}"
@@ -129,7 +127,7 @@ class Store:
         with open(file, "rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
         if found != release.sha256:
-            raise NativeError(
+            raise OpsError(
                 f"{file} is not the release: its SHA-256 is {found} instead of {release.sha256}. Replace or remove it."
             )
         return file
@@ -154,7 +152,7 @@ class Store:
         try:
             fetcher.fetch(release.archive, downloader=downloader)
         except ValueError:
-            raise NativeError(
+            raise OpsError(
                 f"{url} is not the release: its SHA-256 is another one than {PINS.name} has. Nothing was unpacked."
             ) from None
         except requests.RequestException as error:
@@ -173,7 +171,7 @@ class Store:
             (top,) = partial.iterdir()
             missing = [file for file in release.programs.values() if not (top / file).exists()]
             if missing:
-                raise NativeError(f"{archive} has no {', '.join(missing)}; {PINS.name} says where they should be.")
+                raise OpsError(f"{archive} has no {', '.join(missing)}; {PINS.name} says where they should be.")
             top.rename(self._place(release))
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from native.paths import temporary_folder
+from ops.paths import temporary_folder
 from tests import servers
 from tests.plan import seconds, unit
 from tests.servers import Alertmanager, Postgres, Prometheus, Running

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from native.packages import find
-from native.paths import HOME, PROJECT
+from ops.packages import find
+from ops.paths import HOME, PROJECT
 
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".native", ".stack", ".env", "__pycache__", ".*_cache", ".hypothesis", "backups", "reports"

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from native import configs, secrets, servers
-from native import postgres as native_postgres
-from native.paths import temporary_folder
+from ops import configs, secrets, servers
+from ops import postgres as native_postgres
+from ops.paths import temporary_folder
 
 T = TypeVar("T")
 START_TIMEOUT = 60.0  # seconds; a loaded machine of two cores needs some

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from native.packages import find
-from native.paths import PROJECT
+from ops.packages import find
+from ops.paths import PROJECT
 
 FOLDER = PROJECT / "alertmanager"
 RECEIVERS = ("slack", "email", "pagerduty", "webhook", "heartbeat")

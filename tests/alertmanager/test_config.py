@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from native.paths import PROJECT
+from ops.paths import PROJECT
 from tests.alertmanager.config import (
     CONFIG,
     FOLDER,

@@ -20,7 +20,9 @@ import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from drills.stacks import ComposeServices, Stack
+from ops.compose import ComposeStack
+from ops.drills.target import Target
+from ops.settings import Settings
 from tests.alertmanager.config import CONFIG, FOLDER, RECEIVERS, Json, switched_on
 from tests.prometheus.rules import unit_tests
 from tests.servers import Alertmanager, free_port, wait_until
@@ -181,7 +183,7 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
         told = sorted(alert["labels"]["alertname"] for message in got for alert in message["alerts"])
         assert told == sorted(["PostgresDown", *of_others])
         assert {name for name, state in states().items() if state == "suppressed"} == set(consequences)
-        seen = Stack("", "", alertmanager.url, ComposeServices(), None)  # what `make incident` says of it
+        seen = Target("", "", alertmanager.url, ComposeStack(Settings({})), None)  # what `make incident` says of it
         assert seen.delivered() == {"PostgresDown", *of_others}
         assert seen.muted() == set(consequences)
 

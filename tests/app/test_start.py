@@ -22,7 +22,7 @@ from sqlalchemy import create_engine
 from app.db.migrate import MigrationError, migrate
 from app.db.models import Base
 from app.settings import Settings, SettingsError, load_settings
-from native import paths
+from ops import paths
 from tests import servers
 from tests.app.conftest import sign_up, workers
 from tests.servers import Postgres, Running, wait_until

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from native.packages import find
-from native.paths import PROJECT
-from native.servers import Server, plain_environment
-from native.servers import prometheus as prometheus_server
+from ops.packages import find
+from ops.paths import PROJECT
+from ops.servers import Server, plain_environment
+from ops.servers import prometheus as prometheus_server
 from tests import servers
 from tests.grafana.dashboards import Target, substituted, targets
 from tests.servers import Alertmanager, Postgres, Prometheus, wait_until
@@ -75,7 +75,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def adopt(target: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "adopt", str(target), *options]
+    command = [sys.executable, "-m", "ops", "adopt", f"TARGET={target}", *options]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
 
 
@@ -116,7 +116,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
     commands = {*blocks(GUIDE, "bash"), *re.findall(r"`((?:curl|amtool) [^`]+)`", GUIDE)}
     command, installation = blocks(GUIDE.split("## ")[0], "bash")
     assert command == "make adopt TARGET=../my-service PACKAGE=app/telemetry\n"
-    result = adopt(service, "--package", "app/telemetry")
+    result = adopt(service, "PACKAGE=app/telemetry")
     assert result.returncode == 0, result.stderr
     commands -= {command, installation}  # tests/telemetry/test_package.py installs, into an empty environment
 
@@ -232,7 +232,7 @@ print(generate_latest().decode())
 def test_calls_of_models_are_counted_as_the_guide_has_them(tmp_path: Path) -> None:
     """With the official SDKs, against real protocols."""
     (tmp_path / "app").mkdir()
-    assert adopt(tmp_path, "--pieces", "llm", "--package", "app/telemetry").returncode == 0
+    assert adopt(tmp_path, "PIECES=llm", "PACKAGE=app/telemetry").returncode == 0
     with fake_provider.running() as provider:
         provider.replies = [openai_whole(), openai_stream(), anthropic_whole(), anthropic_stream()]
         keys = {f"{name}_API_KEY": "none" for name in ("OPENAI", "ANTHROPIC")}
@@ -310,7 +310,7 @@ def exposing(text: str) -> Iterator[int]:
 
 
 def test_other_instrumentations_are_translated(tmp_path: Path, start_prometheus: Callable[..., Prometheus]) -> None:
-    assert adopt(tmp_path, "--pieces", "prometheus").returncode == 0
+    assert adopt(tmp_path, "PIECES=prometheus").returncode == 0
     home = tmp_path / "monitoring" / "prometheus"
     instrumentator, opentelemetry, rules = blocks(section("From another instrumentation"), "yaml")
     (home / "rules" / "from-opentelemetry.yml").write_text(rules)
@@ -339,13 +339,13 @@ def test_each_piece_is_whole_alone(tmp_path: Path) -> None:
     for piece, module in (("middleware", "http"), ("llm", "llm"), ("database", "database"), ("users", "users")):
         target = tmp_path / piece
         target.mkdir()
-        assert adopt(target, "--pieces", piece, "--package", "metrics").returncode == 0
+        assert adopt(target, f"PIECES={piece}", "PACKAGE=metrics").returncode == 0
         code = f"import metrics.{module}, sys; assert 'app' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], cwd=target, check=True)
 
 
 def test_the_guide_names_every_place_of_the_endpoints_that_are_ours(tmp_path: Path) -> None:
-    assert adopt(tmp_path, "--pieces", "prometheus dashboards").returncode == 0
+    assert adopt(tmp_path, "PIECES=prometheus dashboards").returncode == 0
     home = tmp_path / "monitoring"
     rules = {file.name: re.sub(r" #.*", "", file.read_text()) for file in (home / "prometheus" / "rules").glob("*.yml")}
     for text, places in (('"/chat"', {"recording.yml": 2, "http.yml": 1}), ("/healthz|", {"recording.yml": 2})):
@@ -376,22 +376,22 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert str(mine) in refused.stderr
     assert "OVERWRITE=1" in refused.stderr
     assert tree(tmp_path) == before, "nothing at all is copied"
-    assert adopt(tmp_path, "--overwrite").returncode == 0
+    assert adopt(tmp_path, "OVERWRITE=1").returncode == 0
     assert mine.read_bytes() == (PROJECT / "app" / "telemetry" / "http" / "middleware.py").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("target", "options", "says"),
     [
-        (".", ("--package", "."), "Name a folder for these modules alone, such as telemetry."),
-        (".", ("--package", "src"), "such as src/telemetry."),
-        (".", ("--package", "src/service/metrics"), "metrics.py is there"),
+        (".", ("PACKAGE=.",), "Name a folder for these modules alone, such as telemetry."),
+        (".", ("PACKAGE=src",), "such as src/telemetry."),
+        (".", ("PACKAGE=src/service/metrics",), "metrics.py is there"),
         ("src/service/metrics.py", (), "is not a folder"),
         ("files", (), "files/monitoring\n"),
-        ("files", ("--pieces", "middleware", "--package", "monitoring/telemetry"), "folders are wanted there"),
+        ("files", ("PIECES=middleware", "PACKAGE=monitoring/telemetry"), "folders are wanted there"),
         ("nowhere", (), "TARGET= names the folder"),
-        (".", ("--pieces", "moon"), "no such piece: moon"),
-        (".", ("--package", "../elsewhere"), "PACKAGE is a folder inside TARGET"),
+        (".", ("PIECES=moon",), "No such piece: moon"),
+        (".", ("PACKAGE=../elsewhere",), "PACKAGE is a folder inside TARGET"),
         (str(PROJECT / "docs"), (), "inside this project"),
     ],
 )
@@ -411,12 +411,12 @@ def test_packages_of_all_kinds_take_the_modules(tmp_path: Path) -> None:
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "__init__.py").touch()
     for package in ("service/telemetry", "new/telemetry", "service/telemetry", "lone"):
-        assert adopt(tmp_path, "--pieces", "middleware", "--package", package).returncode == 0
-    assert adopt(tmp_path, "--pieces", "prometheus dashboards", "--package", ".").returncode == 0, "no modules"
+        assert adopt(tmp_path, "PIECES=middleware", f"PACKAGE={package}").returncode == 0
+    assert adopt(tmp_path, "PIECES=prometheus dashboards", "PACKAGE=.").returncode == 0, "no modules"
 
 
 def test_git_never_sees_a_secret(tmp_path: Path) -> None:
-    assert adopt(tmp_path, "--pieces", "prometheus alertmanager").returncode == 0
+    assert adopt(tmp_path, "PIECES=prometheus alertmanager").returncode == 0
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     for folder, name in (("prometheus", "metrics_token"), ("alertmanager", "slack_url")):
         (tmp_path / "monitoring" / folder / "secrets" / name).write_text("secret")
@@ -439,7 +439,7 @@ OURS = "from telemetry.http import PrometheusMiddleware"
 
 @pytest.mark.parametrize("code", [f"{OWN}\n{OURS}", f"{OURS}\n{OWN}"])
 def test_names_that_exist_already_stop_the_start_as_the_guide_says(tmp_path: Path, code: str) -> None:
-    assert adopt(tmp_path, "--pieces", "middleware").returncode == 0
+    assert adopt(tmp_path, "PIECES=middleware").returncode == 0
     [message] = re.findall(r"`(Duplicated timeseries[^`]*)`", section("From another instrumentation"))
     start = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert start.returncode == 1

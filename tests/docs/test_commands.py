@@ -23,10 +23,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from drills.catalogue import DRILLS
 from loadtest.settings import Settings
-from native.packages import find
-from native.paths import HOME, PROJECT
+from ops.drills.catalogue import DRILLS
+from ops.packages import find
+from ops.paths import HOME, PROJECT
 from tests import servers
 from tests.fourteen import QUERIES
 from tests.grafana.dashboards import DASHBOARDS, panels, targets
@@ -93,12 +93,12 @@ ONLY_CHECKED = {
     r"make incident NAME=": "takes minutes: make test-drills runs every drill",
     r"make (up|down|clean|logs|status|loadtest|adopt)\b": "with other settings run here, or in tests of its own",
     r"make psql": "waits for a person, or for a file that the reader has",
-    r"make (backup|restore|grafana-password)": "tests/native and tests/stack lose everything, and have it back",
-    r"make (outdated|audit)": "asks registries: tests/stack/test_outdated.py asks one of its own",
-    r"make pull": "asks registries: tests/stack/test_preparation.py sees what for",
+    r"make (backup|restore|grafana-password)": "tests/ops loses everything, and has it back",
+    r"make (outdated|audit)": "asks registries: tests/ops/test_outdated.py asks one of its own",
+    r"make pull": "asks registries: tests/ops/test_preparation.py sees what for",
     r"make sbom": "installs another set of packages",
-    r"make standins|python3 -m stack": "needs a Docker engine, which make test-stack has",
-    r"docker ": "needs a Docker engine: tests/stack/test_documents.py",
+    r"make standins": "needs a Docker engine, which make test-stack has",
+    r"docker ": "needs a Docker engine: tests/ops/docker/test_documents.py",
     r"du |ps -eo state|(vmstat|iostat|pidstat) |ethtool |timedatectl|chronyc |journalctl |for d in /var":
         "looks long, or finds nothing on a healthy machine",
     r"PID=\.\.\.": "for the reader to fill in",
@@ -229,13 +229,13 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         own = self.folder.parent
         tools = f"{find('promtool')['promtool'].parent}:{find('amtool')['amtool'].parent}"
-        short_load = {"DURATION": "10s", "USERS": "5", "LOADTEST_LINGER": "0"}
+        short_load = "DURATION=10s USERS=5 LOADTEST_LINGER=0"
         return {
             "PATH": f"{os.environ['PATH']}:{tools}",
             "HOME": str(own / "home"),
             "TMPDIR": str(own / "tmp"),
-            "MODE": "native",
-            **short_load,
+            "SIGHTLINE_MODE": "native",
+            "MAKEFLAGS": f"-- {short_load}",  # as if given on each command line
         }
 
     def start(self, command: str) -> subprocess.Popen[str]:
@@ -440,7 +440,7 @@ def test_messages_in_troubleshooting_are_those_of_the_programs() -> None:
         file.read_text()
         for file in (
             PROJECT / "Makefile",
-            *(p for d in ("app", "native", "stack", "ops") for p in (PROJECT / d).rglob("*.py")),
+            *(p for d in ("app", "ops") for p in (PROJECT / d).rglob("*.py")),
         )
     )
     quoted = [text for symptom in symptoms for text in re.findall(r"`([^`/]+)`", symptom)]

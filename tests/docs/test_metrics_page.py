@@ -7,7 +7,7 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from native.paths import PROJECT
+from ops.paths import PROJECT
 from tests import servers, traffic
 from tests.servers import Postgres
 

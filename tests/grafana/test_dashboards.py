@@ -14,7 +14,7 @@ import yaml
 
 from grafana.src import common
 from grafana.src.model import SCRAPE_INTERVAL
-from native import servers as native
+from ops import servers as native
 from prometheus.src.settings import SETTINGS
 from tests import servers
 from tests.grafana.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, panels, selectors, substituted, targets

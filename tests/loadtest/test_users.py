@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from native.paths import PROJECT
+from ops.paths import PROJECT
 
 START, DELTA, DONE, ERROR = (f"event: {name}\ndata: {{}}\n\n" for name in ("start", "delta", "done", "error"))
 

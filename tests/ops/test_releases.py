@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from native.errors import NativeError
-from native.paths import PROJECT
 from ops import releases
+from ops.errors import OpsError
+from ops.paths import PROJECT
 from ops.releases import PINS, Release, Store, UnavailableError
 
 NAME = "prometheus-9.9.9.linux-amd64.tar.gz"
@@ -138,14 +138,14 @@ def test_an_archive_put_there_by_hand_needs_no_network(store: Store) -> None:
 def test_a_wrong_archive_by_hand_is_named_and_not_unpacked(store: Store) -> None:
     store.archives.mkdir()
     (store.archives / NAME).write_bytes(archive(padding=1))
-    with pytest.raises(NativeError, match=f"{NAME} is not the release: its SHA-256 is"):
+    with pytest.raises(OpsError, match=f"{NAME} is not the release: its SHA-256 is"):
         store.obtain(release(archive()))
     assert nothing_but(store)
 
 
 def test_a_wrong_hash_is_refused_and_nothing_is_kept(store: Store, publisher: Publisher) -> None:
     publisher.serve(archive(padding=1))
-    with pytest.raises(NativeError, match=r"is not the release.*Nothing was unpacked"):
+    with pytest.raises(OpsError, match=r"is not the release.*Nothing was unpacked"):
         store.obtain(release(archive(), publisher.url))
     assert nothing_but(store)
     assert not list(store.archives.iterdir())
@@ -154,7 +154,7 @@ def test_a_wrong_hash_is_refused_and_nothing_is_kept(store: Store, publisher: Pu
 def test_a_page_instead_of_the_archive(store: Store, publisher: Publisher) -> None:
     """As a captive portal answers."""
     publisher.serve(b"<html>Please log in</html>")
-    with pytest.raises(NativeError, match="is not the release"):
+    with pytest.raises(OpsError, match="is not the release"):
         store.obtain(release(archive(), publisher.url))
     assert nothing_but(store)
 
@@ -198,7 +198,7 @@ def test_an_archive_without_the_program(store: Store) -> None:
         tar.addfile(tarfile.TarInfo("prometheus-9.9.9.linux-amd64/README"))
     store.archives.mkdir()
     (store.archives / NAME).write_bytes(buffer.getvalue())
-    with pytest.raises(NativeError, match="has no prometheus, promtool"):
+    with pytest.raises(OpsError, match="has no prometheus, promtool"):
         store.obtain(release(buffer.getvalue()))
     assert nothing_but(store)
 
@@ -239,7 +239,7 @@ def test_a_pin_without_sums_is_said(tmp_path: Path) -> None:
     compose.write_text(
         (PROJECT / "docker-compose.yml").read_text().replace("prom/prometheus:v3", "prom/prometheus:v33")
     )
-    with pytest.raises(NativeError, match=r"releases.toml has no SHA-256 of prometheus 33\."):
+    with pytest.raises(OpsError, match=r"releases.toml has no SHA-256 of prometheus 33\."):
         releases.releases(compose=compose)
 
 
@@ -254,7 +254,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         store = Store(small / "releases", tmp_path / "archives")
         store.archives.mkdir()
         (store.archives / NAME).write_bytes(content)
-        with pytest.raises(NativeError, match=f"No space is left for {NAME}"):
+        with pytest.raises(OpsError, match=f"No space is left for {NAME}"):
             store.obtain(release(content))
         assert nothing_but(store)
     finally:

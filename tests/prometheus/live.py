@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from native import configs
-from native.servers import HOST
+from ops import configs
+from ops.servers import HOST
 from tests import servers
 from tests.servers import Alertmanager, Prometheus, Running, wait_until
 

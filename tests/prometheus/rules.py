@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from native.packages import find
-from native.paths import PROJECT
+from ops.packages import find
+from ops.paths import PROJECT
 
 PROMETHEUS = PROJECT / "prometheus"
 RULES = PROMETHEUS / "rules"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from native import configs, secrets
+from ops import configs, secrets
 from tests.prometheus.rules import (
     RUNBOOKS,
     UNIT_TESTS,

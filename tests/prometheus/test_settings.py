@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from native.paths import PROJECT
+from ops.paths import PROJECT
 from prometheus.src.render import KINDS, humanize, humanize_duration, humanize_percentage, mean
 from prometheus.src.settings import FILE, SETTINGS, SettingsError, load
 

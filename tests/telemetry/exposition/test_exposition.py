@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from native import packages
+from ops import packages
 from tests.telemetry.serving import ROOT, UVICORN, Served, serve, value
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -1,0 +1,160 @@
+"""`python3 -m ops COMMAND [NAME=value ...]`: what `make` calls.
+
+Docker mode, `secrets` and `adopt` need the standard library only; whatever needs packages goes on with the Python of
+`.venv`. Exit code 0: done, and well; 1: not, the last line says why; 2: this command line makes no sense.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from ops import adopt, commands, console, outdated, secrets, settings
+from ops.compose import ComposeStack
+from ops.console import log
+from ops.errors import OpsError, refusal
+from ops.paths import PROJECT
+from ops.settings import Settings
+from ops.shell import succeeds
+from ops.stack import Stack
+
+VENV = PROJECT / ".venv"
+ENGINE_TIMEOUT = 20  # seconds for an engine to answer
+MODES = ("docker", "native")
+LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS")
+
+
+@dataclass
+class Call:
+    """One command line: the command's name, its parameters, and the settings."""
+
+    command: str
+    given: dict[str, str]
+    settings: Settings
+
+    def __getitem__(self, parameter: str) -> str:
+        return self.given.get(parameter, "")
+
+    @cached_property
+    def mode(self) -> str:
+        """How the stack runs, or would run if started now. Raises OpsError where MODE is none."""
+        wanted = self["MODE"] or self.settings.get("SIGHTLINE_MODE")
+        if wanted and wanted not in MODES:
+            raise OpsError(f"MODE is '{wanted}'; it must be {' or '.join(MODES)}.")
+        if wanted:
+            return wanted
+        if (self.settings.folder("SIGHTLINE_STATE") / "run" / "supervisor.sock").exists():
+            return "native"  # it runs already
+        engine = all(succeeds(["docker", *ask], timeout=ENGINE_TIMEOUT) for ask in (["compose", "version"], ["info"]))
+        if not engine and self.command == "up":
+            log.info("No Docker engine answers: the stack runs as ordinary processes on 127.0.0.1.")
+        return "docker" if engine else "native"
+
+    def stack(self) -> Stack:
+        if self.mode == "docker":
+            return ComposeStack(self.settings)
+        self.need_packages()
+        from ops.processes import ProcessStack
+
+        return ProcessStack(self.settings)
+
+    def need_packages(self) -> None:
+        """Go on as the Python of `.venv`, which `make venv` makes or brings up to date."""
+        if sys.prefix == str(VENV):
+            return
+        plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+        if subprocess.run(["make", "--silent", "venv"], cwd=PROJECT, env=plain).returncode:
+            raise OpsError("The Python packages that native mode needs can't be installed; the lines above say why.")
+        sys.stdout.flush()
+        python = str(VENV / "bin" / "python")
+        if "mode" in self.__dict__:
+            self.given["MODE"] = self.mode  # not to be found out twice
+        words = [f"{name}={value}" for name, value in self.given.items()]
+        os.execv(python, [python, "-m", "ops", self.command, *words])
+
+
+def _secrets(call: Call) -> None:
+    made = secrets.make(call.settings.folder("SECRETS_DIR"))
+    print(f"Made: {', '.join(made)}" if made else "All secrets are there.")
+
+
+def _incident(call: Call) -> int:
+    call.need_packages()
+    from ops.drills.run import incident
+
+    return incident(call["NAME"], call.stack)
+
+
+def _adopt(call: Call) -> None:
+    adopt.adopt(call["TARGET"], call["PIECES"], call["PACKAGE"], bool(call["OVERWRITE"]))
+
+
+def _loadtest(call: Call) -> int:
+    page = call.command == "loadtest-ui"
+    if call["HOST"] or call.mode == "native":
+        call.need_packages()
+        python = [sys.executable, "-m", "loadtest", *(["--ui"] if page else [])]
+        os.execve(python[0], python, call.settings.environment())
+    from loadtest import docker
+
+    return docker.main(ComposeStack(call.settings), page)
+
+
+COMMANDS: dict[str, tuple[Callable[[Call], int | None], tuple[str, ...]]] = {
+    "up": (lambda call: commands.up(call.stack()), ()),
+    "down": (lambda call: commands.down(call.stack()), ()),
+    "status": (lambda call: commands.status(call.stack()), ()),
+    "logs": (lambda call: commands.logs(call.stack(), call["SERVICE"], bool(call["FOLLOW"])), ("SERVICE", "FOLLOW")),
+    "psql": (lambda call: commands.psql(call.stack()), ()),
+    "check-config": (lambda call: commands.check_config(call.stack()), ()),
+    "reload": (lambda call: commands.reload(call.stack()), ()),
+    "clean": (lambda call: commands.clean(call.stack(), bool(call["CONFIRM"])), ("CONFIRM",)),
+    "backup": (lambda call: commands.make_backup(call.stack()), ()),
+    "restore": (
+        lambda call: commands.restore(call.stack(), call["FROM"], bool(call["CONFIRM"])),
+        ("FROM", "CONFIRM"),
+    ),
+    "grafana-password": (lambda call: commands.grafana_password(call.stack()), ()),
+    "loadtest": (_loadtest, LOAD),
+    "loadtest-ui": (_loadtest, LOAD),
+    "incident": (_incident, ("NAME",)),
+    "secrets": (_secrets, ()),
+    "pull": (lambda call: ComposeStack(call.settings).pull_again(), ()),
+    "outdated": (lambda call: outdated.report(), ()),
+    "adopt": (_adopt, ("TARGET", "PIECES", "PACKAGE", "OVERWRITE")),
+}
+PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in parameters)}
+
+
+def main(words: list[str]) -> int:
+    console.configure()
+    os.umask(0o022)
+    if not words or words[0] not in COMMANDS or any("=" not in word for word in words[1:]):
+        print(__doc__, file=sys.stderr)
+        for name, (_, takes) in COMMANDS.items():
+            print(f"  {name:<18}{' '.join(f'{parameter}=' for parameter in takes)}".rstrip(), file=sys.stderr)
+        return 2
+    command = words[0]
+    try:
+        given = dict(word.split("=", 1) for word in words[1:])
+        # Names as common as these count where they are given, not where the shell happens to have them.
+        for name in PARAMETERS:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in given.items() if name in LOAD or name not in PARAMETERS})
+        return COMMANDS[command][0](Call(command, given, settings.load())) or 0
+    except OpsError as error:
+        log.error("%s", error)
+        return 1
+    except OSError as error:
+        log.error("%s", refusal(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

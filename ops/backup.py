@@ -1,0 +1,248 @@
+"""Backup and restore, the same for Docker and native mode. Standard library only, as Docker mode uses it, too.
+
+An archive is a tar file (0600) of a manifest and these parts:
+
+    database.dump                               the database `sightline`, by pg_dump in its custom format
+    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders, copied while these three stand still
+    postgres.tar                                instead of the dump: PostgreSQL's folder as it is, PostgreSQL stopped
+
+The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
+that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
+
+Prometheus offers snapshots, but only with an API that also deletes series for whoever reaches its port (a page in a
+browser can). So it is stopped for the seconds that copying takes; there is a gap of that length in its data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from ops import secrets, shell
+from ops.console import confirm, log
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.stack import Stack
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DUMP = "database.dump"
+FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data are files to copy
+PARTS = [{database, *(f"{name}.tar" for name in FOLDERS)} for database in (DUMP, "postgres.tar")]
+MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+MODES = ("docker", "native")
+LIMIT = 1 << 20  # bytes of a manifest that can be ours
+
+
+def backup(stack: Stack, folder: Path) -> None:
+    """Write an archive of the running stack into `folder` and say where it is."""
+    archive = _write(stack, folder, "", complete=False)
+    print(f"\n{archive} ({_size(archive)})")
+    print(
+        f"It holds what people have written, but no password: keep it safe. `make restore FROM={archive}` restores it."
+    )
+
+
+def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Callable[[], None]) -> None:
+    """Replace the present state by that in the archive `name`; the present one is kept as another archive in `folder`.
+
+    `start` starts everything and waits until it is well.
+
+    Raises OpsError, with nothing changed, where the archive is damaged, of something else, or too new for the
+    servers here; where something fails later, what was there before is put back.
+    """
+    if not name:
+        raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
+    archive = Path(name)
+    with _opened(archive) as (tar, manifest):
+        _refuse_unsuitable(archive, manifest, stack)
+        secrets.make(stack.settings.folder("SECRETS_DIR"))
+        made = manifest["made"]
+        before = None
+        if stack.has_data():
+            confirm(f"Replace the data of the stack by those of {made}?", confirmed)
+            stack.stop()
+            log.info("Keeping the present state")
+            try:
+                before = _write(stack, folder, "-before-restore", complete=True)
+            except OpsError:
+                start()
+                raise
+            log.info("  %s", before)
+        try:
+            _put(stack, tar, manifest)
+        except (OpsError, OSError, KeyboardInterrupt) as error:
+            if before is None:
+                raise
+            log.info("That failed: putting back what was there before")
+            try:
+                with _opened(before) as (old, its_manifest):
+                    _put(stack, old, its_manifest)
+                start()
+            except OpsError as also:
+                raise OpsError(f"{error}\n{also}\nWhat was there before is in {before}.") from error
+            raise OpsError(f"{error}\nNothing was restored: what was there before is back.") from error
+    start()
+    print(f"\nRestored: the state of {made}.")
+    if before:
+        print(f"What was there before: `make restore FROM={before}`.")
+
+
+def newest(folder: Path) -> str:
+    """What to say to somebody who named no archive."""
+    archives = sorted(folder.glob("sightline-*.tar"), key=lambda file: file.stat().st_mtime)
+    return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` makes one."
+
+
+def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
+    """Make an archive; it appears whole or not at all. `complete`: everything stands still, PostgreSQL too."""
+    made = datetime.now(UTC)
+    archive = folder / f"sightline-{made:%Y%m%d-%H%M%S}{suffix}.tar"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
+            work = Path(name)
+            _pack(stack, work, complete=complete)
+            parts = sorted(work.iterdir())
+            manifest = {
+                "sightline": FORMAT,
+                "made": f"{made:%Y-%m-%d %H:%M:%S} UTC",
+                "mode": stack.mode,
+                "versions": stack.versions(),
+                "parts": {part.name: {"bytes": part.stat().st_size, "sha256": _digest(part)} for part in parts},
+            }
+            (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            partial = work / "archive"
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                with tarfile.open(fileobj=file, mode="w") as tar:
+                    for part in (work / MANIFEST, *parts):
+                        tar.add(part, part.name, filter=_anonymous)
+                        part.unlink()  # the disk never has to hold everything twice
+                os.fsync(file.fileno())
+            partial.rename(archive)
+    except OSError as error:
+        raise OpsError(f"{archive} can't be written: {error.strerror}.") from error
+    return archive
+
+
+def _pack(stack: Stack, work: Path, *, complete: bool) -> None:
+    if complete:
+        for server in ("postgres", *FOLDERS):
+            stack.pack(server, work / f"{server}.tar")
+        return
+    log.info("Dumping PostgreSQL")
+    shell.to_file("Dumping", stack.client("pg_dump", "--format=custom"), work / DUMP, stack.environment, PROJECT)
+    log.info("Copying the data of %s", ", ".join(FOLDERS))
+    stopped = time.monotonic()
+    with stack.paused(FOLDERS):
+        for server in FOLDERS:
+            stack.pack(server, work / f"{server}.tar")
+    log.info("  they stood still for %.1f s", time.monotonic() - stopped)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o600
+    return member
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
+    """An archive whose every part has been compared with its checksum. Raises OpsError where one is not as written.
+
+    Checksums find damage. They are no signature: who can write an archive can put anything into it.
+    """
+    try:
+        tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks
+    except FileNotFoundError:
+        raise OpsError(f"There is no {archive}. {newest(archive.parent)}") from None
+    except (OSError, tarfile.TarError) as error:
+        raise OpsError(f"{archive} is no backup of this stack: {error}") from None
+    with tar:
+        try:
+            manifest = _manifest(tar)
+            for name, facts in manifest["parts"].items():
+                if _digest(_part(tar, name)) != facts["sha256"]:
+                    raise OpsError(f"{archive} is damaged: {name} is not what was written. Take another backup.")
+        except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
+            raise OpsError(f"{archive} is damaged or no backup of this stack. {newest(archive.parent)}") from None
+        yield tar, manifest
+
+
+def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
+    with _part(tar, MANIFEST) as file:
+        manifest: dict[str, Any] = json.loads(file.read(LIMIT))
+    if manifest["sightline"] != FORMAT or set(manifest["parts"]) not in PARTS:
+        raise ValueError("of another kind")
+    if (
+        not re.fullmatch(MADE, manifest["made"])
+        or manifest["mode"] not in MODES
+        or type(manifest["versions"]) is not dict
+    ):
+        raise ValueError("incomplete")
+    return manifest
+
+
+def _part(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    part = tar.extractfile(name)
+    if part is None:
+        raise ValueError(f"{name} is no file")
+    return part
+
+
+def _refuse_unsuitable(archive: Path, manifest: Mapping[str, Any], stack: Stack) -> None:
+    """Servers read what older ones have written, not what newer ones have."""
+    here, there = stack.versions(), manifest["versions"]
+    raw = DUMP not in manifest["parts"]
+    if raw and manifest["mode"] != stack.mode:
+        raise OpsError(
+            f"{archive} is the {manifest['mode']} mode's own state before a restore; only that mode can restore it."
+        )
+    for server in ("postgres", "prometheus"):
+        its, ours = (shell.version(str(versions.get(server))) for versions in (there, here))
+        newer = _major(its) > _major(ours)
+        if newer or (raw and server == "postgres" and _major(its) != _major(ours)):
+            raise OpsError(f"{archive} holds data of {server} {its}, which {server} {ours} here cannot read.")
+
+
+def _major(version: str) -> int:
+    number = version.split(".")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> None:
+    stack.stop()
+    for name in sorted(manifest["parts"]):
+        log.info("Restoring %s", name)
+        with _part(tar, name) as part:
+            if name == DUMP:
+                with stack.new_database() as client:
+                    command = client("pg_restore", "--format=custom", "--exit-on-error", "--single-transaction")
+                    shell.feed("Loading", command, part, stack.environment, PROJECT)
+            else:
+                stack.unpack(name.removesuffix(".tar"), part)
+
+
+def _digest(part: Path | IO[bytes]) -> str:
+    with part.open("rb") if isinstance(part, Path) else part as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _size(file: Path) -> str:
+    size = float(file.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

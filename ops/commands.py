@@ -1,0 +1,242 @@
+"""What `make up`, `down`, `status`, ... do, the same in both modes. Standard library only, for Docker mode."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ops import backup, secrets, shell
+from ops.console import confirm, log
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.stack import Stack
+
+HEALTHY_TIMEOUT = 180.0  # seconds for everything to be well
+CRASHING_TIMEOUT = 15.0  # seconds that a server may go on dying before we give up
+LOOK_EVERY = 0.3
+NOTHING_RUNS = "Nothing runs; `make up` starts it."
+NO_DATABASE = "PostgreSQL does not run; `make up` starts it."
+
+RELOADABLE = ("alertmanager", "prometheus")
+RELOAD_TIMEOUT = 60.0  # seconds for a busy server to come to it
+SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
+
+OPTIONAL_JOBS = {"locust"}  # scrape jobs whose targets need not be there
+TARGETS_TIMEOUT = 5.0
+
+
+def up(stack: Stack) -> None:
+    """Start everything and wait until it is well.
+
+    Where it runs already, start what doesn't, and have the configuration read again.
+    """
+    with only_one(stack):
+        start(stack)
+
+
+def start(stack: Stack) -> None:
+    """`up`, for a caller that has the lock."""
+    stack.check()
+    secrets.make(stack.settings.folder("SECRETS_DIR"))
+    already = stack.start()
+    _wait_until_well(stack)
+    if already:
+        _reload(stack)
+    print("\nEverything is well.")
+    for server, address in stack.pages().items():
+        print(f"  {server:<19}{address}")
+    for note in stack.notes():
+        print(note)
+    print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
+
+
+def down(stack: Stack) -> None:
+    """Stop everything; the data stay."""
+    with only_one(stack):
+        if stack.stop():
+            print(f"Stopped. The data stay in {stack.location}; `make clean` removes them.")
+        else:
+            print("Nothing runs.")
+
+
+def status(stack: Stack) -> None:
+    """Print how everything is. Raises OpsError if something is not well."""
+    states = stack.states()
+    if not states:
+        raise OpsError(NOTHING_RUNS)
+    print(f"{'SERVER':<19}{'PROCESS':<36}{'HEALTH':<9}ADDRESS")
+    for state in states:
+        print(f"{state.name:<19}{state.process:<36}{'unwell' if state.problem else 'ok':<9}{state.address}".rstrip())
+        if state.problem:
+            print(f"{'':<19}{state.problem}")
+    print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
+    targets = stack.targets()
+    for job, health in sorted(targets.items()):
+        print(f"{job:<19}{health}")
+    if not targets:
+        print("Prometheus does not answer, or has not looked yet.")
+    for note in stack.notes():
+        print(f"\n{note}")
+    unwell = [state.name for state in states if state.problem]
+    unwell += [job for job, health in targets.items() if health != "up"] if targets else ["prometheus' targets"]
+    if unwell:
+        raise OpsError(f"Not well: {', '.join(dict.fromkeys(unwell))}. `make logs SERVICE=...` shows why.")
+
+
+def logs(stack: Stack, server: str, follow: bool) -> None:
+    """Hand over to a program that shows one server's log, or everybody's."""
+    lines = (100 if server else 15) if sys.stdout.isatty() else None  # `| grep` shall find it wherever it is
+    command = stack.log_command(server, lines, follow)
+    sys.stdout.flush()
+    os.execvpe(command[0], command, stack.environment)
+
+
+def psql(stack: Stack) -> None:
+    """Hand over to psql: for a person who types, or for what comes in; a script ends at its first error."""
+    require_database(stack)
+    terminal = sys.stdin.isatty()
+    # Nothing of a person's statements is kept in a history.
+    options = ("--no-psqlrc", "--set=HISTFILE=/dev/null", *(() if terminal else ("--set=ON_ERROR_STOP=1",)))
+    command = stack.client("psql", *options, terminal=terminal)
+    os.execvpe(command[0], command, stack.environment)
+
+
+def check_config(stack: Stack) -> int:
+    """Let the servers' own tools say what they find; the exit code of the first that finds fault."""
+    rules = sorted(f"rules/{file.name}" for file in (PROJECT / "prometheus" / "rules").glob("*.yml"))
+    for command in (
+        stack.tool("prometheus", "promtool", "check", "config", "--syntax-only", "prometheus.yml"),
+        stack.tool("prometheus", "promtool", "check", "rules", "--lint=all", "--lint-fatal", *rules),
+        stack.tool("alertmanager", "amtool", "check-config", "alertmanager.yml"),
+    ):
+        sys.stdout.flush()
+        if code := subprocess.run(command, env=stack.environment).returncode:
+            return code
+    return 0
+
+
+def reload(stack: Stack) -> None:
+    """Have Prometheus and Alertmanager read their configuration again. Raises OpsError where one refuses it."""
+    if not stack.states():
+        raise OpsError(NOTHING_RUNS)
+    _reload(stack)
+
+
+def clean(stack: Stack, confirmed: bool) -> None:
+    """Stop everything and remove the data; secrets, backups and what was downloaded stay."""
+    confirm(f"Remove all data of the stack in {stack.location}?", confirmed)
+    with only_one(stack):
+        stack.stop()
+        stack.remove()
+    print("Removed.")
+
+
+def grafana_password(stack: Stack) -> None:
+    """Make Grafana take the administrator's password in the secrets; a missing one is made."""
+    command, environment = stack.grafana_cli("admin", "reset-admin-password", "--password-from-stdin")
+    folder = stack.settings.folder("SECRETS_DIR")
+    secrets.make(folder)
+    file = folder / "grafana_admin_password"
+    shell.feed("Grafana", command, io.BytesIO(file.read_bytes() + b"\n"), environment, PROJECT)
+    print(f"Grafana's user admin has the password in {file} now.")
+
+
+def make_backup(stack: Stack) -> None:
+    require_database(stack)
+    with only_one(stack):
+        backup.backup(stack, stack.settings.folder("BACKUPS_DIR"))
+
+
+def restore(stack: Stack, archive: str, confirmed: bool) -> None:
+    with only_one(stack):
+        backup.restore(stack, archive, confirmed, stack.settings.folder("BACKUPS_DIR"), lambda: start(stack))
+
+
+def require_database(stack: Stack) -> None:
+    """Raises OpsError where PostgreSQL doesn't run."""
+    if not any(state.name == "postgres" and not state.dead for state in stack.states()):
+        raise OpsError(NO_DATABASE)
+
+
+@contextmanager
+def only_one(stack: Stack) -> Iterator[None]:
+    """One command that starts or stops something at a time; a second one waits."""
+    folder = stack.settings.folder("SIGHTLINE_STATE")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _wait_until_well(stack: Stack) -> None:
+    """Log each server as it becomes well, at last Prometheus' targets. Raises OpsError if it takes too long."""
+    started = time.monotonic()
+    waiting = {state.name for state in stack.states()}
+    died: dict[str, float] = {}  # when it was first seen dead
+    log.info("Waiting for %d servers", len(waiting))
+    while waiting:
+        for state in (state for state in stack.states() if state.name in waiting):
+            now = time.monotonic()
+            if state.problem is None:
+                log.info("  %-19sok after %.1f s", state.name, now - started)
+                waiting.discard(state.name)
+            elif state.dead and now - died.setdefault(state.name, now) > CRASHING_TIMEOUT:
+                raise _gave_up(stack, state.name, "keeps dying")
+            if state.problem and now - started > HEALTHY_TIMEOUT:
+                raise _gave_up(stack, state.name, state.problem)
+        time.sleep(LOOK_EVERY)
+    while not (targets := stack.targets()) or any(health != "up" for health in targets.values()):
+        if time.monotonic() - started > HEALTHY_TIMEOUT:
+            bad = ", ".join(sorted(job for job, health in targets.items() if health != "up"))
+            raise OpsError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
+        time.sleep(LOOK_EVERY)
+    log.info("  %-19sup after %.1f s", "all targets", time.monotonic() - started)
+
+
+def _gave_up(stack: Stack, name: str, problem: str) -> OpsError:
+    last = "".join(f"\n  {line}" for line in stack.last_words(name).strip().splitlines()[-5:])
+    return OpsError(
+        f"{name} {problem}. The end of its log:{last}\n`make logs SERVICE={name}` shows more; `make down` stops."
+    )
+
+
+def _reload(stack: Stack) -> None:
+    for name in RELOADABLE:
+        taken_before, loaded_before = _loaded(stack, name)
+        stack.hang_up(name)
+        deadline = time.monotonic() + (RELOAD_TIMEOUT if taken_before else SETTLED)
+        while (state := _loaded(stack, name))[1] == loaded_before:
+            if (taken_before and not state[0]) or time.monotonic() > deadline:
+                raise OpsError(
+                    f"{name} refuses its configuration and goes on with the former one;"
+                    f" `make logs SERVICE={name}` shows why."
+                )
+            time.sleep(0.1)
+        print(f"  {name:<19}has read its configuration again")
+
+
+def _loaded(stack: Stack, name: str) -> tuple[bool, str]:
+    """Whether a server's last configuration was taken, and when one was."""
+    facts = dict(re.findall(rf"^{name}_config_last_reload_(\w+) (\S+)$", stack.metrics(name), re.MULTILINE))
+    return facts.get("successful") == "1", facts.get("success_timestamp_seconds", "")
+
+
+def scrape_targets(prometheus: str) -> dict[str, str]:
+    """Job -> health; empty if Prometheus at this address can't be asked. Optional jobs only when up."""
+    try:
+        address = f"{prometheus}/api/v1/targets?state=active"
+        with urllib.request.urlopen(address, timeout=TARGETS_TIMEOUT) as answer:  # noqa: S310  our own
+            active = json.load(answer)["data"]["activeTargets"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    health = {target["labels"]["job"]: target["health"] for target in active}
+    return {job: state for job, state in health.items() if job not in OPTIONAL_JOBS or state == "up"}

@@ -1,0 +1,296 @@
+"""The stack in Docker: docker-compose.yml by Compose. Standard library only.
+
+Data are copied through containers like the servers' own, with their volumes and no other rights than theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from ops import commands, images, ports, shell
+from ops.console import step
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.settings import Settings
+from ops.stack import State
+
+EVERYTHING = "--profile=*"  # the services of profiles, too
+PROJECT_LABEL = "com.docker.compose.project"
+PORTS = {"prometheus": 9090, "alertmanager": 9093}  # inside of the containers
+DATA = {
+    "postgres": "/var/lib/postgresql",
+    "prometheus": "/prometheus",
+    "alertmanager": "/alertmanager",
+    "grafana": "/var/lib/grafana",
+}
+PAGES = {"app": "/"}
+# PostgreSQL's programs read the password from a file that nobody else can read; it is no argument and no variable.
+CLIENT = r"""
+umask 077
+file=$(mktemp)
+trap 'rm -f "$file"' EXIT
+trap : INT
+sed 's/[:\\]/\\&/g; s/^/*:*:*:postgres:/' /run/secrets/postgres_password > "$file"
+PGPASSFILE=$file "$@" --username=postgres --no-password --dbname=sightline
+"""
+
+
+class ComposeStack:
+    """See `ops.stack.Stack`."""
+
+    mode = "docker"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.environment = settings.environment()
+        if not settings.get("CERTIFICATES_DIR") and (folder := images.certificates()):
+            self.environment["CERTIFICATES_DIR"] = str(folder)
+
+    @property
+    def location(self) -> str:
+        return "Docker's volumes"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """docker-compose.yml and all that Compose adds to it, settings filled in, services of profiles included."""
+        complete: dict[str, Any] = json.loads(self.compose(EVERYTHING, "config", "--format=json"))
+        return complete
+
+    @property
+    def project(self) -> str:
+        return str(self.config["name"])
+
+    def published(self) -> dict[str, int]:
+        """The port of each service that can be opened. Raises OpsError where a setting is no single port."""
+        return {
+            name: ports.number(f"{name.upper()}_PORT", service["ports"][0]["published"])
+            for name, service in self.config["services"].items()
+            if service.get("ports")
+        }
+
+    # Starting and stopping
+
+    def check(self) -> None:
+        present = {container["Service"] for container in self.containers()}
+        default = self.default_services()
+        wanted = {name: port for name, port in self.published().items() if name in default - present}
+        ports.check({f"{service.upper()}_PORT": port for service, port in wanted.items()})
+        require_readable(self.mounted())
+        self.pull_missing()
+
+    def start(self) -> bool:
+        running = self.running()
+        with step("Building the service's image"):
+            self.compose("build", "--quiet")
+        with step("Starting the services"):
+            self.compose("up", "--detach", "--no-build")
+        return running.issuperset(commands.RELOADABLE)
+
+    def stop(self) -> bool:
+        found = bool(self.containers())
+        self.compose(EVERYTHING, "down", "--remove-orphans")
+        return found
+
+    def remove(self) -> None:
+        self.compose(EVERYTHING, "down", "--remove-orphans", "--volumes", "--rmi=local")
+
+    # Looking
+
+    def states(self) -> list[State]:
+        return [
+            State(
+                name=container["Service"],
+                process=container["Status"],
+                problem=_problem(container),
+                address=self.pages().get(container["Service"], ""),
+                dead=container["State"] != "running",
+            )
+            for container in self.containers()
+        ]
+
+    def pages(self) -> dict[str, str]:
+        default = self.default_services()
+        return {
+            name: f"http://localhost:{port}{PAGES.get(name, '')}"
+            for name, port in self.published().items()
+            if name in default
+        }
+
+    def notes(self) -> list[str]:
+        return []
+
+    def targets(self) -> dict[str, str]:
+        return commands.scrape_targets(f"http://127.0.0.1:{self.published()['prometheus']}")
+
+    def last_words(self, server: str) -> str:
+        return self.compose("logs", "--no-color", "--tail=5", server)
+
+    def log_command(self, server: str, lines: int | None, follow: bool) -> list[str]:
+        options = [f"--tail={'all' if lines is None else lines}", *(["--follow"] if follow else [])]
+        return ["docker", "compose", EVERYTHING, "logs", *options, *([server] if server else [])]
+
+    def containers(self) -> list[dict[str, Any]]:
+        """What Compose says of each container, running or not."""
+        return [json.loads(line) for line in self.compose(EVERYTHING, "ps", "--all", "--format=json").splitlines()]
+
+    def running(self) -> set[str]:
+        """The services of which a container runs."""
+        return {container["Service"] for container in self.containers() if container["State"] == "running"}
+
+    def default_services(self) -> set[str]:
+        """The services that start without a profile."""
+        return {name for name, service in self.config["services"].items() if not service.get("profiles")}
+
+    # Single servers
+
+    def stop_server(self, name: str) -> None:
+        self.compose("stop", name)
+
+    def start_server(self, name: str) -> None:
+        self.compose("start", name)
+
+    def pids(self, name: str) -> list[int]:
+        containers = self.compose("ps", "--quiet", name).split()
+        inspect = ["docker", "inspect", "--format", "{{.State.Pid}}"]
+        return [int(shell.run([*inspect, container], self.environment)) for container in containers]
+
+    def metrics(self, name: str) -> str:
+        # From inside, as its port may be closed to the host.
+        return self.compose("exec", "-T", name, "wget", "-q", "-O", "-", f"http://127.0.0.1:{PORTS[name]}/metrics")
+
+    def hang_up(self, name: str) -> None:
+        # Docker takes its own `kill` for the end, and would not start a server again that dies later.
+        self.compose("exec", "-T", name, "kill", "-HUP", "1")
+
+    # Programs
+
+    def compose(self, *arguments: str) -> str:
+        """What `docker compose` prints. Raises OpsError with its complaint."""
+        return shell.run(["docker", "compose", *arguments], self.environment, cwd=PROJECT)
+
+    def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
+        pipe = [] if terminal else ["-T"]
+        return ["docker", "compose", "exec", *pipe, "postgres", "sh", "-ec", CLIENT, "sh", program, *options]
+
+    def tool(self, server: str, program: str, *arguments: str) -> list[str]:
+        place = ["--rm", "--network=none", f"--volume={PROJECT / server}:/check:ro", "--workdir=/check"]
+        return ["docker", "run", *place, f"--entrypoint={program}", images.upstream()[server], *arguments]
+
+    def grafana_cli(self, *arguments: str) -> tuple[list[str], Mapping[str, str]]:
+        cli = ["docker", "compose", "exec", "-T", "grafana", "grafana", "cli", "--homepath", "/usr/share/grafana"]
+        return [*cli, *arguments], self.environment
+
+    def pull_missing(self, load_test: bool = False) -> None:
+        """Have the upstream images; Locust's for load tests only. Raises OpsError where one can't be had."""
+
+        def missing() -> list[str]:
+            found = images.missing(self.environment)
+            return [image for name, image in found.items() if load_test or name != "locust"]
+
+        reason = images.pull(missing(), self.environment)
+        if reason:
+            raise OpsError(
+                f"These images can't be pulled: {', '.join(missing())}\n{reason}\n"
+                "No registry in reach? `make standins` builds stand-ins from Debian packages; then `make up` again."
+            )
+
+    def pull_again(self) -> None:
+        """Pull the upstream images that the engine has: what a tag names changes when its base gets fixes."""
+        missing = images.missing(self.environment)
+        present = [image for name, image in images.upstream().items() if name not in missing]
+        if reason := images.pull(present, self.environment):
+            raise OpsError(reason)
+        print("`make up` puts them to use.")
+
+    # Backups
+
+    def versions(self) -> dict[str, str]:
+        self.pull_missing()
+        references = images.upstream()
+        ask = ["docker", "run", "--rm", "--network=none"]
+        said = {
+            name: shell.run([*ask, f"--entrypoint={name}", references[name], "--version"], self.environment)
+            for name in ("prometheus", "alertmanager", "postgres")
+        }
+        return {name: shell.version(text) for name, text in said.items()}
+
+    def has_data(self) -> bool:
+        label = f"label={PROJECT_LABEL}={self.project}"
+        return bool(shell.run(["docker", "volume", "ls", "--quiet", "--filter", label], self.environment))
+
+    @contextmanager
+    def paused(self, servers: Sequence[str]) -> Iterator[None]:
+        running = [name for name in servers if name in self.running()]
+        try:
+            if running:
+                self.compose("stop", *running)
+            yield
+        finally:
+            if running:
+                self.compose("up", "--detach", "--no-build", "--no-recreate", "--wait", *running)
+
+    @contextmanager
+    def new_database(self) -> Iterator[Callable[..., list[str]]]:
+        self.compose(*_alone("postgres", "sh"), "-ec", _empty("postgres"))
+        self.compose("up", "--detach", "--wait", "postgres")
+        yield self.client
+
+    def pack(self, server: str, file: Path) -> None:
+        command = ["docker", "compose", *_alone(server, "tar"), "-C", DATA[server], "-cf", "-", "."]
+        shell.to_file(f"Copying {server}", command, file, self.environment, PROJECT)
+
+    def unpack(self, server: str, tar: IO[bytes]) -> None:
+        command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]
+        shell.feed(f"Restoring {server}", command, tar, self.environment, PROJECT)
+
+    def mounted(self) -> set[Path]:
+        """The files and folders that containers get to read, but for the host's own root."""
+        services = self.config["services"].values()
+        volumes = [volume for service in services for volume in service.get("volumes", ()) if volume["type"] == "bind"]
+        files = [secret["file"] for secret in self.config["secrets"].values()]
+        return {Path(place) for place in [*(volume["source"] for volume in volumes), *files]} - {Path("/")}
+
+
+def require_readable(places: Iterable[Path]) -> None:
+    """Raises OpsError where a place is closed to others (a strict umask): the containers' users have other ids."""
+
+    def closed(path: Path) -> bool:
+        needed = 0o5 if path.is_dir() else 0o4
+        return path.exists() and path.stat().st_mode & needed != needed
+
+    def seen(place: Path) -> Iterator[Path]:
+        """The place and what is in it, but for what is hidden (an editor's files, say): no server reads that."""
+        yield place
+        for path in place.rglob("*"):
+            if not any(part.startswith(".") for part in path.relative_to(place).parts):
+                yield path
+
+    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if any(map(closed, seen(place)))]
+    if found:
+        raise OpsError(
+            f"The containers' users can't read {', '.join(found)}. This lets them: chmod -R go+rX {shlex.join(found)}"
+        )
+
+
+def _problem(container: Mapping[str, Any]) -> str | None:
+    """What is wrong with a container; one without a health check is well while it runs."""
+    if container["State"] != "running":
+        return f"its container is {container['State']}"
+    return None if container.get("Health") in ("healthy", "", None) else f"is {container['Health']}"
+
+
+def _alone(server: str, program: str) -> list[str]:
+    """Arguments of Compose that run `program` in a container like the server's own, and with its volume."""
+    return ["run", "--rm", "-T", "--no-deps", f"--entrypoint={program}", server]
+
+
+def _empty(server: str) -> str:
+    """Shell commands that remove all that the server has; the shell is in its folder then."""
+    return f"cd {DATA[server]}; rm -rf ./* ./.[!.]* ./..?*"

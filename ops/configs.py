@@ -1,0 +1,30 @@
+"""Folders for Prometheus and Alertmanager: links to the very files that Docker uses, and their own address book."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ops.paths import PROJECT
+
+
+def link(name: str, folder: Path, secrets: Path) -> Path:
+    """Make `folder` anew as a copy of the project's folder `name` by links; its `secrets` leads to `secrets`/`name`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for entry in (PROJECT / name).iterdir():
+        if entry.name not in ("targets", "secrets"):
+            (folder / entry.name).symlink_to(entry)
+    (folder / "secrets").symlink_to(secrets / name)
+    return folder
+
+
+def write_targets(folder: Path, addresses: Mapping[str, Sequence[str]]) -> None:
+    """Prometheus' address book in `folder`/targets: scrape job -> addresses; a job without any has an empty one."""
+    books = folder / "targets"
+    books.mkdir()
+    for book in (PROJECT / "prometheus" / "targets").glob("*.yml"):
+        targets = list(addresses.get(book.stem, ()))
+        (books / book.name).write_text(json.dumps([{"targets": targets}]) + "\n")  # JSON is YAML, too

@@ -1,0 +1,147 @@
+"""`make incident`: list the drills, or run one against the running stack and follow its alerts to the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ops.drills.catalogue import DRILLS, Drill
+from ops.drills.plan import load_plan
+from ops.drills.target import DrillError, Target, running
+from ops.drills.watch import Watch
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.stack import Stack
+
+PATIENCE = 15 * 60.0  # seconds to wait for the alerts, and again for their end; a fault lasts half an hour at most
+LATER = 10 * 60.0  # alerts that take longer than this before they fire are named, not waited for
+LOOK_EVERY = 2.0
+HOLD = 3 * 60.0  # how long something is broken of which no alert is waited for
+WARM_UP = 60.0  # seconds of ordinary traffic before the fault, so that the alerts know what ordinary is
+
+
+def incident(name: str, find_stack: Callable[[], Stack]) -> int:
+    """List the drills, or run one against the running stack.
+
+    Returns:
+        The exit code: 0 where every alert that was waited for fired, was delivered and is resolved, else 1.
+
+    Raises:
+        OpsError: there is no such drill, or it can't be run.
+    """
+    if not name:
+        _list()
+        return 0
+    if name not in DRILLS:
+        raise OpsError(f"No drill is called {name}. `make incident` lists them.")
+    signal.signal(signal.SIGTERM, _stop)  # mend what is broken, also then
+    try:
+        return 0 if _run(DRILLS[name], running(find_stack())) else 1
+    except KeyboardInterrupt:
+        raise OpsError("\nStopped; what was broken is mended.") from None
+    except ValueError as error:
+        raise DrillError(str(error)) from error
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _list() -> None:
+    plan = load_plan()
+    print("Drills: make incident NAME=...\n")
+    for drill in DRILLS.values():
+        print(f"  {drill.name:<24}{drill.story}")
+        print(f"  {'':<24}{', '.join(plan.alerts(drill.name)) or 'no alert of its own'}")
+
+
+def _run(drill: Drill, target: Target) -> bool:
+    if not drill.outside:
+        target.check_faults()
+    rules, plan = target.rules(), load_plan()
+    alerts = [alert for alert in plan.alerts(drill.name) if alert in rules]
+    later = [alert for alert in alerts if rules[alert]["duration"] > LATER]
+    expected = [alert for alert in alerts if alert not in later]
+    print(f"{drill.name}: {drill.story}")
+    print(
+        f"Expecting {', '.join(expected)}." if expected else f"No alert is waited for: it lasts {HOLD / 60:g} minutes."
+    )
+    for alert in later:
+        print(f"{alert} would follow after {rules[alert]['duration'] / 60:g} minutes; it is not waited for.")
+    lasting = {alert: plan.lasting[alert] for alert in expected if alert in plan.lasting}
+    for alert, span in lasting.items():
+        print(f"{alert} stays for {span} when all is well again; its end is not waited for.")
+    if drill.mute:
+        print("While this lasts no alert can be delivered: it ends when the alerts fire.")
+    with _traffic(target):
+        print(f"{WARM_UP:g} s of ordinary traffic first.", flush=True)
+        time.sleep(WARM_UP)
+        watch = Watch(target, _tell)
+        with drill.breaks(target):
+            print("\nBroken. From now on, in seconds:", flush=True)
+            stage = "firing" if drill.mute else "delivered"
+            fired = _wait(watch, expected, stage) if expected else _hold(watch)
+            links = {alert["labels"]["alertname"]: alert["annotations"] for alert in target.alerts()}
+        print("\nMended. From now on, in seconds:", flush=True)
+        watch.mend()
+        ending = [alert for alert in expected if alert not in lasting]
+        resolved = fired and _wait(watch, ending, "resolved")
+    print()
+    for alert in expected:
+        if alert in links:
+            print(f"{alert}\n  runbook    {links[alert]['runbook_url']}\n  dashboard  {links[alert]['dashboard_url']}")
+    if not fired:
+        missing = [alert for alert in expected if not watch.all_reached([alert], stage)]
+        print(f"NOT seen within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
+    elif not resolved:
+        missing = [alert for alert in ending if not watch.all_reached([alert], "resolved")]
+        print(f"NOT resolved within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
+    else:
+        print("Every alert that was waited for went all its way.")
+    return resolved
+
+
+def _wait(watch: Watch, alerts: list[str], stage: str) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not watch.all_reached(alerts, stage):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_EVERY)
+        watch.look()
+    return True
+
+
+def _hold(watch: Watch) -> bool:
+    deadline = time.monotonic() + HOLD
+    while time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY)
+        watch.look()
+    return True
+
+
+def _tell(alert: str, stage: str, seconds: float) -> None:
+    print(f"  {seconds:5.0f}  {alert} {stage}", flush=True)
+
+
+@contextmanager
+def _traffic(target: Target) -> Iterator[None]:
+    """A small load test in the background: an outage that nobody feels is none."""
+    environment = {**os.environ, "HOST": target.app, "USERS": "15", "DURATION": "1h", "SHAPE": "steady"}
+    with open(os.devnull, "w") as nowhere:
+        load = subprocess.Popen(
+            [sys.executable, "-m", "loadtest"], cwd=PROJECT, env=environment, stdout=nowhere, stderr=subprocess.PIPE
+        )
+    try:
+        time.sleep(2)
+        if load.poll() is not None and load.stderr is not None:
+            raise DrillError(f"no traffic could be made: {load.stderr.read().decode().strip()}")
+        yield
+    finally:
+        load.terminate()
+        load.wait(60)

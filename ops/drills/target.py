@@ -1,0 +1,153 @@
+"""The running stack as a drill sees it: addresses, and services that can be stopped, started and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ops.errors import OpsError
+from ops.settings import Settings
+from ops.stack import Stack
+
+TIMEOUT = 10.0  # seconds for an answer of one of the servers
+PATIENT = 60.0  # and of a service that faults have made slow
+
+
+class DrillError(OpsError):
+    """A drill that can't be run; the message says what to do."""
+
+
+class Servers(Protocol):
+    """What a drill does to the stack's servers, by their names in docker-compose.yml; `ops.stack.Stack` can."""
+
+    def stop_server(self, name: str) -> None: ...
+
+    def start_server(self, name: str) -> None: ...
+
+    def pids(self, name: str) -> list[int]:
+        """The server's main processes, as this machine numbers them."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running stack and how to reach its parts."""
+
+    app: str
+    prometheus: str
+    alertmanager: str
+    servers: Servers
+    faults_token: str | None
+
+    def check_faults(self) -> None:
+        """Raises DrillError where the service's faults can't be switched on."""
+        self._faults("GET", "", None)
+
+    def fault(self, name: str, **parameters: Any) -> None:
+        """Switch a fault of the service on."""
+        self._faults("POST", f"/{name}", parameters)
+
+    def mend(self) -> None:
+        """Switch all faults of the service off; a service that is down has none on."""
+        try:
+            self._faults("DELETE", "", None)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return
+
+    def kill(self, service: str) -> None:
+        """End a service's main processes without a chance to say goodbye."""
+        for pid in self.servers.pids(service):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except PermissionError:
+                raise DrillError(f"Killing {service} needs root: its process belongs to somebody else.") from None
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        address = f"{self.prometheus}/api/v1/query"
+        return list(_get(address, query=expression)["data"]["result"])
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """What Prometheus says of every alert that is pending or firing."""
+        return list(_get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"])
+
+    def delivered(self) -> set[str]:
+        """The names of the alerts that have arrived in Alertmanager and that it tells people."""
+        alerts = _get(f"{self.alertmanager}/api/v2/alerts", inhibited="false", silenced="false")
+        return {alert["labels"]["alertname"] for alert in alerts}
+
+    def muted(self) -> set[str]:
+        """The names of the alerts of which Alertmanager tells nobody: another one says it, or a silence lasts."""
+        alerts = _get(f"{self.alertmanager}/api/v2/alerts", active="false", unprocessed="false")
+        return {alert["labels"]["alertname"] for alert in alerts}
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Every alerting rule by name, as Prometheus has it loaded; `duration` is its `for` in seconds."""
+        groups = _get(f"{self.prometheus}/api/v1/rules", type="alert")["data"]["groups"]
+        return {rule["name"]: rule for group in groups for rule in group["rules"]}
+
+    def _faults(self, method: str, path: str, body: dict[str, Any] | None) -> None:
+        if self.faults_token is None:
+            raise DrillError(
+                "The service's faults are switched off. Set FAULTS_ENABLED=true in .env, run `make up` again, and off "
+                "again when you are done: whoever has the token in secrets/ can break the service."
+            )
+        request = urllib.request.Request(  # noqa: S310  our own address
+            f"{self.app}/faults{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.faults_token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENT):  # noqa: S310
+                pass
+        except urllib.error.HTTPError as error:
+            detail = error.read().decode(errors="replace")[:300]
+            if error.code == 404:
+                detail = "its faults are switched off; set FAULTS_ENABLED=true in .env and run `make up` again"
+            raise DrillError(f"The service refuses the fault ({error.code}): {detail}") from None
+
+
+def _get(address: str, **parameters: str) -> Any:
+    if parameters:
+        address += "?" + urllib.parse.urlencode(parameters)
+    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  our own addresses
+        return json.load(answer)
+
+
+def running(stack: Stack) -> Target:
+    """The stack that `make up` started.
+
+    Raises:
+        DrillError: it does not run.
+    """
+    target = Target(
+        app=_address(stack.settings, "APP_PORT"),
+        prometheus=_address(stack.settings, "PROMETHEUS_PORT"),
+        alertmanager=_address(stack.settings, "ALERTMANAGER_PORT"),
+        servers=stack,
+        faults_token=_token(stack.settings.folder("SECRETS_DIR") / "faults_token"),
+    )
+    for name, url in (("Prometheus", target.prometheus), ("Alertmanager", target.alertmanager)):
+        try:
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=TIMEOUT):  # noqa: S310
+                pass
+        except OSError:
+            raise DrillError(f"No {name} answers at {url}. `make up` starts the stack.") from None
+    return target
+
+
+def _address(settings: Settings, port: str) -> str:
+    return f"http://127.0.0.1:{settings.port(port)}"
+
+
+def _token(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None

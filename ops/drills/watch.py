@@ -1,0 +1,95 @@
+"""Watching alerts on their way: pending, firing, delivered, resolved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ops.drills.target import Target
+
+STAGES = ("pending", "firing", "delivered", "resolved")
+
+
+@dataclass
+class Course:
+    """One alert's course: seconds from the beginning of the drill (resolved: from the mending), None if not seen."""
+
+    alert: str
+    severity: str = ""
+    muted: bool = False
+    """Not delivered, as another alert says it already (or a silence lasts)."""
+    pending: float | None = None
+    firing: float | None = None
+    delivered: float | None = None
+    resolved: float | None = None
+
+
+class Watch:
+    """Follows the alerts of a stack from now on and tells what happens.
+
+    Args:
+        target: the running target.
+        tell: called with (alert, stage, seconds) at each step of any alert; seconds since the fault, or since its end.
+            Of an alert that arrives and is muted the stage is "muted" instead of "delivered".
+        delivered: the names of the alerts that have reached their receiver so far; Alertmanager's word by default.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        tell: Callable[[str, str, float], None],
+        delivered: Callable[[], Collection[str]] | None = None,
+    ) -> None:
+        self.target = target
+        self.tell = tell
+        self.delivered = delivered or target.delivered
+        self.courses: dict[str, Course] = {}
+        self.began = time.time()
+        self.mended: float | None = None
+        self.before = {alert["labels"]["alertname"] for alert in target.alerts()}
+
+    def look(self) -> None:
+        """See what has changed; a server that does not answer (it may be the drill) changes nothing."""
+        now = time.time()
+        with suppress(OSError, ValueError, KeyError):
+            alerts = self.target.alerts()
+            for alert in alerts:
+                self._seen(alert["labels"], alert["state"], now)
+            firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+            for course in self.courses.values():
+                if course.firing is not None and course.alert not in firing:
+                    self._reach(course, "resolved", now)
+                elif course.alert in firing and course.resolved is not None:
+                    course.resolved = None  # it came back
+        with suppress(OSError, ValueError, KeyError):
+            told, muted = self.delivered(), self.target.muted()
+            for name in {*told, *muted}:
+                if (arrived := self.courses.get(name)) and arrived.firing is not None:
+                    if arrived.delivered is None:
+                        arrived.muted = name not in told
+                    self._reach(arrived, "delivered", now)
+
+    def mend(self) -> None:
+        """From now on, resolved is counted from here."""
+        self.mended = time.time()
+
+    def all_reached(self, alerts: Collection[str], stage: str) -> bool:
+        return all(name in self.courses and getattr(self.courses[name], stage) is not None for name in alerts)
+
+    def _seen(self, labels: dict[str, str], state: str, now: float) -> None:
+        name = labels["alertname"]
+        course = self.courses.get(name)
+        if course is None:
+            course = self.courses[name] = Course(name, labels.get("severity", ""))
+        self._reach(course, "pending", now)
+        if state == "firing":
+            self._reach(course, "firing", now)
+
+    def _reach(self, course: Course, stage: str, now: float) -> None:
+        if getattr(course, stage) is None:
+            since = self.mended or self.began
+            setattr(course, stage, now - (since if stage == "resolved" else self.began))
+            if course.alert not in self.before:
+                self.tell(course.alert, "muted" if stage == "delivered" and course.muted else stage, now - since)

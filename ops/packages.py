@@ -1,0 +1,271 @@
+"""Where the servers' binaries come from: the machine itself, else Debian's packages unpacked into `.native/`.
+
+Nothing is installed and no root is needed: apt downloads into a state of its own, checks Debian's signatures and the
+packages' checksums as always, and `dpkg-deb` unpacks them into a folder that git ignores. Prometheus and its exporters
+come from Debian 13 or newer (Go programs, which run on older releases too), PostgreSQL from the machine's own release
+(it must match the machine's C library).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.errors import OpsError
+from ops.paths import HOME
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SERVERS_SINCE = (13, "trixie")  # the first Debian release whose servers the configuration files are tested with
+POSTGRES_SINCE = 15
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program by its upstream name: the Debian package that has it, its file there, the oldest version that does."""
+
+    package: str
+    file: str
+    minimum: tuple[int, ...]
+
+
+PROGRAMS = {
+    "prometheus": Program("prometheus", "usr/bin/prometheus", (2, 53)),
+    "promtool": Program("promtool", "usr/bin/promtool", (2, 53)),
+    "alertmanager": Program("prometheus-alertmanager", "usr/bin/prometheus-alertmanager", (0, 28)),
+    "amtool": Program("prometheus-alertmanager", "usr/bin/amtool", (0, 28)),
+    "node_exporter": Program("prometheus-node-exporter", "usr/bin/prometheus-node-exporter", (1, 9)),
+    "postgres_exporter": Program("prometheus-postgres-exporter", "usr/bin/prometheus-postgres-exporter", (0, 17)),
+}
+POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
+
+# Debian's Alertmanager and amtool read their default templates from a compiled-in folder that only an installed package
+# has. Where it is missing they run in a mount namespace of their own, in which the unpacked files lie over /usr/share.
+TEMPLATES = "/usr/share/prometheus/alertmanager"
+WITH_TEMPLATES = f"""\
+if [ ! -e {TEMPLATES}/default.tmpl ]; then
+    user=$([ "$(id -u)" = 0 ] || echo --map-root-user)
+    mount='cd "$0" && mount -t overlay templates -o lowerdir=usr/share:/usr/share /usr/share'
+    unshare $user --mount -- sh -c "$mount" "$root" 2> /dev/null || {{
+        echo "Debian's $(basename "$0") needs its templates. Once, as root:" \\
+            "mkdir -p {Path(TEMPLATES).parent} && ln -s $root{TEMPLATES} {TEMPLATES}" >&2
+        exit 1
+    }}
+    exec unshare $user --mount -- sh -c "($mount) && exec \\"\\$@\\"" "$root" "$root/FILE" "$@"
+fi"""
+
+
+def find(*names: str) -> dict[str, Path]:
+    """The executables of these programs by upstream name, unpacked first where the machine lacks them.
+
+    Raises OpsError where a program is missing and can't be unpacked, naming what to install.
+    """
+    found = {name: path for name in names if (path := _installed(name) or _unpacked(name))}
+    missing = [name for name in names if name not in found]
+    if missing:
+        with lock():  # another process may have unpacked them while this one waited
+            absent = [name for name in missing if not _unpacked(name)]
+            if absent:
+                unpack(absent)
+        for name in missing:
+            path = _unpacked(name)
+            if path is None:
+                raise OpsError(f"Debian's packages have no {name}; install it and put it on PATH.")
+            found[name] = path
+    return found
+
+
+def _installed(name: str) -> Path | None:
+    """The program on PATH (PostgreSQL's also where Debian hides it), if it is new enough."""
+    if name in POSTGRES:
+        return _installed_postgres(name)
+    on_path = shutil.which(name)
+    return Path(on_path) if on_path and _version(on_path) >= PROGRAMS[name].minimum else None
+
+
+def _installed_postgres(name: str) -> Path | None:
+    """`name` of the newest complete PostgreSQL of this machine (its programs must be of one version)."""
+    on_path = shutil.which("postgres") or shutil.which("initdb")
+    folders = [Path(on_path).resolve().parent] if on_path else []
+    folders += sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True
+    )
+    for folder in folders:
+        complete = all(os.access(folder / program, os.X_OK) for program in POSTGRES)
+        if complete and _version(str(folder / "postgres")) >= (POSTGRES_SINCE,):
+            return folder / name
+    return None
+
+
+def _version(program: str) -> tuple[int, ...]:
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
+    numbers = re.search(r"(\d+)\.(\d+)", answer.stdout + answer.stderr)
+    return tuple(map(int, numbers.groups())) if numbers else ()
+
+
+def _unpacked(name: str) -> Path | None:
+    launcher = _folder(name) / "bin" / name
+    return launcher if launcher.exists() else None
+
+
+def _folder(name: str) -> Path:
+    return HOME / "packages" / ("postgresql" if name in POSTGRES else PROGRAMS[name].package)
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    HOME.mkdir(parents=True, exist_ok=True)
+    with open(HOME / "packages.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def unpack(names: Iterable[str]) -> None:
+    _require_debian(names)
+    number, codename = release()
+    packages = sorted({_folder(name).name for name in names})
+    print(f"Unpacking Debian packages into {HOME}: {', '.join(packages)}", file=sys.stderr, flush=True)
+    servers = [package for package in packages if package != "postgresql"]
+    if servers:
+        suite = codename if number >= SERVERS_SINCE[0] else SERVERS_SINCE[1]
+        apt = Apt(suite)
+        for package in servers:
+            _place(package, apt.download([package]))
+    if "postgresql" in packages:
+        apt = Apt(codename)
+        # Just-in-time compilation is switched off, and its compiler is larger than all the rest.
+        needed = [package for package in apt.dependencies("postgresql") if not package.startswith("libllvm")]
+        _place("postgresql", apt.download(needed))
+
+
+def release() -> tuple[float, str]:
+    """This machine's Debian release and its codename (testing and unstable have no number: newer than all).
+
+    (0, "") on any other system.
+    """
+    try:
+        facts = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
+    except OSError:
+        return 0, ""
+    return (
+        (float(facts.get("VERSION_ID", "inf")), facts["VERSION_CODENAME"]) if facts.get("ID") == "debian" else (0, "")
+    )
+
+
+def _require_debian(names: Iterable[str]) -> None:
+    tools = all(shutil.which(tool) for tool in ("apt-get", "dpkg-deb")) and KEYRING.exists()
+    if not release()[0] or not tools:
+        wanted = [
+            f"PostgreSQL {POSTGRES_SINCE} or newer"
+            if name in POSTGRES
+            else f"{name} {'.'.join(map(str, PROGRAMS[name].minimum))} or newer"
+            for name in names
+        ]
+        raise OpsError(
+            "Install and put on PATH: " + ", ".join(dict.fromkeys(wanted)) + "."
+            " (Only on Debian can they be unpacked from packages without installing.)"
+        )
+
+
+class Apt:
+    """apt with a state of its own that knows one release of Debian, from the mirror this machine uses."""
+
+    def __init__(self, suite: str, home: Path = HOME) -> None:
+        self.folder = home / "apt" / suite
+        for folder in ("lists/partial", "cache/archives/partial", "debs"):
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        # The machine's own settings (a proxy, say) are read first; then these. Its hooks are for its own apt.
+        (self.folder / "apt.conf").write_text(
+            "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n#clear DPkg;\n"
+            f'Dir::Etc::sourcelist "{self.folder}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
+            f'Dir::Etc::preferences "/dev/null";\nDir::Etc::preferencesparts "/dev/null";\n'
+            f'Dir::State "{self.folder}";\nDir::State::lists "{self.folder}/lists";\n'
+            'Dir::State::status "/var/lib/dpkg/status";\n'
+            f'Dir::Cache "{self.folder}/cache";\nAcquire::Languages "none";\nAPT::Install-Recommends "false";\n'
+            'APT::Sandbox::User "root";\n'  # apt's own user may be unable to enter the project's folder
+        )
+        addresses = mirrors()
+        sources = [(addresses["main"], suite)]
+        if "security" in addresses:
+            sources.append((addresses["security"], f"{suite}-security"))
+        (self.folder / "sources.list").write_text(
+            "".join(f"deb [signed-by={KEYRING}] {mirror} {name} main\n" for mirror, name in sources)
+        )
+        self._run("apt-get", "update", "-qq")
+
+    def dependencies(self, package: str) -> list[str]:
+        """`package` and what it needs that this machine lacks."""
+        plan = self._run("apt-get", "install", "--simulate", "-q", package)
+        return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+
+    def download(self, packages: list[str]) -> list[Path]:
+        """The packages' files, their signatures and checksums verified by apt."""
+        folder = self.folder / "debs"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self._run("apt-get", "download", "-qq", *packages, cwd=folder)
+        return sorted(folder.glob("*.deb"))
+
+    def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
+        command = [program, "-c", str(self.folder / "apt.conf"), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "LC_ALL": "C"})
+        if result.returncode:
+            reason = (result.stderr.strip() or result.stdout.strip()).splitlines()
+            raise OpsError(f"`{program} {' '.join(arguments)}` failed: {' '.join(reason[-3:])}")
+        return result.stdout
+
+
+def mirrors() -> dict[str, str]:
+    """The addresses of Debian's archive and of its security updates, as this machine's apt is set up to use them."""
+    uris = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True).stdout
+    mirrors: dict[str, str] = {}
+    for address, suite in re.findall(r"^'(\S+)/dists/(\S+)/InRelease'", uris, re.MULTILINE):
+        if suite in (release()[1], "stable", "oldstable", "testing", "unstable", "sid"):
+            mirrors.setdefault("main", address)
+        elif suite.endswith("-security"):
+            mirrors.setdefault("security", address)
+    if "main" not in mirrors:
+        raise OpsError("apt knows no Debian mirror: add one to /etc/apt/sources.list.")
+    return mirrors
+
+
+def _place(name: str, debs: list[Path]) -> None:
+    """Unpack packages to their final place; it appears complete or not at all."""
+    final = HOME / "packages" / name
+    partial = final.with_name(f"{name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for deb in debs:
+        subprocess.run(["dpkg-deb", "--extract", deb, partial], check=True)
+    _write_launchers(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+def _write_launchers(root: Path) -> None:
+    """`bin/NAME` for every program in `root`: upstream's name and flags, Debian's peculiarities filled in."""
+    (root / "bin").mkdir()
+    for name, program in PROGRAMS.items():
+        if (root / program.file).exists():
+            prepare = WITH_TEMPLATES.replace("FILE", program.file) if name in ("alertmanager", "amtool") else ""
+            flags = '--web.local-assets="$root/usr/share/prometheus/web/"' if name == "prometheus" else ""
+            _write_launcher(root, name, program.file, prepare, flags)
+    for folder in (root / "usr/lib/postgresql").glob("*/bin"):
+        libraries = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
+        for name in POSTGRES:
+            program_file = str((folder / name).relative_to(root))
+            _write_launcher(root, name, program_file, f'export LD_LIBRARY_PATH="{libraries}"', "")
+
+
+def _write_launcher(root: Path, name: str, file: str, prepare: str, flags: str) -> None:
+    launcher = root / "bin" / name
+    here = 'root=$(dirname "$(dirname "$(readlink -f "$0")")")'
+    launcher.write_text(f'#!/bin/sh\n{here}\n{prepare}\nexec "$root/{file}" {flags} "$@"\n')
+    launcher.chmod(0o755)

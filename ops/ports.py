@@ -1,0 +1,67 @@
+"""Ports are checked before anything starts: a taken one is named, with the setting that moves it and who has it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from ops.errors import OpsError
+
+HOST = "127.0.0.1"
+LISTEN = "0A"  # the state's number in /proc/net/tcp
+
+
+def number(setting: str, value: str) -> int:
+    """Raises OpsError where the setting's value is no port number."""
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise OpsError(f"{setting} is '{value}'; it must be a port number from 1 to 65535.")
+    return int(value)
+
+
+def check(ports: Mapping[str, int]) -> None:
+    """`ports`: setting -> port. Raises OpsError that names every port that can't be had, one a line."""
+    problems = []
+    for setting, port in ports.items():
+        same = [other for other in ports if ports[other] == port and other != setting]
+        if same:
+            problems.append(f"{setting} and {' and '.join(same)} are both {port}; give each a port of its own.")
+        elif reason := _unavailable(port):
+            problems.append(
+                f"Port {port} {reason}. Free it, or set {setting} to another one (in .env or as a variable)."
+            )
+    if problems:
+        raise OpsError("\n".join(problems))
+
+
+def _unavailable(port: int) -> str | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except PermissionError:
+            return "is for root alone"
+        except OSError:
+            holder = _holder(port)
+            return f"is taken by {holder}" if holder else "is taken"
+    return None
+
+
+def _holder(port: int) -> str | None:
+    """Who listens on the port, if this user may know."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        lines = Path(table).read_text().splitlines()[1:] if Path(table).exists() else []
+        for _, local, _, state, *_, inode in (line.split()[:10] for line in lines):
+            if state == LISTEN and int(local.rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{inode}]")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(file) in inodes for file in (process / "fd").iterdir()):
+                name = re.sub(r"[^ -~]", " ", (process / "comm").read_text().strip())
+                return f"{name} (process {process.name})"
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return None

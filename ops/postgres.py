@@ -1,0 +1,101 @@
+"""PostgreSQL's data folder: made on first use, by the very SQL files that the Docker image runs."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.errors import OpsError
+from ops.packages import find
+from ops.paths import PROJECT, UNPRIVILEGED
+
+INIT = PROJECT / "postgres" / "init"
+SUPERUSER_SQL = r"""
+SET log_statement = 'none';
+\set password `cat "$SECRETS_DIR/postgres_password"`
+ALTER ROLE postgres PASSWORD :'password';
+"""
+START_TIMEOUT = 60.0  # seconds
+PRIVATE_PORT = 5432  # of `private()`: part of its socket's name, nothing listens on TCP
+
+
+def as_owner(data: Path, *command: str) -> tuple[str, ...]:
+    """`command` as the owner of `data`: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return command
+    user = f"{UNPRIVILEGED}"
+    return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--", *command)
+
+
+def own(data: Path) -> None:
+    """Make PostgreSQL's user the owner of the folder."""
+    if os.geteuid() == 0:
+        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+
+
+def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> None:
+    """Make the data folder, if there is none, and bring roles, passwords and settings up to date.
+
+    `secrets` holds the files postgres_password, app_db_password and exporter_db_password. Local superuser access is
+    for the folder's owner and root alone (checked by the kernel); over TCP everyone needs a password.
+    """
+    if not (data / "PG_VERSION").exists():
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own(data)
+        initdb = (str(find("initdb")["initdb"]), f"--pgdata={data}", "--username=postgres", "--encoding=UTF8")
+        _run(
+            as_owner(data, *initdb, "--locale=C", "--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256")
+        )
+        (data / "pg_hba.conf").write_text(
+            "local all postgres peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
+        (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))
+    with private(data, flags=flags):
+        psql = [str(find("psql")["psql"]), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(data), "-U", "postgres"]
+        environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
+        _run(tuple(psql), environment, SUPERUSER_SQL)
+        for file in sorted(INIT.glob("*.sql")):
+            _run((*psql, "-f", str(file)), environment)
+
+
+@contextmanager
+def private(data: Path, *, flags: tuple[str, ...] = ()) -> Iterator[None]:
+    """PostgreSQL for a while, reachable through a socket in its own folder only."""
+    with open(data / "initialise.log", "w") as log:
+        settings = (
+            "-clisten_addresses=",
+            f"-cunix_socket_directories={data}",
+            f"-cport={PRIVATE_PORT}",
+            "-clogging_collector=off",
+        )
+        postgres = as_owner(data, str(find("postgres")["postgres"]), "-D", str(data), *settings, *flags)
+        server = subprocess.Popen(postgres, stdout=log, stderr=log, cwd="/")
+    try:
+        _wait_for(server, data)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
+    ready = [str(find("pg_isready")["pg_isready"]), "--quiet", f"--host={data}", f"--port={PRIVATE_PORT}"]
+    deadline = time.monotonic() + START_TIMEOUT
+    while subprocess.run(ready).returncode != 0:
+        if server.poll() is not None or time.monotonic() > deadline:
+            lines = (data / "initialise.log").read_text(errors="replace").strip().splitlines()
+            raise OpsError(f"PostgreSQL does not start: {' '.join(lines[-2:])}")
+        time.sleep(0.05)
+
+
+def _run(command: tuple[str, ...], environment: dict[str, str] | None = None, text: str = "") -> None:
+    result = subprocess.run(command, env=environment, input=text, capture_output=True, text=True, cwd="/")
+    if result.returncode:
+        lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
+        raise OpsError(f"Setting up PostgreSQL failed: {' '.join(lines[-2:])}")

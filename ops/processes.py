@@ -1,0 +1,316 @@
+"""The stack without Docker: the same servers and configuration files as ordinary processes on 127.0.0.1."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from app.settings import Settings as AppSettings
+from ops import commands, configs, packages, ports, postgres, secrets, servers, shell
+from ops.console import log
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.secrets import METRICS_TOKEN
+from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
+from ops.settings import Settings
+from ops.stack import State
+from ops.supervise import Supervisor, config
+
+NO_GRAFANA = (
+    "Grafana is missing: put `grafana` on PATH or set GRAFANA_HOME to an unpacked release, then `make up` again."
+)
+TARGETS = {  # scrape job -> setting with its port
+    "app": "APP_PORT",
+    "postgres": "POSTGRES_EXPORTER_PORT",
+    "node": "NODE_EXPORTER_PORT",
+    "prometheus": "PROMETHEUS_PORT",
+    "alertmanager": "ALERTMANAGER_PORT",
+    "locust": "LOCUST_METRICS_PORT",
+    "grafana": "GRAFANA_PORT",
+}
+
+
+class ProcessStack:
+    """See `ops.stack.Stack`. Nothing is touched before `prepare()`."""
+
+    mode = "native"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = settings.folder("SIGHTLINE_STATE")
+        self.data = self.state / "data"
+        self.secrets = settings.folder("SECRETS_DIR")
+        self.supervisor = Supervisor(self.state)
+        self.has_grafana = bool(settings.get("GRAFANA_HOME") or shutil.which("grafana"))
+        self.environment = {**settings.environment(), "SECRETS_DIR": str(self.secrets)}
+
+    @property
+    def location(self) -> str:
+        return str(self.data)
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Setting -> port of every server that will listen."""
+        names = ["APP", "PROMETHEUS", "ALERTMANAGER", "POSTGRES", "NODE_EXPORTER", "POSTGRES_EXPORTER"]
+        names += ["GRAFANA"] if self.has_grafana else []
+        return {f"{name}_PORT": self.settings.port(f"{name}_PORT") for name in names}
+
+    def servers(self) -> list[Server]:
+        """All servers in the order in which they need each other."""
+        port, setting = self.settings.port, self.settings.get
+        exporter_password = self.secrets / "exporter_db_password"
+        stack = [
+            servers.postgres(self.data / "postgres", port("POSTGRES_PORT")),
+            servers.postgres_exporter(port("POSTGRES_EXPORTER_PORT"), port("POSTGRES_PORT"), exporter_password),
+            servers.node_exporter(port("NODE_EXPORTER_PORT")),
+            servers.app(port("APP_PORT"), self._app_environment()),
+            servers.alertmanager(
+                self._configs("alertmanager") / "alertmanager.yml",
+                self.data / "alertmanager",
+                port("ALERTMANAGER_PORT"),
+            ),
+            servers.prometheus(
+                self._configs("prometheus") / "prometheus.yml",
+                self.data / "prometheus",
+                port("PROMETHEUS_PORT"),
+                grafana_port=port("GRAFANA_PORT"),
+                flags=(
+                    f"--storage.tsdb.retention.time={setting('PROMETHEUS_RETENTION_TIME')}",
+                    f"--storage.tsdb.retention.size={setting('PROMETHEUS_RETENTION_SIZE')}",
+                ),
+            ),
+        ]
+        if self.has_grafana:
+            stack.append(
+                servers.grafana(
+                    self.data / "grafana",
+                    port("GRAFANA_PORT"),
+                    prometheus_url=f"http://{HOST}:{port('PROMETHEUS_PORT')}",
+                    alertmanager_url=f"http://{HOST}:{port('ALERTMANAGER_PORT')}",
+                    secrets=self.secrets,
+                    home=setting("GRAFANA_HOME"),
+                )
+            )
+        return stack
+
+    def server(self, name: str) -> Server:
+        """Raises OpsError where no server has this name."""
+        found = {server.name: server for server in self.servers()}
+        if name not in found:
+            raise OpsError(f"No server is called {name}; there are {', '.join(found)}.")
+        return found[name]
+
+    # Starting and stopping
+
+    def check(self) -> None:
+        packages.find(*packages.PROGRAMS, *packages.POSTGRES)
+        self._wanted = config(self.supervisor, self.servers())
+        if not self.supervisor.leftovers():
+            ports.check(self.ports)
+
+    def start(self) -> bool:
+        if self.supervisor.running and self.supervisor.config.read_text() == self._wanted:
+            self.supervisor.start_stopped()
+            return True
+        if self.supervisor.leftovers():
+            log.info("Settings have changed, or the supervisor has died: starting anew")
+            self.supervisor.stop()
+            ports.check(self.ports)
+        log.info("Preparing the database")
+        self.prepare()
+        self.supervisor.start(self._wanted)
+        return False
+
+    def stop(self) -> bool:
+        if not self.supervisor.running and not self.supervisor.leftovers():
+            return False
+        log.info("Stopping")
+        self.supervisor.stop()
+        return True
+
+    def remove(self) -> None:
+        for folder in (self.data, self.supervisor.run, self.supervisor.logs):
+            if folder.exists():
+                shutil.rmtree(folder)
+
+    def prepare(self) -> None:
+        """Make the folders, the lists of targets and the database."""
+        self._make_folders()
+        for name in ("prometheus", "alertmanager", "grafana"):
+            (self.data / name).mkdir(mode=0o700, exist_ok=True)
+        self._link_configs()
+        postgres.initialise(self.data / "postgres", self.secrets)
+
+    # Looking
+
+    def states(self) -> list[State]:
+        processes = self.supervisor.processes()
+        if not processes and self.supervisor.leftovers():
+            raise OpsError("The supervisor has died, its servers run on: `make up` starts anew, `make down` ends them.")
+        return [self._state(server, processes.get(server.name)) for server in self.servers()] if processes else []
+
+    @staticmethod
+    def _state(server: Server, process: Mapping[str, str] | None) -> State:
+        address = server.page or server.address
+        if process is None:
+            return State(server.name, "unknown", "added since: `make up`", address, dead=True)
+        state = process["statename"]
+        problem = server.probe() if state in ("RUNNING", "STARTING") else process["description"] or "not running"
+        words = f"{state.lower()} {process['description'] if not problem else ''}"
+        return State(server.name, words, problem, address, dead=state != "RUNNING")
+
+    def pages(self) -> dict[str, str]:
+        return {server.name: server.page for server in self.servers() if server.page}
+
+    def notes(self) -> list[str]:
+        return [] if self.has_grafana else [NO_GRAFANA]
+
+    def targets(self) -> dict[str, str]:
+        return commands.scrape_targets(f"http://{HOST}:{self.settings.port('PROMETHEUS_PORT')}")
+
+    def last_words(self, server: str) -> str:
+        log_file = self._log(server)
+        return log_file.read_text(errors="replace") if log_file.exists() else ""
+
+    def log_command(self, server: str, lines: int | None, follow: bool) -> list[str]:
+        names = [self.server(server).name] if server else [one.name for one in self.servers()]
+        files = [str(file) for name in names if (file := self._log(name)).exists()]
+        if not files:
+            raise OpsError("There are no logs yet: `make up` first.")
+        return ["tail", "-n", "+1" if lines is None else str(lines), *(["-F"] if follow else []), *files]
+
+    def _log(self, server: str) -> Path:
+        return self.supervisor.logs / f"{server}.log"
+
+    # Single servers
+
+    def stop_server(self, name: str) -> None:
+        self.supervisor.stop_server(name)
+
+    def start_server(self, name: str) -> None:
+        self.supervisor.start_server(name)
+
+    def pids(self, name: str) -> list[int]:
+        return [int(self.supervisor.processes()[name]["pid"])]
+
+    def metrics(self, name: str) -> str:
+        server = self.server(name)
+        try:
+            with urllib.request.urlopen(f"{server.url}/metrics", timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own
+                return str(answer.read().decode())
+        except OSError:
+            raise OpsError(f"{name} does not answer; `make logs SERVICE={name}` shows why.") from None
+
+    def hang_up(self, name: str) -> None:
+        self.supervisor.hang_up(name)
+
+    # Programs
+
+    def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
+        return self._client(program, *options, port=self.settings.port("POSTGRES_PORT"))
+
+    def _client(self, program: str, *options: str, port: int) -> list[str]:
+        """The kernel vouches for the user: no password is needed."""
+        place = (f"--host={self.data / 'postgres'}", f"--port={port}", "--dbname=sightline")
+        return [str(packages.find(program)[program]), *options, *place, "--username=postgres", "--no-password"]
+
+    def tool(self, server: str, program: str, *arguments: str) -> list[str]:
+        found = str(packages.find(program)[program])
+        return ["env", f"--chdir={PROJECT / server}", found, *arguments]
+
+    def grafana_cli(self, *arguments: str) -> tuple[list[str], Mapping[str, str]]:
+        if not self.has_grafana:
+            raise OpsError(NO_GRAFANA)
+        grafana = self.server("grafana")
+        program, _, home = grafana.command
+        return [program, "cli", *home.split("=", 1), *arguments], {**plain_environment(), **grafana.environment}
+
+    # Backups
+
+    def versions(self) -> dict[str, str]:
+        programs = packages.find("prometheus", "alertmanager", "postgres")
+        said = {
+            name: subprocess.run([programs[name], "--version"], capture_output=True, text=True) for name in programs
+        }
+        return {name: shell.version(answer.stdout + answer.stderr) for name, answer in said.items()}
+
+    def has_data(self) -> bool:
+        return any(self.data.glob("*/*"))
+
+    @contextmanager
+    def paused(self, names: Sequence[str]) -> Iterator[None]:
+        processes = self.supervisor.processes()
+        running = [name for name in names if processes.get(name, {}).get("statename") == "RUNNING"]
+        try:
+            for name in running:
+                self.supervisor.stop_server(name)
+            yield
+        finally:
+            for name in running:
+                self.supervisor.start_server(name)
+
+    @contextmanager
+    def new_database(self) -> Iterator[Callable[..., list[str]]]:
+        folder = self.data / "postgres"
+        shutil.rmtree(folder, ignore_errors=True)
+        secrets.generate(self.secrets)
+        self.prepare()
+        with postgres.private(folder):
+            yield lambda program, *options: self._client(program, *options, port=postgres.PRIVATE_PORT)
+
+    def pack(self, server: str, file: Path) -> None:
+        folder = self.data / server
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = ["tar", f"--directory={folder}", "--create", "--file=-", "."]
+        shell.to_file(f"Copying {server}", command, file, self.environment, "/")
+
+    def unpack(self, server: str, tar: IO[bytes]) -> None:
+        folder = self.data / server
+        shutil.rmtree(folder, ignore_errors=True)
+        self._make_folders()
+        folder.mkdir(mode=0o700, exist_ok=True)
+        command: tuple[str, ...] = ("tar", f"--directory={folder}", "--extract", "--no-same-owner", "--file=-")
+        if server == "postgres":
+            postgres.own(folder)
+            command = postgres.as_owner(folder, *command)
+        shell.feed(f"Restoring {server}", command, tar, self.environment, "/")
+        folder.chmod(0o700)
+
+    # What servers are given
+
+    def _app_environment(self) -> dict[str, str]:
+        """The service's settings that somebody has made, and where the rest of the stack is."""
+        names = [field.upper() for field in AppSettings.model_fields]
+        made = {name: self.settings.get(name) for name in names if self.settings.get(name)}
+        return {
+            "APP_WORKERS": self.settings.get("APP_WORKERS"),
+            "FAULTS_TOKEN_FILE": str(self.secrets / "faults_token"),
+            **made,
+            "DATABASE_HOST": HOST,
+            "DATABASE_PORT": str(self.settings.port("POSTGRES_PORT")),
+            "DATABASE_NAME": "sightline",
+            "DATABASE_USER": "sightline",
+            "DATABASE_PASSWORD_FILE": str(self.secrets / "app_db_password"),
+            "METRICS_TOKEN_FILE": str(self.secrets / METRICS_TOKEN),
+        }
+
+    def _make_folders(self) -> None:
+        for folder in (self.state, self.data):  # PostgreSQL, run by another user where root starts it, gets through
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o711)
+
+    def _configs(self, name: str) -> Path:
+        return self.state / "run" / name
+
+    def _link_configs(self) -> None:
+        (self.state / "run").mkdir(mode=0o700, exist_ok=True)
+        configs.link("alertmanager", self._configs("alertmanager"), self.secrets)
+        prometheus = configs.link("prometheus", self._configs("prometheus"), self.secrets)
+        jobs = {job: name for job, name in TARGETS.items() if job != "grafana" or self.has_grafana}
+        addresses = {job: [f"{HOST}:{self.settings.port(name)}"] for job, name in jobs.items()}
+        configs.write_targets(prometheus, addresses)

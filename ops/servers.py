@@ -1,0 +1,221 @@
+"""Every server of the stack: how it is started and how one knows that it is well.
+
+One definition for `make up` and for the tests, which start the same servers on free ports in temporary folders.
+Everything listens on 127.0.0.1 only. Passwords are handed over as files, never as arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ops.packages import find
+from ops.paths import PROJECT
+
+HOST = "127.0.0.1"
+PROBE_TIMEOUT = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is not running yet: `probe()` tells what is wrong with it once it is, None if nothing."""
+
+    name: str
+    port: int
+    command: tuple[str, ...]
+    probe: Callable[[], str | None]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    page: str | None = None  # what a browser can open
+    folder: Path = PROJECT  # where it is started
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+
+def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
+    def probe() -> str | None:
+        try:
+            with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own http:// address
+                body = answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            return f"answers {error.code} at {url}"
+        except (OSError, ValueError):
+            return f"does not answer at {url}"
+        return None if contains in body else f"answers at {url}, but without '{contains}'"
+
+    return probe
+
+
+def prometheus(config: Path, data: Path, port: int, *, grafana_port: int = 3000, flags: tuple[str, ...] = ()) -> Server:
+    """Prometheus with `config`; the alerts' links lead to the runbooks, which it serves itself, and to Grafana."""
+    url = f"http://localhost:{port}"
+    return Server(
+        name="prometheus",
+        port=port,
+        command=(
+            str(find("prometheus")["prometheus"]),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={data}",
+            f"--web.listen-address={HOST}:{port}",
+            f"--web.external-url={url}",
+            f"--web.cors.origin={url}",  # the default lets every web page read what is here
+            f"--web.user-assets={PROJECT / 'docs'}",
+            "--enable-feature=expand-external-labels",
+            *flags,
+        ),
+        environment={"GRAFANA_URL": f"http://localhost:{grafana_port}", "RUNBOOKS_URL": f"{url}/user/runbooks"},
+        probe=http_probe(f"http://{HOST}:{port}/-/ready"),
+        page=url,
+    )
+
+
+def alertmanager(config: Path, data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
+    url = f"http://localhost:{port}"
+    return Server(
+        name="alertmanager",
+        port=port,
+        command=(
+            str(find("alertmanager")["alertmanager"]),
+            f"--config.file={config}",
+            f"--storage.path={data}",
+            f"--web.listen-address={HOST}:{port}",
+            f"--web.external-url={url}",
+            "--cluster.listen-address=",  # a single one: no gossip port
+            *flags,
+        ),
+        probe=http_probe(f"http://{HOST}:{port}/-/ready"),
+        page=url,
+        folder=config.parent,  # the secrets' names in the configuration are relative to where it is started
+    )
+
+
+def node_exporter(port: int) -> Server:
+    return Server(
+        name="node-exporter",
+        port=port,
+        command=(str(find("node_exporter")["node_exporter"]), f"--web.listen-address={HOST}:{port}"),
+        probe=http_probe(f"http://{HOST}:{port}/metrics", contains="node_cpu_seconds_total"),
+    )
+
+
+def postgres_exporter(port: int, database_port: int, password_file: Path) -> Server:
+    return Server(
+        name="postgres-exporter",
+        port=port,
+        command=(
+            str(find("postgres_exporter")["postgres_exporter"]),
+            f"--web.listen-address={HOST}:{port}",
+            f"@{PROJECT / 'postgres' / 'exporter.args'}",
+        ),
+        environment={
+            "DATA_SOURCE_URI": f"{HOST}:{database_port}/sightline?sslmode=disable",
+            "DATA_SOURCE_USER": "sightline_exporter",
+            "DATA_SOURCE_PASS_FILE": str(password_file),
+        },
+        probe=http_probe(f"http://{HOST}:{port}/metrics", contains="\npg_up 1"),
+    )
+
+
+def postgres(data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
+    """PostgreSQL on a data folder that `ops.postgres.initialise` has made."""
+    from ops.postgres import as_owner  # it needs the command lines above
+
+    programs = find("postgres", "pg_isready")
+    settings = {"listen_addresses": HOST, "port": port, "unix_socket_directories": data, "logging_collector": "off"}
+    options = [f"-c{name}={value}" for name, value in settings.items()]
+
+    def probe() -> str | None:
+        answer = subprocess.run(
+            [programs["pg_isready"], "--quiet", f"--host={HOST}", f"--port={port}", f"--timeout={PROBE_TIMEOUT:.0f}"]
+        )
+        return None if answer.returncode == 0 else f"accepts no connections on port {port}"
+
+    return Server(
+        name="postgres",
+        port=port,
+        command=as_owner(data, str(programs["postgres"]), "-D", str(data), *options, *flags),
+        probe=probe,
+        stop_signal=signal.SIGINT,  # "fast": ends its clients' connections instead of waiting for them
+    )
+
+
+def app(port: int, environment: Mapping[str, str]) -> Server:
+    """The reference service; `environment` holds its settings (DATABASE_..., LLM_..., APP_WORKERS)."""
+    return Server(
+        name="app",
+        port=port,
+        command=(sys.executable, "-m", "app"),
+        environment={**environment, "APP_HOST": HOST, "APP_PORT": str(port)},
+        probe=http_probe(f"http://{HOST}:{port}/readyz"),
+        page=f"http://localhost:{port}/",
+    )
+
+
+def grafana(data: Path, port: int, prometheus_url: str, alertmanager_url: str, secrets: Path, home: str) -> Server:
+    """Grafana from `home` (the folder of a release) or, where that is empty, as installed; the container's settings."""
+    program = Path(home, "bin", "grafana") if home else Path(shutil.which("grafana") or "grafana").resolve()
+    release = program.parent.parent
+    compose = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+    environment = {
+        name: value.replace("/etc/grafana", str(PROJECT / "grafana"))
+        .replace("/run/secrets", str(secrets))
+        .replace("$$", "$")  # as Compose writes a single one
+        for name, value in compose["services"]["grafana"]["environment"].items()
+    }
+    return Server(
+        name="grafana",
+        port=port,
+        command=(
+            str(program),
+            "server",
+            # The packages of Linux distributions keep the program apart from the rest of the release.
+            f"--homepath={release if (release / 'public').exists() else '/usr/share/grafana'}",
+        ),
+        environment={
+            **environment,
+            "GF_SERVER_HTTP_ADDR": HOST,
+            "GF_SERVER_HTTP_PORT": str(port),
+            "GF_SERVER_ROOT_URL": f"http://localhost:{port}",
+            "GF_PATHS_DATA": str(data),
+            "GF_PATHS_LOGS": str(data / "log"),
+            "GF_PATHS_PLUGINS": str(data / "plugins"),
+            "GF_PATHS_PROVISIONING": str(PROJECT / "grafana" / "provisioning"),
+            "PROMETHEUS_URL": prometheus_url,
+            "ALERTMANAGER_URL": alertmanager_url,
+        },
+        probe=http_probe(f"http://{HOST}:{port}/api/health"),
+        page=f"http://localhost:{port}",
+    )
+
+
+def plain_environment() -> dict[str, str]:
+    """What every server inherits of the user's environment: nothing that could hold a secret."""
+    inherited = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+    )
+    return {name: os.environ[name] for name in inherited if name in os.environ}

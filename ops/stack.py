@@ -1,0 +1,123 @@
+"""The one interface of the stack, whichever way it runs: `ops.compose` in Docker, `ops.processes` without.
+
+What is done with it is written once, in `ops.commands` and `ops.backup`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from ops.settings import Settings
+
+
+@dataclass(frozen=True)
+class State:
+    """One server now: what its process or container does, what is wrong with it (None: nothing), where it is opened."""
+
+    name: str
+    process: str
+    problem: str | None
+    address: str
+    dead: bool = False
+    """Whether its process has ended, is being restarted or was never started."""
+
+
+class Stack(Protocol):
+    """The stack of one set of settings, running or not."""
+
+    mode: str
+    settings: Settings
+
+    @property
+    def location(self) -> str:
+        """Where the data are, in words."""
+
+    # Starting and stopping
+
+    def check(self) -> None:
+        """Raises OpsError for what would make a start fail, before anything starts or stops."""
+
+    def start(self) -> bool:
+        """Start what does not run; returns whether it ran already, so that edited files are to be read again."""
+
+    def stop(self) -> bool:
+        """Stop everything; False where nothing ran. The data stay."""
+
+    def remove(self) -> None:
+        """Remove the data of the stack, which does not run."""
+
+    # Looking
+
+    def states(self) -> list[State]:
+        """All servers; none where nothing runs."""
+
+    def pages(self) -> dict[str, str]:
+        """Server -> address of what a browser can open."""
+
+    def notes(self) -> list[str]:
+        """What else the user should know about this stack."""
+
+    def targets(self) -> dict[str, str]:
+        """Job -> health of what Prometheus scrapes; empty if Prometheus can't be asked."""
+
+    def last_words(self, server: str) -> str:
+        """The end of a server's log."""
+
+    def log_command(self, server: str, lines: int | None, follow: bool) -> list[str]:
+        """The command that shows the logs of one server, or of all; `lines` None: from the beginning."""
+
+    # Single servers
+
+    def stop_server(self, name: str) -> None: ...
+
+    def start_server(self, name: str) -> None: ...
+
+    def pids(self, name: str) -> list[int]:
+        """The server's main processes, as this machine numbers them."""
+
+    def metrics(self, name: str) -> str:
+        """What its /metrics says. Raises OpsError where it does not answer."""
+
+    def hang_up(self, name: str) -> None:
+        """Send SIGHUP to a server."""
+
+    # Programs: command lines, to be run with `environment`
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+    def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
+        """A client of PostgreSQL as its superuser; `terminal`: a person types into it."""
+
+    def tool(self, server: str, program: str, *arguments: str) -> list[str]:
+        """promtool or amtool, started in a server's configuration folder."""
+
+    def grafana_cli(self, *arguments: str) -> tuple[list[str], Mapping[str, str]]:
+        """Grafana's own command line, and its environment. Raises OpsError where there is no Grafana."""
+
+    # Backups
+
+    def versions(self) -> dict[str, str]:
+        """Server -> version, of what would run here."""
+
+    def has_data(self) -> bool: ...
+
+    @contextmanager
+    def paused(self, servers: Sequence[str]) -> Iterator[None]:
+        """Those of `servers` that run are stopped meanwhile."""
+        yield
+
+    @contextmanager
+    def new_database(self) -> Iterator[Callable[..., list[str]]]:
+        """An empty database made with the present secrets, and `client` for it."""
+        yield self.client
+
+    def pack(self, server: str, file: Path) -> None:
+        """Write a server's folder into a tar file."""
+
+    def unpack(self, server: str, tar: IO[bytes]) -> None:
+        """Replace all that a server has by the files in the archive."""

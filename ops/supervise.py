@@ -1,0 +1,199 @@
+"""The process supervisor (supervisord): starts the servers, restarts what dies, keeps the logs within bounds.
+
+It is controlled through a Unix socket in a folder that is its owner's alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.servers import Server, plain_environment
+
+MARK = "SIGHTLINE_STACK"  # in the environment of every process of the stack: the folder of its state
+STOP_TIMEOUT = 25  # seconds for a server to end before it is killed; the app lets requests finish
+LONGEST_SOCKET_PATH = 90  # the kernel allows 107 characters, and supervisord appends to the name while it starts
+
+DAEMON = """\
+[supervisord]
+pidfile={run}/supervisord.pid
+logfile={logs}/supervisord.log
+logfile_maxbytes=5MB
+logfile_backups=1
+directory={project}
+umask=077
+{user}
+[unix_http_server]
+file={run}/supervisor.sock
+chmod=0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """
+[program:{name}]
+command={command}
+environment={environment}
+directory={directory}
+redirect_stderr=true
+stdout_logfile={logs}/{name}.log
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=2
+autorestart=true
+startsecs=2
+startretries=1000
+stopsignal={stop_signal}
+stopwaitsecs={stop_timeout}
+killasgroup=true
+"""
+
+
+class Supervisor:
+    """The supervisor of one state folder, running or not."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.run = state / "run"
+        self.logs = state / "logs"
+        self.config = self.run / "supervisord.conf"
+        self.socket = self.run / "supervisor.sock"
+        if len(str(self.socket)) > LONGEST_SOCKET_PATH:
+            raise OpsError(f"The path {state} is too long for a Unix socket; set SIGHTLINE_STATE to a shorter folder.")
+
+    @property
+    def running(self) -> bool:
+        try:
+            self._call("getState")
+        except OSError:
+            return False
+        return True
+
+    def start(self, config: str) -> None:
+        for folder in (self.run, self.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.config.touch(mode=0o600)  # it may hold API keys
+        self.config.write_text(config)
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
+        environment = {**plain_environment(), MARK: str(self.state)}
+        result = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True)
+        if result.returncode:
+            raise OpsError(f"supervisord does not start: {(result.stderr or result.stdout).strip()}")
+
+    def start_stopped(self) -> None:
+        """Start every server that doesn't run."""
+        self._call("startAllProcesses", False)
+
+    def stop_server(self, name: str) -> None:
+        """End one server, which then stays down until `start_server`."""
+        self._call("stopProcess", name)
+
+    def start_server(self, name: str) -> None:
+        self._call("startProcess", name)
+
+    def hang_up(self, name: str) -> None:
+        """Send SIGHUP to one server."""
+        self._call("signalProcess", name, "HUP")
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """supervisord's words on every process by name: statename, pid, description; nothing if it doesn't run."""
+        try:
+            return {process["name"]: process for process in self._call("getAllProcessInfo")}
+        except OSError:
+            return {}
+
+    def stop(self) -> None:
+        """End every process of the stack, also what a supervisor that died has left behind."""
+        if self.running:
+            pid = self._call("getPID")
+            self._call("shutdown")
+            _wait_until(lambda: not _alive(pid), STOP_TIMEOUT + 5)
+        for with_signal in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.leftovers():
+                _signal(pid, with_signal)
+            if _wait_until(lambda: not self.leftovers(), STOP_TIMEOUT):
+                break
+        for file in (self.run / "supervisord.pid", self.socket):
+            file.unlink(missing_ok=True)
+
+    def leftovers(self) -> list[int]:
+        """All living processes that carry this stack's mark."""
+        mark = f"{MARK}={self.state}".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
+            except OSError:
+                continue  # ended meanwhile, or another user's
+        return found
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        try:
+            with ServerProxy("http://localhost", transport=transport) as server:
+                return getattr(server.supervisor, method)(*arguments)
+        except Fault as fault:
+            raise OpsError(f"supervisord refuses: {fault.faultString}. `make logs` shows why.") from None
+
+
+def config(supervisor: Supervisor, servers: Iterable[Server]) -> str:
+    """supervisord's configuration for these servers."""
+    places = {"run": supervisor.run, "logs": supervisor.logs, "project": PROJECT}
+    text = DAEMON.format(**places, user="user=root" if os.geteuid() == 0 else "")
+    for server in servers:
+        text += PROGRAM.format(
+            name=server.name,
+            command=shlex.join(server.command).replace("%", "%%"),
+            environment=",".join(f"{name}={_quoted(name, value)}" for name, value in server.environment.items()),
+            directory=server.folder,
+            stop_signal=server.stop_signal.name.removeprefix("SIG"),
+            stop_timeout=STOP_TIMEOUT,
+            logs=supervisor.logs,
+        )
+    return text
+
+
+def _quoted(name: str, value: str) -> str:
+    """A value as supervisord's configuration wants it; it knows no escapes but the doubled percent sign."""
+    if any(character in value for character in '"\n\r') or value.strip("'") != value:
+        raise OpsError(
+            f"{name} holds a quotation mark or a line break, which can't be handed over; use a file instead."
+        )
+    return '"' + value.replace("%", "%%") + '"'
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _signal(pid: int, with_signal: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, with_signal)
+
+
+def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

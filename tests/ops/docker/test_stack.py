@@ -1,0 +1,149 @@
+"""The whole stack in containers does its work: healthy, scraped, measured, shown, and heard of when a part fails."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.paths import PROJECT
+from tests import traffic
+from tests.fourteen import QUERIES
+from tests.ops.docker.conftest import Stack
+from tests.servers import wait_until
+
+pytestmark = pytest.mark.stack
+
+JOBS = {"app", "node", "postgres", "prometheus", "alertmanager", "grafana"}
+TRAFFIC_SECONDS = 45  # three scrapes of the stack's 15 s
+TELL_SECONDS = 300  # scrape, the alert's two minutes, evaluation, and a busy machine
+
+
+@pytest.fixture(scope="module")
+def used(stack: Stack) -> Stack:
+    """The stack after some people have used the service."""
+    traffic.drive(stack.url("app"), TRAFFIC_SECONDS)
+    return stack
+
+
+def test_every_service_is_healthy(stack: Stack) -> None:
+    assert stack.health() == dict.fromkeys(stack.services, "healthy")
+
+
+def test_prometheus_reaches_every_target(stack: Stack) -> None:
+    def targets() -> bool:
+        found = stack.prometheus.targets()
+        return {job: health for job, health in found.items() if job != "locust"} == dict.fromkeys(JOBS, "up")
+
+    wait_until(targets, timeout=90, interval=0.5)
+
+
+def test_rules_are_loaded_and_evaluate(stack: Stack) -> None:
+    def evaluated() -> bool:
+        groups = stack.prometheus.api("rules")["groups"]
+        return bool(groups) and all(rule["health"] == "ok" for group in groups for rule in group["rules"])
+
+    wait_until(evaluated, timeout=120, interval=1)
+    files = {Path(group["file"]).name for group in stack.prometheus.api("rules")["groups"]}
+    assert files == {file.name for file in (PROJECT / "prometheus" / "rules").glob("*.yml")}
+
+
+def test_fourteen_metrics(used: Stack) -> None:
+    def implausible() -> dict[str, float]:
+        values = {f"{query.row}: {query.what}": (query, used.prometheus.value(query.expression)) for query in QUERIES}
+        return {name: value for name, (query, value) in values.items() if not query.plausible(value)}
+
+    wait_until(lambda: not implausible(), timeout=20, interval=1)
+
+
+def test_statements_of_the_database_are_watched(used: Stack) -> None:
+    """pg_stat_statements is loaded, the exporter's role may read it, and the service's statements are in it."""
+    assert used.prometheus.value('sum(pg_stat_statements_calls_total{datname="sightline"})') > 0
+
+
+def test_node_exporter_reports_the_host(stack: Stack) -> None:
+    """Processors, memory, file systems and network are the machine's, not the container's."""
+    devices = {dict(labels)["device"] for labels in stack.prometheus.query("node_network_receive_bytes_total")}
+    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
+    stable = {name for line in lines if not (name := line.split(":")[0].strip()).startswith("veth")}
+    assert stable <= devices
+
+    processors = Path("/proc/stat").read_text().count("\ncpu")
+    assert stack.prometheus.value('count(node_cpu_seconds_total{mode="idle"})') == processors
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert stack.prometheus.value("node_memory_MemTotal_bytes") == memory
+    name = Path("/proc/sys/kernel/hostname").read_text().strip()
+    assert stack.prometheus.value(f'node_uname_info{{nodename="{name}"}}') == 1
+
+    mounts = {dict(labels)["mountpoint"] for labels in stack.prometheus.query("node_filesystem_avail_bytes")}
+    assert "/" in mounts
+    assert "/etc/hosts" not in mounts, "the container's own mounts are reported"
+
+
+def test_grafana_has_taken_the_provisioning(stack: Stack) -> None:
+    password = (stack.secrets / "grafana_admin_password").read_text()
+    sources = {source["uid"]: source["type"] for source in _grafana(stack, "/api/datasources", password)}
+    assert sources == {"prometheus": "prometheus", "alertmanager": "alertmanager"}
+
+    files = (PROJECT / "grafana" / "dashboards").glob("*.json")
+    expected = {dashboard["uid"]: dashboard["title"] for dashboard in (json.loads(file.read_text()) for file in files)}
+    found = {found["uid"]: found["title"] for found in _grafana(stack, "/api/search?type=dash-db", password)}
+    assert found == expected
+
+    query = urllib.parse.urlencode({"query": 'up{job="app"}'})
+    answer = _grafana(stack, f"/api/datasources/proxy/uid/prometheus/api/v1/query?{query}", password)
+    assert answer["data"]["result"][0]["value"][1] == "1"
+
+
+@pytest.mark.parametrize("password", [None, "admin", ""])
+def test_grafana_lets_nobody_in_without_the_password(stack: Stack, password: str | None) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        _grafana(stack, "/api/datasources", password)
+    assert refused.value.code == 401
+
+
+def test_runbooks_are_where_the_alerts_say(stack: Stack) -> None:
+    """The address in an alert's annotation opens its runbook."""
+    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()), 90)
+    (watchdog,) = (alert for alert in stack.alertmanager.alerts() if alert["labels"]["alertname"] == "Watchdog")
+    address = watchdog["annotations"]["runbook_url"]
+    assert address.startswith(f"http://localhost:{stack.ports['prometheus']}/")
+    with urllib.request.urlopen(address.replace("localhost", "127.0.0.1"), timeout=10) as answer:
+        assert "Watchdog" in answer.read().decode()
+
+
+def test_a_stopped_service_raises_an_alert_that_resolves(stack: Stack) -> None:
+    def firing() -> bool:
+        down = [
+            alert
+            for alert in stack.alertmanager.alerts()
+            if alert["labels"]["alertname"] == "TargetDown" and alert["labels"]["job"] == "postgres"
+        ]
+        return bool(down)
+
+    assert not firing()
+    stopped = time.monotonic()
+    stack.compose("stop", "postgres-exporter")
+    wait_until(firing, timeout=TELL_SECONDS, interval=1)
+    fired = time.monotonic()
+    stack.compose("start", "postgres-exporter")
+    wait_until(lambda: not firing(), timeout=TELL_SECONDS, interval=1)
+    resolved = time.monotonic()
+    print(f"TargetDown in Alertmanager after {fired - stopped:.0f} s, gone {resolved - fired:.0f} s after the start")
+    stack.wait_until_healthy()
+
+
+def _grafana(stack: Stack, path: str, password: str | None) -> Any:
+    request = urllib.request.Request(stack.url("grafana") + path)
+    if password is not None:
+        token = base64.b64encode(f"admin:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)

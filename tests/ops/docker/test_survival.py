@@ -1,0 +1,197 @@
+"""Every service is killed (SIGKILL) in turn while people use the stack: it comes back by itself and nothing is lost.
+
+A kill through Docker would count as a manual stop; a crash is a signal to the process, so these tests send that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ops.docker.conftest import Stack
+from tests.servers import wait_until
+
+pytestmark = pytest.mark.stack
+
+PACE = 0.05  # seconds between a writer's requests
+BACK_SECONDS = 90
+SCRAPE_TIMEOUT = 10
+SNAPSHOT_SECONDS = 90  # Alertmanager writes its state every 30 s
+
+
+class Writer(threading.Thread):
+    """Somebody who writes down what the service has confirmed, and takes an error for an answer."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.confirmed: list[str] = []
+        self.errors = 0
+        self._enough = threading.Event()
+        self._key = self.ask("POST", "/users", {"name": "survivor"})["api_key"]
+
+    def run(self) -> None:
+        while not self._enough.wait(PACE):
+            try:
+                item = self.ask("POST", "/items", {"title": "kept", "description": "confirmed, so never lost"})
+            except OSError:
+                self.errors += 1
+            else:
+                self.confirmed.append(item["id"])
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+    def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if hasattr(self, "_key"):
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def writing(stack: Stack) -> Iterator[Writer]:
+    writer = Writer(stack.url("app"))
+    writer.start()
+    try:
+        wait_until(lambda: len(writer.confirmed) >= 10)
+        yield writer
+    finally:
+        writer.stop()
+
+
+def crash(stack: Stack, service: str) -> None:
+    """Kill the service's first process and wait until Docker has started it again and it is healthy."""
+    before = stack.containers()[service]
+    os.kill(before["State"]["Pid"], signal.SIGKILL)
+
+    def back() -> bool:
+        now = stack.containers()[service]
+        return bool(now["RestartCount"] > before["RestartCount"] and now["State"]["Health"]["Status"] == "healthy")
+
+    started = time.monotonic()
+    wait_until(back, timeout=BACK_SECONDS, interval=0.2)
+    print(f"{service} was back after {time.monotonic() - started:.1f} s")
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_called(stack: Stack) -> Iterator[None]:
+    """A crash that heals itself within seconds is no reason for an alert about a lost part."""
+    yield
+    names = {alert["labels"]["alertname"] for alert in stack.alertmanager.alerts()}
+    assert not names & {"TargetDown", "ServiceDown", "PostgresDown"}
+
+
+@pytest.mark.parametrize("service", ["postgres-exporter", "node-exporter", "grafana"])
+def test_others_do_not_notice(stack: Stack, service: str) -> None:
+    others = {name: one["State"]["StartedAt"] for name, one in stack.containers().items() if name != service}
+    with writing(stack) as writer:
+        crash(stack, service)
+    assert writer.errors == 0
+    assert {name: one["State"]["StartedAt"] for name, one in stack.containers().items() if name != service} == others
+
+
+def test_postgres_keeps_every_confirmed_row_and_the_service_reconnects(stack: Stack) -> None:
+    service_started = stack.containers()["app"]["State"]["StartedAt"]
+    with writing(stack) as writer:
+        crash(stack, "postgres")
+        confirmed = len(writer.confirmed)
+        wait_until(lambda: len(writer.confirmed) >= confirmed + 10)
+    assert stack.containers()["app"]["State"]["StartedAt"] == service_started
+    for item in writer.confirmed:
+        assert writer.ask("GET", f"/items/{item}")["id"] == item
+    print(f"{len(writer.confirmed)} rows confirmed, all there; {writer.errors} requests failed meanwhile")
+
+
+def test_a_crashed_worker_costs_no_count(stack: Stack) -> None:
+    """One of the service's workers dies: it is replaced, and no counter goes back."""
+    main = stack.containers()["app"]["State"]["Pid"]
+
+    def workers() -> set[int]:
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        return {pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+    def created() -> float:
+        return stack.prometheus.value(
+            'http_requests_total{job="app", endpoint="/items", method="POST", status_code="201"}'
+        )
+
+    with writing(stack) as writer:
+        old = workers()
+        assert len(old) == 2
+        os.kill(min(old), signal.SIGKILL)
+        wait_until(lambda: len(workers()) == 2 and workers() != old, timeout=60)
+        confirmed = len(writer.confirmed)
+        wait_until(lambda: len(writer.confirmed) >= confirmed + 10)
+    total = len(writer.confirmed)
+    wait_until(lambda: created() >= total, timeout=60, interval=1)
+    assert stack.prometheus.value('max(resets(http_requests_total{job="app", endpoint="/items"}[2m]))') == 0
+
+
+def test_the_service_comes_back_and_only_its_counters_restart(stack: Stack) -> None:
+    with writing(stack) as writer:
+        crash(stack, "app")
+        confirmed = len(writer.confirmed)
+        wait_until(lambda: len(writer.confirmed) >= confirmed + 10)
+    for item in writer.confirmed:
+        assert writer.ask("GET", f"/items/{item}")["id"] == item
+    wait_until(lambda: stack.prometheus.targets()["app"] == "up", timeout=60, interval=0.5)
+    assert stack.prometheus.value("max(resets(node_cpu_seconds_total[5m]))") == 0
+
+
+def test_prometheus_keeps_what_it_knew(stack: Stack) -> None:
+    def known() -> float:
+        """The series that Prometheus knew at the moment, its own left out: they go on under the same names."""
+        (result,) = stack.prometheus.api("query", query='count({job!~"|prometheus"})', time=moment)["result"]
+        return float(result["value"][1])
+
+    wait_until(lambda: "unknown" not in stack.prometheus.targets().values(), timeout=60, interval=0.5)
+    moment = str(time.time())
+    wait_until(lambda: time.time() > float(moment) + SCRAPE_TIMEOUT, timeout=60)  # what is under way then has come
+    before = known()
+    assert before > 1000
+    with writing(stack) as writer:
+        crash(stack, "prometheus")
+    assert writer.errors == 0
+    assert known() == before
+
+
+def test_alertmanager_keeps_its_silences(stack: Stack) -> None:
+    now = datetime.now(UTC)
+    silence = {
+        "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
+        "startsAt": now.isoformat(),
+        "endsAt": (now + timedelta(hours=1)).isoformat(),
+        "createdBy": "a test",
+        "comment": "survives a crash",
+    }
+    address = f"{stack.alertmanager.url}/api/v2/silences"
+    request = urllib.request.Request(address, json.dumps(silence).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        identity = json.load(answer)["silenceID"]
+    # What it has not written to disk yet, it can't know again.
+    wait_until(
+        lambda: stack.shell("alertmanager", f"grep -q {identity} /alertmanager/silences").returncode == 0,
+        SNAPSHOT_SECONDS,
+    )
+    crash(stack, "alertmanager")
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        assert identity in {silence["id"] for silence in json.load(answer)}
+    # Prometheus tells of an alert again after a minute, at its next evaluation.
+    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()), 150)

@@ -1,0 +1,374 @@
+"""Drills that only a stack of its own may suffer: they break configuration, database, machine or monitoring.
+
+And those whose alerts need hours with the real windows, of traffic before (outage) or of patience (llm-stuck).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import subprocess
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+import yaml
+
+from ops.drills.catalogue import fault
+from tests.ops.drills.lab import Lab
+
+Breakage = Callable[[Lab], AbstractContextManager[None]]
+
+
+@contextmanager
+def config_broken(lab: Lab) -> Iterator[None]:
+    """Somebody saved half a configuration."""
+    with lab.changed(lab.prometheus_folder / "prometheus.yml", "global: [", "prometheus"):
+        yield
+
+
+@contextmanager
+def alertmanager_config_broken(lab: Lab) -> Iterator[None]:
+    """Somebody saved half a configuration of Alertmanager."""
+    with lab.changed(lab.alertmanager_folder / "alertmanager.yml", "route: {}", "alertmanager"):
+        yield
+
+
+@contextmanager
+def receiver_down(lab: Lab) -> Iterator[None]:
+    """The receiver of the notifications refuses them."""
+    lab.receiver.refuse = True
+    try:
+        yield
+    finally:
+        lab.receiver.refuse = False
+
+
+@contextmanager
+def rule_broken(lab: Lab) -> Iterator[None]:
+    """A rule that is valid and can't be evaluated: many series on both sides."""
+    rule = {"record": "broken", "expr": "up * on () up"}
+    group = {"groups": [{"name": "broken", "interval": "1s", "rules": [rule]}]}
+    with lab.changed(lab.prometheus_folder / "rules" / "broken.yml", yaml.safe_dump(group), "prometheus"):
+        yield
+
+
+@contextmanager
+def rules_heavy(lab: Lab) -> Iterator[None]:
+    """Rules that take longer than their interval."""
+    rule = {"record": "heavy", "expr": 'count(last_over_time({__name__=~".+"}[2m]))'}
+    group = {"groups": [{"name": "heavy", "interval": "5ms", "rules": [rule]}]}
+    with lab.changed(lab.prometheus_folder / "rules" / "heavy.yml", yaml.safe_dump(group), "prometheus"):
+        yield
+
+
+@contextmanager
+def alertmanager_lost(lab: Lab) -> Iterator[None]:
+    """The address book has no Alertmanager any more."""
+    with lab.changed(lab.prometheus_folder / "targets" / "alertmanager.yml", "[]", "prometheus"):
+        yield
+
+
+@contextmanager
+def scrape_config_lost(lab: Lab) -> Iterator[None]:
+    """A configuration without anything to scrape."""
+    file = lab.prometheus_folder / "prometheus.yml"
+    document = yaml.safe_load(file.read_text())
+    document["scrape_configs"] = []
+    with lab.changed(file, yaml.safe_dump(document), "prometheus"):
+        yield
+
+
+@contextmanager
+def scrape_limit(lab: Lab) -> Iterator[None]:
+    """The service returns more series than the limit allows."""
+    file = lab.prometheus_folder / "prometheus.yml"
+    document = yaml.safe_load(file.read_text())
+    job = next(job for job in document["scrape_configs"] if job["job_name"] == "app")
+    job["sample_limit"] = 10
+    with lab.changed(file, yaml.safe_dump(document), "prometheus"):
+        yield
+
+
+@contextmanager
+def exporter_rights(lab: Lab) -> Iterator[None]:
+    """Somebody took one of the exporter's rights away (without pg_monitor itself the whole scrape would fail)."""
+    with lab.superuser() as connection:
+        connection.execute("REVOKE EXECUTE ON FUNCTION pg_ls_waldir() FROM pg_monitor")
+        try:
+            yield
+        finally:
+            connection.execute("GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO pg_monitor")
+
+
+@contextmanager
+def connections(lab: Lab) -> Iterator[None]:
+    """Something opens connections to PostgreSQL and keeps them."""
+    with ExitStack() as stack:
+        first = stack.enter_context(lab.superuser())
+
+        def share() -> float:
+            row = first.execute(
+                "SELECT count(*) / current_setting('max_connections')::float FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend'"
+            ).fetchone()
+            assert row is not None
+            return float(row[0])
+
+        def hold() -> None:
+            while not done.wait(0.2):
+                while share() < 0.98:
+                    with suppress(psycopg.OperationalError):
+                        stack.enter_context(lab.superuser())
+
+        done = threading.Event()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        try:
+            yield
+        finally:
+            done.set()
+            holder.join()
+
+
+@contextmanager
+def cold_cache(lab: Lab) -> Iterator[None]:
+    """Queries read tables that are larger than the cache, again and again."""
+    done = threading.Event()
+
+    def read() -> None:
+        with lab.superuser() as connection:
+            while not done.is_set():
+                connection.execute("SELECT count(*) FROM filler")
+
+    with lab.superuser() as connection:
+        connection.execute(
+            "CREATE UNLOGGED TABLE filler AS SELECT i, repeat('x', 400) AS text FROM generate_series(1, 700000) AS i"
+        )
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield
+        finally:
+            done.set()
+            reader.join()
+            connection.execute("DROP TABLE filler")
+
+
+@contextmanager
+def commits_failing(lab: Lab) -> Iterator[None]:
+    """A constraint that is checked at COMMIT refuses every new item."""
+    with lab.superuser() as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'a drill refuses this commit' USING ERRCODE = '23514'; END $$"
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON items DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+        try:
+            yield
+        finally:
+            connection.execute("DROP FUNCTION refuse CASCADE")
+
+
+@contextmanager
+def open_files(lab: Lab) -> Iterator[None]:
+    """The service's processes come near their limit of open files."""
+    limits: dict[psutil.Process, tuple[int, int]] = {}
+    main = lab.main_process("app")
+    for process in (main, *main.children(recursive=True)):
+        soft, hard = process.rlimit(resource.RLIMIT_NOFILE)
+        limits[process] = (soft, hard)
+        process.rlimit(resource.RLIMIT_NOFILE, (int(process.num_fds() / 0.9), hard))
+    try:
+        yield
+    finally:
+        for process, limit in limits.items():
+            with suppress(psutil.NoSuchProcess):
+                process.rlimit(resource.RLIMIT_NOFILE, limit)
+
+
+@contextmanager
+def disk_full(lab: Lab) -> Iterator[None]:
+    """A file system of 64 MiB runs full, in space and in inodes."""
+    image, mount = lab.folder / "disk.img", lab.folder / "disk"
+    with open(image, "wb") as file:
+        file.truncate(64 * 2**20)
+    _run("mkfs.ext4", "-q", "-F", "-m", "0", "-N", "128", str(image))
+    _run("mount", "-o", "loop", str(image), str(mount))
+    done = threading.Event()
+
+    def fill() -> None:
+        for number in range(100):
+            with suppress(OSError):
+                (mount / f"empty-{number}").touch()
+        for number in range(20):  # slowly, so that where it leads can be foreseen
+            with suppress(OSError):
+                (mount / f"empty-{number}").write_bytes(b"x" * (4 * 2**20))
+            if done.wait(1):
+                return
+        for number in range(100, 200):
+            with suppress(OSError):
+                (mount / f"empty-{number}").touch()
+
+    filler = threading.Thread(target=fill)
+    filler.start()
+    try:
+        yield
+    finally:
+        done.set()
+        filler.join()
+        _run("umount", str(mount))
+        image.unlink()
+
+
+@contextmanager
+def out_of_memory(lab: Lab) -> Iterator[None]:
+    """A process wants more memory than its control group has, and the kernel ends it."""
+    folder, limit = _memory_group()
+    folder.mkdir()
+    try:
+        (folder / limit).write_text(str(32 * 2**20))
+        eater = f"echo $$ > {folder}/cgroup.procs; exec python3 -c \"b'1' * 2**30\""
+        result = subprocess.run(["sh", "-c", eater])
+        assert result.returncode == -9, "the kernel did not end it"
+        yield
+    finally:
+        folder.rmdir()
+
+
+def _memory_group() -> tuple[Path, str]:
+    name = f"sightline-drill-{os.getpid()}"
+    first = Path("/sys/fs/cgroup/memory")
+    if first.is_dir():
+        return first / name, "memory.limit_in_bytes"
+    return Path("/sys/fs/cgroup") / name, "memory.max"
+
+
+@contextmanager
+def disk_busy(lab: Lab) -> Iterator[None]:
+    """Two dozen readers queue for the disk, past every cache."""
+    file = Path("/var/tmp") / f"sightline-drill-{os.getpid()}"
+    file.write_bytes(os.urandom(2**20) * 64)
+    done = threading.Event()
+
+    def read(seed: int) -> None:
+        descriptor = os.open(file, os.O_RDONLY | os.O_DIRECT)
+        buffer = mmap.mmap(-1, 2**20)
+        try:
+            offset = seed
+            while not done.is_set():
+                offset = (offset * 31 + 7) % 64
+                os.preadv(descriptor, [buffer], offset * 2**20)
+        finally:
+            os.close(descriptor)
+
+    with ThreadPoolExecutor(24) as pool:
+        readers = [pool.submit(read, seed) for seed in range(24)]
+        try:
+            yield
+        finally:
+            done.set()
+            for reader in readers:
+                reader.result()
+            file.unlink()
+
+
+@contextmanager
+def load_high(lab: Lab) -> Iterator[None]:
+    """Far more processes want to run than there are cores; they are polite (nice 19), as the test must go on."""
+    burn = "import os, time\nend = time.monotonic() + 240\nparent = os.getppid()\n"
+    burn += "while time.monotonic() < end and os.getppid() == parent:\n    for _ in range(10**6): pass\n"
+    burners = [
+        subprocess.Popen(["nice", "-n", "19", "python3", "-I", "-c", burn]) for _ in range(30 * (os.cpu_count() or 1))
+    ]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+@contextmanager
+def pile_up(lab: Lab) -> Iterator[None]:
+    """Requests come faster than a slow endpoint answers them."""
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            with suppress(OSError, urllib.error.URLError):
+                lab.post("/items", {})
+
+    with ThreadPoolExecutor(80) as pool:
+        lab.stack.fault("slow", seconds=600, delay=10, path_prefix="/items")
+        try:
+            for _ in range(80):
+                pool.submit(ask)
+            yield
+        finally:
+            done.set()
+            lab.stack.mend()
+
+
+@contextmanager
+def outage(lab: Lab) -> Iterator[None]:
+    """Every request is refused before it reaches the database."""
+    with fault("errors", share=1.0)(lab.stack):
+        yield
+
+
+@contextmanager
+def llm_stuck(lab: Lab) -> Iterator[None]:
+    """The model has not answered anybody for minutes."""
+    with fault("llm-slow", first_token_seconds=55, tokens_per_second=1000)(lab.stack):
+        yield
+
+
+@contextmanager
+def llm_unpriced(lab: Lab) -> Iterator[None]:
+    """Somebody asks for a model that the price table does not know."""
+    key = lab.post("/users", {"name": "drill"})["api_key"]
+    for _ in range(8):
+        lab.post("/chat", {"message": "Hello", "model": "brand-new-model", "stream": False}, key)
+    yield
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+BREAKAGES: dict[str, Breakage] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        config_broken,
+        alertmanager_config_broken,
+        receiver_down,
+        rule_broken,
+        rules_heavy,
+        alertmanager_lost,
+        scrape_config_lost,
+        scrape_limit,
+        exporter_rights,
+        connections,
+        cold_cache,
+        commits_failing,
+        open_files,
+        disk_full,
+        out_of_memory,
+        disk_busy,
+        load_high,
+        pile_up,
+        outage,
+        llm_stuck,
+        llm_unpriced,
+    )
+}

@@ -1,0 +1,50 @@
+"""Debian's Alertmanager and amtool, unpacked and not installed: where they find their templates."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ops import packages
+from ops.packages import TEMPLATES
+from ops.paths import HOME, PROJECT, UNPRIVILEGED
+
+CONFIG = PROJECT / "alertmanager" / "alertmanager.yml"
+
+
+@pytest.fixture
+def amtool() -> Path:
+    if Path(TEMPLATES).exists():
+        pytest.skip("Alertmanager is installed here, so nothing has to be mounted")
+    launcher = HOME / "packages" / "prometheus-alertmanager" / "bin" / "amtool"
+    if not launcher.exists():
+        with packages.lock():
+            packages.unpack(["amtool"])
+    return launcher
+
+
+def check_config(amtool: Path, *prefix: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": path + os.environ["PATH"], "user": "somebody"}
+    return subprocess.run([*prefix, amtool, "check-config", CONFIG], capture_output=True, text=True, env=environment)
+
+
+def test_templates_are_found_without_root(amtool: Path) -> None:
+    unprivileged = ("setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups")
+    for prefix in ((), unprivileged) if os.geteuid() == 0 else ((),):
+        result = check_config(amtool, *prefix)
+        assert result.returncode == 0, result.stderr
+        assert "1 templates" in result.stdout
+    assert not Path(TEMPLATES).exists(), "nothing is left on the machine"
+
+
+def test_a_machine_that_allows_no_mount_namespace_is_told_what_to_do(amtool: Path, tmp_path: Path) -> None:
+    (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    result = check_config(amtool, path=f"{tmp_path}:")
+    assert result.returncode == 1
+    link = f"ln -s {amtool.parents[1]}{TEMPLATES} {TEMPLATES}"
+    expected = f"Debian's amtool needs its templates. Once, as root: mkdir -p {Path(TEMPLATES).parent} && {link}\n"
+    assert result.stderr == expected

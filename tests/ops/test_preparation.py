@@ -1,0 +1,225 @@
+"""What Docker mode does before it needs an engine: settings, secrets, what is mounted. None is needed here, either."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from ops import compose, images, settings
+from ops.__main__ import COMMANDS
+from ops.errors import OpsError
+from ops.paths import PROJECT
+
+MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODE", "HOST")  # what `make test` leaves to what it runs
+EXAMPLE = (PROJECT / ".env.example").read_text()
+
+
+def test_every_setting_of_the_example_is_the_default_once_its_comment_mark_is_gone() -> None:
+    uncommented = re.sub(r"^# (?=[A-Z_]+=)", "", EXAMPLE, flags=re.MULTILINE)
+    made = dotenv_values(stream=io.StringIO(uncommented))
+    assert len(made) > 25
+    assert not [value for value in made.values() if value is None or re.search(r"[#\s]", value)]
+    assert settings.parse(uncommented, {}) == made
+    defaults = settings.DEFAULTS
+    for name in defaults.keys() & made.keys():
+        if name.endswith("_DIR"):
+            assert str(PROJECT / (made[name] or "")) == defaults[name]
+        else:
+            assert made[name] == defaults[name]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SECRETS_DIR=./secrets",
+        "SECRETS_DIR=./secrets   # the passwords, one file each",
+        "SECRETS_DIR=./secrets#1",
+        "SECRETS_DIR='my secrets' # of 'mine'",
+        'SECRETS_DIR="my # secrets"',
+        "SECRETS_DIR= ./secrets ",
+        " SECRETS_DIR =./secrets",
+        "\texport SECRETS_DIR = './my secrets'",
+        "SECRETS_DIR=",
+        "export SECRETS_DIR=./secrets",
+        "SECRETS_DIR=first\nSECRETS_DIR=second",
+        "# SECRETS_DIR=./secrets",
+        "MY_SECRETS_DIR=./secrets",
+    ],
+)
+def test_lines_of_env_are_read_as_others_read_them(line: str) -> None:
+    text = f"APP_PORT=8000\n{line}\nLOG_LEVEL=info\n"
+    assert settings.parse(text, {"HOME": "/home/me"}) == dotenv_values(stream=io.StringIO(text))
+
+
+def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:
+    """As after a checkout under umask 077."""
+    rules = tmp_path / "prometheus" / "rules"
+    rules.mkdir(parents=True)
+    rule = rules / "http.yml"
+    rule.touch()
+    key = tmp_path / "api key"
+    key.touch()
+    editors = tmp_path / "prometheus" / ".editor" / "copies"
+    editors.mkdir(parents=True)
+    (editors / "http.yml").touch(0o600)
+    editors.chmod(0o700)
+    places = [tmp_path / "prometheus", key, Path("/dev/null")]
+    for folder in (rules, rules.parent):
+        folder.chmod(0o755)
+    for file in (rule, key):
+        file.chmod(0o644)
+    compose.require_readable(places)
+    for place, mode, named in ((rule, 0o640, rules.parent), (rules, 0o754, rules.parent), (key, 0o600, key)):
+        before = place.stat().st_mode
+        place.chmod(mode)
+        with pytest.raises(OpsError) as refused:
+            compose.require_readable(places)
+        mend = str(refused.value).partition(": ")[2]
+        assert mend.startswith("chmod -R go+rX ")
+        assert str(refused.value).count(named.name) == 2
+        subprocess.run(["bash", "-ec", mend], check=True, cwd=PROJECT)
+        compose.require_readable(places)
+        place.chmod(before)
+
+
+def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("a file where a folder should be")
+    result = subprocess.run(
+        [sys.executable, "-m", "ops", "secrets"],
+        cwd=PROJECT,
+        env={**os.environ, "SECRETS_DIR": str(tmp_path / "secrets")},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (1, f"{tmp_path / 'secrets'}: File exists\n")
+
+
+def test_pull_asks_again_for_what_the_engine_has(tmp_path: Path) -> None:
+    upstream = images.upstream()
+    absent = upstream.pop("locust")
+    (tmp_path / "docker").write_text(
+        "#!/bin/sh\n"
+        f"[ \"$*\" != 'image inspect {absent}' ] || exit 1\n"
+        """[ "$1" != image ] || echo '[{"Config": {}}]'\n"""
+        f'[ "$1" != pull ] || echo "$3" >> {tmp_path / "pulled"}\n'
+        f'[ "$1 $3" != "pull $REFUSED" ] || {{ echo \'no registry\' >&2; exit 1; }}\n'
+    )
+    (tmp_path / "docker").chmod(0o755)
+
+    def pull(**changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {**with_first_on_path(tmp_path), **changes}
+        command = [sys.executable, "-m", "ops", "pull"]
+        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+
+    assert pull().returncode == 0
+    assert set((tmp_path / "pulled").read_text().split()) == set(upstream.values())
+    refused = pull(REFUSED=upstream["grafana"])
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"`docker pull --quiet {upstream['grafana']}` failed:\nno registry\n")
+
+
+@pytest.fixture
+def load_test(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the load test against a `docker` that says the stack is up, and notes what it is asked in `asked`."""
+    service = json.dumps({"Service": "app", "Name": "mine-app-1", "Health": "healthy", "State": "running"})
+    (tmp_path / "docker").write_text(
+        f"""#!/bin/sh
+echo "$*" >> {tmp_path}/asked
+case "$*" in
+    *" ps "*) echo '{service}';;
+    *" config "*) echo '{{"name": "mine", "services": {{"locust": {{"ports": [{{"published": "'$PUBLISHED'"}}]}}}}}}';;
+    image*) echo '[{{"Config": {{}}}}]';;
+    *" run "*) kill -INT $PPID; exec sleep 60;;
+    "rm --force "*) echo 'No such container' >&2; exit 1;;
+esac
+"""
+    )
+    (tmp_path / "docker").chmod(0o755)
+
+    def run(published: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["env", "--default-signal=INT", sys.executable, "-m", "ops", "loadtest", "MODE=docker"],
+            cwd=PROJECT,
+            env={**with_first_on_path(tmp_path), "PUBLISHED": published},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_ctrl_c_while_the_load_test_starts_leaves_no_container(
+    load_test: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    stopped = load_test(published="8089")
+    assert (stopped.returncode, stopped.stderr) == (1, "loadtest: interrupted before the test started\n")
+    *_, start, end = (tmp_path / "asked").read_text().splitlines()
+    assert " run --detach --name=mine-loadtest " in start
+    assert end == "rm --force mine-loadtest"
+
+
+def test_a_port_of_the_load_tests_page_that_is_none_is_named(
+    load_test: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    refused = load_test(published="8089-8090")
+    complaint = "loadtest: LOCUST_PORT is '8089-8090'; it must be a port number from 1 to 65535.\n"
+    assert (refused.returncode, refused.stderr) == (1, complaint)
+
+
+def test_logs_are_complete_where_they_go_on_to_another_program(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked\n')
+    (tmp_path / "docker").chmod(0o755)
+    mine, terminal = os.openpty()
+    for output, lines in ((subprocess.DEVNULL, "all"), (terminal, "100")):
+        command = [sys.executable, "-m", "ops", "logs", "SERVICE=app", "MODE=docker"]
+        subprocess.run(command, cwd=PROJECT, env=with_first_on_path(tmp_path), stdout=output, check=True)
+        assert (tmp_path / "asked").read_text() == f"compose --profile=* logs --tail={lines} app\n"
+    os.close(mine)
+    os.close(terminal)
+
+
+def with_first_on_path(folder: Path) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
+    return {**environment, "PATH": f"{folder}:{environment['PATH']}"}
+
+
+def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -> None:
+    """The one that is first on PATH says of itself that it is too old, and can't do anything else."""
+    (tmp_path / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "SyntaxError" >&2\nexit 1\n')
+    (tmp_path / "python3").chmod(0o755)
+    for target in [*COMMANDS.keys() - {"outdated"}, "standins"]:
+        result = subprocess.run(
+            ["make", "--silent", target],
+            cwd=PROJECT,
+            env=with_first_on_path(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[0] == "Sightline needs Python 3.11 or newer as python3.", target
+        assert len(result.stderr.splitlines()) == 2, result.stderr
+
+
+def test_only_targets_that_depend_on_it_ask_for_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\necho asked >> {tmp_path / 'asked'}\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    environment = {**with_first_on_path(tmp_path), "SIGHTLINE_STATE": str(tmp_path)}
+
+    def make(*arguments: str) -> str:
+        command = ["make", *arguments]
+        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True).stderr
+
+    for arguments in (["help"], ["incident"], ["status", "MODE=native"], ["adopt"], ["--dry-run", "up"]):
+        make(*arguments)
+        assert not (tmp_path / "asked").exists(), arguments
+    assert "Nothing runs" in make("status")
+    assert (tmp_path / "asked").read_text() == "asked\n"

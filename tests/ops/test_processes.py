@@ -1,0 +1,545 @@
+"""Native mode as it is used: a whole stack on free ports with a state folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from ops import secrets, settings
+from ops.errors import OpsError
+from ops.packages import find
+from ops.paths import PROJECT
+from ops.processes import ProcessStack
+from ops.supervise import Supervisor
+from tests.kept import Kept
+from tests.servers import folder, free_port, wait_until
+
+SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
+# Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.
+GRAFANA = """#!/bin/sh
+if [ "$1" = cli ]; then
+    [ "$2 $4 $5 $6" = "--homepath admin reset-admin-password --password-from-stdin" ] || exit 1
+    cat > "$GF_PATHS_DATA/password"
+    exit
+fi
+exec python3 -c '
+import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"grafana_build_info 1\\n" if self.path == "/metrics" else b"{}")
+address = os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"])
+http.server.ThreadingHTTPServer(address, Answer).serve_forever()
+'
+"""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of the tests' own, running or not."""
+
+    state: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, given: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **changes}
+        return subprocess.run(
+            [sys.executable, "-m", "ops", *command, "MODE=native"],
+            input=given,
+            env=environment,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def port(self, server: str) -> int:
+        return int(self.environment[f"{server.upper().replace('-', '_')}_PORT"])
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {server: self.port(server) for server in SERVERS}
+
+    @property
+    def stack(self) -> ProcessStack:
+        return ProcessStack(settings.load(self.environment))
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return Supervisor(self.state)
+
+    def pid(self, server: str) -> int:
+        return int(self.supervisor.processes()[server]["pid"])
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self.supervisor.leftovers()]
+
+    def well(self) -> bool:
+        return self.run("status").returncode == 0
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(5)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Stack]:
+    """A stack that has not been started."""
+    with folder("stack") as state:
+        state.chmod(0o711)
+        home = state / "grafana"
+        (home / "bin").mkdir(parents=True)
+        (home / "bin" / "grafana").write_text(GRAFANA)
+        (home / "bin" / "grafana").chmod(0o755)
+        ports = {name: str(free_port()) for name in settings.DEFAULTS if name.endswith("_PORT")}
+        environment = {
+            "PATH": os.environ["PATH"],
+            **ports,
+            "SIGHTLINE_STATE": str(state / "state"),
+            "SECRETS_DIR": str(state / "secrets"),
+            "BACKUPS_DIR": str(state / "backups"),
+            "GRAFANA_HOME": str(home),
+            "LLM_PROVIDER": "simulated",
+            "COMPOSE_DISABLE_ENV_FILE": "1",  # a developer's .env must not decide what is tested
+        }
+        stack = Stack(state / "state", environment)
+        try:
+            yield stack
+        finally:
+            stack.run("down")
+
+
+@pytest.fixture(scope="module")
+def first_start(made: Stack) -> subprocess.CompletedProcess[str]:
+    result = made.run("up")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture
+def stack(made: Stack, first_start: subprocess.CompletedProcess[str]) -> Stack:
+    """The stack, up and well."""
+    result = made.run("up")
+    assert result.returncode == 0, result.stderr
+    return made
+
+
+def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        taken, also_taken = one.getsockname()[1], other.getsockname()[1]
+        result = made.run("up", PROMETHEUS_PORT=str(taken), POSTGRES_PORT=str(also_taken))
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 2, result.stderr
+    for port, setting in ((taken, "PROMETHEUS_PORT"), (also_taken, "POSTGRES_PORT")):
+        (line,) = (line for line in lines if f"Port {port} " in line)
+        assert setting in line
+        assert f"(process {os.getpid()})" in line
+    assert made.processes() == []
+    assert not (made.state / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("APP_PORT", "eighty", "APP_PORT is 'eighty'; it must be a port number from 1 to 65535."),
+        ("GRAFANA_PORT", "70000", "GRAFANA_PORT is '70000'; it must be a port number from 1 to 65535."),
+        ("OPENAI_API_KEY", 'a"b', "OPENAI_API_KEY holds a quotation mark"),
+        ("SIGHTLINE_STATE", "/tmp/" + "x" * 100, "is too long for a Unix socket"),
+        ("SECRETS_DIR", "/dev/null", "/dev/null: File exists"),
+    ],
+)
+def test_wrong_settings_are_said_in_one_line(made: Stack, name: str, value: str, says: str) -> None:
+    result = made.run("up", **{name: value})
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert made.processes() == []
+
+
+def test_one_port_for_two_servers_is_refused(made: Stack) -> None:
+    result = made.run("up", APP_PORT=str(made.port("prometheus")))
+    assert result.returncode == 1
+    assert "APP_PORT and PROMETHEUS_PORT are both" in result.stderr
+
+
+def test_status_logs_and_down_of_nothing(made: Stack) -> None:
+    assert made.run("status").stderr == "Nothing runs; `make up` starts it.\n"
+    assert made.run("status").returncode == 1
+    assert made.run("logs").returncode == 1
+    assert made.run("reload").stderr == "Nothing runs; `make up` starts it.\n"
+    with pytest.raises(OpsError, match=r"^prometheus does not answer; `make logs SERVICE=prometheus` shows why"):
+        made.stack.metrics("prometheus")
+    assert made.run("psql").stderr == "PostgreSQL does not run; `make up` starts it.\n"
+    assert made.run("psql").returncode == 1
+    assert made.run("down").stdout == "Nothing runs.\n"
+    assert made.run("down").returncode == 0
+
+
+def test_up_starts_everything_and_says_where(made: Stack, first_start: subprocess.CompletedProcess[str]) -> None:
+    for server in SERVERS:
+        assert re.search(rf"^  {server} +ok after", first_start.stdout, re.MULTILINE), first_start.stdout
+    for server in ("app", "grafana", "prometheus", "alertmanager"):
+        assert f"http://localhost:{made.port(server)}" in first_start.stdout
+    password = (Path(made.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
+    assert first_start.stdout.count(password) == 1
+
+
+def test_status_shows_every_part(stack: Stack) -> None:
+    result = stack.run("status")
+    assert result.returncode == 0, result.stdout
+    for server in SERVERS:
+        assert re.search(rf"^{server} +running pid \d+.* ok ", result.stdout, re.MULTILINE), result.stdout
+    for job in ("app", "node", "postgres", "prometheus", "alertmanager", "grafana"):
+        assert re.search(rf"^{job} +up$", result.stdout, re.MULTILINE), result.stdout
+
+
+def test_a_second_up_changes_nothing(stack: Stack) -> None:
+    before = {server: stack.pid(server) for server in SERVERS}
+    result = stack.run("up")
+    assert result.returncode == 0, result.stderr
+    assert {server: stack.pid(server) for server in SERVERS} == before
+    password = (Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
+    assert password not in result.stdout
+
+
+def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: Stack) -> None:
+    file = stack.supervisor.run / "prometheus" / "prometheus.yml"
+    original = file.readlink()
+    pid = stack.pid("prometheus")
+    file.unlink()
+    try:
+        file.write_text(original.read_text().replace("scrape_timeout: 10s", "scrape_timeout: 9s"))
+        result = stack.run("up")
+        assert result.returncode == 0, result.stderr
+        taken = f"http://127.0.0.1:{stack.port('prometheus')}/api/v1/status/config"
+        assert "scrape_timeout: 9s" in httpx.get(taken).text
+        file.write_text("global: {scrape_interval: often}\n")
+        for command in ("up", "reload"):
+            result = stack.run(command)
+            assert result.returncode == 1
+            assert result.stderr == (
+                "prometheus refuses its configuration and goes on with the former one; "
+                "`make logs SERVICE=prometheus` shows why.\n"
+            )
+            assert "Everything is well" not in result.stdout
+        assert "scrape_timeout: 9s" in httpx.get(taken).text
+    finally:
+        file.unlink()
+        file.symlink_to(original)
+    result = stack.run("reload")
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["alertmanager", "prometheus"]
+    assert "scrape_timeout: 10s" in httpx.get(taken).text
+    assert stack.pid("prometheus") == pid
+
+
+def test_psql_is_the_superusers_and_runs_scripts(stack: Stack) -> None:
+    monitors = "SELECT current_user, pg_has_role('sightline_exporter', 'pg_monitor', 'MEMBER') AS monitors;\n"
+    assert stack.run("psql", given="REVOKE pg_monitor FROM sightline_exporter;\n").returncode == 0
+    assert "postgres     | f" in stack.run("psql", given=monitors).stdout
+    # As the runbooks have it: `make psql < postgres/init/10-roles.sql`
+    result = stack.run("psql", given=(PROJECT / "postgres" / "init" / "10-roles.sql").read_text())
+    assert result.returncode == 0, result.stderr
+    assert "postgres     | t" in stack.run("psql", given=monitors).stdout
+    refused = stack.run("psql", given="SELECT nonsense;\nSELECT 'after it';\n")
+    assert refused.returncode != 0
+    assert 'column "nonsense" does not exist' in refused.stderr
+    assert "after it" not in refused.stdout
+
+
+def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
+    addresses = set()
+    for process in stack.processes():
+        for own in (process, *process.children(recursive=True)):
+            addresses |= {c.laddr for c in own.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert {address.ip for address in addresses} == {"127.0.0.1"}
+    assert {address.port for address in addresses} == set(stack.ports.values())
+
+
+def test_no_password_shows_in_arguments_environments_or_logs(stack: Stack) -> None:
+    folder = Path(stack.environment["SECRETS_DIR"])
+    passwords = [(folder / name).read_text() for name in secrets.NAMES]
+    assert all(len(password) >= 32 for password in passwords)
+    seen = [text for process in stack.processes() for text in (*process.cmdline(), *process.environ().values())]
+    assert len(seen) > 50
+    seen += [file.read_text(errors="replace") for file in stack.supervisor.logs.iterdir()]
+    seen.append(stack.supervisor.config.read_text())
+    assert [password for password in passwords if any(password in text for text in seen)] == []
+
+
+def test_folders_and_secrets_are_for_their_owner_alone(stack: Stack) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    secret_folder = Path(stack.environment["SECRETS_DIR"])
+    private = [secret_folder, stack.supervisor.run, stack.supervisor.logs, *(stack.state / "data").iterdir()]
+    assert {path.name: oct(mode(path)) for path in private if mode(path) != 0o700} == {}
+    assert mode(stack.supervisor.socket) == 0o700
+    assert mode(stack.supervisor.config) == 0o600
+    assert {mode(secret_folder / name) for name in secrets.NAMES} == {0o444}
+
+
+def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
+    address = f"http://127.0.0.1:{stack.port('app')}/metrics"
+    token = (Path(stack.environment["SECRETS_DIR"]) / secrets.METRICS_TOKEN).read_text()
+    assert httpx.get(address).status_code == 401
+    assert httpx.get(address, headers={"Authorization": "Bearer guessed"}).status_code == 401
+    assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_no_web_page_reads_prometheus_through_its_visitors_browser(stack: Stack) -> None:
+    port = stack.port("prometheus")
+    own = f"http://localhost:{port}"
+    for origin, allowed in ((own, own), ("http://elsewhere.invalid", None), (f"{own}.elsewhere.invalid", None)):
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query?query=up", headers={"Origin": origin})
+        assert answer.status_code == 200
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+def test_grafana_takes_the_password_in_the_secrets(stack: Stack) -> None:
+    """At the first start from the file (never a default one, never by its environment), later by Grafana's own tool."""
+    file = Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password"
+    environment = psutil.Process(stack.pid("grafana")).environ()
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == f"$__file{{{file}}}"
+    assert environment["GF_SECURITY_SECRET_KEY"] == f"$__file{{{file.with_name('grafana_secret_key')}}}"
+    file.unlink()
+    result = stack.run("grafana-password")
+    assert result.returncode == 0, result.stderr
+    password = file.read_text()
+    assert result.stdout.count(password) == 1
+    given = stack.state / "data" / "grafana" / "password"
+    assert given.read_text() == password + "\n"
+    given.unlink()
+
+
+def test_servers_inherit_nothing_of_the_users_environment(made: Stack, stack: Stack) -> None:
+    assert "LLM_PROVIDER" in made.environment
+    for server in SERVERS - {"app"}:
+        assert "LLM_PROVIDER" not in psutil.Process(stack.pid(server)).environ()
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+def test_what_dies_is_started_again(stack: Stack, server: str) -> None:
+    before = stack.pid(server)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: stack.pid(server) not in (0, before))
+    wait_until(stack.well, timeout=120, interval=1)
+
+
+def test_an_unwell_server_shows_in_the_status(stack: Stack) -> None:
+    pid = stack.pid("node-exporter")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        result = stack.run("status")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert result.returncode == 1
+    assert re.search(r"^node-exporter +running +unwell ", result.stdout, re.MULTILINE), result.stdout
+    assert "does not answer" in result.stdout
+
+
+def test_logs_of_one_server(stack: Stack) -> None:
+    with (stack.supervisor.logs / "app.log").open("a") as log:
+        log.write("and so on\n" * 200)  # where the output goes on to `grep`, it is complete
+    assert "Serving on http://127.0.0.1:" in stack.run("logs", "SERVICE=app").stdout
+    result = stack.run("logs", "SERVICE=nobody")
+    assert result.returncode == 1
+    assert "No server is called nobody" in result.stderr
+
+
+def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -> None:
+    service = f"http://127.0.0.1:{stack.port('app')}"
+    key = httpx.post(f"{service}/users", json={"name": "somebody"}).json()["api_key"]
+    result = stack.run("down")
+    assert result.returncode == 0, result.stderr
+    assert stack.processes() == []
+    assert [port for port in stack.ports.values() if listening(port)] == []
+    assert not list(stack.supervisor.run.glob("*.sock*"))
+    port = str(free_port())
+    result = stack.run("up", APP_PORT=port)
+    assert result.returncode == 0, result.stderr
+    assert not listening(stack.port("app"))
+    answer = httpx.get(f"http://127.0.0.1:{port}/users/me", headers={"Authorization": f"Bearer {key}"})
+    assert answer.json()["name"] == "somebody"
+
+
+def keep(stack: Stack) -> Kept:
+    def address(server: str) -> str:
+        return f"http://127.0.0.1:{stack.port(server)}"
+
+    kept = Kept(address("app"), address("alertmanager"), address("prometheus"))
+    database(stack).write_text(kept.name)
+    return kept
+
+
+def database(stack: Stack) -> Path:
+    """Where Grafana would have its database; here the test writes it."""
+    return stack.state / "data" / "grafana" / "grafana.db"
+
+
+def archives(stack: Stack) -> list[Path]:
+    return sorted(Path(stack.environment["BACKUPS_DIR"]).iterdir())
+
+
+def forged(archive: Path, copy: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None]) -> Path:
+    """A copy of an archive with another manifest and other parts, but no damage that a checksum would show."""
+    with tarfile.open(archive) as tar:
+        parts = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    manifest = json.loads(parts.pop("manifest.json"))
+    change(manifest, parts)
+    for name, content in parts.items():
+        manifest["parts"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with tarfile.open(copy, "w") as tar:
+        for name, content in {"manifest.json": json.dumps(manifest).encode(), **parts}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return copy
+
+
+def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
+    kept = keep(stack)
+    result = stack.run("backup")
+    assert result.returncode == 0, result.stderr
+    assert {process["statename"] for process in stack.supervisor.processes().values()} == {"RUNNING"}
+    (archive,) = archives(stack)
+    assert str(archive) in result.stdout
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o600
+    assert stat.S_IMODE(archive.parent.stat().st_mode) == 0o700
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        dump = tar.extractfile("database.dump")
+        assert dump is not None
+        sql = subprocess.run([find("pg_restore")["pg_restore"], "-f", "-"], input=dump.read(), capture_output=True)
+    assert names == ["manifest.json", "alertmanager.tar", "database.dump", "grafana.tar", "prometheus.tar"]
+    assert kept.name.encode() in sql.stdout
+    folder = Path(stack.environment["SECRETS_DIR"])
+    old = {name: (folder / name).read_bytes() for name in secrets.NAMES}
+    assert not [name for name, value in old.items() if value in archive.read_bytes() + sql.stdout]
+
+    # Refused with one line, and nothing is changed.
+    content = archive.read_bytes()
+    spot = content.index(b"PGDMP") + 1000
+    (tmp_path / "flipped.tar").write_bytes(content[:spot] + bytes([content[spot] ^ 1]) + content[spot + 1 :])
+    (tmp_path / "half.tar").write_bytes(content[: len(content) // 2])
+    (tmp_path / "words.tar").write_text("no archive at all\n" * 1000)
+    forged(archive, tmp_path / "newer.tar", lambda manifest, _: manifest["versions"].update(postgres="99.1"))
+    forged(archive, tmp_path / "other.tar", lambda manifest, _: manifest.update(sightline=2))
+    forged(archive, tmp_path / "more.tar", lambda _, parts: parts.update({"../../x": b""}))
+    before = {server: stack.pid(server) for server in SERVERS}
+    for name, says in {
+        "": "Which backup? FROM=... names it. The newest is",
+        "nowhere.tar": "There is no ",
+        "flipped.tar": "is damaged: ",
+        "half.tar": "is damaged or no backup",
+        "words.tar": "is no backup of this stack",
+        "newer.tar": "holds data of postgres 99.1, which postgres",
+        "other.tar": "is damaged or no backup",
+        "more.tar": "is damaged or no backup",
+    }.items():
+        result = stack.run("restore", f"FROM={tmp_path / name}" if name else "FROM=", "CONFIRM=1")
+        assert result.returncode == 1, name
+        assert says in result.stderr, result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    result = stack.run("restore", f"FROM={archive}")
+    assert result.returncode == 1
+    assert "Nothing was changed. CONFIRM=1 answers yes." in result.stderr
+    assert {server: stack.pid(server) for server in SERVERS} == before
+    assert archives(stack) == [archive]
+
+    # Everything is lost, even the passwords; only the archive is left.
+    assert stack.run("clean", "CONFIRM=1").returncode == 0
+    shutil.rmtree(folder)
+    result = stack.run("restore", f"FROM={archive}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert kept.missing() == []
+    assert database(stack).read_text() == kept.name
+    assert not set(old.values()) & {(folder / name).read_bytes() for name in secrets.NAMES}
+    assert archives(stack) == [archive], "there was nothing to keep"
+
+
+def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> None:
+    kept = keep(stack)
+    whole = next(file for file in archives(stack) if "before" not in file.name)
+    broken = forged(whole, tmp_path / "broken.tar", lambda _, parts: parts.update({"database.dump": b"PGDMP nonsense"}))
+    result = stack.run("restore", f"FROM={broken}", "CONFIRM=1")
+    assert result.returncode == 1
+    assert "Loading failed: pg_restore" in result.stderr
+    assert "Nothing was restored: what was there before is back." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert kept.missing() == []
+    assert database(stack).read_text() == kept.name
+    (before,) = (file for file in archives(stack) if "before-restore" in file.name)
+    with tarfile.open(before) as tar:
+        assert "postgres.tar" in tar.getnames()
+
+
+def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervisor(made: Stack) -> None:
+    """The stack runs already: a changed setting starts it anew, and this one cannot work."""
+    result = made.run("up", LLM_PROVIDER="oracle")
+    assert result.returncode == 1
+    assert "Settings have changed" in result.stdout
+    assert "app keeps dying" in result.stderr
+    assert "LLM_PROVIDER" in result.stderr
+    assert "Traceback" not in result.stderr
+    (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
+    supervisor.kill()
+    supervisor.wait(10)
+    assert listening(made.port("prometheus"))
+    assert made.run("down").returncode == 0
+    assert made.processes() == []
+    assert [port for port in made.ports.values() if listening(port)] == []
+
+
+def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "ops", "clean", "MODE=native"], env=made.environment, cwd=PROJECT, input="n\n", text=True
+    )
+    assert refused.returncode == 1
+    assert (made.state / "data" / "postgres").exists()
+    assert made.run("clean", "CONFIRM=1").returncode == 0
+    assert not (made.state / "data").exists()
+
+
+STACK_COMMANDS = (
+    "up", "down", "status", "logs", "psql", "check-config", "reload", "clean CONFIRM=1", "backup",
+    "grafana-password", "loadtest",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", STACK_COMMANDS)
+def test_docker_mode_without_docker_says_so_in_one_line(command: str, tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "SECRETS_DIR": str(tmp_path / "secrets")}
+    result = subprocess.run(
+        [sys.executable, "-m", "ops", *command.split(), "MODE=docker"],
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.removeprefix("loadtest: ") == (
+        "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.\n"
+    )
