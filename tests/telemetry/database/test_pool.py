@@ -7,6 +7,7 @@ import functools
 import gc
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, NullPool, StaticPool, create_engine, exc, text
+from sqlalchemy import Engine, NullPool, QueuePool, StaticPool, create_engine, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool
 
@@ -110,6 +111,18 @@ def test_dispose_with_a_connection_in_use(run: Runner) -> None:
         assert gauges(run.pool) == {"idle": 1}  # the old pool's connection is not the new pool's
 
     assert run(scenario) == queries(SELECT=2) | ended(rollback=2) | pool_numbers(checkouts=3)
+
+
+def test_dispose_by_a_view_of_the_engine(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect():
+            pass
+        engine.execution_options(isolation_level="AUTOCOMMIT").dispose()
+        assert gauges(run.pool) == {}
+        with engine.connect():
+            assert gauges(run.pool) == {"used": 1}
+
+    assert run(scenario) == pool_numbers(checkouts=2)
 
 
 def test_dispose_in_a_forked_child_forgets_the_parents_connections(dsn: str) -> None:
@@ -250,24 +263,93 @@ async def test_waits_of_tasks(dsn: str) -> None:
     await engine.dispose()
 
 
-async def test_connecting_and_pinging_is_not_waiting(dsn: str) -> None:
-    """Neither the slow start of a connection nor a slow ping is the pool's fault."""
-    engine = create_async_engine(url(dsn), pool_pre_ping=True)
+def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **more: Any) -> Any:
+        time.sleep(0.05)
+        return function(*arguments, **more)
 
-    def slow(function: Any) -> Any:
-        def call(*arguments: Any, **more: Any) -> Any:
-            time.sleep(0.3)
-            return function(*arguments, **more)
+    return call
 
-        return call
 
-    dialect: Any = engine.dialect
-    dialect.connect, dialect.do_ping = slow(dialect.connect), slow(dialect.do_ping)
-    instrument_engine(engine, pool=(pool := new_pool()))
+def made_by_a_creator(dsn: str) -> Engine:
+    return create_engine("postgresql+psycopg://", creator=slowly(lambda: psycopg.connect(dsn)))
+
+
+def with_a_pool_from_outside(dsn: str) -> Engine:
+    return create_engine("postgresql+psycopg://", pool=QueuePool(slowly(lambda: psycopg.connect(dsn))))
+
+
+def with_a_static_pool(dsn: str) -> Engine:
+    creator = slowly(lambda: psycopg.connect(dsn))
+    return create_engine("postgresql+psycopg://", creator=creator, poolclass=StaticPool)
+
+
+def with_a_slow_driver(dsn: str) -> Engine:
+    engine = create_engine(url(dsn))
+    engine.dialect.connect = slowly(engine.dialect.connect)  # type: ignore[method-assign]
+    return engine
+
+
+def with_a_slow_ping(dsn: str) -> Engine:
+    engine = create_engine(url(dsn), pool_pre_ping=True)
+    engine.dialect.do_ping = slowly(engine.dialect.do_ping)  # type: ignore[method-assign]
+    return engine
+
+
+def that_reconnects_at_once(dsn: str) -> Engine:
+    return create_engine("postgresql+psycopg://", creator=slowly(lambda: psycopg.connect(dsn)), pool_recycle=0)
+
+
+def with_listeners_that_come_later(dsn: str) -> Engine:
+    return create_engine(url(dsn))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        made_by_a_creator,
+        with_a_pool_from_outside,
+        with_a_static_pool,
+        with_a_slow_driver,
+        with_a_slow_ping,
+        that_reconnects_at_once,
+        with_listeners_that_come_later,
+    ],
+)
+def test_connecting_and_pinging_is_not_waiting(dsn: str, make: Callable[[str], Engine]) -> None:
+    """A connection that takes its time to open or to be checked is not the pool's fault, whoever opens it."""
+    engine = make(dsn)
+    pool = new_pool()
+    instrument_engine(engine, pool=pool)
+    if make is with_listeners_that_come_later:
+        event.listen(engine, "connect", slowly(lambda connection, record: None))
+        event.listen(engine, "do_connect", slowly(lambda dialect, record, arguments, parameters: None))
+        event.listen(engine, "checkout", slowly(lambda connection, record, proxy: None))
     for _ in range(2):
+        with engine.connect() as connection:
+            connection.execute(ONE)
+    assert numbers(pool)["pool_checkout_wait_seconds_count"] == 2
+    assert seconds(pool, WAIT) == 0
+    engine.dispose()
+
+
+async def test_connecting_is_not_waiting_for_tasks_either(dsn: str) -> None:
+    async def connect() -> Any:
+        await asyncio.sleep(0.05)
+        return await psycopg.AsyncConnection.connect(dsn)
+
+    engine = create_async_engine("postgresql+psycopg://", async_creator=connect)
+    instrument_engine(engine, pool=(pool := new_pool()))
+
+    async def use() -> None:
         async with engine.connect() as connection:
             await connection.execute(ONE)
-    assert seconds(pool, "db_pool_checkout_wait_seconds") < 0.3
+
+    tasks = [asyncio.create_task(use()) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    assert gauges(pool) == {"pending": 3}
+    await asyncio.gather(*tasks)
+    assert seconds(pool, WAIT) == 0
     await engine.dispose()
 
 
