@@ -1,29 +1,16 @@
-"""What the dashboards share: variables, selectors, colours, thresholds, annotations, links."""
+"""What the dashboards share: variables, colours, thresholds, annotations, links, and panels that several have."""
 
 from __future__ import annotations
 
-from prometheus.src.settings import SETTINGS
+from functools import partial
 
-from .model import Annotation, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
+from prometheus.src import recorded
+from prometheus.src.recorded import Histogram
+
+from . import slo
+from .model import Annotation, AnyVariable, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
 from .panels import Column, Legend, Steps, coloured, dashed, stat, table, timeseries, values
-from .promql import PROMETHEUS, mean, or_zero, quantile
-
-# The objectives, as prometheus/slo.toml has them.
-SLO_ERROR_RATIO = SETTINGS.objectives["availability"].budget
-SLO_SLOW_RATIO = SETTINGS.objectives["latency"].budget
-SLO_LATENCY = SETTINGS.latency_seconds
-SLO_START = f"{SETTINGS.start_seconds:g}"
-
-ERROR_STEPS = Steps(SLO_ERROR_RATIO, 10 * SLO_ERROR_RATIO)  # orange from the objective on
-
-BURN_LIMIT = SETTINGS.page_factor  # times too fast, over an hour: the alert that pages
-
-
-def red_at(threshold: str, orange: float) -> Steps:
-    """Red where an alert fires, by the name of its threshold in slo.toml; orange from that share of it on."""
-    limit = SETTINGS.thresholds[threshold]
-    return Steps(round(orange * limit, 10), limit)
-
+from .promql import PROMETHEUS, SERVICE, Matchers, http_outcomes, mean, or_failing, or_zero, percentile
 
 # One meaning, one colour, on all dashboards.
 SLO_COLOURS = {"availability": "green", "latency": "blue"}
@@ -35,6 +22,8 @@ POOL_COLOURS = {"used": "orange", "idle": "green", "pending": "red"}
 WINDOW_COLOURS = {"1m": "green", "5m": "blue", "15m": "purple", "1h": "text"}
 IN, OUT = "blue", "purple"  # received and sent, read and written
 
+service_stat = partial(stat, source=SERVICE)  # a tile of what the service counts
+
 # Every variable means the same on every dashboard, so links carry the choice from one to the next.
 JOB = Variable("job", "Service", "label_values(app_info, job)", "Prometheus job of the service")
 INSTANCE = Variable(
@@ -43,7 +32,7 @@ INSTANCE = Variable(
 ENDPOINT = Variable(
     "endpoint",
     "Endpoint",
-    'label_values(http_requests_total{job=~"$job", @people}, endpoint)',
+    'label_values(http_requests_total{job=~"$job", endpoint!~"$ignored"}, endpoint)',
     "Route templates of the service",
 )
 PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)', "Who serves it")
@@ -66,17 +55,17 @@ DATNAME = Variable(
 )
 
 # The endpoints that the objectives leave out (no scrape, no probe, no drill's switches, no scanner's guesses), and
-# those that are judged by when their answer starts.
+# those that are judged by when their answer starts. The recording rules name the same; a test keeps them together.
 IGNORED = Constant(
     "ignored",
     "Ignored endpoints",
-    SETTINGS.ignored,
+    slo.IGNORED,
     "Regular expression of the endpoints that the objectives leave out, as in the recording rules",
 )
 STREAMING = Constant(
     "streaming",
     "Streaming endpoints",
-    SETTINGS.streaming,
+    slo.STREAMING,
     "Regular expression of the endpoints that wait for a model, as in the recording rules",
 )
 
@@ -107,7 +96,7 @@ def drill(to: str, extra: str = "", title: str = "") -> Link:
     return Link(title or f"Open {to}", f"/d/{UIDS[to]}?{_KEEP_TIME}{variables}{f'&{extra}' if extra else ''}")
 
 
-def only(title: str, on: str, variables: tuple[Variable, ...], chosen: Variable, value: str) -> Link:
+def only(title: str, on: str, variables: tuple[AnyVariable, ...], chosen: Variable, value: str) -> Link:
     """A data link to the same dashboard for the one `value` of the variable `chosen`, the other variables kept.
 
     value: what Grafana replaces, such as __value.text.
@@ -125,53 +114,77 @@ RUNBOOK = Link(
     new_tab=True,
 )
 # What tells the alerts of one name apart.
-_WHERE = '"endpoint", "exception", "query_name", "pool", "model", "datname", "device", "mountpoint", "instance"'
-ALERTS_TABLE = table(
-    "Firing alerts",
-    "Alerts of severity warning or critical, and for how long their condition has held. A click on a name opens its "
-    "runbook, a click on a column's head sorts by it.",
-    Query(
-        "label_join(time() - ALERTS_FOR_STATE and ignoring (alertstate) "
-        'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
-        f'"where", " ", {_WHERE})',
-        instant=True,
-        format="table",
-    ),
-    unit="s",
-    columns=(
-        Column(
-            "severity",
-            "Severity",
-            width=85,
-            mappings=(values({"critical": ("critical", "red"), "warning": ("warning", "orange")}),),
-        ),
-        Column("alertname", "Alert", links=(RUNBOOK,)),
-        Column("where", "Where"),
-        Column("Value", "For", unit="s", width=85, decimals=0),
-    ),
-    width=12,
-    sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
-    no_value="Nothing is firing",
+_WHERE = (
+    '"job", "slo", "endpoint", "exception", "provider", "model", "query_name", "pool", "datname", '
+    '"device", "mountpoint", "instance"'
 )
+# Alerts of other services than the chosen ones are left out; those of hosts, databases and Prometheus stay.
+_OTHERS = 'unless on (job) (app_info unless app_info{job=~"$job"})'
 
 
-def firing(title: str, severity: str, steps: Steps, *links: Link) -> Panel:
-    """How many alerts of one severity fire now."""
-    return stat(
-        title,
-        f"Alerts of severity {severity} that fire now.",
-        Query(or_zero(f'count(ALERTS{{alertstate="firing", severity="{severity}"}})', PROMETHEUS)),
-        unit="none",
-        steps=steps,
-        links=links,
+def _alerts_table(others: str) -> Panel:
+    return table(
+        "Firing alerts",
+        "Alerts of severity warning or critical, of the chosen services and of what they run on, and for how long "
+        "their condition has held. A click on a name opens its runbook, a click on a column's head sorts by it.",
+        Query(
+            f"label_join((time() - ALERTS_FOR_STATE {others}) and ignoring (alertstate) "
+            'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
+            f'"where", " ", {_WHERE})',
+            instant=True,
+            format="table",
+        ),
+        unit="s",
+        columns=(
+            Column(
+                "severity",
+                "Severity",
+                width=85,
+                mappings=(values({"critical": ("critical", "red"), "warning": ("warning", "orange")}),),
+            ),
+            Column("alertname", "Alert", links=(RUNBOOK,)),
+            Column("where", "Where"),
+            Column("Value", "For", unit="s", width=85, decimals=0),
+        ),
+        sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
+        no_value="Nothing is firing",
     )
 
 
-def firing_alerts(*links: Link) -> tuple[Panel, Panel]:
-    """Critical alerts call somebody, so one is red; any number of warnings is orange."""
-    return (
-        firing("Critical alerts", "critical", Steps(None, 1), *links),
-        firing("Warnings", "warning", Steps(1, None), *links),
+ALERTS_TABLE = _alerts_table(_OTHERS)
+ALL_ALERTS_TABLE = _alerts_table("")
+
+
+def firing_alerts(*links: Link, others: str = _OTHERS) -> tuple[Panel, Panel]:
+    """Critical alerts page on-call, so one is red; any number of warnings is orange."""
+    return tuple(  # type: ignore[return-value]
+        stat(
+            title,
+            f"Alerts of severity {severity} that fire now.",
+            or_zero(f'count(ALERTS{{alertstate="firing", severity="{severity}"}} {others})', PROMETHEUS),
+            unit="none",
+            steps=steps,
+            links=links,
+        )
+        for title, severity, steps in (
+            ("Critical alerts", "critical", Steps(None, 1)),
+            ("Warnings", "warning", Steps(1, None)),
+        )
+    )
+
+
+def up_of(title: str, description: str, up: str, no_value: str, *links: Link) -> Panel:
+    """How many are up of how many there are, as 2/2: green if all, red if half or fewer; `up` has a 0 or 1 for each."""
+    counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
+    return stat(
+        title,
+        description,
+        f"{counts} * on () group_left () avg({up})",
+        unit="none",
+        steps=Steps(1, 0.5),
+        name="{{up}}/{{known}}",
+        no_value=no_value,
+        links=links,
     )
 
 
@@ -242,40 +255,48 @@ def active_users(legend: Legend, *links: Link) -> Panel:
     )
 
 
-def average_and_percentiles(histogram: str, *percentiles: float, matchers: str = "@app") -> tuple[Query, ...]:
-    """Average and percentiles of what a histogram observed; 50, 95 and 99 unless told."""
+def average_and_percentiles(
+    histogram: Histogram, *percentiles: float, matchers: Matchers = "@app"
+) -> tuple[Query, ...]:
+    """Average and percentiles of what a recorded histogram observed; 50, 95 and 99 unless told."""
     return (
         Query(mean(histogram, matchers=matchers), "average"),
-        *(Query(quantile(q, histogram, matchers=matchers), f"p{q * 100:g}") for q in percentiles or (0.5, 0.95, 0.99)),
+        *percentile_lines(histogram, *(percentiles or (0.5, 0.95, 0.99)), matchers=matchers),
     )
 
 
-RESPONSE = "http_request_duration_seconds"
-INTERPOLATED = "Below 5 ms, the shortest time that is told apart, percentiles are interpolated."
+def percentile_lines(histogram: Histogram, *percentiles: float, matchers: Matchers = "@app") -> tuple[Query, ...]:
+    return tuple(Query(percentile(q, histogram, matchers=matchers), f"p{q * 100:g}") for q in percentiles)
 
 
-def response_p95(*links: Link, matchers: str = "@quick") -> Panel:
-    return stat(
+INTERPOLATED = "Percentiles are interpolated between the histogram's bounds."
+
+
+def response_p95(*links: Link, matchers: Matchers = "@quick", outcomes: str = "@traffic") -> Panel:
+    return service_stat(
         "Response p95",
-        "95 of 100 requests are answered within this time, as the service measures it. Without endpoints that wait for "
-        "a model, such as /chat: see Model p95.",
-        Query(quantile(0.95, RESPONSE, matchers=matchers)),
+        "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
+        "measures it. Without endpoints that wait for a model, such as /chat.",
+        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), *http_outcomes(outcomes)),
         unit="s",
-        steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
+        steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",
         links=links,
     )
 
 
-def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@quick") -> Panel:
+def response_time(
+    title: str, legend: Legend, *links: Link, histogram: Histogram = recorded.RESPONSE, matchers: Matchers = "@quick"
+) -> Panel:
     return timeseries(
         title,
-        "To the last byte of the response, average and percentiles, as the service measures it. Without endpoints that "
-        f"wait for a model, such as /chat. The line is the latency objective. {INTERPOLATED}",
-        average_and_percentiles(RESPONSE, matchers=matchers),
+        "To the last byte of the response, average and percentiles of requests that do not fail, as the service "
+        "measures it. Without endpoints that wait for a model, such as /chat. The line is the latency objective. "
+        f"{INTERPOLATED}",
+        average_and_percentiles(histogram, matchers=matchers),
         unit="s",
         log=True,
-        limit=SLO_LATENCY,
+        limit=slo.LATENCY,
         overrides=coloured(LATENCY_COLOURS),
         legend=legend,
         links=links,
@@ -283,9 +304,9 @@ def response_time(title: str, legend: Legend, *links: Link, matchers: str = "@qu
     )
 
 
-def objective(slo: str) -> Query:
-    """The share of bad requests that an objective bears, from the recording rules; a dashed red line."""
-    return Query(f'max(1 - sightline:slo_objective:ratio{{slo="{slo}"}})', "objective")
+def objective(slo_name: str) -> Query:
+    """The share of bad requests that an objective allows, from the recording rules; a dashed red line."""
+    return Query(f'max(1 - sightline:slo_objective:ratio{{slo="{slo_name}"}})', "objective")
 
 
 OBJECTIVE_LINE = dashed("objective", colour="red", links=[])  # it is no endpoint that a click could lead to
@@ -295,7 +316,7 @@ def dashboard(
     name: str,
     description: str,
     *,
-    variables: tuple[Variable | Constant, ...],
+    variables: tuple[AnyVariable, ...],
     rows: tuple[Row, ...],
     annotations: tuple[Annotation, ...] = (DEPLOYS, STARTS),
 ) -> Dashboard:

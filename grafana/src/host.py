@@ -1,10 +1,11 @@
-"""Host: utilisation, saturation and errors of the machines that everything runs on."""
+"""Host: utilization, saturation and errors of the machines that everything runs on."""
 
 from __future__ import annotations
 
-from prometheus.src.settings import SETTINGS
+from prometheus.src.recorded import exported
 
-from .common import IN, NODE, OUT, REBOOTS, dashboard, only, red_at
+from . import slo
+from .common import IN, NODE, OUT, REBOOTS, dashboard, only
 from .model import Link, Panel, Query, Row
 from .panels import (
     Column,
@@ -14,6 +15,7 @@ from .panels import (
     full,
     override_matching,
     quarters,
+    sixths,
     stat,
     table,
     thirds,
@@ -31,11 +33,14 @@ LOAD = f"max by (instance) (node_load1{{@host}}) / {CORES}"
 MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
 SPACE = f"1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
 # Orange where it is worth a look, red where an alert fires.
-FREE_DISK, FREE_MEMORY = SETTINGS.thresholds["disk_free_ratio"], SETTINGS.thresholds["memory_available_ratio"]
-CPU_STEPS = red_at("cpu_busy_ratio", 0.8)
+FREE_DISK, FREE_MEMORY = slo.threshold("disk_free_ratio"), slo.threshold("memory_available_ratio")
+CPU_STEPS = slo.red_at("cpu_busy_ratio", 0.8)
 MEMORY_STEPS = Steps(1 - 2 * FREE_MEMORY, 1 - FREE_MEMORY)
 DISK_STEPS = Steps(1 - 4 * FREE_DISK, 1 - FREE_DISK)
-LOAD_STEPS = red_at("load_per_cpu", 0.5)
+LOAD_STEPS = slo.red_at("load_per_cpu", 0.5)
+FREE = f"node_filesystem_avail_bytes{{@host, {DATA}}}"
+# How long a file system lasts if it fills as in the last 6 hours; one that does not fill has no answer.
+FULL_IN = f"min by (instance) ({FREE} / (deriv({FREE}[6h]) < 0) * -1)"
 ONE_HOST = only("Only ${__field.labels.nodename}", "Host", (NODE,), NODE, "__field.labels.instance")
 
 
@@ -67,11 +72,10 @@ def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link)
     return stat(
         title,
         description,
-        Query(f"max({expr})"),
+        f"max({expr})",
         unit="percentunit",
         decimals=0,
         steps=steps,
-        highest=1,
         links=links,
     )
 
@@ -141,66 +145,105 @@ def network_throughput(*links: Link) -> Panel:
 
 
 PACKETS = "count:packets/s"
+# A virtual card has no speed, or -1.
+SATURATION = " or ".join(
+    f"rate(node_network_{kind}_bytes_total{{@host, {CARDS}}}[@rate]) / (node_network_speed_bytes{{@host, {CARDS}}} > 0)"
+    for kind in ("receive", "transmit")
+)
 NETWORK_ERRORS = " + ".join(
     f"sum by (instance, device) (rate(node_network_{kind}_total{{@host, {CARDS}}}[@rate]))"
     for kind in ("receive_errs", "transmit_errs", "receive_drop", "transmit_drop")
 )
 
-STRIP = tuple(
-    panel.sized(3)
-    for panel in (
-        cpu(),
-        stat(
-            "Load per core",
-            "Processes that run or want to run, per processor; above 1 they wait. Of the worst host.",
-            Query(f"max({LOAD})"),
-            unit="none",
-            decimals=2,
-            steps=LOAD_STEPS,
-        ),
-        stat(
-            "CPU pressure",
-            "Share of time in which something waited for a processor, of the worst host.",
-            Query(or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", HOSTS)),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.25, 0.5),
-            highest=1,
-        ),
-        memory(),
-        disk(),
-        stat(
-            "Disk busy",
-            "Share of time in which the busiest disk had work to do.",
-            Query(or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", HOSTS)),
-            unit="percentunit",
-            decimals=0,
-            steps=Steps(0.7, 0.9),
-            highest=1,
-        ),
-        stat(
-            "Network errors",
-            "Packets per second that were dropped or damaged, on all network cards.",
-            Query(or_zero(f"sum({NETWORK_ERRORS})", HOSTS)),
-            unit="count:/s",
-            decimals=1,
-            steps=Steps(1, 10),
-        ),
-        stat(
-            "Uptime",
-            "Since the host that started last.",
-            Query("min(node_time_seconds{@host} - node_boot_time_seconds{@host})"),
-            unit="s",
-            decimals=1,
-            sparkline=False,
-        ),
-    )
+SWAPPED = (
+    f"rate({exported('node_vmstat_pswpin')}{{@host}}[@rate]) + rate({exported('node_vmstat_pswpout')}{{@host}}[@rate])"
+)
+SEGMENTS = f"rate({exported('node_netstat_Tcp_OutSegs')}{{@host}}[@rate])"
+RETRANSMITTED = f"rate({exported('node_netstat_Tcp_RetransSegs')}{{@host}}[@rate]) / ({SEGMENTS} > 0) or 0 * {SEGMENTS}"
+SWAP_USED = "1 - node_memory_SwapFree_bytes{@host} / (node_memory_SwapTotal_bytes{@host} > 0)"
+
+STRIP = (
+    cpu(),
+    stat(
+        "Load per core",
+        "Processes that run or want to run, per processor; above 1 they wait. Of the worst host.",
+        f"max({LOAD})",
+        unit="none",
+        decimals=2,
+        steps=LOAD_STEPS,
+    ),
+    stat(
+        "CPU pressure (PSI)",
+        "Pressure stall information: share of time in which something waited for a processor, of the worst host.",
+        or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", HOSTS),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.25, 0.5),
+    ),
+    memory(),
+    stat(
+        "Swap used",
+        "Used share of the swap space, of the fullest host; 0 where there is none.",
+        or_zero(f"max({SWAP_USED})", HOSTS),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.2, 0.8),
+    ),
+    stat(
+        "OOM kills",
+        "Processes that the kernel killed in the time range because memory ran out.",
+        f"sum(increase({exported('node_vmstat_oom_kill')}{{@host}}[$__range]))",
+        unit="none",
+        decimals=0,
+        steps=Steps(None, 1),
+    ),
+    disk(),
+    stat(
+        "Disk utilization",
+        "Share of time in which the busiest disk had work to do.",
+        or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", HOSTS),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.7, 0.9),
+    ),
+    stat(
+        "Network saturation",
+        "Share of its speed that the busiest network card sends or receives; 0 where no card has a known speed.",
+        or_zero(f"max({SATURATION})", HOSTS),
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.7, 0.9),
+    ),
+    stat(
+        "Network errors",
+        "Packets per second that were dropped or damaged, on all network cards.",
+        or_zero(f"sum({NETWORK_ERRORS})", HOSTS),
+        unit="count:/s",
+        decimals=1,
+        steps=Steps(1, 10),
+    ),
+    stat(
+        "TCP retransmits",
+        "Share of TCP segments that had to be sent again, of the worst host.",
+        f"max({RETRANSMITTED})",
+        unit="percentunit",
+        decimals=1,
+        steps=Steps(0.01, 0.02),
+    ),
+    stat(
+        "Uptime",
+        "Since the host that started last.",
+        "min(node_time_seconds{@host} - node_boot_time_seconds{@host})",
+        unit="s",
+        decimals=1,
+    ),
 )
 
 BY_HOST = (
     table(
         "Hosts",
-        "Every host at the end of the time range.",
+        "Every host at the end of the time range. Disk full in: when the first file system is full if it goes on "
+        "filling as in the last 6 hours; `-` where none fills up.",
         (
             Query("sum by (instance, nodename, release) (node_uname_info{@host})", instant=True, format="table"),
             Query(CORES, instant=True, format="table"),
@@ -209,6 +252,7 @@ BY_HOST = (
             Query("sum by (instance) (node_memory_MemTotal_bytes{@host})", instant=True, format="table"),
             Query(f"max by (instance) ({MEMORY})", instant=True, format="table"),
             Query(f"max by (instance) ({SPACE})", instant=True, format="table"),
+            Query(FULL_IN, instant=True, format="table"),
             Query(
                 "max by (instance) (node_time_seconds{@host} - node_boot_time_seconds{@host})",
                 instant=True,
@@ -222,13 +266,14 @@ BY_HOST = (
             ),
             Column("instance", "Exporter"),
             Column("release", "Kernel"),
-            Column("Value #B", "Processors", unit="none", width=150),
-            Column("Value #C", "CPU", unit="percentunit", width=150, steps=CPU_STEPS, decimals=0),
-            Column("Value #D", "Load per core", unit="none", width=150, steps=LOAD_STEPS, decimals=2),
-            Column("Value #E", "Memory", unit="bytes", width=150),
-            Column("Value #F", "Memory used", unit="percentunit", width=150, steps=MEMORY_STEPS, decimals=0),
-            Column("Value #G", "Fullest disk", unit="percentunit", width=150, steps=DISK_STEPS, decimals=0),
-            Column("Value #H", "Uptime", unit="s", width=150),
+            Column("Value #B", "Processors", unit="none", width=110),
+            Column("Value #C", "CPU", unit="percentunit", width=110, steps=CPU_STEPS, decimals=0),
+            Column("Value #D", "Load per core", unit="none", width=110, steps=LOAD_STEPS, decimals=2),
+            Column("Value #E", "Memory", unit="bytes", width=110),
+            Column("Value #F", "Memory used", unit="percentunit", width=110, steps=MEMORY_STEPS, decimals=0),
+            Column("Value #G", "Fullest disk", unit="percentunit", width=110, steps=DISK_STEPS, decimals=0),
+            Column("Value #H", "Disk full in", unit="s", width=120),
+            Column("Value #I", "Uptime", unit="s", width=110),
         ),
     ),
 )
@@ -269,14 +314,14 @@ PROCESSOR = (
             Query(named(LOAD.replace("load1", "load15")), "{{nodename}} 15 m"),
         ),
         unit="none",
-        limit=2,
+        limit=slo.threshold("load_per_cpu"),
         legend="names",
         links=(ONE_HOST,),
     ),
     timeseries(
-        "Pressure by host",
-        "Share of time in which at least one task waited for a processor, for memory or for a disk. Kernels without "
-        "pressure information have no lines.",
+        "Pressure stall (PSI) by host",
+        "Pressure stall information: share of time in which at least one task waited for a processor, for memory or "
+        "for a disk. Kernels without it have no lines.",
         tuple(
             Query(
                 named(f"max by (instance) (rate(node_pressure_{resource}_waiting_seconds_total{{@host}}[@rate]))"),
@@ -308,17 +353,35 @@ MEMORY_ROW = (
     ),
     memory_by_host(ONE_HOST),
     timeseries(
+        "OOM kills and swap used",
+        "Processes that the kernel killed within 5 minutes because memory ran out (left), and the used share of the "
+        "swap space (right).",
+        (
+            Query(
+                named(f"sum by (instance) (increase({exported('node_vmstat_oom_kill')}{{@host}}[5m]))"),
+                "{{nodename}} OOM kills",
+            ),
+            Query(named(SWAP_USED), "{{nodename}} swap used"),
+        ),
+        unit="none",
+        overrides=(
+            override_matching(".* OOM kills", color=fixed("red")),
+            override_matching(
+                ".* swap used", color=fixed("blue"), unit="percentunit", max=1, custom_axisPlacement="right"
+            ),
+        ),
+        legend="names",
+        links=(ONE_HOST,),
+    ),
+    timeseries(
         "Swapping by host",
         "Pages per second read from swap or written to it, and page faults that had to wait for a disk (major faults).",
         (
+            Query(named(f"sum by (instance) ({SWAPPED})"), "{{nodename}} swapped"),
             Query(
-                named(
-                    "sum by (instance) (rate(node_vmstat_pswpin{@host}[@rate]))"
-                    " + sum by (instance) (rate(node_vmstat_pswpout{@host}[@rate]))"
-                ),
-                "{{nodename}} swapped",
+                named(f"sum by (instance) (rate({exported('node_vmstat_pgmajfault')}{{@host}}[@rate]))"),
+                "{{nodename}} major faults",
             ),
-            Query(named("sum by (instance) (rate(node_vmstat_pgmajfault{@host}[@rate]))"), "{{nodename}} major faults"),
         ),
         unit="count:pages/s",
         legend="names",
@@ -333,13 +396,24 @@ DISK = (
         Query(named(SPACE), "{{nodename}} {{mountpoint}}"),
         unit="percentunit",
         highest=1,
-        limit=0.95,
+        limit=1 - FREE_DISK,
+        legend="names",
+        links=(ONE_HOST,),
+    ),
+    timeseries(
+        "Disks full, forecast",
+        "Free space that each file system will have in 24 hours if it goes on as in the last 6. Below the line it is "
+        "full.",
+        Query(named(f"predict_linear({FREE}[6h], 86400)"), "{{nodename}} {{mountpoint}}"),
+        unit="bytes",
+        lowest=None,
+        limit=0,
         legend="names",
         links=(ONE_HOST,),
     ),
     disk_throughput(ONE_HOST),
     timeseries(
-        "Busy by disk",
+        "Disk utilization by disk",
         "Share of time in which the disk had work to do. Fast disks bear more even at 100 %.",
         Query(
             named(f"sum by (instance, device) (rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))"),
@@ -347,6 +421,22 @@ DISK = (
         ),
         unit="percentunit",
         soft_highest=0.1,
+        legend="names",
+        links=(ONE_HOST,),
+    ),
+    timeseries(
+        "Disk operations (IOPS)",
+        "Reads (up) and writes (down) per second that each host's disks completed.",
+        (
+            Query(named(disks("reads_completed")), "{{nodename}} read"),
+            Query(named(disks("writes_completed")), "{{nodename}} written"),
+        ),
+        unit="iops",
+        lowest=None,
+        overrides=(
+            override_matching(".* read", color=fixed(IN)),
+            override_matching(".* written", color=fixed(OUT), custom_transform="negative-Y"),
+        ),
         legend="names",
         links=(ONE_HOST,),
     ),
@@ -376,6 +466,17 @@ DISK = (
 NETWORK = (
     network_throughput(ONE_HOST),
     timeseries(
+        "Network saturation by card",
+        "Share of its speed that each network card sends or receives, whichever is more. Virtual cards have no speed "
+        "and no line.",
+        Query(named(f"max by (instance, device) ({SATURATION})"), "{{nodename}} {{device}}"),
+        unit="percentunit",
+        soft_highest=0.1,
+        no_value="No network card has a known speed",
+        legend="names",
+        links=(ONE_HOST,),
+    ),
+    timeseries(
         "Errors and drops",
         "Packets per second that were damaged or dropped, by network card.",
         Query(named(NETWORK_ERRORS), "{{nodename}} {{device}}"),
@@ -387,14 +488,7 @@ NETWORK = (
     timeseries(
         "TCP retransmissions",
         "Share of TCP segments that had to be sent again: the network loses some, or a peer is slow.",
-        Query(
-            named(
-                "sum by (instance) (rate(node_netstat_Tcp_RetransSegs{@host}[@rate]))"
-                " / (sum by (instance) (rate(node_netstat_Tcp_OutSegs{@host}[@rate])) > 0)"
-                " or 0 * sum by (instance) (node_netstat_Tcp_OutSegs{@host})"
-            ),
-            "{{nodename}}",
-        ),
+        Query(named(f"max by (instance) ({RETRANSMITTED})"), "{{nodename}}"),
         unit="percentunit",
         limit=0.02,
         legend="names",
@@ -450,9 +544,28 @@ LIMITS = (
         links=(ONE_HOST,),
     ),
     timeseries(
-        "Blocked processes",
-        "Processes that wait for a disk and can't be interrupted.",
-        Query(named("node_procs_blocked{@host}"), "{{nodename}}"),
+        "Processes",
+        "Threads that run or want to run, and those that wait for a disk and cannot be interrupted.",
+        (
+            Query(named("node_procs_running{@host}"), "{{nodename}} running"),
+            Query(named("node_procs_blocked{@host}"), "{{nodename}} blocked"),
+        ),
+        unit="none",
+        legend="names",
+        links=(ONE_HOST,),
+    ),
+    timeseries(
+        "New processes and threads",
+        "Processes and threads that were started per second.",
+        Query(named("rate(node_forks_total{@host}[@rate])"), "{{nodename}}"),
+        unit="count:/s",
+        legend="names",
+        links=(ONE_HOST,),
+    ),
+    timeseries(
+        "Sockets",
+        "Sockets of all kinds that are in use.",
+        Query(named("node_sockstat_sockets_used{@host}"), "{{nodename}}"),
         unit="none",
         legend="names",
         links=(ONE_HOST,),
@@ -461,16 +574,16 @@ LIMITS = (
 
 DASHBOARD = dashboard(
     "Host",
-    "Utilisation, saturation and errors of processors, memory, disks and network.",
+    "Utilization, saturation and errors of processors, memory, disks and network.",
     variables=(NODE,),
     annotations=(REBOOTS,),
     rows=(
-        Row("", STRIP),
+        Row("", sixths(STRIP)),
         Row("Hosts", full(BY_HOST, 4)),
         Row("Processors", quarters(PROCESSOR, 7)),
-        Row("Memory", thirds(MEMORY_ROW, 7)),
-        Row("Disks", quarters(DISK, 7)),
-        Row("Network", thirds(NETWORK, 7)),
-        Row("Limits and kernel", thirds(LIMITS, 7), collapsed=True),
+        Row("Memory", quarters(MEMORY_ROW, 7)),
+        Row("Disks", thirds(DISK, 7)),
+        Row("Network", quarters(NETWORK, 7)),
+        Row("Limits and kernel", quarters(LIMITS, 7), collapsed=True),
     ),
 )

@@ -1,135 +1,164 @@
-"""Load test: what Locust does, over what the service feels at the same time."""
+"""Load test: what Locust sends (client side), over what the service answers at the same time (server side)."""
 
 from __future__ import annotations
 
+from prometheus.src import recorded
+
+from . import slo
 from .common import (
-    ERROR_STEPS,
     IGNORED,
     INSTANCE,
     JOB,
     LATENCY_COLOURS,
     NODE,
-    SLO_LATENCY,
     STATUS_COLOURS,
     STREAMING,
-    average_and_percentiles,
     dashboard,
     drill,
-    response_p95,
+    percentile_lines,
     response_time,
+    service_stat,
 )
 from .database import pool_use
-from .host import CPU, MEMORY, cpu
-from .model import Query, Row
+from .host import CPU, MEMORY
+from .model import Choice, Query, Row
 from .panels import (
     PER_MINUTE,
     Column,
     Steps,
     coloured,
+    dashed,
     fixed,
     full,
+    halves,
     heatmap,
     override,
+    sixths,
     stat,
     table,
     thirds,
     timeseries,
     values,
 )
-from .promql import PROMETHEUS, by_status_class, happened, heat, or_zero, quantile, ratio
+from .promql import (
+    EMPTY_HEATMAP,
+    PROMETHEUS,
+    by_status_class,
+    happened_raw,
+    http_outcomes,
+    or_failing,
+    or_zero,
+    percentile,
+    quantile,
+    ratio,
+)
 
-TIMES = "locust_response_time_seconds"
-SENT = "rate(locust_requests_total[@rate])"
-FAILED = "rate(locust_failures_total[@rate])"
+# A load test changes within seconds: a minute is the window here, on both sides.
+SENT = "rate(locust_requests_total[1m])"
+FAILED = "rate(locust_failures_total[1m])"
 QUICK = 'name!~".*($streaming).*"'  # what waits for a language model has its own panels
+TIMES = f"rate(locust_response_time_seconds_bucket{{{QUICK}}}[1m])"
+EARLIER = f"rate(locust_response_time_seconds_bucket{{{QUICK}}}[1m] offset $before)"
 NO_TEST = "No load test ran in this range"
+BEFORE = Choice(
+    "before",
+    "Compare with",
+    ("15m", "30m", "1h", "3h", "6h", "12h", "1d", "7d"),
+    "How much earlier the run began that the comparison is with",
+)
 
-STRIP = tuple(
-    panel.sized(3)
-    for panel in (
-        stat(
-            "Load test",
-            "Whether a load test runs now.",
-            Query(or_zero("max(locust_test_running)", PROMETHEUS)),
-            unit="none",
-            colour="purple",
-            mappings=(values({"0": ("none", "text"), "1": ("running", "purple")}),),
-        ),
-        stat(
-            "People",
-            "People that the load test simulates now.",
-            Query(or_zero("sum(locust_users)", PROMETHEUS)),
-            unit="none",
-            colour="purple",
-        ),
-        stat(
-            "Requests sent",
-            "Requests per second that came to an end, failed ones too, as Locust counts them.",
-            Query(or_zero(f"sum({SENT})", PROMETHEUS)),
-            unit="reqps",
-            decimals=1,
-            colour="purple",
-        ),
-        stat(
-            "Failed",
-            "Share of requests that failed in Locust's eyes: wrong status, broken connection, wrong content.",
-            Query(ratio(FAILED, SENT, source=PROMETHEUS)),
-            unit="percentunit",
-            decimals=2,
-            steps=ERROR_STEPS,
-        ),
-        stat(
-            "Client p95",
-            "95 of 100 requests are answered within this time, as the client sees it, without what waits for a model. "
-            "What it waits longer than the service measures is spent in queues and on the network.",
-            Query(quantile(0.95, TIMES, matchers=QUICK)),
-            unit="s",
-            steps=Steps(SLO_LATENCY / 2, SLO_LATENCY),
-            no_value="no test",
-        ),
-        response_p95(drill("HTTP")),
-        stat(
-            "In progress",
-            "Requests that the service works on at this moment.",
-            Query(or_zero("sum(http_requests_in_progress{@traffic})")),
-            unit="none",
-            links=(drill("HTTP"),),
-        ),
-        cpu(drill("Host")),
-    )
+STRIP = (
+    stat(
+        "Load test",
+        "Whether a load test runs now.",
+        or_zero("max(locust_test_running)", PROMETHEUS),
+        unit="none",
+        colour="purple",
+        mappings=(values({"0": ("none", "text"), "1": ("running", "purple")}),),
+    ),
+    stat(
+        "Users",
+        "Users that the load test simulates now.",
+        or_zero("sum(locust_users)", PROMETHEUS),
+        unit="none",
+        colour="purple",
+    ),
+    stat(
+        "Request rate",
+        "Requests per second that came to an end, failed ones too, as Locust counts them, average of a minute.",
+        or_zero(f"sum({SENT})", PROMETHEUS),
+        unit="reqps",
+        decimals=1,
+        colour="purple",
+    ),
+    stat(
+        "Failed",
+        "Share of requests that failed for Locust, average of a minute: wrong status, broken connection, wrong "
+        "content.",
+        ratio(FAILED, SENT, source=PROMETHEUS),
+        unit="percentunit",
+        decimals=2,
+        steps=slo.ERROR_STEPS,
+    ),
+    stat(
+        "Client p95",
+        "95 of 100 requests are answered within this time, as the client measures it, without what waits for a "
+        "model. What it waits longer than the service measures is spent in queues and on the network.",
+        quantile(0.95, TIMES),
+        unit="s",
+        steps=Steps(slo.LATENCY / 2, slo.LATENCY),
+        no_value="no test",
+    ),
+    service_stat(
+        "Server p95",
+        "95 of 100 requests that do not fail are answered within this time, as the service measures it, without what "
+        "waits for a model; average of a minute.",
+        or_failing(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), *http_outcomes("@traffic")),
+        unit="s",
+        steps=Steps(slo.LATENCY / 2, slo.LATENCY),
+        no_value="idle",
+        links=(drill("HTTP"),),
+    ),
 )
 
 CLIENT = (
     timeseries(
-        "People and requests",
-        "Simulated people (left), and the requests per second that they send (right).",
+        "Users and requests",
+        "Simulated users (left), and the requests per second that they send (right).",
         (
-            Query(or_zero("sum(locust_users)", PROMETHEUS), "people"),
+            Query(or_zero("sum(locust_users)", PROMETHEUS), "users"),
             Query(or_zero(f"sum({SENT})", PROMETHEUS), "requests per second"),
         ),
         unit="none",
         overrides=(
-            *coloured({"people": "purple"}),
+            *coloured({"users": "purple"}),
             override("requests per second", color=fixed("blue"), unit="reqps", custom_axisPlacement="right"),
         ),
         legend="names",
     ),
     timeseries(
-        "Response time, as sent",
-        "As the client sees it, to the last byte, average and percentiles, without what waits for a model. The line is "
-        "the latency objective.",
-        average_and_percentiles(TIMES, matchers=QUICK),
+        "Response time, client side",
+        "As the client measures it, to the last byte, average and percentiles, without what waits for a model. The "
+        "line is the latency objective.",
+        (
+            Query(
+                f"sum(rate(locust_response_time_seconds_sum{{{QUICK}}}[1m]))"
+                f" / (sum(rate(locust_response_time_seconds_count{{{QUICK}}}[1m])) > 0)",
+                "average",
+            ),
+            *(Query(quantile(q, TIMES), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)),
+        ),
         unit="s",
         log=True,
-        limit=SLO_LATENCY,
+        limit=slo.LATENCY,
         overrides=coloured(LATENCY_COLOURS),
         no_value=NO_TEST,
         legend="names",
     ),
     timeseries(
         "Failures by kind",
-        "Requests per minute that failed in Locust's eyes.",
-        Query(happened("locust_failures_total", "error_class", matchers="", source=PROMETHEUS), "{{error_class}}"),
+        "Requests per minute that failed for Locust.",
+        Query(happened_raw("locust_failures_total", "error_class", source=PROMETHEUS), "{{error_class}}"),
         unit=PER_MINUTE,
         stacked=True,
         shades="red",
@@ -139,19 +168,19 @@ CLIENT = (
 
 SERVICE = (
     timeseries(
-        "Answered by the service",
+        "Request rate by status",
         "Requests per second by class of status, as the service counts them.",
-        Query(by_status_class("@traffic"), "{{class}}"),
+        Query(by_status_class(recorded.REQUESTS_1M, "@traffic"), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
         links=(drill("HTTP"),),
         legend="names",
     ),
-    response_time("Response time, as answered", "names", drill("HTTP")),
+    response_time("Response time, server side", "names", drill("HTTP"), histogram=recorded.RESPONSE_1M),
     timeseries(
-        "What gets short",
-        "Utilisation of what a load test usually exhausts first: of the busiest host and the fullest pool.",
+        "Saturation",
+        "Utilization of what a load test usually exhausts first: of the busiest host and the fullest pool.",
         (
             Query(f"max({CPU})", "CPU"),
             Query(pool_use("@app"), "connection pool"),
@@ -165,9 +194,9 @@ SERVICE = (
     ),
     timeseries(
         "Requests in progress",
-        "Requests that the service works on. When it grows faster than the people, the service has reached its limit.",
+        "Requests that the service works on. When it grows faster than the users, the service has reached its limit.",
         (
-            Query(or_zero("sum(http_requests_in_progress{@traffic})"), "in progress"),
+            Query(or_zero(f"sum({recorded.IN_PROGRESS.of('@traffic')})"), "in progress"),
             Query(or_zero("sum(db_pool_pending_checkouts{@app})"), "waiting for a connection"),
         ),
         unit="none",
@@ -178,7 +207,7 @@ SERVICE = (
     timeseries(
         "Query time p95",
         "95 of 100 queries are answered within this time.",
-        Query(quantile(0.95, "db_query_duration_seconds"), "p95"),
+        percentile_lines(recorded.QUERY_1M, 0.95),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("Database"),),
@@ -188,11 +217,35 @@ SERVICE = (
     timeseries(
         "Model response time p95",
         "95 of 100 calls of language models that succeed are complete within this time.",
-        Query(quantile(0.95, "llm_request_duration_seconds", matchers='@app, outcome="success"'), "p95"),
+        percentile_lines(recorded.CALL_1M, 0.95),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("LLM"),),
-        no_value="No calls in this range",
+        no_value="No successful calls in this range",
+        legend="names",
+    ),
+)
+
+_EARLIER = dashed("$before earlier")
+COMPARISON = (
+    timeseries(
+        "Request rate, compared",
+        "Requests per second of this run, over those of an earlier one: choose at the top how much earlier it began.",
+        (
+            Query(or_zero(f"sum({SENT})", PROMETHEUS), "this run"),
+            Query("sum(rate(locust_requests_total[1m] offset $before))", "$before earlier"),
+        ),
+        unit="reqps",
+        overrides=(*coloured({"this run": "purple"}), *_EARLIER),
+        legend="names",
+    ),
+    timeseries(
+        "p95, compared",
+        "The client's p95 of this run, over that of an earlier one, without what waits for a model.",
+        (Query(quantile(0.95, TIMES), "this run"), Query(quantile(0.95, EARLIER), "$before earlier")),
+        unit="s",
+        overrides=(*coloured({"this run": "purple"}), *_EARLIER),
+        no_value=NO_TEST,
         legend="names",
     ),
 )
@@ -229,19 +282,19 @@ REQUESTS = (
         columns=(
             Column("method", "Method", width=110),
             Column("name", "Request"),
-            Column("Value #A", "Requests", unit="none", width=220, bar=True, decimals=0),
+            Column("Value #A", "Requests", unit="none", width=180, bar=True, decimals=0),
             Column(
                 "Value #B",
                 "Failed",
                 unit="percentunit",
-                width=150,
-                steps=ERROR_STEPS,
+                width=110,
+                steps=slo.ERROR_STEPS,
                 decimals=2,
             ),
-            Column("Value #C", "Average", unit="s", width=150),
-            Column("Value #D", "p50", unit="s", width=150),
-            Column("Value #E", "p95", unit="s", width=150),
-            Column("Value #F", "p99", unit="s", width=150),
+            Column("Value #C", "Average", unit="s", width=110),
+            Column("Value #D", "p50", unit="s", width=110),
+            Column("Value #E", "p95", unit="s", width=110),
+            Column("Value #F", "p99", unit="s", width=110),
         ),
         sort_by=(("Requests", True),),
         no_value=NO_TEST,
@@ -250,42 +303,41 @@ REQUESTS = (
 
 DETAIL = (
     heatmap(
-        "Response time spread, as sent",
-        "Requests per second in each bucket of response time, as the client sees it.",
-        heat(TIMES, ""),
+        "Response time distribution, client side",
+        "Requests per second in each bucket of response time, as the client measures it.",
+        f"sum by (le) (rate(locust_response_time_seconds_bucket[1m])) or on () ({EMPTY_HEATMAP} unless on () "
+        "last_over_time(locust_response_time_seconds_count[$__range] @ end()))",
         unit="s",
     ),
     timeseries(
         "Response time p95 by request",
-        "95 of 100 requests of this kind are answered within this time, as the client sees it.",
-        Query(quantile(0.95, TIMES, "method", "name", matchers=""), "{{method}} {{name}}"),
+        "95 of 100 requests of this kind are answered within this time, as the client measures it.",
+        Query(quantile(0.95, "rate(locust_response_time_seconds_bucket[1m])", "method", "name"), "{{method}} {{name}}"),
         unit="s",
         log=True,
         no_value=NO_TEST,
         legend="names",
     ),
     timeseries(
-        "First token p95, as sent",
-        "95 of 100 streamed answers begin within this time, as the client sees it.",
-        Query(quantile(0.95, "locust_time_to_first_token_seconds", "name", matchers=""), "{{name}}"),
+        "TTFT p95, client side",
+        "Time to first token: 95 of 100 streamed answers begin within this time, as the client measures it.",
+        Query(quantile(0.95, "rate(locust_time_to_first_token_seconds_bucket[1m])", "name"), "{{name}}"),
         unit="s",
         no_value="Nothing streamed in a load test in this range",
         legend="names",
     ),
     timeseries(
-        "Streams left by their readers",
-        "Streamed answers per minute that a simulated person left before the end, as some people do.",
-        Query(happened("locust_streams_abandoned_total", "name", matchers="", source=PROMETHEUS), "{{name}}"),
+        "Abandoned streams",
+        "Streamed answers per minute that a simulated user left before the end, as some users do.",
+        Query(happened_raw("locust_streams_abandoned_total", "name", source=PROMETHEUS), "{{name}}"),
         unit=PER_MINUTE,
-        width=12,
         legend="names",
     ),
     timeseries(
-        "Locust's workers",
+        "Locust workers",
         "Processes that report to Locust's master; none where one process does it all.",
         Query(or_zero("sum(locust_workers)", PROMETHEUS), "workers"),
         unit="none",
-        width=12,
         legend="names",
         overrides=coloured({"workers": "purple"}),
     ),
@@ -293,13 +345,15 @@ DETAIL = (
 
 DASHBOARD = dashboard(
     "Load test",
-    "What a load test sends, over what the service feels at the same time.",
-    variables=(JOB, INSTANCE, NODE, STREAMING, IGNORED),
+    "What a load test sends (client side), over what the service answers at the same time (server side). Rates and "
+    "percentiles are averages of a minute.",
+    variables=(JOB, INSTANCE, NODE, BEFORE, STREAMING, IGNORED),
     rows=(
-        Row("", STRIP),
-        Row("What Locust does", thirds(CLIENT, 7)),
-        Row("What the service feels", thirds(SERVICE, 7)),
-        Row("Requests", full(REQUESTS, 11)),
-        Row("Detail", (*thirds(DETAIL[:3]), *DETAIL[3:]), collapsed=True),
+        Row("", sixths(STRIP)),
+        Row("Client side: Locust", thirds(CLIENT, 7)),
+        Row("Server side: the service", thirds(SERVICE, 7)),
+        Row("Requests", full(REQUESTS, 10)),
+        Row("Comparison with an earlier run", halves(COMPARISON, 7)),
+        Row("Detail", (*thirds(DETAIL[:3]), *halves(DETAIL[3:])), collapsed=True),
     ),
 )

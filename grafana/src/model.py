@@ -176,6 +176,56 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Number:
+    """A number that users type in, such as a budget."""
+
+    name: str
+    label: str
+    value: str
+    description: str
+
+    def to_json(self) -> Json:
+        chosen = {"selected": True, "text": self.value, "value": self.value}
+        return {
+            "type": "textbox",
+            "name": self.name,
+            "label": self.label,
+            "description": self.description,
+            "query": self.value,
+            "current": chosen,
+            "options": [chosen],
+            "hide": 0,
+            "skipUrlSync": False,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A drop-down of fixed values, one of which is chosen."""
+
+    name: str
+    label: str
+    values: tuple[str, ...]
+    description: str
+
+    def to_json(self) -> Json:
+        options = [{"selected": not i, "text": value, "value": value} for i, value in enumerate(self.values)]
+        return {
+            "type": "custom",
+            "name": self.name,
+            "label": self.label,
+            "description": self.description,
+            "query": ",".join(self.values),
+            "current": options[0],
+            "options": options,
+            "includeAll": False,
+            "multi": False,
+            "hide": 0,
+            "skipUrlSync": False,
+        }
+
+
+@dataclass(frozen=True)
 class Annotation:
     """Marks on every time series: a line where the query returns one point, a region where it goes on.
 
@@ -209,6 +259,9 @@ class Annotation:
         }
 
 
+AnyVariable = Variable | Constant | Number | Choice
+
+
 @dataclass(frozen=True)
 class Dashboard:
     """A dashboard; `to_json` numbers and places its panels."""
@@ -217,7 +270,7 @@ class Dashboard:
     title: str
     description: str
     tags: tuple[str, ...]
-    variables: tuple[Variable | Constant, ...]
+    variables: tuple[AnyVariable, ...]
     annotations: tuple[Annotation, ...]
     links: tuple[Json, ...]
     rows: tuple[Row, ...]

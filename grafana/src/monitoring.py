@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .common import ALERTS_TABLE, TARGET, TARGET_JOB, dashboard, firing_alerts, only, red_at
+from . import slo
+from .common import ALL_ALERTS_TABLE, TARGET, TARGET_JOB, dashboard, firing_alerts, only
 from .model import Query, Row
 from .panels import (
     PER_MINUTE,
@@ -12,6 +13,7 @@ from .panels import (
     halves,
     override_matching,
     quarters,
+    sixths,
     stat,
     state_timeline,
     thirds,
@@ -26,63 +28,87 @@ ONE_JOB = only("Only ${__field.labels.job}", "Monitoring", VARIABLES, TARGET_JOB
 ONE_TARGET = only("Only ${__field.labels.instance}", "Monitoring", VARIABLES, TARGET, "__field.labels.instance")
 OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
 
-STRIP = tuple(
-    panel.sized(3)
-    for panel in (
-        stat(
-            "Targets down",
-            "Targets that Prometheus cannot scrape: what they watch is out of sight. A load test is not missed.",
-            Query(or_zero('count(up{job!="locust"} == 0)', PROMETHEUS)),
-            unit="none",
-            steps=Steps(None, 1),
-        ),
-        *firing_alerts(),
-        stat(
-            "Rule failures",
-            "Evaluations of rules that failed in the last hour. An alert that cannot be evaluated cannot fire.",
-            Query(or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))", PROMETHEUS)),
-            unit="none",
-            decimals=0,
-            steps=Steps(1, 10),
-        ),
-        stat(
-            "Lost alerts",
-            "Alerts that Prometheus or Alertmanager could not hand on in the last hour.",
-            Query(
-                "(sum(increase(prometheus_notifications_dropped_total[1h])) or vector(0))"
-                " + (sum(increase(alertmanager_notifications_failed_total[1h])) or vector(0))"
-            ),
-            unit="none",
-            decimals=0,
-            steps=Steps(1, 5),
-        ),
-        stat(
-            "Configuration",
-            "Whether the latest configuration of Prometheus and of Alertmanager was accepted.",
-            Query(
-                "min(prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful)",
-            ),
-            unit="none",
-            mappings=(OK,),
-            steps=Steps(1, 0),
-            sparkline=False,
-            no_value="unknown",
-        ),
-        stat(
-            "Series",
-            "Time series that Prometheus holds in memory. A jump means a label that grows without bound.",
-            Query(or_zero("sum(prometheus_tsdb_head_series)", PROMETHEUS)),
-            unit="short",
-            steps=Steps(100_000, 500_000),
-        ),
-        stat(
-            "Slowest scrape",
-            "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
-            Query("max(scrape_duration_seconds)"),
-            unit="s",
-            steps=red_at("scrape_seconds", 0.4),
-        ),
-    )
+STRIP = (
+    stat(
+        "Targets down",
+        "Targets that Prometheus cannot scrape: what they watch is out of sight. A load test is not missed.",
+        or_zero('count(up{job!="locust"} == 0)', PROMETHEUS),
+        unit="none",
+        steps=Steps(None, 1),
+    ),
+    *firing_alerts(others=""),
+    stat(
+        "Rule failures",
+        "Evaluations of rules that failed in the last hour. An alert that cannot be evaluated cannot fire.",
+        or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))", PROMETHEUS),
+        unit="none",
+        decimals=0,
+        steps=Steps(1, 10),
+    ),
+    stat(
+        "Lost notifications",
+        "Alerts that Prometheus could not hand to Alertmanager, and notifications that Alertmanager could not "
+        "deliver, in the last hour.",
+        "(sum(increase(prometheus_notifications_dropped_total[1h])) or vector(0))"
+        " + (sum(increase(alertmanager_notifications_failed_total[1h])) or vector(0))",
+        unit="none",
+        decimals=0,
+        steps=Steps(1, 5),
+    ),
+    stat(
+        "Configuration",
+        "Whether the latest configuration of Prometheus and of Alertmanager was accepted.",
+        "min(prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful)",
+        unit="none",
+        mappings=(OK,),
+        steps=Steps(1, 0),
+        no_value="unknown",
+    ),
+    stat(
+        "Slowest scrape",
+        "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
+        "max(scrape_duration_seconds)",
+        unit="s",
+        steps=slo.red_at("scrape_seconds", 0.4),
+    ),
+    stat(
+        "Slowest rules",
+        "Time that the slowest group of rules takes, of its interval. At 100 % evaluations are missed.",
+        "max(prometheus_rule_group_last_duration_seconds / prometheus_rule_group_interval_seconds)",
+        unit="percentunit",
+        decimals=0,
+        steps=Steps(0.5, 0.8),
+    ),
+    stat(
+        "Query p90",
+        "90 of 100 queries of rules, dashboards and users are answered within this time, of the slowest phase.",
+        'max(prometheus_engine_query_duration_seconds{quantile="0.9"}) >= 0',
+        unit="s",
+        steps=Steps(1, 5),
+        no_value="idle",
+    ),
+    stat(
+        "Series",
+        "Time series that Prometheus holds in memory. A jump means a label that grows without bound.",
+        or_zero("sum(prometheus_tsdb_head_series)", PROMETHEUS),
+        unit="short",
+        steps=Steps(100_000, 500_000),
+    ),
+    stat(
+        "Samples",
+        "Samples that Prometheus ingests per second.",
+        or_zero("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))", PROMETHEUS),
+        unit="short",
+        decimals=0,
+    ),
+    stat(
+        "Disk space",
+        "Disk space that Prometheus takes: blocks, write-ahead log and chunks of the head.",
+        "sum(prometheus_tsdb_storage_blocks_bytes) + sum(prometheus_tsdb_wal_storage_size_bytes)"
+        " + sum(prometheus_tsdb_head_chunks_storage_size_bytes)",
+        unit="bytes",
+        decimals=1,
+    ),
 )
 
 TARGETS = (
@@ -120,7 +146,7 @@ TARGETS = (
 )
 
 ALERTING = (
-    ALERTS_TABLE,
+    ALL_ALERTS_TABLE,
     timeseries(
         "Alerts by state",
         "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
@@ -149,7 +175,7 @@ SENT = "alertmanager_notifications_total"
 FAILED = "alertmanager_notifications_failed_total"
 NOTIFICATIONS = (
     timeseries(
-        "Prometheus to Alertmanager",
+        "Prometheus to Alertmanager, 5 min",
         "Alerts that Prometheus handed to Alertmanager in the 5 minutes before (it repeats each firing one about once "
         "a minute), and those it could not.",
         tuple(
@@ -161,12 +187,17 @@ NOTIFICATIONS = (
         legend="names",
     ),
     timeseries(
-        "Alertmanager to people",
-        "Messages in the 15 minutes before by way, and those that Alertmanager could not deliver. None are sent before "
-        "a receiver is switched on.",
+        "Alertmanager notifications, 15 min",
+        "Notifications in the 15 minutes before by integration, and those that Alertmanager could not deliver. None "
+        "are sent before a receiver is switched on.",
         (
             Query(
-                occurring(f"sum by (integration) (increase({SENT}[15m]))", SENT, "integration", source=PROMETHEUS),
+                occurring(
+                    f"sum by (integration) (increase({SENT}[15m]))",
+                    f"increase({SENT}[$__range] @ end()) > 0",
+                    "integration",
+                    source=PROMETHEUS,
+                ),
                 "{{integration}}",
             ),
             Query(
@@ -205,7 +236,7 @@ RULES = (
     ),
     timeseries(
         "Query time p90",
-        "90 of 100 queries of rules, dashboards and people are answered within this time, by phase.",
+        "90 of 100 queries of rules, dashboards and users are answered within this time, by phase.",
         Query('max by (slice) (prometheus_engine_query_duration_seconds{quantile="0.9"}) >= 0', "{{slice}}"),
         unit="s",
         no_value="No queries in this range",
@@ -219,14 +250,14 @@ STORAGE = (
         "Time series that Prometheus holds in memory.",
         Query("sum(prometheus_tsdb_head_series)", "series"),
         unit="short",
-        width=6,
+        legend="names",
     ),
     timeseries(
-        "Samples taken in",
+        "Ingestion rate",
         "Samples per second.",
         Query("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))", "samples"),
         unit="short",
-        width=6,
+        legend="names",
     ),
     timeseries(
         "Disk space of Prometheus",
@@ -238,11 +269,10 @@ STORAGE = (
         ),
         unit="bytes",
         stacked=True,
-        width=6,
         legend="names",
     ),
     timeseries(
-        "Failures of the storage",
+        "TSDB failures",
         "Failed compactions, damaged log segments, and samples that came too late or twice, per minute.",
         (
             Query("60 * sum(rate(prometheus_tsdb_compactions_failed_total[@rate]))", "failed compactions"),
@@ -254,7 +284,6 @@ STORAGE = (
             ),
         ),
         unit=PER_MINUTE,
-        width=6,
         overrides=coloured({"failed compactions": "red", "damaged segments": "dark-red"}),
         legend="names",
     ),
@@ -263,7 +292,6 @@ STORAGE = (
         "Resident memory of Prometheus, Alertmanager and the exporters.",
         Query("max by (job, instance) (process_resident_memory_bytes{@target})", "{{job}} {{instance}}"),
         unit="bytes",
-        width=12,
         legend="right",
         links=(ONE_TARGET,),
     ),
@@ -273,7 +301,6 @@ STORAGE = (
         Query("sum by (job, instance) (rate(process_cpu_seconds_total{@target}[@rate]))", "{{job}} {{instance}}"),
         unit="percentunit",
         soft_highest=0.1,
-        width=12,
         legend="right",
         links=(ONE_TARGET,),
     ),
@@ -285,16 +312,14 @@ STORAGE = (
             "{{job}} {{instance}}",
         ),
         unit="percentunit",
-        width=12,
         legend="right",
         links=(ONE_TARGET,),
     ),
     timeseries(
-        "Running for",
+        "Uptime",
         "Time since the process started; with several workers, since the youngest one did.",
         Query("time() - max by (job, instance) (process_start_time_seconds{@target})", "{{job}} {{instance}}"),
         unit="s",
-        width=12,
         legend="right",
         links=(ONE_TARGET,),
     ),
@@ -302,14 +327,14 @@ STORAGE = (
 
 DASHBOARD = dashboard(
     "Monitoring",
-    "Does the monitoring work? Targets, rules, alerts on their way to people, storage and processes.",
+    "Does the monitoring work? Targets, rules, alerts and their notifications, storage and processes.",
     variables=VARIABLES,
     rows=(
-        Row("", STRIP),
+        Row("", sixths(STRIP)),
         Row("Targets", thirds(TARGETS, 7)),
         Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
         Row("Notifications", halves(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),
-        Row("Storage and processes", STORAGE, collapsed=True),
+        Row("Storage and processes", (*quarters(STORAGE[:4]), *halves(STORAGE[4:])), collapsed=True),
     ),
 )

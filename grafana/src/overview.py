@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from prometheus.src import recorded
+
+from . import slo
 from .common import (
     ALERTS_TABLE,
-    BURN_LIMIT,
-    ERROR_STEPS,
     IGNORED,
     INSTANCE,
     JOB,
@@ -27,89 +28,81 @@ from .common import (
     objective,
     response_p95,
     response_time,
+    service_stat,
+    up_of,
 )
-from .database import PER_CHECKOUT, pool_in_use, query_p95
+from .database import PER_CHECKOUT, pool_in_use, postgresql_up, query_errors, query_p95, transactions
 from .host import cpu, cpu_by_host, disk, disk_throughput, memory, memory_by_host, network_throughput
 from .http import error_ratio
-from .llm import DURATION, model_p95
-from .model import Query, Row
-from .panels import PER_MINUTE, Steps, coloured, dashed, stat, timeseries
-from .promql import by_status_class, mean, occurring, or_zero, ratio, transactions
+from .llm import failed_calls, model_p95
+from .model import Panel, Query, Row
+from .panels import PER_MINUTE, Steps, coloured, dashed, halves, quarters, sixths, stat, thirds, timeseries
+from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
 
-REQUESTS = "rate(http_requests_total{@traffic}[@rate])"
-ANSWERED = '@app, outcome="success"'
-ERRORS = 'rate(http_requests_total{@traffic, status_code=~"5.."}[@rate])'
+KNOWN = "up{@app} and on (job, instance) last_over_time(app_info{@app}[30d])"
 
-STRIP = (
-    stat(
-        "Instances up",
-        "Share of the service's instances that answer Prometheus, of those that did within the last 30 days. While one "
-        "is down, its numbers are missing everywhere below.",
-        Query("avg(up{@app} and on (job, instance) last_over_time(app_info{@app}[30d] @ end()))"),
+
+def error_budget(name: str, objective_of: str) -> Panel:
+    """What is left of one objective's error budget, of the service that is worse off."""
+    return stat(
+        f"{name.capitalize()} budget",
+        f"Error budget remaining of the {name} objective: {objective_of} 100 % is untouched, at 0 the objective of 30 "
+        "days is missed; less than -100 % is shown as -100 %.",
+        f'clamp_min(min(job_slo:error_budget_remaining:ratio{{job=~"$job", slo="{name}"}}), -1)'
+        f' or max(sightline:slo_objective:ratio{{slo="{name}"}}) * 0 + 1',
         unit="percentunit",
         decimals=0,
-        steps=Steps(1, 0.5),
-        highest=1,
-        no_value="none known",
-        links=(drill("Monitoring"),),
-    ),
-    *firing_alerts(drill("Monitoring")),
-    stat(
-        "Error budget",
-        "What is left of the error budget of 30 days, of the objective that is worse off: 100 % is untouched, at 0 the "
-        "objective is missed.",
-        Query('min(job_slo:error_budget_left:ratio{job=~"$job"}) or max(sightline:slo_objective:ratio) * 0 + 1'),
-        unit="percentunit",
-        decimals=1,
         steps=Steps(0.5, 0.1),
-        highest=1,
-        lowest=None,
         no_value="no rules",
         links=(drill("HTTP"),),
+    )
+
+
+STRIP = (
+    up_of(
+        "Instances up",
+        "Instances of the service that answer Prometheus, of those that did within the last 30 days. While one is "
+        "down, its numbers are missing everywhere below.",
+        KNOWN,
+        "none known",
+        drill("Monitoring"),
     ),
-    stat(
+    *firing_alerts(drill("Monitoring")),
+    error_budget("availability", "requests that are not answered with a 5xx status."),
+    error_budget("latency", "requests that are answered in time."),
+    postgresql_up("@db", drill("Database")),
+    service_stat(
         "Request rate",
-        "Requests per second that the service answers, all endpoints.",
-        Query(or_zero(f"sum({REQUESTS})")),
+        "Requests per second that the service answers, all endpoints, average of 5 minutes.",
+        or_zero(f"sum({recorded.REQUESTS.of('@traffic')})"),
         unit="reqps",
         decimals=1,
         links=(drill("HTTP"),),
     ),
-    stat(
+    service_stat(
         "Error rate",
-        "Share of requests answered with a 5xx status. Orange from the objective on, red from ten times as much.",
-        Query(ratio(ERRORS, REQUESTS)),
+        "Share of requests answered with a 5xx status, average of 5 minutes. Orange from the objective on, red from "
+        "ten times as much.",
+        ratio(recorded.REQUESTS.of('@traffic, status_code=~"5.."'), recorded.REQUESTS.of("@traffic")),
         unit="percentunit",
         decimals=2,
-        steps=ERROR_STEPS,
+        steps=slo.ERROR_STEPS,
         links=(drill("HTTP"),),
     ),
     response_p95(drill("HTTP")),
-    stat(
-        "Users in 5 min",
-        "Distinct users seen in the last 5 minutes. Instances share users, so the largest one counts: a lower bound.",
-        Query(or_zero('max(active_users{@app, window="5m"})')),
-        unit="none",
-        links=(drill("HTTP"),),
-    ),
+    failed_calls("@app", drill("LLM")),
     model_p95("@app", drill("LLM")),
-    stat(
+    service_stat(
         "Tokens",
-        "Tokens per minute, input and output of all models.",
-        Query(or_zero("60 * sum(rate(llm_tokens_total{@app}[@rate]))")),
+        "Tokens per minute, input and output of all models, average of 5 minutes. Calls without known usage are "
+        "missing: the LLM dashboard has their share.",
+        or_zero(f"60 * sum({recorded.TOKENS.of('@app')})"),
         unit=PER_MINUTE,
         links=(drill("LLM"),),
     ),
+    query_errors("@app", drill("Database")),
     query_p95("@app", drill("Database")),
     pool_in_use("@app", drill("Database")),
-    stat(
-        "Tx rate",
-        f"Commits and rollbacks per second, as PostgreSQL counts them (average of 5 minutes). {PER_CHECKOUT}",
-        Query("sum(instance:pg_transactions:rate5m{@db})"),
-        unit="count:tx/s",
-        decimals=1,
-        links=(drill("Database"),),
-    ),
     cpu(drill("Host")),
     memory(drill("Host")),
     disk(drill("Host")),
@@ -117,12 +110,12 @@ STRIP = (
 
 OBJECTIVES = (
     timeseries(
-        "Error budget left",
+        "Error budget remaining",
         "Availability: requests that are not answered with a 5xx status. Latency: requests that are answered in time. "
-        "Over 30 days, or for as long as Prometheus remembers. What is overdrawn by more than all of it is drawn at "
-        "-100 %; the number above says how much it is.",
+        "Of the budget of 30 days; time that Prometheus does not remember counts as unspent. Less than -100 % is drawn "
+        "at -100 %.",
         Query(
-            'clamp_min(min by (slo) (job_slo:error_budget_left:ratio{job=~"$job"})'
+            'clamp_min(min by (slo) (job_slo:error_budget_remaining:ratio{job=~"$job"})'
             " or max by (slo) (sightline:slo_objective:ratio) * 0 + 1, -1)",
             "{{slo}}",
         ),
@@ -130,36 +123,37 @@ OBJECTIVES = (
         limit=0,
         lowest=None,
         highest=1,
+        decimals=0,
         overrides=coloured(SLO_COLOURS),
         legend="names",
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
-    ),
+    ).sized(6, 7),
     timeseries(
-        "Error budget burn",
-        "How many times faster than sustainable the budget is spent, over the last hour: at 1 it lasts exactly 30 "
-        "days, at 14.4 (the line) two of them are gone within an hour, and somebody is called.",
+        "Burn rate, 1 hour",
+        "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
+        f"30 days, at {slo.BURN_LIMIT:g} (the line) two of them are gone within an hour, and the alert pages on-call.",
         Query(
             'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})'
             " or max by (slo) (sightline:slo_objective:ratio) * 0",
             "{{slo}}",
         ),
         unit="suffix:x",
-        limit=BURN_LIMIT,
-        soft_highest=BURN_LIMIT + 1,
+        limit=slo.BURN_LIMIT,
+        soft_highest=slo.BURN_LIMIT + 1,
         overrides=coloured(SLO_COLOURS),
         legend="names",
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
-    ),
-    ALERTS_TABLE,
+    ).sized(6, 7),
+    ALERTS_TABLE.sized(12, 7),
 )
 
 SERVICE = (
     timeseries(
         "Request rate by status",
         "Requests per second by class of status.",
-        Query(by_status_class("@traffic"), "{{class}}"),
+        Query(by_status_class(recorded.REQUESTS, "@traffic"), "{{class}}"),
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
@@ -169,13 +163,13 @@ SERVICE = (
     response_time("Response time", "names", drill("HTTP")),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, of all instances (average of 5 minutes), of the endpoints where "
-        "that happened. The line is the objective: more than that spends the error budget faster than 30 days allow.",
+        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
+        "objective: more than that spends the error budget faster than 30 days allow.",
         (
             Query(
                 occurring(
-                    error_ratio('job=~"$job"'),
-                    'http_requests_total{@traffic, status_code=~"5.."}',
+                    error_ratio("@traffic"),
+                    moved(recorded.REQUESTS, "http_requests_total", '@traffic, status_code=~"5.."'),
                     "endpoint",
                 ),
                 "{{endpoint}}",
@@ -187,14 +181,26 @@ SERVICE = (
         legend="names",
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
     ),
+)
+
+BUSINESS = (
     active_users("names", drill("HTTP")),
+    timeseries(
+        "Items created",
+        "Items that users created per minute: the business metric of the reference service. Put yours in its place.",
+        Query(or_zero("60 * sum(rate(app_items_created_total{@app}[5m]))"), "items"),
+        unit=PER_MINUTE,
+        overrides=coloured({"items": "blue"}),
+        legend="names",
+        links=(drill("HTTP"),),
+    ),
 )
 
 MODELS = (
     timeseries(
         "Token usage",
         "Tokens per second by direction. Input is what was sent to the models, output is what they wrote.",
-        Query("sum by (type) (rate(llm_tokens_total{@app}[@rate]))", "{{type}}"),
+        Query(f"sum by (type) ({recorded.TOKENS.of('@app')})", "{{type}}"),
         unit="count:tokens/s",
         stacked=True,
         overrides=coloured(TOKEN_COLOURS),
@@ -204,19 +210,19 @@ MODELS = (
     timeseries(
         "Model response time",
         "Duration of calls of language models that succeeded, to the end of the answer.",
-        average_and_percentiles(DURATION, 0.5, 0.95, matchers=ANSWERED),
+        average_and_percentiles(recorded.CALL, 0.5, 0.95),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
         legend="names",
         links=(drill("LLM"),),
-        no_value="No calls in this range",
+        no_value="No successful calls in this range",
     ),
     timeseries(
         "Prompt length",
         "Characters of the users' prompts: average, and the longest of the last minute.",
         (
-            Query(mean("llm_prompt_length_characters"), "average"),
-            Query("max(llm_prompt_length_characters_max{@app})", "maximum"),
+            Query(mean(recorded.PROMPT), "average"),
+            Query(f"max({recorded.LONGEST_PROMPT.of('@app')})", "maximum"),
         ),
         unit="short",
         overrides=coloured({"average": "text", "maximum": "red"}),
@@ -228,8 +234,8 @@ MODELS = (
 DATABASE = (
     timeseries(
         "Query time",
-        "Duration of queries as the application feels them, average and percentiles.",
-        average_and_percentiles("db_query_duration_seconds"),
+        "Duration of queries as the application measures it, average and percentiles.",
+        average_and_percentiles(recorded.QUERY),
         unit="s",
         log=True,
         overrides=coloured(LATENCY_COLOURS),
@@ -239,7 +245,7 @@ DATABASE = (
     ),
     timeseries(
         "Connection pool",
-        "Connections of the application's pool, and how many it may open at most.",
+        "Connections of the application's pools, and how many they may open at most.",
         (
             Query("sum by (state) (db_pool_connections{@app})", "{{state}}"),
             Query("sum(db_pool_connections_max{@app})", "limit"),
@@ -251,16 +257,16 @@ DATABASE = (
         links=(drill("Database"),),
     ),
     timeseries(
-        "Transaction rate",
-        "Transactions per second as the application ends them (one that only read ends as a rollback), beside what "
-        "PostgreSQL counts. " + PER_CHECKOUT,
+        "Transactions per second (TPS)",
+        "As the application ends them (one that only read ends as a rollback), beside what PostgreSQL counts. "
+        + PER_CHECKOUT,
         (
-            Query(transactions(), "{{outcome}}"),
-            Query("sum(instance:pg_transactions:rate5m{@db})", "PostgreSQL, average of 5 min"),
+            Query(transactions("@app"), "{{outcome}}"),
+            Query("sum(instance:pg_transactions:rate5m{@db} and on (instance) pg_up{@db} == 1)", "PostgreSQL"),
         ),
-        unit="count:tx/s",
+        unit="count:tps",
         stacked=True,
-        overrides=(*coloured(OUTCOME_COLOURS), *dashed("PostgreSQL, average of 5 min")),
+        overrides=(*coloured(OUTCOME_COLOURS), *dashed("PostgreSQL")),
         legend="names",
         links=(drill("Database"),),
     ),
@@ -270,17 +276,16 @@ MACHINES = tuple(panel(drill("Host")) for panel in (cpu_by_host, memory_by_host,
 
 DASHBOARD = dashboard(
     "Overview",
-    "Is the service healthy, right now? The four areas, the error budget, and what is firing.",
+    "Is the service healthy, right now? The four areas, the error budget, and what is firing. Rates and percentiles "
+    "are averages of 5 minutes; those of hosts follow the resolution of the graph.",
     variables=(JOB, INSTANCE, NODE, SERVER, STREAMING, IGNORED),
     rows=(
-        Row("", tuple(panel.sized(3) for panel in STRIP)),
-        Row(
-            "Objectives and alerts",
-            tuple(panel.sized(width, 7) for panel, width in zip(OBJECTIVES, (6, 6, 12), strict=True)),
-        ),
-        Row("Service", tuple(panel.sized(6, 7) for panel in SERVICE)),
-        Row("Language models", tuple(panel.sized(8, 7) for panel in MODELS)),
-        Row("Database", tuple(panel.sized(8, 7) for panel in DATABASE)),
-        Row("Host", tuple(panel.sized(6, 7) for panel in MACHINES)),
+        Row("", sixths(STRIP)),
+        Row("Objectives and alerts", OBJECTIVES),
+        Row("Service", thirds(SERVICE, 7)),
+        Row("Users and business", halves(BUSINESS, 7)),
+        Row("Language models", thirds(MODELS, 7)),
+        Row("Database", thirds(DATABASE, 7)),
+        Row("Host", quarters(MACHINES, 7)),
     ),
 )

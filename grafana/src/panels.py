@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import DashboardError
 from .model import COLUMNS, Json, Link, Panel, Query
-from .promql import or_nothing_now
+from .promql import FAILING
 
 Queries = Query | Sequence[Query]
 Legend = Literal["below", "right", "names"]
@@ -133,53 +133,54 @@ def below_zero(*names: str, colour: str) -> tuple[Json, ...]:
 def stat(
     title: str,
     description: str,
-    query: Query,
+    expr: str,
     *,
     unit: str,
     steps: Steps | None = None,
     colour: str = "blue",
     decimals: int | None = None,
     width: int | None = None,
-    height: int = 4,
+    height: int = 3,
     links: Sequence[Link] = (),
     no_value: str = "no data",
-    sparkline: bool = True,
     mappings: Sequence[Json] = (),
-    lowest: float | None = 0,
-    highest: float | None = None,
+    source: str = "",
+    name: str = "",
 ) -> Panel:
-    """A number with a sparkline; `steps` colour it, otherwise it is `colour`.
+    """The number of now; `steps` colour it, otherwise it is `colour`.
 
-    It is the number of now: where the last point has none, `no_value` stands there, not a number of some minutes ago.
+    An instant query: where there is nothing now, `no_value` stands there, and no number of some minutes ago. A
+    percentile that `or_failing` completes says "failing" in red.
+    source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of.
+    name: a legend to show instead of the value, such as {{up}}/{{known}}, in the colour of the value.
     """
-    nothing: Json = {"type": "special", "options": {"match": "null+nan", "result": {"text": no_value, "color": "text"}}}
+    if f"vector({FAILING})" in expr:
+        mappings = (*mappings, values({str(FAILING): ("failing", "red")}))
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "thresholds": steps.to_json() if steps else plain(colour),
         "noValue": no_value,
-        "mappings": [*mappings, nothing],
+        "mappings": list(mappings),
     }
-    _set(defaults, decimals=decimals, min=lowest, max=highest)
+    _set(defaults, decimals=decimals)
     return Panel(
         kind="stat",
         title=title,
         description=description,
         unit=unit,
-        queries=(replace(query, expr=or_nothing_now(query.expr)),),
+        queries=(Query(f"({expr}) and on () {source}" if source else expr, name or "__auto", instant=True),),
         width=width,
         height=height,
         options={
             "colorMode": "value",
-            "graphMode": "area" if sparkline else "none",
+            "graphMode": "none",
             "justifyMode": "auto",
             "orientation": "auto",
             "percentChangeColorMode": "standard",
             "reduceOptions": {"calcs": ["last"], "fields": "", "values": False},
             "showPercentChange": False,
-            "textMode": "value",
-            # One size for all numbers of a strip, whatever their length.
-            # The title is drawn above; its size only keeps the sparkline below the number.
-            "text": {"valueSize": 30, "titleSize": 34},
+            "textMode": "name" if name else "value",
+            "text": {"valueSize": 26},  # one size for all numbers of a strip, whatever their length
             "wideLayout": False,
         },
         defaults=defaults,
@@ -196,9 +197,9 @@ _SOFT_HIGHEST = {
     "currencyUSD": 0.1,
     "Bps": 1000,
     PER_MINUTE: 1,
-    "count:tx/s": 1,
+    "count:tps": 1,
     "count:q/s": 1,
-    "count:rows/s": 1,
+    "count:tuples/s": 1,
     "count:tokens/s": 1,
 }
 
@@ -315,7 +316,7 @@ def heatmap(
     width: int | None = None,
     height: int = 8,
 ) -> Panel:
-    """How a histogram's observations are spread, per second; `expr` gives buckets by `le`."""
+    """The distribution of what a histogram observed, per second; `expr` gives buckets by `le`."""
     return Panel(
         kind="heatmap",
         title=title,

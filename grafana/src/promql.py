@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import re
 
+from prometheus.src.recorded import CHOSEN, Histogram, Recorded
+
 from .errors import DashboardError
 
 _APP = 'job=~"$job", instance=~"$instance"'
-# What people ask for, and the objectives judge. `ignored` and `streaming` are constants of a dashboard (common.py).
-_PEOPLE = 'endpoint!~"$ignored"'
-# Endpoints that wait for a language model take seconds by nature; the objective judges them by their own measure.
-_QUICK = 'endpoint!~"$streaming"'
-_HTTP = f'{_APP}, endpoint=~"$endpoint", {_PEOPLE}'
+_HTTP = f'{_APP}, endpoint=~"$endpoint"'
 ABBREVIATIONS = {
     "app": _APP,
-    "people": _PEOPLE,
-    "traffic": f"{_APP}, {_PEOPLE}",
-    "quick": f"{_APP}, {_PEOPLE}, {_QUICK}",
+    "traffic": f'{_APP}, endpoint!~"$ignored"',
+    # Endpoints that wait for a language model take seconds by nature; the objective judges them by their own measure.
+    "quick": f'{_APP}, endpoint!~"$ignored", endpoint!~"$streaming"',
     "http": _HTTP,
-    "quickhttp": f"{_HTTP}, {_QUICK}",
+    "judged": f'{_HTTP}, endpoint!~"$ignored"',
     "llm": f'{_APP}, provider=~"$provider", model=~"$model"',
     "pool": f'{_APP}, pool=~"$pool"',
     "target": _APP,
@@ -37,6 +35,8 @@ SERVICE = "app_info{@app}"
 POSTGRESQL = "pg_up{@db} == 1"
 HOSTS = "node_uname_info{@host}"
 PROMETHEUS = ""  # answers itself
+
+FAILING = -1  # the value of a percentile while everything fails; a tile shows it as "failing"
 
 
 def expand(expr: str) -> str:
@@ -74,79 +74,114 @@ def ratio(part: str, whole: str, *by: str, source: str = SERVICE) -> str:
     return f"({total(part, *by)} or 0 * {wholes}) / ({wholes} > 0) or {f'0 * {wholes}' if by else zero(source)}"
 
 
-def quantile(q: float, histogram: str, *by: str, matchers: str = "@app") -> str:
-    """Quantile of a classic histogram, interpolated within its bucket; nothing while it does not move."""
-    buckets = total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le", *by)
-    return f"histogram_quantile({q}, {buckets}) >= 0"  # drops NaN, which stats and legends would print
+def quantile(q: float, buckets: str, *by: str) -> str:
+    """Quantile of a classic histogram's bucket rates, interpolated in its bucket; nothing while it does not move."""
+    # The comparison drops NaN, which stats and legends would print.
+    return f"histogram_quantile({q}, {total(buckets, 'le', *by)}) >= 0"
 
 
-def mean(histogram: str, *by: str, matchers: str = "@app") -> str:
-    """Average of what a histogram observed; nothing while it does not move."""
-    sums = total(f"rate({histogram}_sum{{{matchers}}}[@rate])", *by)
-    counts = total(f"rate({histogram}_count{{{matchers}}}[@rate])", *by)
-    return f"{sums} / ({counts} > 0)"
+Matchers = str | tuple[str, ...]  # several: series that one of them matches
 
 
-def by_status_class(selector: str) -> str:
-    """Rate of http_requests_total by class of status (2xx ...), of those that occurred; 2xx is 0 before the first."""
-    counter = f"http_requests_total{{{selector}}}"
+def _each(matchers: Matchers) -> tuple[str, ...]:
+    return (matchers,) if isinstance(matchers, str) else matchers
+
+
+def percentile(q: float, histogram: Histogram, *by: str, matchers: Matchers = "@app") -> str:
+    """Quantile of what a recorded histogram observed."""
+    return quantile(q, histogram.buckets.of(*_each(matchers)), *by)
+
+
+def or_failing(expr: str, failed: str, succeeded: str) -> str:
+    """A percentile of successes, or `FAILING` where all of the last minute failed; for instant queries.
+
+    An average of 5 minutes shows the speed of what succeeded before an outage for as long.
+    failed, succeeded: selectors of counters.
+    """
+    only_failures = f"sum(rate({failed}[1m])) > 0 unless on () sum(rate({succeeded}[1m])) > 0"
+    return f"vector({FAILING}) and on () ({only_failures}) or {expr}"
+
+
+def http_outcomes(matchers: str) -> tuple[str, str]:
+    """Selectors of failed and of other requests."""
+    return tuple(  # type: ignore[return-value]
+        f'http_requests_total{{{matchers}, status_code{op}"5.."}}' for op in ("=~", "!~")
+    )
+
+
+def llm_outcomes(matchers: str) -> tuple[str, str]:
+    """Selectors of calls that failed and that succeeded."""
+    return tuple(  # type: ignore[return-value]
+        f'llm_requests_total{{{matchers}, outcome="{outcome}"}}' for outcome in ("error", "success")
+    )
+
+
+def mean(histogram: Histogram, *by: str, matchers: Matchers = "@app") -> str:
+    """Average of what a recorded histogram observed; nothing while it does not move."""
+    sums, counts = histogram.sum.of(*_each(matchers)), histogram.count(*_each(matchers))
+    return f"{total(sums, *by)} / ({total(counts, *by)} > 0)"
+
+
+def by_status_class(requests: Recorded, matchers: str) -> str:
+    """Rate of requests by class of status (2xx ...), of those that occurred; 2xx is 0 before the first."""
 
     def classes(expr: str) -> str:
         return f'sum by (class) (label_replace({expr}, "class", "${{1}}xx", "status_code", "(.).."))'
 
-    kinds = classes(moved(counter))
-    return or_named(f"{classes(f'rate({counter}[@rate])')} and on (class) ({kinds})", "class", kinds, name="2xx")
+    kinds = classes(moved(requests, "http_requests_total", matchers))
+    return or_named(f"{classes(requests.of(matchers))} and on (class) ({kinds})", "class", kinds, name="2xx")
 
 
-def transactions(matchers: str = "@app") -> str:
-    """Transactions per second by outcome, of those that occurred."""
-    counter = f"db_transactions_total{{{matchers}}}"
-    return occurring(f"sum by (outcome) (rate({counter}[@rate]))", counter, "outcome")
+def moved(recorded: Recorded, counter: str, matchers: str) -> str:
+    """The series that counted something in the time range: recorded ones, and raw ones that are new in it.
 
-
-def moved(counter: str) -> str:
-    """The series of `counter` that counted something in the time range.
-
-    One that appears with its first event has no increase until the second: what was not there at the start is new.
+    A counter that appears with its first event has no rate until the second: what was not there at the start is new.
     """
-    born = f"last_over_time({counter}[$__range] @ end()) unless {counter} @ start()"
-    return f"increase({counter}[$__range] @ end()) > 0 or ({born}) > 0"
+    raw = ", ".join(part for part in (matchers, recorded.only) if part)
+    selector, chosen = f"{counter}{{{raw}}}", f"{counter}{{{raw}, {CHOSEN}}}"
+    return (
+        f"max_over_time({recorded.name}{{{matchers}}}[$__range] @ end()) > 0"
+        f" or increase({chosen}[$__range] @ end()) > 0"
+        f" or ({selector} @ end() unless {selector} @ start()) > 0"
+    )
 
 
-def occurring(expr: str, counter: str, *by: str, source: str = SERVICE) -> str:
-    """`expr` by the labels `by`, of those only whose `counter` moved in the time range; a line "none" if none did.
+def occurring(expr: str, kinds: str, *by: str, source: str = SERVICE) -> str:
+    """`expr` by the labels `by`, of those only that `kinds` (of `moved`) has; a line "none" if it has none.
 
     Counters of rare things exist at zero from the start, and a legend with ten zeros hides the one that is not.
     """
-    kinds = total(moved(counter), *by)
+    kinds = total(kinds, *by)
     return or_named(f"({expr}) and on ({', '.join(by)}) ({kinds})", by[0], kinds, source=source)
 
 
-def happened(counter: str, *by: str, matchers: str = "@app", source: str = SERVICE) -> str:
+def happened(recorded: Recorded, counter: str, *by: str, matchers: str = "@app") -> str:
     """Events per minute by kind, of the kinds that occurred in the time range."""
-    return occurring(per_minute(counter, *by, matchers=matchers), f"{counter}{{{matchers}}}", *by, source=source)
+    rates = f"60 * {total(recorded.of(matchers), *by)}"
+    return occurring(rates, moved(recorded, counter, matchers), *by)
 
 
-def per_minute(counter: str, *by: str, matchers: str = "@app") -> str:
-    """Events per minute, keeping the labels `by`."""
-    return "60 * " + total(f"rate({counter}{{{matchers}}}[@rate])", *by)
+def happened_raw(counter: str, *by: str, source: str) -> str:
+    """The same of a counter that few series have, and that nothing records: over the window of rates."""
+    born = f"last_over_time({counter}[$__range] @ end()) unless {counter} @ start()"
+    kinds = f"increase({counter}[$__range] @ end()) > 0 or ({born}) > 0"
+    return occurring(f"60 * {total(f'rate({counter}[@rate])', *by)}", kinds, *by, source=source)
 
 
-def heat(histogram: str, matchers: str = "@app") -> str:
+def occurrences(counter: str, matchers: str, *by: str) -> str:
+    """How often a counter of rare events counted in the time range, the first event included; for instant queries."""
+    selector = f"{counter}{{{matchers}}}"
+    new = f"last_over_time({selector}[$__range]) unless {selector} offset $__range"
+    return f"round({total(f'({new}) or increase({selector}[$__range])', *by)}) > 0"
+
+
+def heat(histogram: Histogram, matchers: str = "@app") -> str:
     """Observations per second in each bucket, for a heatmap; an empty one where the time range knows no histogram."""
-    buckets = total(f"rate({histogram}_bucket{{{matchers}}}[@rate])", "le")
-    empty = 'label_replace(vector(0), "le", "+Inf", "", "")'
-    return f"{buckets} or on () ({empty} unless on () increase({histogram}_count{{{matchers}}}[$__range] @ end()))"
+    known = f'last_over_time({histogram.buckets.name}{{{matchers}, le="+Inf"}}[$__range] @ end())'
+    return f"{total(histogram.buckets.of(matchers), 'le')} or on () ({EMPTY_HEATMAP} unless on () {known})"
 
 
-def or_nothing_now(expr: str) -> str:
-    """NaN at the end of the time range where there is no result: what a stat needs to see that its last value is old.
-
-    Only at the end, because a sparkline draws a ramp from NaN to the next value.
-    """
-    if expr.endswith(f" or {zero(PROMETHEUS)}"):
-        return expr
-    return f"{expr} or vector(NaN) and vector(time()) > ${{__to:date:seconds}} - $__interval_ms / 1000"
+EMPTY_HEATMAP = 'label_replace(vector(0), "le", "+Inf", "", "")'
 
 
 def or_named(expr: str, label: str, ever: str, name: str = "none", source: str = SERVICE) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from . import recorded
 from .settings import SETTINGS, UNITS, Settings, SettingsError, seconds
 
 SOURCES = Path(__file__).resolve().parent
@@ -115,7 +116,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
         "windows": settings.windows,
         "UNITS": UNITS,
     }
-    files = {}
+    files = {"rules/dashboards.yml": recorded.rules_file()}
     for kind in KINDS:
         for source in sorted((SOURCES / kind).glob("*.yml")):
             name = f"{kind}/{source.name}"

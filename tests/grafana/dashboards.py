@@ -22,8 +22,6 @@ BUILT_IN = {
     "__field",
     "__data",
     "__url_time_range",
-    "__to",
-    "__interval_ms",
 }
 # Values that nobody chooses: hidden variables with one value each, the same on every dashboard that has them.
 CONSTANTS: dict[str, str] = {
@@ -31,6 +29,13 @@ CONSTANTS: dict[str, str] = {
     for dashboard in DASHBOARDS.values()
     for variable in dashboard["templating"]["list"]
     if variable["type"] == "constant"
+}
+# Numbers and fixed choices, at their default.
+CHOICES: dict[str, str] = {
+    variable["name"]: variable["current"]["value"]
+    for dashboard in DASHBOARDS.values()
+    for variable in dashboard["templating"]["list"]
+    if variable["type"] in ("textbox", "custom")
 }
 
 
@@ -78,17 +83,18 @@ def targets() -> list[Target]:
 
 def substituted(expr: str, rate_interval: str = "60s", span: str = "3600s") -> str:
     """The query as Grafana sends it with All chosen everywhere."""
-    for name, value in CONSTANTS.items():
+    for name, value in {**CONSTANTS, **CHOICES}.items():
         expr = expr.replace(f"${name}", value)
     expr = expr.replace("$__rate_interval", rate_interval).replace("$__range", span)
-    expr = expr.replace("${__to:date:seconds}", "0").replace("$__interval_ms", "15000").replace("$__interval", "15s")
+    expr = expr.replace("$__interval", "15s")
     return re.sub(r"\$(?!\{?\d)\{?\w+\}?", ".*", expr)
 
 
 def selectors(expr: str) -> list[Selector]:
     """Every selector of a query, with the function around its range."""
+    for name, value in CHOICES.items():
+        expr = expr.replace(f"${name}", value)
     expr = expr.replace("$__rate_interval", "61s").replace("$__range", "62s")
-    expr = expr.replace("${__to:date:seconds}", "0").replace("$__interval_ms", "15000")
     return list(_selectors(promql_parser.parse(expr), ""))
 
 

@@ -91,6 +91,6 @@ def test_recorded_series_move_with_traffic(live: Live) -> None:
         return any(value > 0 for value in live.prometheus.query("job:http_requests:rate5m").values())
 
     wait_until(moving, 120, 0.5)
-    left = wait_until(lambda: live.prometheus.query("job_slo:error_budget_left:ratio"), 180)
+    left = wait_until(lambda: live.prometheus.query("job_slo:error_budget_remaining:ratio"), 180)
     assert {dict(labels)["slo"] for labels in left} == {"availability", "latency"}
     assert all(math.isfinite(value) and value <= 1 for value in left.values())

@@ -1,0 +1,27 @@
+"""The objectives and what they judge, as prometheus/slo.toml has them, and the colours that follow from thresholds."""
+
+from __future__ import annotations
+
+from prometheus.src.settings import SETTINGS
+
+from .panels import Steps
+
+ERROR_RATIO = SETTINGS.objectives["availability"].budget
+SLOW_RATIO = SETTINGS.objectives["latency"].budget
+LATENCY = SETTINGS.latency_seconds
+START = SETTINGS.start_seconds  # until a streaming endpoint's response starts
+BURN_LIMIT = SETTINGS.page_factor  # burn rate over an hour that pages on-call
+IGNORED = SETTINGS.ignored
+STREAMING = SETTINGS.streaming
+ERROR_STEPS = Steps(ERROR_RATIO, 10 * ERROR_RATIO)  # orange from the objective on
+
+
+def threshold(name: str) -> float:
+    """A threshold of an alert, by its name in slo.toml."""
+    return SETTINGS.thresholds[name]
+
+
+def red_at(name: str, orange: float) -> Steps:
+    """Red where an alert fires, by the name of its threshold in slo.toml; orange from that share of it on."""
+    limit = threshold(name)
+    return Steps(round(orange * limit, 10), limit)
