@@ -21,11 +21,19 @@ import prometheus_client
 import prometheus_client.values
 from prometheus_client.metrics import MetricWrapperBase
 
+from .exposition import SharedMetric
 from .storage import forks, storage
 from .storage.folder import master_pid, private_folder
 from .storage.values import new_value
 
 log = logging.getLogger("sightline_telemetry")
+
+
+UNSHARED = SharedMetric(
+    "gauge",
+    "telemetry_unshared_series",
+    "Series that a worker counts in its own memory, since the folder that the workers share is full or cannot be used.",
+)
 
 
 def installed() -> bool:
@@ -50,17 +58,23 @@ def install(directory: str | os.PathLike[str] | None = None) -> None:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     prometheus_client.values.ValueClass = new_value
     forks.register(storage)
+    # Not a Gauge of prometheus_client: it is needed where other metrics have no room.
+    cell = storage.own(UNSHARED.family((), mode="livesum"), (), alone=False)
+    if cell is not None:
+        storage.report_unshared(cell + 1)
 
 
 def _share(explicit: str | os.PathLike[str] | None) -> None:
+    """Find a folder: the explicit one, else a private one where this is a worker, else none."""
     master = master_pid()
-    try:
-        if explicit:
-            storage.share(Path(explicit), claim_slot=master != os.getpid())
-        elif master is not None:
-            storage.share(private_folder(master), claim_slot=master != os.getpid())
-    except OSError as error:
-        log.warning("metrics of this process are not shared with the other workers: %s", error)
+    folders = [Path(explicit)] if explicit else []
+    for folder in [*folders, *([private_folder(master)] if master is not None else [])]:
+        try:
+            storage.share(folder, claim_slot=master != os.getpid())
+            return
+        except OSError as error:
+            storage.refused()
+            log.warning("metrics of this process are not shared in %s: %s", folder, error)
 
 
 def _warn_of_earlier_metrics() -> None:

@@ -69,10 +69,19 @@ def metric_in_storage(collector: Any) -> Metric | None:
     return metric
 
 
+def worker_label(family: Family) -> str:
+    """The name of the label that keeps workers apart: `worker`, unless the application has a label of that name."""
+    name = "worker"
+    while name in family.labelnames:
+        name = f"telemetry_{name}"
+    return name
+
+
 def shown(family: Family, workers: Sequence[Worker]) -> list[tuple[Sequence[Worker], dict[str, str]]]:
-    """Whose numbers are added up for a sample, and its label `worker` where each has one of its own."""
+    """Whose numbers are added up for a sample, and the label of a worker where each has one of its own."""
     if family.type == "gauge" and family.mode in ("", "all", "liveall") and storage.directory is not None:
-        return [([worker], {"worker": str(worker.slot)}) for worker in workers]
+        name = worker_label(family)
+        return [([worker], {name: str(worker.slot)}) for worker in workers]
     return [(workers, {})]
 
 
@@ -81,9 +90,9 @@ def total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] 
     end = start + family.width
     rows: list[list[float]] = []
     for _, memory, alive in workers:
-        if end <= memory.readable() and (family.type != "gauge" or alive or family.mode not in LIVE_MODES):
+        if family.type != "gauge" or alive or family.mode not in LIVE_MODES:
             row = memory.numbers(start, end)
-            if row[0]:
+            if row is not None:
                 rows.append(row)
     if not rows:
         return None
@@ -97,6 +106,15 @@ def total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] 
     return [sum(column, 0.0) for column in zip(*rows, strict=True)][1:]
 
 
+def unshared(family: Family) -> Iterator[tuple[dict[str, str], list[float]]]:
+    """The labels and numbers of groups that had no room in the shared folder: this worker's, and told as such."""
+    for labelvalues, start in list(family.unshared.items()):
+        row = storage.cells.numbers(start, start + family.width)
+        if row[0]:
+            labels = dict(zip(family.labelnames, labelvalues, strict=True))
+            yield {**labels, worker_label(family): str(storage.worker)}, row[1:]
+
+
 def filled(metric: Metric, families: Iterable[Family], workers: Sequence[Worker]) -> Metric:
     """The metric with the samples of these families."""
     for family in families:
@@ -106,6 +124,8 @@ def filled(metric: Metric, families: Iterable[Family], workers: Sequence[Worker]
                 numbers = total(family, start, of)
                 if numbers is not None:
                     metric.samples.extend(_samples(family, {**labels, **more}, numbers))
+        for labels, numbers in unshared(family):
+            metric.samples.extend(_samples(family, labels, numbers))
     return metric
 
 
@@ -117,10 +137,11 @@ def _samples(family: Family, labels: dict[str, str], numbers: list[float]) -> It
     count = 0.0
     for bound, number in zip((*family.bounds, float("inf")), numbers[1:], strict=True):
         count += number
-        yield Sample(f"{family.name}_bucket", {**labels, "le": bound_text(bound)}, count)
+        yield Sample(f"{family.name}_bucket", {**labels, "le": float_text(bound)}, count)
     yield Sample(f"{family.name}_count", labels, count)
     yield Sample(f"{family.name}_sum", labels, numbers[0])
 
 
-def bound_text(value: float) -> str:
+def float_text(value: float) -> str:
+    """As Prometheus' own client in Go writes it: `0.5`, `1e-05`, `+Inf`, `NaN`."""
     return str(floatToGoString(value))  # type: ignore[no-untyped-call]

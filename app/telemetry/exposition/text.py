@@ -6,15 +6,15 @@
 http_requests_total{method="GET",endpoint="/items/{item_id}",status_code="200"} 7
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from math import isfinite
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar
 
-from ..storage import Family, Worker, label_text
-from .metrics import SUFFIXES, bound_text, shown, total
+from ..storage import Family, Worker, label_text, valid
+from .metrics import SUFFIXES, float_text, shown, total, unshared
 
 BATCH = 64  # groups per piece of text: what a scrape does between two looks at the clock
 
@@ -28,7 +28,7 @@ def header(metric: Metric, openmetrics: bool) -> str:
     else:
         unit = ""
         name += "_total" if metric.type == "counter" else ""
-    return f"# HELP {name} {help_}\n# TYPE {name} {metric.type}\n{unit}"
+    return valid(f"# HELP {name} {help_}\n# TYPE {name} {metric.type}\n{unit}")
 
 
 def family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int, Exemplar]) -> Iterator[str]:
@@ -39,41 +39,49 @@ def family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int,
         lines = []
         for text, start in zip(family.texts[first : first + BATCH], family.starts[first : first + BATCH], strict=True):
             for of, more in parts:
-                labels = f"{text},{more}" if text and more else text or more
                 numbers = total(family, start, of)
                 if numbers is None:
                     continue
-                line = template.replace("\1", f"{{{labels}}}" if labels else "")
-                if family.type == "histogram":
-                    buckets = list(accumulate(numbers[1:]))
-                    values: Iterable[Any] = (*buckets, buckets[-1], numbers[0])
-                    line = line.replace("\0", f"{labels}," if labels else "")
-                    if family.bounds and family.bounds[0] < 0:
-                        values = (*buckets, buckets[-1])
-                else:
-                    values = map(_number, numbers)
-                line %= tuple(values)
-                if exemplars:
-                    line = _with_exemplars(line, family, start, exemplars)
-                lines.append(line)
+                line = _group_lines(family, template, f"{text},{more}" if text and more else text or more, numbers)
+                lines.append(_with_exemplars(line, family, start, exemplars) if exemplars else line)
         yield "".join(lines)
+    for labels, numbers in unshared(family):
+        yield _group_lines(family, template, label_text(tuple(labels), tuple(labels.values())), numbers)
+
+
+def _group_lines(family: Family, template: str, labels: str, numbers: Sequence[float]) -> str:
+    line = template.replace("\1", f"{{{labels}}}" if labels else "")
+    if family.type != "histogram":
+        return line % tuple(map(_number, numbers))
+    line = line.replace("\0", f"{labels}," if labels else "")
+    buckets = list(accumulate(numbers[1:]))
+    if _has_sum(family):
+        return line % (*buckets, buckets[-1], repr(numbers[0]) if isfinite(numbers[0]) else float_text(numbers[0]))
+    return line % (*buckets, buckets[-1])
+
+
+def _has_sum(family: Family) -> bool:
+    """A sum of what may be negative is no counter, and OpenMetrics forbids it."""
+    return not family.bounds or family.bounds[0] >= 0
 
 
 def _template(family: Family) -> str:
     r"""A %-format of a group's lines; \0 stands for its labels with a comma, \1 for its labels in braces."""
     name = family.name.replace("%", "%%")
     if family.type == "histogram":
-        bounds = [*map(bound_text, family.bounds), "+Inf"]
+        bounds = [*map(float_text, family.bounds), "+Inf"]
         lines = [f'{name}_bucket{{\0le="{bound}"}} %d\n' for bound in bounds]
         lines.append(f"{name}_count\1 %d\n")
-        if not family.bounds or family.bounds[0] >= 0:
-            lines.append(f"{name}_sum\1 %r\n")
+        if _has_sum(family):
+            lines.append(f"{name}_sum\1 %s\n")
         return "".join(lines)
     return "".join(f"{name}{suffix}\1 %s\n" for suffix in SUFFIXES[family.type])
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return repr(value) if isfinite(value) else float_text(value)
 
 
 def _with_exemplars(text: str, family: Family, start: int, exemplars: dict[int, Exemplar]) -> str:

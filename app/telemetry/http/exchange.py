@@ -144,6 +144,7 @@ class Exchange:
                 cell = row.statuses[status]
             except KeyError:
                 cell = series.status_cell(row, status)
+                cells = storage.cells  # others, if there was no room for it
             cells[cell] += 1.0
 
             start_sum, start, duration_sum, duration, received_sum, received, sent_sum, sent = row.cells

@@ -11,8 +11,8 @@ gil       one step at a time without a GIL
 from .cells import Storage, directory, newest_exemplars, storage, worker
 from .files import map_file
 from .gil import locked
-from .layout import SCRATCH, Memory
-from .schema import LABEL_NAME, Family, label_text
+from .layout import SCRATCH
+from .schema import LABEL_NAME, Family, label_text, valid
 from .slots import LIVE_MODES, Worker
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "LIVE_MODES",
     "SCRATCH",
     "Family",
-    "Memory",
     "Storage",
     "Worker",
     "directory",
@@ -29,5 +28,6 @@ __all__ = [
     "map_file",
     "newest_exemplars",
     "storage",
+    "valid",
     "worker",
 ]

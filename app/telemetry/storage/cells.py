@@ -7,33 +7,42 @@ nothing is torn or lost.
 
 import json
 import logging
+import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.samples import Exemplar
 
-from . import forks
-from .folder import check
-from .layout import CELLS, EXEMPLARS, HAS_EXEMPLARS, MAX_EXEMPLAR_TEXT, Memory
+from . import forks, truncation
+from .folder import check, join
+from .layout import CELLS, EXEMPLARS, HAS_EXEMPLARS, MAX_EXEMPLAR_TEXT, SCRATCH, Doubles, Memory
 from .schema import LABEL_NAME, Family, Schema
 from .slots import Peers, Worker, claim
+from .spill import Spilled
 
 log = logging.getLogger("sightline_telemetry")
 
 
 class Storage:
-    """The doubles of this process, and the schema that says what they mean."""
+    """The doubles of this process, and the schema that says what they mean.
+
+    Attributes:
+        worker: the number of this process's slot.
+        unshared: how many series only this process knows, though it should share them.
+    """
 
     def __init__(self) -> None:
         self.schema = Schema()
-        self.worker = 0  # the number of this process's slot
-        self.memory = Memory(None, write=True)
+        self.worker = 0
+        self.memory = Memory(None)
         self.cells: Any = self.memory.cells
-        self._full = False
+        self.unshared = 0
+        self._unshared_cell = SCRATCH
+        self._private = False  # there are other workers, and all of this one's numbers are its own
         self._peers = Peers()
+        self._logged: set[str] = set()
         self._owned: dict[tuple[Family, tuple[str, ...]], int] = {}  # groups this process defined, how often
         self._unused: dict[int, list[int]] = {}  # cells of anonymous groups that are free again, by width
         self._on_read: list[weakref.WeakMethod[Callable[[], None]]] = []
@@ -50,22 +59,38 @@ class Storage:
             OSError: that cannot be; they stay in this process then.
         """
         check(directory)
+        join(directory)
         self.schema.directory = directory
         try:
             self.schema.refresh()
             if claim_slot:
-                self.worker, self.memory = claim(self.schema)
-                self.cells = self.memory.cells
+                self.use(*claim(self.schema))
         except OSError:
             self.schema.directory = None
             self.schema.clear()
             raise
+        self._private = False
 
-    def keep_private(self) -> None:
-        """Count in memory that only this process reads."""
-        self.memory = Memory(None, write=True)
-        self.memory.reserve(self.schema.next_cell)
-        self.cells = self.memory.cells
+    def use(self, worker: int, memory: Memory) -> None:
+        """Count in this slot from now on."""
+        spilled = self.cells if isinstance(self.cells, Spilled) else None
+        self.worker, self.memory = worker, memory
+        self.cells = memory.cells if spilled is None else Spilled(memory.cells, spilled.private)
+
+    def use_private_memory(self) -> None:
+        """Count in memory that only this process reads, though there are other workers."""
+        memory = Memory(None)
+        memory.reserve(self.schema.next_cell)
+        self.use(0, memory)
+        self.refused()
+
+    def refused(self) -> None:
+        """This process cannot share its numbers with the other workers."""
+        self._private = True
+
+    def report_unshared(self, cell: int) -> None:
+        """Keep `unshared` in this cell."""
+        self._unshared_cell = cell
 
     # Groups
 
@@ -75,35 +100,53 @@ class Storage:
         """The family of this description, made if it is new. `name` is without `_total`, `bounds` without +Inf."""
         family = Family(type_, name, help_, labelnames, bounds, mode)
         with self.schema.lock:
-            with self._no_room():
+            try:
                 family = self.schema.add_family(family)
+            except OSError as error:
+                self._no_room(error)
+                family = self.schema.keep_local(family)
             family.local = True
             family.help = help_
             return family
 
     def group(self, family: Family, labelvalues: tuple[str, ...]) -> int | None:
-        """The first cell of a group, made if it is new and marked as present; None when there is no room left."""
-        with self.schema.lock, self._no_room():
-            start = family.groups.get(labelvalues)
-            if start is None and not self._full:
-                start = self.schema.add_group(family, labelvalues)
-            if start is None:
-                raise OSError("the memory or the disk for metrics is full")
-            self.memory.reserve(start + family.width)
+        """The first cell of a group, made if it is new and marked as present; None when all cells are taken.
+
+        Where the folder has no room the group is in the memory of this process alone.
+        """
+        with self.schema.lock:
+            start = family.unshared.get(labelvalues)
+            try:
+                if start is None:
+                    start = self.schema.add_group(family, labelvalues)
+                    if start is None:
+                        self._log_once("all %d cells for metrics are taken; new series are not counted", CELLS)
+                        return None
+                    self.memory.reserve(start + family.width)
+            except OSError as error:
+                self._no_room(error)
+                if not isinstance(self.cells, Spilled):
+                    self.cells = Spilled(self.cells)
+                start = family.unshared[labelvalues] = self.cells.add(family.width)
+                self.unshared += 1
+                self.cells[self._unshared_cell] = float(self.unshared)
             if not family.mode.endswith("mostrecent"):
                 self.cells[start] = 1.0
             return start
-        return None
 
-    @contextmanager
-    def _no_room(self) -> Iterator[None]:
-        """A full disk is no error of whoever counts; it is logged once."""
-        try:
-            yield
-        except OSError as error:
-            if not self._full:
-                self._full = True
-                log.warning("metrics: no room for new series (%s); they are not exposed", error)
+    def _no_room(self, error: OSError) -> None:
+        """A full disk is no error of whoever counts."""
+        self._log_once(
+            "metrics: no room in %s (%s). New series are counted by this worker alone, exposed with the label worker. "
+            "Make room there and restart the service",
+            self.directory,
+            error,
+        )
+
+    def _log_once(self, message: str, *arguments: object) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
+            log.warning(message, *arguments)
 
     def own(self, family: Family, labelvalues: tuple[str, ...], *, alone: bool) -> int | None:
         """Like group(), noting that this process defines it.
@@ -134,7 +177,7 @@ class Storage:
             if start is None:
                 return
             key = family, labelvalues
-            if family.groups.get(labelvalues) != start:
+            if start not in (family.groups.get(labelvalues), family.unshared.get(labelvalues)):
                 self._unused.setdefault(family.width, []).append(start)
             elif self._owned.get(key, 0) > 1:
                 self._owned[key] -= 1
@@ -159,16 +202,45 @@ class Storage:
         self._on_read.append(weakref.WeakMethod(method))
 
     def peers(self) -> list[Worker]:
-        """Every worker that ever was; the schema is read up to now. Raises OSError where the folder is damaged."""
+        """Every worker that ever was; the schema is read up to now."""
         self.cells[0]  # a forked process claims its slot first
+        if self.memory.fd >= 0:
+            self._check_file()
         for reference in list(self._on_read):
             method = reference()
             if method is None:
                 self._on_read.remove(reference)
             else:
                 method()
-        self.schema.refresh()
-        return self._peers.read(self.schema, self.worker, self.memory)
+        own = Worker(self.worker, self.memory, True)
+        if self._private:
+            self.unshared = sum(len(family.groups) for family in self.schema.order)
+            self.cells[self._unshared_cell] = float(self.unshared)
+        try:
+            self.schema.refresh()
+            return self._peers.read(self.schema, own, self.memory.path, whole=self._private)
+        except OSError as error:
+            self._log_once("each worker exposes its own metrics alone: %s", error)
+            return [own]
+
+    def _check_file(self) -> None:
+        """Somebody may have removed or truncated the file in which this process counts."""
+        if truncation.repaired(self.memory.fd):
+            log.error("%s was truncated while the service runs: what this worker had counted is lost", self.memory.path)
+            try:
+                self.memory.restore()
+            except OSError as error:
+                self._no_room(error)
+            for family, labelvalues in self._owned:
+                start = family.groups.get(labelvalues)
+                if start is not None and not family.mode.endswith("mostrecent"):
+                    self.cells[start] = 1.0
+        if not os.fstat(self.memory.fd).st_nlink:
+            self._log_once(
+                "%s was removed while the service runs: each worker exposes its own numbers. Restart the service, and "
+                "name a folder that stays in PROMETHEUS_MULTIPROC_DIR (systemd's RemoveIPC empties /dev/shm)",
+                self.directory,
+            )
 
     # Exemplars
 
@@ -177,8 +249,12 @@ class Storage:
         text = json.dumps(dict(labels)).encode()
         if len(text) > MAX_EXEMPLAR_TEXT or sum(len(k) + len(v) for k, v in labels.items()) > 128:
             return
-        if all(map(LABEL_NAME.fullmatch, labels)):
+        if cell >= CELLS or not all(map(LABEL_NAME.fullmatch, labels)):
+            return
+        try:
             self.memory.write_exemplar(cell, text, value, timestamp)
+        except OSError as error:
+            self._log_once("metrics: no room for exemplars in %s (%s)", self.directory, error)
 
     def read_exemplar(self, cell: int) -> Exemplar | None:
         """This process' exemplar of one cell: prometheus_client asks for each value anew."""
@@ -188,7 +264,7 @@ class Storage:
         return record[2] if record is not None and record[0] == cell else None
 
 
-def newest_exemplars(memories: Sequence[Memory]) -> dict[int, Exemplar]:
+def newest_exemplars(memories: Sequence[Doubles]) -> dict[int, Exemplar]:
     """The newest exemplar of each cell that has one."""
     found: dict[int, tuple[float, Exemplar]] = {}
     for memory in memories:

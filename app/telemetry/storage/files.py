@@ -7,6 +7,8 @@ import mmap
 import os
 from pathlib import Path
 
+from . import truncation
+
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _ZEROS = bytes(1 << 16)
 
@@ -68,20 +70,21 @@ def map_file(path: Path | None, size: int, head: bytes = b"") -> mmap.mmap:
     Raises:
         OSError: the file cannot be opened or has no room.
     """
-    fd = -1
+    if path is None:
+        mapped = mmap.mmap(-1, size)
+        mapped[: len(head)] = head
+        return mapped
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
     try:
-        if path is None:
-            mapped = mmap.mmap(-1, size)
-        else:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if (there := os.fstat(fd).st_size) < size:
-                reserve(fd, there, size - there)
-            mapped = mmap.mmap(fd, size)
+        if (there := os.fstat(fd).st_size) < size:
+            reserve(fd, there, size - there)
+        mapped = mmap.mmap(fd, size)
         if head and not any(mapped[: len(head)]):
             mapped[: len(head)] = head
-        return mapped
-    finally:
-        if fd >= 0:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # closing would not do it: the map keeps a duplicate of the descriptor
-            os.close(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    truncation.guard(fd, size)
+    return mapped

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which folder the workers of a service share: found by the process that started them, or named in the environment."""
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -8,9 +9,10 @@ import stat
 import sys
 import tempfile
 import time
+from hashlib import blake2b
 from pathlib import Path
 
-from .files import is_locked
+from .files import is_locked, write
 
 
 def check(directory: Path) -> None:
@@ -23,6 +25,48 @@ def check(directory: Path) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise OSError(f"{directory} must be a folder of this user that nobody else may write to: chmod 700 it")
+
+
+def join(directory: Path) -> None:
+    """Belong to the service whose folder this is, for as long as this process or a fork of it lives.
+
+    What another service left behind is removed once nobody of it lives.
+
+    Raises:
+        OSError: another service uses the folder.
+    """
+    fd = os.open(directory / "service", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    service = _service().encode()
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.pread(fd, len(service) + 1, 0) != service:
+                for left in directory.iterdir():
+                    if left.name == "schema" or left.name.startswith("worker-") or left.suffix in (".bin", ".ring"):
+                        left.unlink(missing_ok=True)
+                os.ftruncate(fd, 0)
+                write(fd, service, 0)
+        except BlockingIOError:
+            pass
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if os.pread(fd, len(service) + 1, 0) != service:
+            raise OSError(f"{directory} is in use by another service; give each a folder of its own")
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _service() -> str:
+    """What is the same in all processes of one service, and in no other: their master, or how they were started."""
+    master = master_pid()
+    if master is not None:
+        return f"{_namespace()} {master} {_start_time(master)}"
+    parent = os.getppid()
+    return f"{_namespace()} {parent} {_start_time(parent)} {_digest(sys.orig_argv)}"
+
+
+def _digest(command: list[str]) -> str:
+    return blake2b("\0".join(command).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def master_pid() -> int | None:
@@ -59,7 +103,12 @@ def _remove_if_dead(folder: Path, namespace: str = "", master: str = "", start: 
             return
         if folder.lstat().st_uid != os.geteuid() or time.time() - folder.lstat().st_mtime < 60:
             return
-        for path in folder.glob("worker-*"):  # another container's pids say nothing here, its locks do
+        for path in (
+            folder / "service",
+            *folder.glob("worker-*"),
+        ):  # another container's pids say nothing, its locks do
+            if not path.exists():
+                continue
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 if is_locked(fd):

@@ -56,7 +56,7 @@ def _leave(storage: "Storage") -> None:
         before = storage.memory
     else:
         storage.memory.close()
-        storage.memory = Memory(None, write=True)
+        storage.memory = Memory(None)
     storage.cells = Forked(storage, before)
 
 
@@ -67,10 +67,9 @@ def claimed(storage: "Storage") -> Any:
         if not isinstance(forked, Forked):
             return forked
         try:
-            storage.worker, storage.memory = claim(storage.schema)
-            storage.cells = storage.memory.cells
+            storage.use(*claim(storage.schema))
             storage.carry_over(forked.before)
         except OSError as error:
             log.warning("metrics of this process are not shared: %s", error)
-            storage.keep_private()
+            storage.use_private_memory()
         return storage.cells

@@ -25,6 +25,7 @@ A group has the same place in the file of every worker. Alone in one process the
 is written anywhere, and only the exemplars need a (private) map.
 """
 
+import fcntl
 import json
 import mmap
 import os
@@ -36,6 +37,7 @@ from typing import Any
 
 from prometheus_client.samples import Exemplar
 
+from . import truncation
 from .files import reserve
 
 CELL = 8  # bytes of a double
@@ -44,6 +46,7 @@ CELLS = 1 << 22  # doubles a worker can hold; the file is sparse, only what is u
 EXEMPLARS = 1024  # records kept per worker; a newer one may replace an older one
 EXEMPLAR_SIZE = 256
 FILE_SIZE = CELLS * CELL + EXEMPLARS * EXEMPLAR_SIZE
+PAGE = 1 << 12
 RESERVE_STEP = 1 << 16  # bytes reserved ahead, so that a full disk is an error here and not a SIGBUS in a request
 SCRATCH = 256  # a double of the header page that takes what has no room
 
@@ -53,30 +56,104 @@ _EXEMPLAR = struct.Struct("<IHxxQdd")  # crc32 of the rest, length of the labels
 MAX_EXEMPLAR_TEXT = EXEMPLAR_SIZE - _EXEMPLAR.size
 
 
-class Memory:
-    """The doubles of one worker: a file, or private memory where `path` is None."""
+class Doubles:
+    """What Memory and Peer have in common: how a worker's doubles are read."""
 
-    def __init__(self, path: Path | None, *, write: bool) -> None:
+    cells: Any
+    header: "memoryview[int]"
+
+    def used(self) -> int:
+        """How many doubles there are to look at."""
+        return len(self.cells)
+
+    def numbers(self, start: int, end: int) -> list[float] | None:
+        """The doubles of a group, None where this worker has none there."""
+        if end > self.used():
+            return None
+        numbers: Any = self.cells[start:end]
+        numbers = numbers if isinstance(numbers, list) else numbers.tolist()
+        return numbers if numbers[0] else None
+
+    def pid(self) -> int:
+        return self.header[PID]
+
+    def record(self, number: int) -> bytes:
+        """Of an exemplar."""
+        raise NotImplementedError
+
+    def exemplar(self, number: int) -> tuple[int, float, Exemplar] | None:
+        """A record's cell, timestamp and exemplar; None where there is none, or one that is just being written."""
+        record = self.record(number)
+        if len(record) < EXEMPLAR_SIZE:
+            return None
+        crc, length, cell, value, timestamp = _EXEMPLAR.unpack_from(record)
+        if not crc or zlib.crc32(record[4 : _EXEMPLAR.size + length]) != crc:
+            return None
+        labels = json.loads(record[_EXEMPLAR.size : _EXEMPLAR.size + length])
+        return cell, timestamp, Exemplar(labels, value, timestamp)
+
+
+class Peer(Doubles):
+    """The doubles of another worker, as they were at the last look(). Read and not mapped: it may be truncated."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.look()
+
+    def look(self) -> None:
+        header = os.pread(self.fd, FIRST_CELL * CELL, 0).ljust(FIRST_CELL * CELL, b"\0")
+        self.header = memoryview(header).cast("Q")
+        data = os.pread(self.fd, min(self.header[RESERVED], CELLS * CELL), 0)
+        self.cells = memoryview(data[: len(data) // CELL * CELL]).cast("d")
+
+    def record(self, number: int) -> bytes:
+        return os.pread(self.fd, EXEMPLAR_SIZE, CELLS * CELL + number * EXEMPLAR_SIZE)
+
+
+class Memory(Doubles):
+    """The doubles of this process: a file, whose lock it holds for as long as it lives, or private memory.
+
+    Raises:
+        BlockingIOError: another process has the lock.
+        OSError: the file cannot be opened, or has no room.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self.fd = -1
         if path is None:
             self.map = mmap.mmap(-1, FILE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         else:
-            flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
-            self.fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                if write and os.fstat(self.fd).st_size < FILE_SIZE:
-                    reserve(self.fd, 0, FIRST_CELL * CELL)
-                    os.ftruncate(self.fd, FILE_SIZE)
-                access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-                self.map = mmap.mmap(self.fd, FILE_SIZE, access=access)
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._make()
+                self.map = mmap.mmap(self.fd, FILE_SIZE)
             except (OSError, ValueError):
                 os.close(self.fd)
                 raise
+            truncation.guard(self.fd, FILE_SIZE)
         # Private doubles are floats in a list, which costs half: nothing is packed and unpacked.
         shared = memoryview(self.map)[: CELLS * CELL].cast("d")
-        self.cells: memoryview[float] | list[float] = [0.0] * FIRST_CELL if path is None else shared
+        self.cells = [0.0] * FIRST_CELL if path is None else shared
         self.header = memoryview(self.map)[: FIRST_CELL * CELL].cast("Q")
+        self._reserved = self.header[RESERVED]  # the file's own is for those who read it
+
+    def _make(self) -> None:
+        """The header's room and the sparse rest, of a new file or one that somebody truncated."""
+        if os.fstat(self.fd).st_size < FILE_SIZE:
+            os.ftruncate(self.fd, 0)
+            try:
+                reserve(self.fd, 0, FIRST_CELL * CELL)
+                os.ftruncate(self.fd, FILE_SIZE)
+            except OSError:
+                os.ftruncate(self.fd, 0)  # half a file takes room that others need
+                raise
+
+    def open_to_readers(self) -> None:
+        self.header[PID] = os.getpid()
+        self.header[RESERVED] = self._reserved
+        self.header[READY] = 1
 
     def reserve(self, cells: int) -> None:
         """Make sure that the first `cells` doubles have room.
@@ -87,14 +164,30 @@ class Memory:
         if isinstance(self.cells, list):
             self.cells.extend([0.0] * (cells - len(self.cells)))
             return
-        reserved, wanted = self.header[RESERVED], cells * CELL
-        if wanted > reserved:
-            wanted = -(-wanted // RESERVE_STEP) * RESERVE_STEP
-            reserve(self.fd, reserved, wanted - reserved)
-            self.header[RESERVED] = wanted
+        wanted = cells * CELL
+        if wanted <= self._reserved:
+            return
+        try:
+            end = _rounded(wanted, RESERVE_STEP)
+            reserve(self.fd, self._reserved, end - self._reserved)
+        except OSError:
+            end = _rounded(wanted, PAGE)  # the last pages of a disk, too
+            reserve(self.fd, self._reserved, end - self._reserved)
+        self._reserved = self.header[RESERVED] = end
+
+    def restore(self) -> None:
+        """After the file was truncated and got its size back: all numbers are 0.
+
+        Raises:
+            OSError: there is no room for them any more.
+        """
+        reserve(self.fd, 0, self._reserved)
+        self.header[HAS_EXEMPLARS] = 0
+        self.open_to_readers()
 
     def close(self) -> None:
         """Close the file and give up the lock on it: the map holds a duplicate of the descriptor."""
+        truncation.forget(self.fd)
         os.close(self.fd)
         with suppress(BufferError):  # another thread of the parent looked at it during the fork
             if not isinstance(self.cells, list):
@@ -102,39 +195,31 @@ class Memory:
             self.header.release()
             self.map.close()
 
-    def readable(self) -> int:
-        """How many doubles there are to look at; the rest is absent, which means 0."""
-        return len(self.cells) if self.fd < 0 else self.header[RESERVED] // CELL
-
-    def numbers(self, start: int, end: int) -> list[float]:
-        numbers: Any = self.cells[start:end]
-        return numbers if isinstance(numbers, list) else numbers.tolist()
+    def used(self) -> int:
+        return len(self.cells) if self.fd < 0 else self._reserved // CELL
 
     def pid(self) -> int:
-        return self.header[PID] if self.fd >= 0 else os.getpid()
+        return os.getpid()
 
-    # Exemplars
+    def record(self, number: int) -> bytes:
+        offset = CELLS * CELL + number * EXEMPLAR_SIZE
+        return self.map[offset : offset + EXEMPLAR_SIZE]
 
     def write_exemplar(self, cell: int, labels: bytes, value: float, timestamp: float) -> None:
-        """Keep an exemplar of a cell. `labels` is a JSON object of at most MAX_EXEMPLAR_TEXT bytes."""
+        """Keep an exemplar of a cell. `labels` is a JSON object of at most MAX_EXEMPLAR_TEXT bytes.
+
+        Raises:
+            OSError: there is no room for exemplars.
+        """
         record = _EXEMPLAR.pack(0, len(labels), cell, value, timestamp) + labels
         record = struct.pack("<I", zlib.crc32(record[4:])) + record[4:]
         offset = CELLS * CELL + cell % EXEMPLARS * EXEMPLAR_SIZE
         if not self.header[HAS_EXEMPLARS]:
-            try:
-                if self.fd >= 0:  # an error here and not a SIGBUS below
-                    reserve(self.fd, CELLS * CELL, EXEMPLARS * EXEMPLAR_SIZE)
-            except OSError:
-                return
+            if self.fd >= 0:
+                reserve(self.fd, CELLS * CELL, EXEMPLARS * EXEMPLAR_SIZE)
             self.header[HAS_EXEMPLARS] = 1
         self.map[offset : offset + len(record)] = record
 
-    def exemplar(self, number: int) -> tuple[int, float, Exemplar] | None:
-        """A record's cell, timestamp and exemplar; None where there is none, or one that is just being written."""
-        offset = CELLS * CELL + number * EXEMPLAR_SIZE
-        record = self.map[offset : offset + EXEMPLAR_SIZE]
-        crc, length, cell, value, timestamp = _EXEMPLAR.unpack_from(record)
-        if not crc or zlib.crc32(record[4 : _EXEMPLAR.size + length]) != crc:
-            return None
-        labels = json.loads(record[_EXEMPLAR.size : _EXEMPLAR.size + length])
-        return cell, timestamp, Exemplar(labels, value, timestamp)
+
+def _rounded(size: int, step: int) -> int:
+    return -(-size // step) * step

@@ -39,8 +39,9 @@ class Family:
         name: without `_total`.
         bounds: of a histogram's buckets, without +Inf.
         mode: of a gauge: prometheus_client's `multiprocess_mode`.
-        number: its place in Schema.order, the same in every process.
+        number: its place in Schema.order, the same in every process; -1 where it has none there.
         groups: the first cell of each group, by its label values.
+        unshared: the same for groups that had no room, in cells of this process alone.
         local: defined by this process, too.
         owned: how many objects of this process have numbers here.
         plain: needs no quotes in the exposition format.
@@ -60,6 +61,7 @@ class Family:
         "starts",
         "texts",
         "type",
+        "unshared",
         "width",
     )
 
@@ -74,9 +76,10 @@ class Family:
         self.mode = mode
         self.width = {"counter": 2, "gauge": 2, "summary": 3, "histogram": 3 + len(self.bounds)}[type_]
         self.groups: dict[tuple[str, ...], int] = {}
+        self.unshared: dict[tuple[str, ...], int] = {}
         self.starts: list[int] = []
         self.texts: list[str] = []  # the ready-made labels of each group, see label_text()
-        self.number = 0
+        self.number = -1
         self.local = False
         self.owned = 0
         self.plain = bool(METRIC_NAME.fullmatch(name)) and all(map(LABEL_NAME.fullmatch, self.labelnames))
@@ -96,7 +99,12 @@ def label_text(names: Sequence[str], values: Sequence[str]) -> str:
         '{}="{}"'.format(name, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\""))
         for name, value in zip(names, values, strict=True)
     )
-    return text.replace("%", "%%").encode("utf-8", "replace").decode()
+    return valid(text.replace("%", "%%"))
+
+
+def valid(text: str) -> str:
+    """What UTF-8 can carry; half a surrogate pair (`os.fsdecode`, JSON) becomes six characters."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class Schema:
@@ -127,10 +135,19 @@ class Schema:
         Raises:
             OSError: there is no room, or the folder is damaged.
         """
-        record = ["f", family.type, family.name, family.help, family.labelnames, family.bounds, family.mode]
-        if family.signature() not in self.families:
-            self._append(record, lambda: family.signature() in self.families)
+        known = self.families.get(family.signature(), family)
+        if known.number < 0:
+            record = ["f", family.type, family.name, family.help, family.labelnames, family.bounds, family.mode]
+            self._append(record, lambda: self.families.get(family.signature(), family).number >= 0)
         return self.families[family.signature()]
+
+    def keep_local(self, family: Family) -> Family:
+        """The family of this signature, known to this process alone until there is room."""
+        known = self.families.get(family.signature())
+        if known is None:
+            known = self.families[family.signature()] = family
+            self.by_name.setdefault(family.name, []).append(family)
+        return known
 
     def add_group(self, family: Family, labelvalues: tuple[str, ...]) -> int | None:
         """The first cell of a group, made if it is new; None where all cells are taken.
@@ -139,6 +156,7 @@ class Schema:
             OSError: there is no room, or the folder is damaged.
         """
         if labelvalues not in family.groups:
+            self.add_family(family)
             self._append(
                 ["g", family.number, labelvalues],
                 lambda: labelvalues in family.groups or self.next_cell + family.width > CELLS,
@@ -170,7 +188,9 @@ class Schema:
             return
         with self.lock:
             self._open()
-            committed = struct.unpack("<Q", os.pread(self._fd, 8, 8))[0]
+            committed = self._integer(8)
+            if committed < self._read:
+                raise self._damaged()
             if committed > self._read:
                 text = os.pread(self._fd, committed - self._read, self._read)
                 try:
@@ -184,11 +204,9 @@ class Schema:
 
     def _apply(self, record: list[Any]) -> None:
         if record[0] == "f":
-            family = Family(*record[1:])
+            family = self.keep_local(Family(*record[1:]))
             family.number = len(self.order)
-            self.families[family.signature()] = family
             self.order.append(family)
-            self.by_name.setdefault(family.name, []).append(family)
         else:
             family = self.order[record[1]]
             family.add(tuple(record[2]), self.next_cell)
@@ -216,10 +234,16 @@ class Schema:
                 if self.path("worker-0").exists():  # its numbers have lost their meaning
                     raise self._damaged()
                 write(self._fd, struct.pack("<QQ", MAGIC, HEADER_SIZE), 0)
-            if struct.unpack("<Q", os.pread(self._fd, 8, 0))[0] != MAGIC:
+            if self._integer(0) != MAGIC:
                 raise self._damaged()
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _integer(self, offset: int) -> int:
+        data = os.pread(self._fd, 8, offset)
+        if len(data) < 8:
+            raise self._damaged()
+        return int.from_bytes(data, "little")
 
     def path(self, name: str) -> Path:
         """Of a file in the folder. Raises OSError where there is none."""

@@ -69,7 +69,7 @@ def main() -> None:
             "counted": started * 2,
             "text": scrape_of_a_newcomer(),
             "files": sorted(path.name for path in folder.iterdir()),
-            "read": sum(memory.readable() for _, memory, _ in storage.peers()),
+            "read": sum(memory.used() for _, memory, _ in storage.peers()),
         }
         print(json.dumps(state), flush=True)
     for pid in workers:

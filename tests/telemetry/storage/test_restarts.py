@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.telemetry.serving import ROOT, parse, value
 
 
-def run(*command: str, folder: Path) -> str:
+def run(*command: str, folder: Path, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(folder), **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -38,7 +38,7 @@ def test_fifty_restarts(tmp_path: Path) -> None:
         assert value(samples, "seen_total", kind="once") >= seen
         seen = value(samples, "seen_total", kind="once")
     assert seen == 1 + sum(restart % 3 == 1 for restart in range(50))
-    assert states[-1]["files"] == states[0]["files"] == ["schema", *(f"worker-{slot}" for slot in range(5))]
+    assert states[-1]["files"] == states[0]["files"] == ["schema", "service", *(f"worker-{slot}" for slot in range(5))]
     assert states[-1]["read"] == states[0]["read"]
     assert len(states[-1]["text"].splitlines()) == len(states[0]["text"].splitlines())
 
@@ -72,14 +72,16 @@ LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
 def test_disk_full_while_serving(tmp_path: Path) -> None:
-    """No file can grow any more: what is counted already stays exact, new series are missing, and it is said once."""
+    """No file can grow any more: what has room goes on there, the rest in memory, and it is logged once."""
     code = FULL_DISK.format(before="", then=LIMIT.format(size=1 << 16))
     output = run("-c", code, folder=tmp_path / "metrics")
     text, _, log = output.partition("metrics: no room")
     samples = parse(text)
     assert value(samples, "http_requests_total", endpoint="/r0") == 3
-    assert value(samples, "http_requests_total", endpoint="/r399") == 0
-    assert 3 < value(samples, "http_requests_total") < 402
+    assert value(samples, "http_requests_total", endpoint="/r399", worker="0") == 1
+    assert value(samples, "http_requests_total") == 402
+    assert value(samples, "http_request_duration_seconds_count") == 402
+    assert value(samples, "telemetry_unshared_series") > 400
     assert output.count("metrics: no room") == 1, log
 
 
@@ -91,4 +93,5 @@ def test_disk_full_from_the_start(tmp_path: Path) -> None:
     samples = parse(text)
     assert value(samples, "http_requests_total") == 402
     assert value(samples, "http_requests_total", endpoint="/r399") == 1
+    assert value(samples, "telemetry_unshared_series") > 400
     assert "File too large" in log

@@ -41,7 +41,7 @@ def test_totals_over_killed_workers(command: tuple[str, ...]) -> None:
         sent, (_, folder) = 20, work(server, 20)
         assert folder.stat().st_mode & 0o777 == 0o700
         files = sorted(path.name for path in folder.iterdir())
-        assert files == ["schema", *(f"worker-{number}" for number in range(WORKERS))]
+        assert files == ["schema", "service", *(f"worker-{number}" for number in range(WORKERS))]
         held = server.connect()
         held.sendall(b"GET /held HTTP/1.1\r\nhost: localhost\r\n\r\n")
         wait_until(lambda: value(server.samples(), "http_requests_in_progress", endpoint="/held") == 1)
