@@ -16,7 +16,7 @@ ALONE = {
 }
 
 SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
-    "tests/ops/test_processes.py": 200,
+    "tests/ops/test_processes.py": 150,
     "tests/docs/test_commands.py": 100,
     "tests/prometheus/test_rules_live.py": 100,
     "tests/grafana/test_dashboards_live.py": 100,

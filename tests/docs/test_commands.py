@@ -26,8 +26,9 @@ import yaml
 from loadtest.settings import Settings
 from ops.drills.catalogue import DRILLS
 from ops.packages import find
-from ops.paths import HOME, PROJECT
+from ops.paths import PROJECT
 from tests import servers
+from tests.copies import copy_project
 from tests.fourteen import QUERIES
 from tests.grafana.dashboards import DASHBOARDS, panels, targets
 from tests.prometheus.rules import alerts, promtool
@@ -275,30 +276,7 @@ def ended(process: subprocess.Popen[str], command: str, given: str = "") -> str:
 def checkout() -> Iterator[Checkout]:
     with servers.folder("docs") as parent:
         parent.chmod(0o711)  # where root runs this, PostgreSQL runs as another user
-        folder = parent / "sightline"
-        mine = (
-            ".git",
-            ".venv*",
-            ".native",
-            ".stack",
-            ".env",
-            "__pycache__",
-            ".*_cache",
-            ".hypothesis",
-            "backups",
-            "reports",
-        )
-        not_copied = shutil.ignore_patterns(*mine)
-
-        def ignore(where: str, names: list[str]) -> set[str]:  # the other folders of this name hold a .gitignore
-            return not_copied(where, names) | ({"secrets"} if Path(where) == PROJECT else set())
-
-        shutil.copytree(PROJECT, folder, ignore=ignore)
-        (folder / ".venv").symlink_to(PROJECT / ".venv")
-        find("prometheus", "alertmanager", "node_exporter", "postgres_exporter", "postgres")
-        (folder / ".native").mkdir(mode=0o711)
-        if (HOME / "packages").exists():
-            (folder / ".native" / "packages").symlink_to(HOME / "packages")
+        folder = copy_project(parent / "sightline")
         for name in ("home", "my-service"):
             (parent / name).mkdir()
         (parent / "tmp").mkdir(mode=0o1777)

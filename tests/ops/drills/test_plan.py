@@ -1,0 +1,19 @@
+"""prometheus/drills.yml has a line for every alert, and every drill that it names exists. Needs no server."""
+
+from __future__ import annotations
+
+from ops.drills.catalogue import DRILLS
+from tests.ops.drills.breakages import BREAKAGES
+from tests.ops.drills.test_drills import FIRST, NAMES, PLAN, UNFELT
+from tests.prometheus.rules import alerts
+
+
+def test_every_alert_has_a_drill_or_a_reason() -> None:
+    planned = [alert for drill in PLAN.drills.values() for alert in drill] + list(PLAN.undrilled)
+    assert sorted(planned) == sorted({alert.name for alert in alerts()}), "each alert once in prometheus/drills.yml"
+
+
+def test_every_drill_exists_once() -> None:
+    assert set(PLAN.drills) <= DRILLS.keys() | BREAKAGES.keys()
+    assert not DRILLS.keys() & BREAKAGES.keys()
+    assert set(FIRST) | UNFELT <= set(NAMES)
