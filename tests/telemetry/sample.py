@@ -210,9 +210,20 @@ async def context_seen() -> str:
 
 @app.websocket("/socket/{room}")
 async def socket(websocket: WebSocket, room: str) -> None:
-    await websocket.accept()
-    await websocket.send_text(await websocket.receive_text())
-    await websocket.close()
+    """Does what it is told."""
+    if room == "refused":
+        await websocket.close(4403)
+    elif room == "denied":
+        await websocket.send_denial_response(PlainTextResponse("no", 401))
+    elif room == "failed":
+        raise LookupError("a test")
+    else:
+        await websocket.accept()
+        while (told := await websocket.receive_text()) != "close":
+            if told == "fail":
+                raise LookupError("a test")
+            await websocket.send_text(told)
+        await websocket.close(4001 if room == "private" else 1000)
 
 
 @app.post("/add/{name}")

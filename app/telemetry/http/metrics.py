@@ -7,12 +7,27 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 
 SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+WEBSOCKET = "WEBSOCKET"  # the method of exceptions in handlers of WebSockets
 OTHER = "OTHER"  # every other method
 OVERFLOW = "overflow"  # the endpoint of what exceeds max_series
 CLIENT_GONE = 499  # nginx's status for a client that left before the response was complete
 
 # Labels that these metrics have, or that the exposition format reserves.
-RESERVED_LABELS = frozenset({"method", "endpoint", "status_code", "exception", "version", "python", "le", "quantile"})
+RESERVED_LABELS = frozenset(
+    {
+        "method",
+        "endpoint",
+        "status_code",
+        "exception",
+        "version",
+        "python",
+        "outcome",
+        "code",
+        "worker",
+        "le",
+        "quantile",
+    }
+)
 
 REQUESTS = SharedMetric("counter", "http_requests", "HTTP requests by route template and status; 499 is client gone.")
 # What failed is also in the histograms of all requests, in the same buckets. It is exposed before them: a difference of
@@ -31,3 +46,12 @@ IN_PROGRESS = SharedMetric("gauge", "http_requests_in_progress", "HTTP requests 
 EXCEPTIONS = SharedMetric("counter", "http_exceptions", "Exceptions that no handler caught, by class.")
 OVERFLOWED = SharedMetric("counter", "http_metrics_overflow", "Requests counted as overflow: the limit was reached.")
 APP_INFO = SharedMetric("gauge", "app_info", "Always 1; the versions of the application and of Python.")
+
+# WebSockets: no request, but a connection that lasts.
+CONNECTION_BUCKETS = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+CONNECTIONS = SharedMetric("counter", "websocket_connections", "Handshakes of WebSockets by what became of them.")
+CONNECTIONS_OPEN = SharedMetric("gauge", "websocket_connections_open", "WebSockets that were accepted and are open.")
+CLOSED = SharedMetric("counter", "websocket_closed", "WebSockets that were accepted and ended, by close code.")
+CONNECTION_DURATION = SharedMetric(
+    "histogram", "websocket_connection_duration_seconds", "Time from accepting a WebSocket until its end."
+)

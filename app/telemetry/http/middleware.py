@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The middleware: its options, what it leaves out, and one Exchange for each request."""
+"""The middleware: its options, what it leaves out, one Exchange for each request, one Connection for each WebSocket."""
 
 from collections.abc import Collection, Mapping, Sequence
 from time import perf_counter
@@ -12,14 +12,15 @@ from .exchange import Exchange
 from .metrics import DURATION_BUCKETS, RESERVED_LABELS
 from .routes import path_below, routes_of
 from .series import ExemplarLabels, Series
+from .websocket import Connection, SocketSeries
 
 _COUNTED = "sightline_telemetry.http"  # in the scope of a request that is counted, for middlewares of mounted ones
 
 
 class PrometheusMiddleware:
-    """Counts and times every HTTP request of an application: `app.add_middleware(PrometheusMiddleware)`.
+    """Counts and times every HTTP request and WebSocket of an application: `app.add_middleware(PrometheusMiddleware)`.
 
-    Add it last, so that it is outermost and sees what the other middlewares answer. Websockets are passed through.
+    Add it last, so that it is outermost and sees what the other middlewares answer.
 
     Args:
         buckets: upper bounds, in seconds, of the two histograms of time.
@@ -53,7 +54,7 @@ class PrometheusMiddleware:
             raise TypeError('exclude_paths is a collection of paths: exclude_paths=("/metrics",)')
         if list(buckets) != sorted(set(buckets)) or not buckets:
             raise ValueError("buckets must be numbers in rising order")
-        constant = {name: str(value) for name, value in dict(const_labels or {}).items()}
+        constant = {name: str(value) for name, value in sorted(dict(const_labels or {}).items(), key=str)}
         for name in constant:
             valid = isinstance(name, str) and LABEL_NAME.fullmatch(name) and not name.startswith("__")
             if not valid or name in RESERVED_LABELS:
@@ -68,6 +69,7 @@ class PrometheusMiddleware:
             unmatched_endpoint=unmatched_endpoint,
             exemplar=exemplar,
         )
+        self._sockets = SocketSeries(self._series, tuple(constant))
         self._routes: Sequence[Any] = ()
         self._routes_known = -1
         self._shared = storage.directory is not None
@@ -76,9 +78,10 @@ class PrometheusMiddleware:
         if len(self._routes) != self._routes_known and _COUNTED not in scope:
             self._learn_routes(scope)
         if scope["type"] != "http" or _COUNTED in scope or (self._exclude and self._excluded(scope)):
-            if scope["type"] == "websocket":
-                scope[_COUNTED] = True  # a mounted application is none of its own here, either
-            await self.app(scope, receive, send)
+            if scope["type"] == "websocket" and _COUNTED not in scope:
+                await self._connect(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
             return
         scope[_COUNTED] = True
         series = self._series
@@ -102,6 +105,19 @@ class PrometheusMiddleware:
             raise
         if exchange.open:
             exchange.cut()
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_COUNTED] = True  # a mounted application is none of its own here, either
+        if self._excluded(scope):
+            await self.app(scope, receive, send)
+            return
+        connection = Connection(self._sockets, scope, receive, send)
+        try:
+            await self.app(scope, connection, connection.send)
+        except BaseException as error:
+            connection.fail(error)
+            raise
+        connection.end(1000, "failed")
 
     def _excluded(self, scope: Scope) -> bool:
         path = scope["path"]

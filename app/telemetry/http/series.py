@@ -89,7 +89,7 @@ class Series:
         self._exemplar_due: dict[int, float] = {}  # by cell
         self._warned: set[str] = set()
 
-        self._constant = tuple(const_labels.values())
+        self.constant = tuple(const_labels.values())
         names = ("method", "endpoint", *const_labels)
         self._requests = REQUESTS.family(("method", "endpoint", "status_code", *const_labels))
         self._histograms = (
@@ -102,8 +102,8 @@ class Series:
         self._in_progress = IN_PROGRESS.family(names, mode="livesum")
         self._exceptions = EXCEPTIONS.family(("method", "endpoint", "exception", *const_labels))
         self._info = APP_INFO.family(("version", "python", *const_labels), mode="livemax")
-        self._overflowed = self._cell(OVERFLOWED.family(tuple(const_labels)), self._constant)
-        self._overflow = Row((OTHER, OVERFLOW, *self._constant))  # its `statuses` stay empty
+        self._overflowed = self.cell(OVERFLOWED.family(tuple(const_labels)), self.constant)
+        self._overflow = Row((OTHER, OVERFLOW, *self.constant))  # its `statuses` stay empty
         self._overflow_statuses: dict[int, int] = {}
         storage.on_read(self.show)
 
@@ -114,7 +114,7 @@ class Series:
         self._kept.clear()
 
     def set_info(self, version: str) -> None:
-        cell = self._cell(self._info, (version, platform.python_version(), *self._constant))
+        cell = self.cell(self._info, (version, platform.python_version(), *self.constant))
         storage.cells[cell] = 1.0
 
     # In progress
@@ -148,15 +148,14 @@ class Series:
         if found is not None and scope["method"] in found:
             return found[scope["method"]]
         method = scope["method"] if scope["method"] in METHODS else OTHER
-        template, fixed = self._templates.of(scope, status)
-        name = self._unmatched if template is None else template
+        name, fixed = self.endpoint(scope, status)
         row = self._rows.get((method, name))
         if row is None:
-            if self._room(6):
-                row = self._rows[method, name] = Row((method, name, *self._constant))
+            if self.room(6):
+                row = self._rows[method, name] = Row((method, name, *self.constant))
                 self._fill(row)
                 # From 0, or rate() would not see the first failure of an endpoint.
-                row.statuses[500] = self._cell(self._requests, (method, name, "500", *self._constant))
+                row.statuses[500] = self.cell(self._requests, (method, name, "500", *self.constant))
             else:
                 row = self._overflow
         if fixed and method is not OTHER and row is not self._overflow:
@@ -164,7 +163,12 @@ class Series:
             self._kept.append(route)
         return row
 
-    def _room(self, combinations: int = 1) -> bool:
+    def endpoint(self, scope: Scope, status: int) -> tuple[str, bool]:
+        """The label, and whether the scope's route alone says that it is this one."""
+        template, fixed = self._templates.of(scope, status)
+        return self._unmatched if template is None else template, fixed
+
+    def room(self, combinations: int = 1) -> bool:
         """Whether the limit allows so many more."""
         if self._count + combinations <= self._max:
             self._count += combinations
@@ -175,23 +179,23 @@ class Series:
         return False
 
     def _fill(self, row: Row) -> None:
-        row.in_progress = self._cell(self._in_progress, row.labels)
-        sums = [self._cell(family, row.labels) for family in self._histograms]
+        row.in_progress = self.cell(self._in_progress, row.labels)
+        sums = [self.cell(family, row.labels) for family in self._histograms]
         row.cells = tuple(cell for first in sums for cell in (first, first + 1))
 
-    def _cell(self, family: Family, labelvalues: tuple[str, ...]) -> int:
+    def cell(self, family: Family, labelvalues: tuple[str, ...]) -> int:
         start = storage.own(family, labelvalues, alone=False)
         return SCRATCH if start is None else start + 1
 
     def status_cell(self, row: Row, status: int) -> int:
         """The counter of a status in a row."""
         known = row.statuses
-        if row is self._overflow or not self._room():
+        if row is self._overflow or not self.room():
             row, known = self._overflow, self._overflow_statuses
         cell = known.get(status)
         if cell is None:
             name = str(status) if 100 <= status <= 599 else "other"
-            cell = known[status] = self._cell(self._requests, (*row.labels[:2], name, *self._constant))
+            cell = known[status] = self.cell(self._requests, (*row.labels[:2], name, *self.constant))
         if row is self._overflow:
             storage.cells[self._overflowed] += 1.0
         return cell
@@ -199,10 +203,10 @@ class Series:
     def count_failure(self, row: Row, start: float, duration: float) -> None:
         """Count a request that failed in the histograms of failures, which a row has from its first one on."""
         if not row.failed_duration:
-            if row is not self._overflow and not self._room(2):
+            if row is not self._overflow and not self.room(2):
                 self.count_failure(self._overflow, start, duration)
                 return
-            row.failed_start, row.failed_duration = (self._cell(family, row.labels) for family in self._failed)
+            row.failed_start, row.failed_duration = (self.cell(family, row.labels) for family in self._failed)
         for cell, seconds in ((row.failed_start, start), (row.failed_duration, duration)):
             if cell != SCRATCH:
                 storage.cells[cell] += seconds
@@ -211,11 +215,11 @@ class Series:
     @locked
     def count_exception(self, row: Row, error: BaseException) -> None:
         name = _class_name(error)
-        if name not in row.exceptions and (row is self._overflow or not self._room()):
+        if name not in row.exceptions and (row is self._overflow or not self.room()):
             row, name = self._overflow, OVERFLOW
         cell = row.exceptions.get(name)
         if cell is None:
-            cell = self._cell(self._exceptions, (*row.labels[:2], name, *self._constant))
+            cell = self.cell(self._exceptions, (*row.labels[:2], name, *self.constant))
             row.exceptions[name] = cell
         storage.cells[cell] += 1.0
 

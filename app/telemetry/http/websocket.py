@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One WebSocket: its handshake, how long it was open, and who closed it with which code."""
+
+from asyncio import CancelledError
+from bisect import bisect_left
+from time import perf_counter
+
+from starlette.types import Message, Receive, Scope, Send
+
+from ..storage import locked, storage
+from .metrics import (
+    CLOSED,
+    CONNECTION_BUCKETS,
+    CONNECTION_DURATION,
+    CONNECTIONS,
+    CONNECTIONS_OPEN,
+    OVERFLOW,
+    WEBSOCKET,
+)
+from .series import Row, Series
+
+# https://www.iana.org/assignments/websocket/websocket.xhtml: these one by one, what is registered or private as a class
+_STANDARD_CODES = frozenset(range(1000, 1016))
+_NO_CODE, _INTERNAL_ERROR, _SERVICE_RESTART = 1005, 1011, 1012
+
+
+class SocketSeries:
+    """Where the WebSockets of one middleware are counted: one set of cells for each endpoint, bounded like requests."""
+
+    def __init__(self, series: Series, const_labels: tuple[str, ...]) -> None:
+        self.series = series
+        self._connections = CONNECTIONS.family(("endpoint", "outcome", *const_labels))
+        self._open = CONNECTIONS_OPEN.family(("endpoint", *const_labels), mode="livesum")
+        self._closed = CLOSED.family(("endpoint", "code", *const_labels))
+        self._duration = CONNECTION_DURATION.family(("endpoint", *const_labels), CONNECTION_BUCKETS)
+        self._cells: dict[tuple[str, ...], int] = {}
+        self._rows: dict[str, Row] = {}
+
+    @locked
+    def add(self, kind: str, endpoint: str, value: str = "", amount: float = 1.0) -> None:
+        cell = self._cell(kind, endpoint, value)
+        storage.cells[cell] += amount
+
+    @locked
+    def observe(self, endpoint: str, seconds: float) -> None:
+        first = self._cell("duration", endpoint, "")
+        storage.cells[first] += seconds
+        storage.cells[first + 1 + bisect_left(CONNECTION_BUCKETS, seconds)] += 1.0
+
+    def count_exception(self, endpoint: str, error: BaseException) -> None:
+        row = self._rows.setdefault(endpoint, Row((WEBSOCKET, endpoint, *self.series.constant)))
+        self.series.count_exception(row, error)
+
+    def _cell(self, kind: str, endpoint: str, value: str) -> int:
+        cell = self._cells.get((kind, endpoint, value))
+        if cell is None:
+            if endpoint != OVERFLOW and not self.series.room():
+                return self._cell(kind, OVERFLOW, value)
+            family = getattr(self, f"_{kind}")
+            labels = (endpoint, value) if value else (endpoint,)
+            cell = self._cells[kind, endpoint, value] = self.series.cell(family, (*labels, *self.series.constant))
+        return cell
+
+
+class Connection:
+    """Called as the application's receive(); its send() is the application's."""
+
+    def __init__(self, sockets: SocketSeries, scope: Scope, receive: Receive, send: Send) -> None:
+        self._sockets = sockets
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._endpoint = ""
+        self._accepted = 0.0  # when
+        self._ended = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self.end(message.get("code") or _NO_CODE, "abandoned")
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._handshake("accepted")
+        elif kind == "websocket.close":
+            self.end(message.get("code") or 1000, "refused")
+        elif kind == "websocket.http.response.start":
+            self.end(_NO_CODE, "refused")
+        await self._send(message)
+
+    def _handshake(self, outcome: str) -> None:
+        try:
+            self._endpoint, _ = self._sockets.series.endpoint(self._scope, 0)
+            self._sockets.add("connections", self._endpoint, outcome)
+            if outcome == "accepted":
+                self._sockets.add("open", self._endpoint)
+                self._accepted = perf_counter()
+            else:
+                self._ended = True
+        except Exception:
+            self._sockets.series.warn("a WebSocket was not counted", exc_info=True)
+
+    def end(self, code: int, outcome: str) -> None:
+        """The connection ends with this code or, if it was not accepted, the handshake with this outcome."""
+        if self._ended:
+            return
+        if not self._accepted:
+            self._handshake(outcome)
+            return
+        self._ended = True
+        try:
+            self._sockets.add("open", self._endpoint, "", -1.0)
+            self._sockets.add("closed", self._endpoint, _code(code))
+            self._sockets.observe(self._endpoint, perf_counter() - self._accepted)
+        except Exception:
+            self._sockets.series.warn("a WebSocket was not counted", exc_info=True)
+
+    def fail(self, error: BaseException) -> None:
+        """An exception of the handler, of which the server makes 1011; a cancelled one is stopped with the server."""
+        ended = self._ended
+        self.end(_SERVICE_RESTART if isinstance(error, CancelledError) else _INTERNAL_ERROR, "failed")
+        # After the client left, receive() and send() raise: that is how handlers end.
+        if isinstance(error, Exception) and not ended:
+            self._sockets.count_exception(self._endpoint, error)
+
+
+def _code(code: int) -> str:
+    if code in _STANDARD_CODES:
+        return str(code)
+    return f"{code // 1000}xxx" if code // 1000 in (3, 4) else "other"
