@@ -59,11 +59,13 @@ def test_closed_by_the_client(server: Served, how: str, code: str) -> None:
     if how == "frame":
         socket.close(status=1001)
     else:
+        assert socket.sock is not None
         socket.sock.close()
     wait_until(lambda: opened(server) == 0)
     ends = moved(before, server.samples(), "websocket_closed_total")
-    assert ends in ({frozenset({ENDPOINT, ("code", c)}): 1} for c in (code, "1005")), "servers differ in 1005 and 1006"
-    check(before, server.samples(), "accepted", dict(next(iter(ends)))["code"])
+    seen = dict(next(iter(ends)))["code"]
+    assert seen in (code, "1005"), "servers differ in 1005 and 1006"
+    check(before, server.samples(), "accepted", seen)
 
 
 def test_an_exception(server: Served) -> None:
