@@ -36,7 +36,7 @@ loadtest-ui:  ## The same from Locust's web page
 ##@ Incidents
 incident:  ## List the incident drills; NAME=... breaks something and follows the alerts
 ##@ Adopt
-adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry OVERWRITE=1
+adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry SERVICE=name OVERWRITE=1
 
 OPS := up down reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt
 .PHONY: $(OPS)

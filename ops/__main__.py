@@ -90,7 +90,7 @@ def _incident(call: Call) -> int:
 
 
 def _adopt(call: Call) -> None:
-    adopt.adopt(call["TARGET"], call["PIECES"], call["PACKAGE"], bool(call["OVERWRITE"]))
+    adopt.adopt(call["TARGET"], call["PIECES"], call["PACKAGE"], call["SERVICE"], bool(call["OVERWRITE"]))
 
 
 def _loadtest(call: Call) -> int:
@@ -125,7 +125,7 @@ COMMANDS: dict[str, tuple[Callable[[Call], int | None], tuple[str, ...]]] = {
     "secrets": (_secrets, ()),
     "pull": (lambda call: ComposeStack(call.settings).pull_again(), ()),
     "outdated": (lambda call: outdated.report(), ()),
-    "adopt": (_adopt, ("TARGET", "PIECES", "PACKAGE", "OVERWRITE")),
+    "adopt": (_adopt, ("TARGET", "PIECES", "PACKAGE", "SERVICE", "OVERWRITE")),
 }
 PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in parameters)}
 

@@ -1,169 +1,220 @@
-"""`make adopt TARGET=...`: copy pieces into another service, and say what is to be done there.
+"""`make adopt TARGET=...`: copy pieces into another service, and list the next steps.
 
-Nothing is overwritten unless OVERWRITE=1 says so: a file that is already there and differs is named, and nothing at all
-is copied. Standard library only.
+Nothing is overwritten unless OVERWRITE=1: a file that exists and differs is named, and nothing at all is copied. No
+symbolic link leads anything out of the target. Standard library only.
 """
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import keyword
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops.errors import OpsError
 from ops.paths import PROJECT
 
+LISTED = 10  # files that a message lists at most
+
 
 @dataclass(frozen=True)
 class Piece:
-    """Something that people copy: files (globs from the project's root), where they go, what is to be done then."""
+    """A set of files to copy, with what to do afterwards."""
 
-    what: str
     files: tuple[str, ...]
+    """Globs, relative to `source`."""
     source: str
     destination: str
     then: str
-    beside: str = ""
-    """A file from elsewhere in the project that goes with them."""
+    """The next step, for the list at the end."""
+    also: dict[str, str] = field(default_factory=dict)
+    """Further files: name in the destination, path in this project."""
 
 
 TELEMETRY = "app/telemetry"
 COMMON = ("__init__.py", "py.typed", "install.py", "exposition/*.py", "storage/*.py")
+SECRETS = {"secrets/.gitignore": "prometheus/secrets/.gitignore"}
 PIECES = {
     "middleware": Piece(
-        "HTTP metrics and /metrics, exact with several workers",
         (*COMMON, "http/*.py"),
         TELEMETRY,
         "{package}",
-        "app.add_middleware(PrometheusMiddleware) and the /metrics route (docs/adopt.md, Middleware)",
-    ),
-    "llm": Piece(
-        "tokens, latency, errors and cost of LLM calls",
-        (*COMMON, "llm/*.py"),
-        TELEMETRY,
-        "{package}",
-        "set the prices, wrap each call of a model (docs/adopt.md, LLM calls)",
-        beside="app/llm/prices.toml",
+        "add PrometheusMiddleware and the /metrics route (docs/adopt.md, Middleware)",
     ),
     "database": Piece(
-        "queries, transactions and the pool of a SQLAlchemy engine",
         (*COMMON, "database/*.py"),
         TELEMETRY,
         "{package}",
-        "instrument_engine(engine) after the engine is made (docs/adopt.md, Database)",
+        "call instrument_engine(engine) after the engine is created (docs/adopt.md, Database)",
     ),
     "users": Piece(
-        "active users, distinct, without keeping an identifier",
         (*COMMON, "users.py"),
         TELEMETRY,
         "{package}",
-        "tell it who is signed in (docs/adopt.md, Active users)",
+        "pass the authenticated user on (docs/adopt.md, Active users)",
+    ),
+    "llm": Piece(
+        (*COMMON, "llm/*.py"),
+        TELEMETRY,
+        "{package}",
+        "set models and prices, wrap each call (docs/adopt.md, LLM calls)",
+        {"prices.toml": "app/llm/prices.toml"},
     ),
     "prometheus": Piece(
-        "scrape configuration, recording rules, SLOs, alerts and their unit tests",
         ("prometheus.yml", "targets/*.yml", "rules/*.yml", "tests/*.yml", "secrets/.gitignore"),
         "prometheus",
         "monitoring/prometheus",
-        "put your addresses into targets/*.yml and a token into secrets/ (docs/adopt.md, Prometheus)",
+        "write your addresses into targets/*.yml, create the token (docs/adopt.md, Prometheus)",
+    ),
+    "postgres": Piece(
+        ("exporter.args", "exporter-role.sql"),
+        "postgres",
+        "monitoring/postgres",
+        "create the exporter's role, start the exporter (docs/adopt.md, Database)",
+        SECRETS,
     ),
     "alertmanager": Piece(
-        "routes, grouping, inhibition, receivers and templates",
         ("alertmanager.yml", "templates/*", "secrets/.gitignore"),
         "alertmanager",
         "monitoring/alertmanager",
-        "switch on a receiver (docs/adopt.md, Alertmanager)",
+        "switch a receiver on (docs/adopt.md, Alertmanager)",
     ),
     "dashboards": Piece(
-        "seven Grafana dashboards and their provisioning",
         ("dashboards/*.json", "provisioning/**/*.y*ml"),
         "grafana",
         "monitoring/grafana",
         "mount both folders into Grafana, or import the JSON (docs/adopt.md, Dashboards)",
     ),
     "runbooks": Piece(
-        "a page for each alert",
         ("*.md",),
         "docs/runbooks",
         "monitoring/runbooks",
-        "let Prometheus serve them: --web.user-assets (docs/adopt.md, Prometheus)",
+        "serve them from Prometheus: --web.user-assets (docs/adopt.md, Prometheus)",
     ),
 }
 
+# Where this project's own service is named: (files, text, text with the name of the adopting service).
+SERVICE_NAMES = (
+    ("prometheus/prometheus.yml", "job_name: app\n", "job_name: {service}\n"),
+    ("prometheus/prometheus.yml", "replacement: sightline\n", "replacement: {service}\n"),
+    ("docs/runbooks/*.md", 'job="app"', 'job="{service}"'),
+)
 
-def plan(pieces: list[str], target: Path, package: str) -> dict[Path, Path]:
-    """Which file goes where: destination to source, both absolute."""
-    copies: dict[Path, Path] = {}
+
+def plan(pieces: list[str], target: Path, package: str, service: str) -> dict[Path, bytes]:
+    """What to write: absolute path to content."""
+    sources: dict[Path, Path] = {}
     for name in pieces:
         piece = PIECES[name]
         destination = target / piece.destination.format(package=package)
-        if piece.beside:
-            copies[destination / Path(piece.beside).name] = PROJECT / piece.beside
+        sources |= {destination / file: PROJECT / source for file, source in piece.also.items()}
         for pattern in piece.files:
-            sources = sorted(path for path in (PROJECT / piece.source).glob(pattern) if path.is_file())
-            if not sources:
+            found = sorted(path for path in (PROJECT / piece.source).glob(pattern) if path.is_file())
+            if not found:
                 raise FileNotFoundError(f"{piece.source}/{pattern}")
-            for source in sources:
-                copies[destination / source.relative_to(PROJECT / piece.source)] = source
-    return copies
+            sources |= {destination / source.relative_to(PROJECT / piece.source): source for source in found}
+    return {destination: _content(source, service) for destination, source in sources.items()}
+
+
+def _content(source: Path, service: str) -> bytes:
+    content = source.read_bytes()
+    for files, ours, theirs in SERVICE_NAMES:
+        if source.relative_to(PROJECT).match(files):
+            content = content.replace(ours.encode(), theirs.format(service=service).encode())
+    return content
 
 
 def misplaced(target: Path, package: Path) -> str | None:
-    """Why the modules can't live in this folder of the service, None if they can."""
+    """Why the modules cannot be in this folder of the service, None if they can."""
     folder = target / package
-    module = folder.with_name(f"{folder.name}.py")
+    module = folder.with_suffix(".py")
+    modules = folder.is_dir() and any(folder.glob("*.py"))
+    advice = f"Choose a folder for these modules alone, such as PACKAGE={_free(target, package)}."
+    if folder == target or (modules and not (folder / "__init__.py").exists()):
+        return f"PACKAGE={package}: if Python imports from that folder, http in it hides Python's own http. {advice}"
+    if not package.name.isidentifier() or keyword.iskeyword(package.name):
+        name = re.sub(r"\W", "_", package.name) + "_" * keyword.iskeyword(package.name)
+        return f"Python cannot import a package named {package.name!r}. PACKAGE={package.with_name(name)} would do."
     if module.exists():
-        return (
-            f"PACKAGE={package}: {module} is there, and Python would import the folder in its place. Name another one."
-        )
-    shared = folder.is_dir() and not (folder / "__init__.py").exists() and any(folder.rglob("*.py"))
-    if folder == target or shared:
-        return (
-            f"PACKAGE={package}: imports may begin in that folder, and http in it would hide Python's own http."
-            f" Name a folder for these modules alone, such as {package / 'telemetry'}."
-        )
+        return f"{module} exists, and Python would import the folder {package.name} instead. {advice}"
+    if modules and not _ours(folder):
+        return f"PACKAGE={package} is a package of yours already. {advice}"
     return None
 
 
-def _copy(target: Path, pieces: list[str], package: str, overwrite: bool) -> None:
-    """Copy. Raises OpsError that names what stands in the way; then nothing was copied."""
-    copies = plan(pieces, target, package)
-    above = {folder for destination in copies for folder in destination.parents if target in folder.parents}
+def _ours(folder: Path) -> bool:
+    """Whether the folder holds an earlier copy of app/telemetry."""
+    install = folder / "install.py"
+    return install.is_file() and "sightline_telemetry" in install.read_text(errors="replace")
+
+
+def _free(target: Path, package: Path) -> Path:
+    names = ("telemetry", "sightline_telemetry", *(f"sightline_telemetry{number}" for number in range(2, 100)))
+    taken = {path.stem for path in (target / package).iterdir()} if (target / package).is_dir() else set()
+    parent = package if (target / package).is_dir() else package.parent
+    return parent / next(name for name in names if name not in taken and name != package.name)
+
+
+def _refuse(reason: str, files: list[Path], advice: str = "") -> OpsError:
+    listed = [f"  {file}" for file in files[:LISTED]]
+    if len(files) > LISTED:
+        listed.append(f"  and {len(files) - LISTED} more")
+    return OpsError("\n".join(["Nothing was copied. " + reason, *listed, *filter(None, [advice])]))
+
+
+def _copy(target: Path, contents: dict[Path, bytes], overwrite: bool) -> Counter[str]:
+    """Write the files.
+
+    Returns:
+        How many files each of "copied", "replaced" and "unchanged" counts.
+
+    Raises:
+        OpsError: something stands in the way; nothing was written.
+    """
+    if outside := sorted(file for file in contents if not file.resolve().is_relative_to(target)):
+        raise _refuse("Symbolic links lead out of the target:", outside, "Remove the links, or copy fewer PIECES.")
+    above = {folder for file in contents for folder in file.parents if target in folder.parents}
     if files := sorted(folder for folder in above if folder.exists() and not folder.is_dir()):
-        listed = "\n".join(f"  {file}" for file in files)
-        raise OpsError(f"Nothing was copied. These are files, and folders are wanted there:\n{listed}")
-    differing = [
-        destination
-        for destination, source in copies.items()
-        if destination.exists() and (not destination.is_file() or destination.read_bytes() != source.read_bytes())
-    ]
+        raise _refuse("These are files where folders are needed:", files)
+    if folders := sorted(file for file in contents if file.is_dir()):
+        raise _refuse("These are folders where files are needed:", folders)
+    differing = {file for file, content in contents.items() if file.exists() and file.read_bytes() != content}
     if differing and not overwrite:
-        listed = "\n".join(f"  {destination}" for destination in differing)
-        raise OpsError(
-            f"Nothing was copied. These are already there and differ:\n{listed}\n"
-            "OVERWRITE=1 replaces them; your version control keeps what they were."
-        )
-    for destination, source in copies.items():
-        verb = "replace" if destination in differing else "keep" if destination.exists() else "copy"
-        print(f"  {verb:<8}{destination}")
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, destination)
-    print("\nWhat is to be done now:")
-    for name in pieces:
-        print(f"  {name:<14}{PIECES[name].then}")
+        advice = "OVERWRITE=1 replaces them; commit them first."
+        raise _refuse("These files exist and differ:", sorted(differing), advice)
+    counts: Counter[str] = Counter()
+    for file, content in contents.items():
+        if file.exists() and file not in differing:
+            counts["unchanged"] += 1
+            continue
+        counts["replaced" if file in differing else "copied"] += 1
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return counts
 
 
-def adopt(folder: str, pieces: str, package: str, overwrite: bool) -> None:
-    """Copy `pieces` (names, separated by blanks or commas; none: all) into the service in `folder`.
+def adopt(folder: str, pieces: str, package: str, service: str, overwrite: bool) -> None:
+    """Copy pieces into the service in `folder`, and print a summary and the next steps.
 
-    Raises OpsError where that can't be; then nothing was copied.
+    Args:
+        folder: the service's folder.
+        pieces: names, separated by blanks or commas; empty: all.
+        package: folder for the Python modules, inside `folder`; empty: telemetry.
+        service: the service's name in Prometheus; empty: the name of `folder`.
+        overwrite: replace files that differ.
+
+    Raises:
+        OpsError: an argument is not usable or something stands in the way; nothing was copied.
     """
     if not folder:
         raise OpsError("TARGET= names the folder of your service.")
     names = pieces.replace(",", " ").split() or list(PIECES)
-    package = package or "telemetry"
+    package = os.path.normpath(package or "telemetry")
     if unknown := [name for name in names if name not in PIECES]:
         raise OpsError(f"No such piece: {', '.join(unknown)}. There are {', '.join(PIECES)}.")
-    target = Path(folder).resolve()
+    target = Path(folder).expanduser().resolve()
     if not target.is_dir():
         raise OpsError(f"{folder} is not a folder. TARGET= names the folder of your service.")
     if target == PROJECT or PROJECT in target.parents:
@@ -172,4 +223,23 @@ def adopt(folder: str, pieces: str, package: str, overwrite: bool) -> None:
         raise OpsError("PACKAGE is a folder inside TARGET, such as src/myservice/telemetry.")
     if any(PIECES[name].source == TELEMETRY for name in names) and (reason := misplaced(target, Path(package))):
         raise OpsError(reason)
-    _copy(target, names, package, overwrite)
+    service = service or target.name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", service):
+        raise OpsError(f"SERVICE={service}: a name of letters, digits, dots, hyphens and underscores is needed.")
+    contents = plan(names, target, package, service)
+    counts = _copy(target, contents, overwrite)
+    _report(target, names, package, contents, counts)
+
+
+def _report(target: Path, names: list[str], package: str, contents: dict[Path, bytes], counts: Counter[str]) -> None:
+    print(f"{target}: {', '.join(f'{count} files {what}' for what, count in counts.items())}")
+    for destination in dict.fromkeys(PIECES[name].destination.format(package=package) for name in names):
+        files = sum((target / destination) in file.parents for file in contents)
+        print(f"  {files:>4}  {destination}")
+    print("\nNext steps:")
+    if any(PIECES[name].source == TELEMETRY for name in names):
+        print(
+            f"  {'dependency':<14}add prometheus-client>=0.19 to yours; exclude {package} from linters (docs/adopt.md)"
+        )
+    for name in names:
+        print(f"  {name:<14}{PIECES[name].then}")

@@ -22,6 +22,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/grafana/test_dashboards_live.py": 100,
     "tests/integration/test_fourteen.py": 50,
     "tests/docs/test_adopt.py": 60,
+    "tests/docs/test_contributing.py": 40,
     "tests/app/test_abuse.py": 60,
     "tests/app/test_faults.py": 60,
     "tests/loadtest/test_exactness.py": 40,

@@ -382,8 +382,11 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_files_that_the_documents_name_exist() -> None:
-    """But for those of the reader's own service."""
-    own = {"docs/adopt.md": ("monitoring/", "app/telemetry/prices.toml", "rules/")}
+    """But for those of the reader's own service, and of an example."""
+    own = {
+        "CONTRIBUTING.md": ("docs/runbooks/ItemsMassDeleted.md",),
+        "docs/adopt.md": ("monitoring/", "app/telemetry/prices.toml", "rules/"),
+    }
     name = re.compile(r"(?<![\w./:*-])((?:[\w-]+/)+[\w.-]+\.(?:sql|sh|ya?ml|py|md|toml|json|args|tmpl|txt|in))\b")
     gone = [
         f"{document}: {path}"

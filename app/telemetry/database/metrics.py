@@ -162,8 +162,8 @@ class OpenConnections:
         def moved() -> None:
             while True:
                 in_use, free = len(used), len(idle)
-                set_used(in_use)
-                set_idle(free)
+                set_used(float(in_use))
+                set_idle(float(free))
                 if in_use == len(used) and free == len(idle):
                     return
 
