@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, Literal, TypeVar, cast
@@ -12,6 +13,7 @@ import anyio
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import insert, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
@@ -22,11 +24,13 @@ from app.api.dependencies import CurrentUser, Session
 from app.api.errors import BODY_ERRORS, Responses, responses
 from app.api.schemas import ChatAnswer, ChatRequest, Usage
 from app.db import models
-from app.db.engine import Sessions, named
+from app.db.engine import Sessions, named, one_line
 from app.middleware import CLIENT_GONE
 
+logger = logging.getLogger("app.chat")
+
 HISTORY = 20  # earlier messages of the conversation that the model gets to see
-_STORE_TIMEOUT = 10  # seconds to store an answer whose client has left
+_STORE_TIMEOUT = 10  # seconds to store an answer
 
 # Kinds of app.llm.LLMError that the caller can do something about, or that pass; all others are the provider's failure.
 _STATUS = {
@@ -41,8 +45,8 @@ _STATUS = {
 _ANSWERS: Responses = {
     200: {
         "description": "The answer: JSON, or server-sent events if `stream` is true: one `start` "
-        "(conversation_id, model, provider), `delta` (text) for each piece, then `done` (usage, finish_reason) or, "
-        "if the provider fails on the way, `error` (detail).",
+        "(conversation_id, model, provider), `delta` (text) for each piece, then `done` (usage, finish_reason, "
+        "stored: false if the answer could not be kept) or, if the provider fails on the way, `error` (detail).",
         "content": {
             "text/event-stream": {
                 "schema": {  # of each event
@@ -81,13 +85,15 @@ async def chat(question: ChatRequest, request: Request, user: CurrentUser, sessi
         raise _http_error(error) from error
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)  # to nobody
-    await _store_answer(session, conversation_id, answer.text, answer.model, answer.provider)
+    sessions: Sessions = request.app.state.sessions
+    stored = await _store_answer(sessions, conversation_id, answer.text, answer.model, answer.provider)
     return ChatAnswer(
         conversation_id=conversation_id,
         message=answer.text,
         model=answer.model,
         provider=answer.provider,
         usage=_usage(answer.usage),
+        stored=stored,
     )
 
 
@@ -148,7 +154,7 @@ async def _stream(
 
     async def events() -> AsyncGenerator[bytes]:
         text = ""
-        complete = False
+        complete = stored = False
         chunk = first
         with open_streams.one_more():
             try:
@@ -162,14 +168,15 @@ async def _stream(
                 yield _event("error", detail=str(error))
             finally:
                 # When the client has left, every await here would be cancelled again: hence the shield.
-                with anyio.move_on_after(_STORE_TIMEOUT, shield=True):
+                with anyio.move_on_after(_STORE_TIMEOUT + 1, shield=True):
                     await chunks.aclose()
                     if text:
-                        async with sessions.begin() as session:
-                            await _store_answer(session, conversation_id, text, model_name, provider, complete)
+                        stored = await _store_answer(sessions, conversation_id, text, model_name, provider, complete)
         if complete:
             usage = _usage(chunk.usage)
-            yield _event("done", usage=usage and usage.model_dump(), finish_reason=chunk.finish_reason)
+            yield _event(
+                "done", usage=usage and usage.model_dump(), finish_reason=chunk.finish_reason, stored=stored or not text
+            )
 
     return _EventStream(events())
 
@@ -216,19 +223,26 @@ async def _store_question(
 
 
 async def _store_answer(
-    session: AsyncSession, conversation_id: int, text: str, model: str, provider: str, complete: bool = True
-) -> None:
-    # What a model writes need not be what PostgreSQL takes: no NUL, no lone surrogates.
-    content = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
-    await _store(
-        session,
-        conversation_id=conversation_id,
-        role="assistant",
-        content=content,
-        complete=complete,
-        model=model,
-        provider=provider,
-    )
+    sessions: Sessions, conversation_id: int, text: str, model: str, provider: str, complete: bool = True
+) -> bool:
+    """Store the answer, in a bounded time; False, with a line in the log, if that fails: the answer is paid for, and
+    the client gets it all the same."""
+    try:
+        async with asyncio.timeout(_STORE_TIMEOUT), sessions.begin() as session:
+            await _store(
+                session,
+                conversation_id=conversation_id,
+                role="assistant",
+                content=text.replace("\x00", ""),  # PostgreSQL cannot store U+0000
+                complete=complete,
+                model=model,
+                provider=provider,
+            )
+    except (SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
+        reason = one_line(error) if str(error) else f"not within {_STORE_TIMEOUT} s"
+        logger.error("An answer in conversation %d was not stored: %s", conversation_id, reason)
+        return False
+    return True
 
 
 async def _store(session: AsyncSession, **values: Any) -> None:

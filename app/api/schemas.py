@@ -91,6 +91,7 @@ class ChatAnswer(Output):
     model: str
     provider: str
     usage: Usage | None = Field(description="Null if the provider did not report it.")
+    stored: bool = Field(True, description="False if the answer could not be stored: it is not in the conversation.")
 
 
 class Conversation(Output):

@@ -10,6 +10,8 @@ import anthropic
 
 from app.telemetry.llm import Call, watch_http
 
+from .retries import no_long_waits
+from .text import MalformedAnswerError, text_of
 from .types import Message
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ _MAX_TOKENS = 4096  # of an answer; the API insists on a limit
 
 
 class AnthropicProvider:
-    """Messages. Timeouts and retries are the SDK's own: each attempt may take `timeout` seconds."""
+    """Messages. Timeouts and retries are the SDK's own: each attempt may wait `timeout` seconds for a byte."""
 
     name = "anthropic"
     default_model = "claude-haiku-4-5"
@@ -35,7 +37,7 @@ class AnthropicProvider:
             base_url=base_url,
             timeout=anthropic.Timeout(timeout, connect=min(timeout, 5.0)),
             max_retries=max_retries,
-            http_client=watch_http(anthropic.DefaultAsyncHttpxClient()),
+            http_client=watch_http(anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [no_long_waits]})),
         )
 
     async def complete(self, messages: Sequence[Message], model: str, call: Call) -> str:
@@ -45,7 +47,10 @@ class AnthropicProvider:
                 model=model, max_tokens=_MAX_TOKENS, system=_system(messages), messages=_as_params(messages)
             )
         )
-        return "".join(block.text for block in message.content if block.type == "text")
+        try:
+            return "".join(text_of(block.text) for block in message.content or () if block.type == "text")
+        except (AttributeError, TypeError) as error:
+            raise MalformedAnswerError(str(error)) from None
 
     async def stream(self, messages: Sequence[Message], model: str, call: Call) -> AsyncIterator[str]:
         """The text of an answer, piece by piece."""
@@ -53,8 +58,13 @@ class AnthropicProvider:
             model=model, max_tokens=_MAX_TOKENS, system=_system(messages), messages=_as_params(messages), stream=True
         )
         async for event in call.stream(source):
-            if event.type == "content_block_delta" and event.delta.type == "text_delta":
-                yield event.delta.text
+            try:
+                is_text = event.type == "content_block_delta" and event.delta.type == "text_delta"
+                text = text_of(event.delta.text) if is_text else ""  # type: ignore[union-attr]
+            except (AttributeError, TypeError) as error:
+                raise MalformedAnswerError(str(error)) from None
+            if text:
+                yield text
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -10,6 +10,8 @@ import openai
 
 from app.telemetry.llm import Call, watch_http
 
+from .retries import no_long_waits
+from .text import MalformedAnswerError, text_of
 from .types import Message
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ logging.getLogger("openai").setLevel(logging.INFO)
 
 
 class OpenAIProvider:
-    """Chat completions. Timeouts and retries are the SDK's own: each attempt may take `timeout` seconds."""
+    """Chat completions. Timeouts and retries are the SDK's own: each attempt may wait `timeout` seconds for a byte."""
 
     name = "openai"
     default_model = "gpt-5-mini"
@@ -33,13 +35,16 @@ class OpenAIProvider:
             base_url=base_url,
             timeout=openai.Timeout(timeout, connect=min(timeout, 5.0)),
             max_retries=max_retries,
-            http_client=watch_http(openai.DefaultAsyncHttpxClient()),
+            http_client=watch_http(openai.DefaultAsyncHttpxClient(event_hooks={"response": [no_long_waits]})),
         )
 
     async def complete(self, messages: Sequence[Message], model: str, call: Call) -> str:
         """The text of a whole answer."""
         completion = call.record(await self._client.chat.completions.create(model=model, messages=_as_params(messages)))
-        return completion.choices[0].message.content or "" if completion.choices else ""
+        try:
+            return text_of(completion.choices[0].message.content if completion.choices else None)
+        except (AttributeError, TypeError, LookupError) as error:
+            raise MalformedAnswerError(str(error)) from None
 
     async def stream(self, messages: Sequence[Message], model: str, call: Call) -> AsyncIterator[str]:
         """The text of an answer, piece by piece."""
@@ -47,7 +52,11 @@ class OpenAIProvider:
             model=model, messages=_as_params(messages), stream=True, stream_options={"include_usage": True}
         )
         async for chunk in call.stream(source):
-            if chunk.choices and (text := chunk.choices[0].delta.content):
+            try:
+                text = text_of(chunk.choices[0].delta.content if chunk.choices else None)
+            except (AttributeError, TypeError, LookupError) as error:
+                raise MalformedAnswerError(str(error)) from None
+            if text:
                 yield text
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -16,6 +17,8 @@ from .types import Chunk, Completion, LLMError, Message, Provider
 
 logger = logging.getLogger(__name__)
 
+# Seconds for a whole answer, attempts and waits included: a read timeout alone lets a provider send a byte a minute.
+ANSWER_TIMEOUT = 300.0
 PRICES = Path(__file__).with_name("prices.toml")
 
 
@@ -37,10 +40,14 @@ class LLMService:
         """
         provider, model = self.provider, model or self.default_model
         try:
-            async with telemetry.track_call(provider.name, model, prompt=_prompt(messages)) as call:
+            async with (
+                telemetry.track_call(provider.name, model, prompt=_prompt(messages)) as call,
+                asyncio.timeout(ANSWER_TIMEOUT),
+            ):
                 text = await provider.complete(messages, model, call)
         except Exception as error:
             raise _failed(provider.name, error) from None
+        _check(call)
         finish_reason = call.finish_reasons[0] if call.finish_reasons else None
         return Completion(text, model, provider.name, call.usage, finish_reason)
 
@@ -59,10 +66,8 @@ class LLMService:
                     yield Chunk(text)
         except Exception as error:
             raise _failed(provider.name, error) from None
-        if call.outcome == "incomplete":
-            logger.warning("LLM call to %s failed: incomplete", provider.name)
-            raise LLMError("incomplete")
-        yield Chunk("", call.usage, call.finish_reasons[0])
+        _check(call)
+        yield Chunk("", call.usage, (call.finish_reasons or ["other"])[0])
 
     def track_tokens(self, input_tokens: int, output_tokens: int, provider: str, model: str) -> None:
         """Count tokens of a call that was made elsewhere; `complete` and `stream` count theirs by themselves."""
@@ -133,6 +138,17 @@ def _create_anthropic(settings: Settings) -> Provider:
 def _prompt(messages: Sequence[Message]) -> str:
     """What the user wrote last: the conversation before it was measured when it was new."""
     return next((message.content for message in reversed(messages) if message.role == "user"), "")
+
+
+def _check(call: telemetry.Call) -> None:
+    """See that the answer is one: providers report errors inside answers, too, and streams may end without a word.
+
+    Raises LLMError.
+    """
+    if call.outcome != "success":
+        kind = call.error or "incomplete"
+        logger.warning("LLM call to %s failed: %s", call.provider, kind)
+        raise LLMError(kind)
 
 
 def _failed(provider: str, error: Exception) -> LLMError:

@@ -21,8 +21,9 @@ Labels: `provider` and `model` are those given to `configure`, everything else i
 answer, a key or a user becomes a label or a log line. Times are in seconds of the monotonic clock.
 """
 
-from .call import Call, track_call, track_tokens
-from .config import configure
+from .abandoned import AbandonedCallsMiddleware
+from .call import Call, track_call
+from .config import MAX_CALL_TOKENS, configure
 from .errors import error_type
 from .http_client import watch_http
 from .metrics import (
@@ -34,22 +35,29 @@ from .metrics import (
     TOKEN_DETAILS,
     USAGE_MISSING_REASONS,
 )
+from .misuse import NotAnAnswerError
 from .prices import Price, Usage, read_prices
+from .prompt import prompt_length
 from .readers import read_usage
+from .tokens import track_tokens
 
 __all__ = [
     "ERROR_TYPES",
     "FINISH_REASONS",
+    "MAX_CALL_TOKENS",
     "OPERATIONS",
     "OTHER",
     "OUTCOMES",
     "TOKEN_DETAILS",
     "USAGE_MISSING_REASONS",
+    "AbandonedCallsMiddleware",
     "Call",
+    "NotAnAnswerError",
     "Price",
     "Usage",
     "configure",
     "error_type",
+    "prompt_length",
     "read_prices",
     "read_usage",
     "track_call",

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One LLM call: a context manager that measures it, and what is counted when it ends."""
+"""One LLM call: a context manager that measures it, and counts it when it ends.
+
+request -> record(response) or stream(source) -> end of the block
+|-- llm_time_to_first_token_seconds --|
+|-- llm_request_duration_seconds -----------|   what the caller does with a whole answer does not count
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import logging
@@ -13,102 +17,71 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from . import metrics
+from . import readers
 from .config import config
-from .errors import error_status, error_type
-from .metrics import OPERATIONS, OTHER, TOKEN_DETAILS
+from .errors import completion_in, error_status, error_type, is_callers_own, is_cancellation
+from .metrics import ERRORS, FINISHES, OPERATIONS, OTHER, RATE_LIMIT_REMAINING, USAGE_MISSING, series_of
+from .misuse import NotAnAnswerError, answer_of, check_stream
 from .peaks import peaks
 from .prices import Usage
-from .readers import may_carry_usage, read_usage, read_whole, reader, unreadable
+from .prompt import prompt_length
+from .readers import Answer
+from .shapes import get
+from .streams import TwoWayStream
+from .tokens import count_usage
 
 logger = logging.getLogger(__name__)
 
 Response = TypeVar("Response")
 Item = TypeVar("Item")
 
-
-def track_tokens(
-    input_tokens: int,
-    output_tokens: int,
-    provider: str,
-    model: str,
-    *,
-    cache_read: int = 0,
-    cache_write: int = 0,
-    reasoning: int = 0,
-) -> None:
-    """Count the tokens of one call, and their cost. For code that cannot use `track_call`, which counts them itself.
-
-    `input_tokens` includes the cached ones, `output_tokens` the reasoning. Raises ValueError for negative numbers and
-    for parts that are larger than the whole.
-    """
-    usage = Usage(input_tokens, output_tokens, cache_read, cache_write, 0, reasoning)
-    if min(input_tokens, output_tokens, cache_read, cache_write, reasoning) < 0:
-        raise ValueError("numbers of tokens are 0 or more")
-    if cache_read + cache_write > input_tokens or reasoning > output_tokens:
-        raise ValueError("cached tokens are part of input_tokens, reasoning is part of output_tokens")
-    _count(usage, provider, model)
-
-
-def _count(usage: Usage, provider: str, model: str) -> None:
-    pair = config.pair(provider, model)
-    metrics.TOKENS.labels(*pair, "input").inc(usage.input_tokens)
-    metrics.TOKENS.labels(*pair, "output").inc(usage.output_tokens)
-    metrics.REQUEST_TOKENS.labels(*pair, "input").observe(usage.input_tokens)
-    metrics.REQUEST_TOKENS.labels(*pair, "output").observe(usage.output_tokens)
-    for detail, tokens in zip(TOKEN_DETAILS, (usage.cache_read, usage.cache_write, usage.reasoning), strict=True):
-        if tokens:
-            metrics.TOKEN_DETAIL.labels(*pair, detail).inc(tokens)
-    price = config.prices.get((provider, model))
-    if price is None:
-        metrics.UNPRICED.labels(*pair).inc()
-    else:
-        metrics.COST.labels(*pair).inc(price.cost(usage))
-
-
 current_call: ContextVar[Call | None] = ContextVar("llm_call", default=None)
+calls_of_request: ContextVar[list[Call] | None] = ContextVar("llm_calls_of_request", default=None)
 
 
-def track_call(provider: str, model: str, *, operation: str = "chat", prompt: str | int | None = None) -> Call:
+def track_call(provider: str, model: str, *, operation: str = "chat", prompt: Any = None) -> Call:
     """Measure one LLM call: a context manager, `with` or `async with`, around the request and its whole answer.
 
-    `model` is the model as requested. `prompt` is what the user wrote, or its length in characters: it is measured,
-    never kept. Inside, give the response to `call.record(...)` or the stream to `call.stream(...)`.
+    `model` is the model as requested. `prompt` is measured in characters and dropped: a text, its length, or the list
+    of messages (`prompt_length` has the details). Inside, give the response to `call.record(...)` or the stream to
+    `call.stream(...)`.
 
-    Raises TypeError for another `prompt`, such as a list of messages.
+    Raises:
+        TypeError: `prompt` is none of these.
+        ValueError: `prompt` is a negative length.
     """
-    if prompt is not None and not isinstance(prompt, str | int):
-        raise TypeError(f"prompt is the user's text or its length, not a {type(prompt).__name__}")
-    return Call(provider, model, operation, len(prompt) if isinstance(prompt, str) else prompt)
+    return Call(provider, model, operation, None if prompt is None else prompt_length(prompt))
 
 
 class Call:
-    """One LLM call under way. `usage`, `finish_reasons` and `outcome` tell what is known of it so far.
+    """One LLM call under way. `usage`, `finish_reasons`, `outcome` and `error` are what is known of it so far.
 
-    The outcome is
-    - success: the answer came whole;
-    - error: the provider, or the way to it, failed (llm_errors_total says how);
-    - cancelled: the caller stopped waiting or reading before the end;
-    - incomplete: the stream ended without a finish reason: cut off on the way, though nothing raised.
+    The outcome, set at the end of the block, is
+    - success: the answer is whole;
+    - error: the provider, or the way to it, failed; `error` is its type, one of ERROR_TYPES;
+    - cancelled: the caller stopped waiting or reading before the end, failed itself, or never sent the request;
+    - incomplete: the answer ended without a finish reason: cut off on the way, though nothing raised.
+
+    Each answer that is given to `record` or `stream` counts as a call of its own: in an agent loop inside one block,
+    the duration of the second begins at the end of the first. Better is one block for each.
     """
 
     __slots__ = (
+        "_answer",
         "_attempt_failure",
+        "_begun",
         "_ended",
         "_exhausted",
         "_failure",
-        "_first_token",
         "_generator",
-        "_last_chunk",
         "_outer",
-        "_pair",
         "_prompt_length",
-        "_reasoning_streamed",
         "_recorded",
+        "_series",
         "_source",
         "_started",
-        "_usage_fields",
-        "finish_reasons",
+        "_unreadable",
+        "error",
         "model",
         "operation",
         "outcome",
@@ -121,35 +94,44 @@ class Call:
         self.model = model
         self.operation = operation if operation in OPERATIONS else OTHER
         self.outcome: str | None = None
+        self.error: str | None = None
         self.usage: Usage | None = None
-        self.finish_reasons: list[str] = []
-        self._pair = config.pair(provider, model)
+        self._series = series_of(config.pair(provider, model))
         self._prompt_length = prompt_length
         self._started = 0.0
-        self._ended: float | None = None
-        self._first_token: float | None = None
-        self._reasoning_streamed = False
-        self._recorded = False
+        self._attempt_failure: str | None = None
+        self._outer: Call | None = None
+        self._unreadable = False
+        self._expect_answer()
+
+    def _expect_answer(self) -> None:
+        self._answer = Answer()
+        self._begun = False  # something was given to record or stream
+        self._recorded: Any = None
         self._source: Any = None
         self._generator: Any = None
         self._exhausted = False
-        self._last_chunk: Any = None
-        self._usage_fields: dict[str, Any] = {}
-        self._failure: BaseException | str | None = None
-        self._attempt_failure: str | None = None
-        self._outer: Call | None = None
+        self._ended: float | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Why the model stopped, for each choice that has ended."""
+        return [reason for _, reason in sorted(self._answer.finish_reasons.items())]
 
     # The context manager
 
     def __enter__(self) -> Self:
         if self._started:
             raise RuntimeError("this call was measured already: each one needs a track_call() of its own")
-        metrics.IN_PROGRESS.labels(*self._pair).inc()
+        self._series.in_progress.inc()
         if self._prompt_length is not None:
-            metrics.PROMPT_LENGTH.labels(*self._pair).observe(self._prompt_length)
-            peaks.observe(self._pair, self._prompt_length)
+            self._series.prompt_length.observe(self._prompt_length)
+            peaks.observe(self._series.pair, self._prompt_length)
         self._outer = current_call.get()
         current_call.set(self)
+        if (calls := calls_of_request.get()) is not None:
+            calls.append(self)
         self._started = time.perf_counter()
         return self
 
@@ -176,77 +158,140 @@ class Call:
                 if inspect.isawaitable(closing):
                     await closing
 
-    # What the caller tells
+    def abandon(self) -> None:
+        """End the call as cancelled and close its synchronous stream, when nobody reads it any more."""
+        if self._generator is None or not inspect.isgenerator(self._generator) or self._generator.gi_running:
+            return
+        self.__exit__(None, None, None)
+
+    # What the caller hands over
 
     def record(self, response: Response) -> Response:
-        """Read usage and finish reasons from a whole response, and return it."""
-        self._ended = time.perf_counter()
-        self._recorded = True
+        """Read usage and finish reasons from a whole response, and return it.
+
+        Raises:
+            NotAnAnswerError: a TypeError, for a stream or something that is to be awaited or opened first.
+        """
+        now = time.perf_counter()
+        fault: Exception | None = None
         try:
-            read_whole(self, response)
-        except Exception as error:
-            unreadable(error)
+            answer = answer_of(response)
+        except NotAnAnswerError:
+            raise
+        except Exception as error:  # a raw response whose body is no JSON: the caller will see for itself
+            answer, fault = None, error
+        if self._begun and (response is self._recorded or self._is_known(answer)):
+            return response
+        self._begin_answer()
+        self._ended = now
+        self._recorded = response
+        if fault is not None:
+            self._answer.failure = "server"
+        self._read_whole(answer)
         return response
 
+    def _read_whole(self, response: Any) -> None:
+        try:
+            if not readers.whole(self._answer, response):
+                self._note_unreadable(type(response).__name__)
+        except Exception as error:
+            self._note_unreadable(type(error).__name__)
+        if self._source is None:
+            self._answer.first_token = None  # nobody can tell when it came
+
     def rate_limit(self, resource: str, remaining: int) -> None:
-        """Tell how many `requests` or `tokens` the provider's rate limit leaves. `watch_http` does it from headers."""
-        metrics.RATE_LIMIT_REMAINING.labels(*self._pair, resource).set(remaining)
+        """Set how many `requests` or `tokens` the provider's rate limit leaves. `watch_http` does it from headers."""
+        self._series.of(RATE_LIMIT_REMAINING, resource).set(remaining)
 
     @overload
     def stream(self, source: AsyncIterable[Item]) -> AsyncIterator[Item]: ...
     @overload
     def stream(self, source: Iterable[Item]) -> Iterator[Item]: ...
     def stream(self, source: AsyncIterable[Item] | Iterable[Item]) -> AsyncIterator[Item] | Iterator[Item]:
-        """Pass the chunks of a provider's stream through, recording what they tell and how the stream ends.
+        """Pass the events of a provider's stream through, and record what they report and how the stream ends.
 
         When the `with` block is left early, the provider's stream is closed (an asynchronous one by `async with`).
+
+        Raises:
+            NotAnAnswerError: a TypeError, for what is no stream of events; that of texts is refused at its first item.
         """
+        check_stream(source)
+        self._begin_answer()
         self._source = source
-        self._generator = (
-            self._pass_async(source) if hasattr(source, "__aiter__") else self._pass_sync(source)  # type: ignore[arg-type]
-        )
+        if hasattr(source, "__aiter__") and hasattr(source, "__iter__"):  # LiteLLM's, whichever way it was requested
+            both: Any = source
+            self._generator = TwoWayStream(lambda: self._pass_sync(both), lambda: self._pass_async(both))
+        elif hasattr(source, "__aiter__"):
+            self._generator = self._pass_async(source)  # type: ignore[arg-type]
+        else:
+            self._generator = self._pass_sync(source)
         return self._generator  # type: ignore[no-any-return]
 
     def _pass_sync(self, source: Iterable[Item]) -> Iterator[Item]:
+        answer, read = self._answer, readers.event
         try:
-            read = None
-            for chunk in source:
+            for event in source:
                 try:
-                    if read is None:
-                        read = reader(chunk)
-                    read(self, chunk)
+                    if read(answer, event):
+                        read = readers.by_class[event.__class__]
+                except NotAnAnswerError:
+                    raise
                 except Exception as error:
-                    read = unreadable(error)
-                yield chunk
+                    self._note_unreadable(type(error).__name__)
+                yield event
         except BaseException as error:
-            self._broken(error)
+            self._broken(answer, error)
             raise
-        self._complete()
+        self._complete(answer)
 
     async def _pass_async(self, source: AsyncIterable[Item]) -> AsyncIterator[Item]:
+        answer, read = self._answer, readers.event
         try:
-            read = None
-            async for chunk in source:
+            async for event in source:
                 try:
-                    if read is None:
-                        read = reader(chunk)
-                    read(self, chunk)
+                    if read(answer, event):
+                        read = readers.by_class[event.__class__]
+                except NotAnAnswerError:
+                    raise
                 except Exception as error:
-                    read = unreadable(error)
-                yield chunk
+                    self._note_unreadable(type(error).__name__)
+                yield event
         except BaseException as error:
-            self._broken(error)
+            self._broken(answer, error)
             raise
-        self._complete()
+        self._complete(answer)
 
-    def _broken(self, error: BaseException) -> None:
-        if self._ended is None:
+    def _broken(self, answer: Answer, error: BaseException) -> None:
+        if self._answer is answer and self._ended is None:
             self._ended = time.perf_counter()
             self._failure = error
 
-    def _complete(self) -> None:
-        self._ended = time.perf_counter()
-        self._exhausted = True
+    def _complete(self, answer: Answer) -> None:
+        if self._answer is answer:
+            self._ended = time.perf_counter()
+            self._exhausted = True
+
+    def _note_unreadable(self, name: str) -> None:
+        """What no reader understands passes as it is: telemetry must not break a call. Once per call."""
+        if not self._unreadable:
+            self._unreadable = True
+            logger.warning("LLM response of an unknown shape, not measured: %s", name)
+
+    # Several answers in one block
+
+    def _is_known(self, response: Any) -> bool:
+        """True for the final object of a stream that was read, such as `stream.get_final_message()`."""
+        known = self._answer.id or get(self._answer.last, "id")
+        return known is not None and known == get(response, "id") and bool(self._answer.numbers)
+
+    def _begin_answer(self) -> None:
+        """The answer before, if there is one, was a call of its own."""
+        if self._begun and self.outcome is None:
+            started = self._ended or time.perf_counter()
+            self._count(None)
+            self._expect_answer()
+            self._started = started
+        self._begun = True
 
     # How it ended
 
@@ -257,71 +302,89 @@ class Call:
         if current_call.get() is self:
             current_call.set(self._outer)
         self._outer = None
-        metrics.IN_PROGRESS.labels(*self._pair).dec()
+        self._series.in_progress.dec()
         try:
-            self._count_end(error)
+            if not self._answer.numbers and (completion := completion_in(error)) is not None:
+                self._begun = True
+                self._read_whole(completion)
+            self.outcome = self._count(error)
         except Exception as fault:  # such as an error whose attributes raise
             logger.warning("LLM call not measured: %s", type(fault).__name__)
-        self._last_chunk = None
+        self._answer.last = self._recorded = None
 
-    def _count_end(self, error: BaseException | None) -> None:
+    def _count(self, error: BaseException | None) -> str:
+        """Add one answer to the metrics; its outcome."""
+        answer = self._answer
         ended = time.perf_counter() if self._ended is None else self._ended
-        self.outcome, failure = self._judge(error)
-        if self._usage_fields:
-            self.usage = read_usage(self._usage_fields)
+        outcome, self.error = self._judge(error)
+        self.usage, missing = answer.resolve()
 
-        metrics.REQUESTS.labels(*self._pair, self.operation, self.outcome).inc()
-        metrics.DURATION.labels(*self._pair, self.operation, self.outcome).observe(ended - self._started)
-        if failure is not None:
-            metrics.ERRORS.labels(*self._pair, failure).inc()
-        for reason in self.finish_reasons:
-            metrics.FINISHES.labels(*self._pair, reason).inc()
-        if self._first_token is not None:
-            metrics.TIME_TO_FIRST_TOKEN.labels(*self._pair).observe(self._first_token - self._started)
+        requests, durations = self._series.ended(self.operation, outcome)
+        requests.inc()
+        durations.observe(ended - self._started)
+        if self.error is not None:
+            self._series.of(ERRORS, self.error).inc()
+        for reason in answer.finish_reasons.values():
+            self._series.of(FINISHES, reason).inc()
+        if answer.first_token is not None:
+            self._series.time_to_first_token.observe(answer.first_token - self._started)
         if self.usage is not None:
-            _count(self.usage, self.provider, self.model)
-            if self._first_token is not None and self.outcome == "success":
+            count_usage(self.usage, self.provider, self.model)
+            if answer.first_token is not None and outcome == "success":
                 # Reasoning that was not streamed took place before the first token, so it does not count here.
-                after = self.usage.output_tokens - (0 if self._reasoning_streamed else self.usage.reasoning) - 1
+                after = self.usage.output_tokens - (0 if answer.reasoning_streamed else self.usage.reasoning) - 1
                 if after > 0:
-                    metrics.TIME_PER_OUTPUT_TOKEN.labels(*self._pair).observe((ended - self._first_token) / after)
-        missing = self._usage_missing(error)
+                    self._series.time_per_output_token.observe((ended - answer.first_token) / after)
+        missing = self._why_missing(outcome, error, missing)
         if missing is not None:
-            metrics.USAGE_MISSING.labels(*self._pair, missing).inc()
+            self._series.of(USAGE_MISSING, missing).inc()
+        return outcome
 
     def _judge(self, error: BaseException | None) -> tuple[str, str | None]:
         """The outcome, and for an error its type."""
-        if isinstance(self._failure, str):  # the provider said so in the response itself
-            return "error", self._failure
+        answer = self._answer
+        if answer.failure is not None:
+            return "error", answer.failure
+        streamed = self._source is not None
         cause = error if self._failure is None else self._failure
-        if self._source is None:
-            if self._recorded or cause is None:
-                return "success", None
-        elif self._exhausted:
-            return ("success" if self.finish_reasons else "incomplete"), None
-        elif self.finish_reasons and (cause is None or _is_cancellation(cause)):
-            return "success", None  # the answer is whole; only the usage after it was not read
-        elif self._failure is None:
-            return "cancelled", None  # the provider did nothing wrong: the caller stopped reading
-        if _is_cancellation(cause):
+        if isinstance(cause, NotAnAnswerError):
             return "cancelled", None
-        return "error", error_type(cause)
+        if self._failure is None and cause is not None and not is_cancellation(cause) and readers.is_malformed(answer):
+            return "error", "server"  # the caller stumbled over what the provider sent
+        if cause is not None and completion_in(cause) is not None:
+            # Whole, and not to the caller's liking: its own limit of tokens was reached, or the provider's filter.
+            kind = error_type(cause)
+            return ("success", None) if kind == OTHER else ("error", kind)
+        if answer.outcome is not None:
+            return answer.outcome, None
+        if not streamed and (self._begun or cause is None):
+            return "success", None
+        if self._exhausted:
+            return ("success" if answer.is_whole() else "incomplete"), None
+        if cause is None or is_cancellation(cause):
+            # Whole: only the usage after it was not read. Else the caller stopped reading.
+            return ("success" if streamed and answer.is_whole() else "cancelled"), None
+        kind = error_type(cause)
+        if self._failure is None and (is_callers_own(cause) or (streamed and kind == OTHER)):
+            return "cancelled", None
+        return "error", kind
 
-    def _usage_missing(self, error: BaseException | None) -> str | None:
-        """Why the final usage is not known, if it is not."""
-        if self.outcome == "error":
+    def _why_missing(self, outcome: str, error: BaseException | None, missing: str | None) -> str | None:
+        """Why the final usage is not known, if it is not; `missing` is what the answer itself has to say."""
+        answer = self._answer
+        told_all = self.usage is not None and missing is None
+        if outcome == "error":
             cause = error if self._failure is None else self._failure
             # A call that was refused used no tokens; one that broke off may have used some that nobody reports.
-            refused = self._last_chunk is None and error_status(cause) is not None
-            return None if refused or (isinstance(cause, str) and self.usage is not None) else "error"
-        if self.outcome == "success" and self.usage is not None:
+            refused = self._source is None and not self._begun and error_status(cause) is not None
+            final = told_all and answer.failure is not None and (self._source is None or answer.is_whole())
+            return None if refused or final else "error"
+        if outcome == "success" and told_all:
             return None
-        if self.outcome == "cancelled" or (self._source is not None and not self._exhausted):
+        if outcome == "cancelled" or (self._source is not None and not self._exhausted):
             return "cancelled"
-        if self._source is not None and not may_carry_usage(self._last_chunk):
-            return "not_requested"
-        return "not_returned"
-
-
-def _is_cancellation(error: BaseException | str | None) -> bool:
-    return isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt | SystemExit)
+        if missing == "unreadable":
+            return missing
+        return (
+            "not_returned" if self._source is None or readers.may_carry_usage(answer) or self.usage else "not_requested"
+        )

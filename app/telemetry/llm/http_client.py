@@ -58,7 +58,7 @@ def _attempt() -> Call | None:
     if call is None or call.outcome is not None:
         return None
     if call._attempt_failure is not None:
-        RETRIES.labels(*call._pair, call._attempt_failure).inc()
+        call._series.of(RETRIES, call._attempt_failure).inc()
         call._attempt_failure = None
     return call
 

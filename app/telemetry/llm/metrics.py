@@ -7,6 +7,10 @@ Every metric has the labels `provider` and `model`. The series of a model are ma
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
 from prometheus_client import Counter, Gauge, Histogram
 
 OUTCOMES = ("success", "error", "cancelled", "incomplete")
@@ -24,7 +28,7 @@ ERROR_TYPES = (
     "other",
 )
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "other")
-USAGE_MISSING_REASONS = ("not_requested", "not_returned", "cancelled", "error")
+USAGE_MISSING_REASONS = ("not_requested", "not_returned", "unreadable", "cancelled", "error")
 TOKEN_DETAILS = ("input_cache_read", "input_cache_write", "output_reasoning")
 OTHER = "other"
 
@@ -87,3 +91,85 @@ RATE_LIMIT_REMAINING = Gauge(
     (*PAIR, "resource"),
     multiprocess_mode="livemostrecent",
 )
+
+
+class Series:
+    """The series of one provider and model, each found once: `labels()` takes a microsecond, a call needs a dozen."""
+
+    def __init__(self, pair: tuple[str, str]) -> None:
+        self.pair = pair
+        self._of_outcome: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._of_value: dict[tuple[Any, str], Any] = {}
+
+    def of(self, metric: Counter | Gauge | Histogram, value: str) -> Any:
+        """A metric with a third label."""
+        found = self._of_value.get((metric, value))
+        if found is None:
+            found = self._of_value[metric, value] = metric.labels(*self.pair, value)
+        return found
+
+    def ended(self, operation: str, outcome: str) -> tuple[Counter, Histogram]:
+        """Number and duration of the calls that ended so."""
+        found = self._of_outcome.get((operation, outcome))
+        if found is None:
+            labels = (*self.pair, operation, outcome)
+            found = self._of_outcome[operation, outcome] = (REQUESTS.labels(*labels), DURATION.labels(*labels))
+        return found
+
+    @cached_property
+    def in_progress(self) -> Gauge:
+        return IN_PROGRESS.labels(*self.pair)
+
+    @cached_property
+    def prompt_length(self) -> Histogram:
+        return PROMPT_LENGTH.labels(*self.pair)
+
+    @cached_property
+    def time_to_first_token(self) -> Histogram:
+        return TIME_TO_FIRST_TOKEN.labels(*self.pair)
+
+    @cached_property
+    def time_per_output_token(self) -> Histogram:
+        return TIME_PER_OUTPUT_TOKEN.labels(*self.pair)
+
+    @cached_property
+    def tokens(self) -> tuple[Counter, Counter, Histogram, Histogram]:
+        """Input and output: in all, and per call."""
+        given, made = (*self.pair, "input"), (*self.pair, "output")
+        return TOKENS.labels(*given), TOKENS.labels(*made), REQUEST_TOKENS.labels(*given), REQUEST_TOKENS.labels(*made)
+
+    @cached_property
+    def cost(self) -> Counter:
+        return COST.labels(*self.pair)
+
+    @cached_property
+    def unpriced(self) -> Counter:
+        return UNPRICED.labels(*self.pair)
+
+    def start_at_zero(self, operations: Iterable[str]) -> None:
+        """Make all series, so that dashboards show 0 and the first error is seen as an increase."""
+        _ = self.in_progress, self.prompt_length, self.time_to_first_token, self.time_per_output_token, self.tokens
+        _ = self.cost, self.unpriced
+        for metric, values in (
+            (TOKEN_DETAIL, TOKEN_DETAILS),
+            (ERRORS, ERROR_TYPES),
+            (RETRIES, ERROR_TYPES),
+            (FINISHES, FINISH_REASONS),
+            (USAGE_MISSING, USAGE_MISSING_REASONS),
+        ):
+            for value in values:
+                self.of(metric, value)
+        for operation in operations:
+            for outcome in OUTCOMES:
+                self.ended(operation, outcome)
+
+
+_series: dict[tuple[str, str], Series] = {}
+
+
+def series_of(pair: tuple[str, str]) -> Series:
+    """The series of a pair of labels; there are as many as `configure` allows."""
+    found = _series.get(pair)
+    if found is None:
+        found = _series[pair] = Series(pair)
+    return found

@@ -26,6 +26,9 @@ class Usage:
     cache_write_1h: int = 0  # of cache_write, what is kept for an hour, at a price of its own
     reasoning: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
 
 @dataclass(frozen=True, slots=True)
 class Price:

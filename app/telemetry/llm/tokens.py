@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counting the tokens of a call, and what they cost."""
+
+from __future__ import annotations
+
+from .config import config
+from .metrics import TOKEN_DETAIL, TOKEN_DETAILS, series_of
+from .prices import Usage
+
+
+def track_tokens(
+    input_tokens: int,
+    output_tokens: int,
+    provider: str,
+    model: str,
+    *,
+    cache_read: int = 0,
+    cache_write: int = 0,
+    reasoning: int = 0,
+) -> None:
+    """Count the tokens of one call, and their cost. For code that cannot use `track_call`, which counts them itself.
+
+    `input_tokens` includes the cached ones, `output_tokens` the reasoning.
+
+    Raises:
+        ValueError: a negative number, or a part that is larger than its whole.
+    """
+    usage = Usage(input_tokens, output_tokens, cache_read, cache_write, 0, reasoning)
+    if min(input_tokens, output_tokens, cache_read, cache_write, reasoning) < 0:
+        raise ValueError("numbers of tokens are 0 or more")
+    if cache_read + cache_write > input_tokens or reasoning > output_tokens:
+        raise ValueError("cached tokens are part of input_tokens, reasoning is part of output_tokens")
+    count_usage(usage, provider, model)
+
+
+def count_usage(usage: Usage, provider: str, model: str) -> None:
+    """Add the usage of one call to the metrics."""
+    series = series_of(config.pair(provider, model))
+    all_input, all_output, call_input, call_output = series.tokens
+    all_input.inc(usage.input_tokens)
+    all_output.inc(usage.output_tokens)
+    call_input.observe(usage.input_tokens)
+    call_output.observe(usage.output_tokens)
+    for detail, tokens in zip(TOKEN_DETAILS, (usage.cache_read, usage.cache_write, usage.reasoning), strict=True):
+        if tokens:
+            series.of(TOKEN_DETAIL, detail).inc(tokens)
+    price = config.prices.get((provider, model))
+    if price is None:
+        series.unpriced.inc()
+    else:
+        series.cost.inc(price.cost(usage))
