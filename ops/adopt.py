@@ -56,7 +56,7 @@ PIECES = {
         "pass the authenticated user on (docs/adopt.md, Active users)",
     ),
     "llm": Piece(
-        (*COMMON, "llm/*.py"),
+        (*COMMON, "llm/**/*.py"),
         TELEMETRY,
         "{package}",
         "set models and prices, wrap each call (docs/adopt.md, LLM calls)",
