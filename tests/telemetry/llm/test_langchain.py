@@ -51,10 +51,10 @@ def test_whole(metadata: dict[str, Any], reason: str, model: str) -> None:
 def test_streamed_by_parts(model: str) -> None:
     """langchain-anthropic has the input in the first chunk and the output in the last; the parts are to be added."""
     chunks = [
-        AIMessageChunk("", usage_metadata=part(120, 0)),
-        AIMessageChunk("Hel"),
-        AIMessageChunk("lo"),
-        AIMessageChunk("", usage_metadata=part(0, 30), response_metadata={"stop_reason": "end_turn"}),
+        AIMessageChunk(content="", usage_metadata=part(120, 0)),
+        AIMessageChunk(content="Hel"),
+        AIMessageChunk(content="lo"),
+        AIMessageChunk(content="", usage_metadata=part(0, 30), response_metadata={"stop_reason": "end_turn"}),
     ]
     with track_call("openai", model) as call:
         assert list(call.stream(chunks)) == chunks
@@ -67,7 +67,7 @@ def test_streamed_by_parts(model: str) -> None:
 
 def test_cut(model: str) -> None:
     with track_call("openai", model) as call:
-        list(call.stream([AIMessageChunk("", usage_metadata=part(120, 0)), AIMessageChunk("Hel")]))
+        list(call.stream([AIMessageChunk(content="", usage_metadata=part(120, 0)), AIMessageChunk(content="Hel")]))
     assert (call.usage, call.outcome) == (Usage(120, 0), "incomplete")
     assert measured("openai", model)["llm_usage_missing_total{reason=not_returned}"] == 1
 

@@ -128,7 +128,7 @@ async def test_raw_responses_of_an_asynchronous_client(fake: FakeProvider, model
                 call.record(response)
         with pytest.raises(NotAnAnswerError, match="await the request"):
             async with track_call("openai", model) as call:
-                call.record(client.chat.completions.create(model="m", messages=MESSAGES))
+                call.record(client.chat.completions.create(model="m", messages=MESSAGES))  # type: ignore[unused-coroutine]
     assert not errors(model)
 
 
