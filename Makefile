@@ -66,10 +66,12 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 	@touch $@
 
 ##@ Develop
-.PHONY: test test-rules-mutation soak-idle fuzz test-drills test-stack test-load bench standins
+.PHONY: test check test-rules-mutation soak-idle fuzz test-drills test-stack test-load bench standins
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
+check: $(BIN)/.installed  ## Say what an alert, a panel, a drill or a document lacks, in 30 seconds
+	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
 test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time: do their unit tests notice? (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
 soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)

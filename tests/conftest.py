@@ -84,6 +84,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.get_verbosity() < 0:
+        return
     for title, lines in sorted(config.stash.get(TABLES, {}).items()):
         terminalreporter.section(title)
         for line in lines:

@@ -27,6 +27,7 @@ from tests.copies import copy_project
 from tests.prometheus.rules import UNIT_TESTS, alerts, expected_labels, promtool
 
 
+@pytest.mark.check
 def test_alertmanager_accepts_the_configuration() -> None:
     """That of this checkout, with whatever is switched on."""
     check = amtool("check-config", FOLDER / "alertmanager.yml")
@@ -49,6 +50,7 @@ def test_by_default_nothing_is_delivered_to_anybody(tmp_path: Path) -> None:
     assert "nothing is sent to anybody" in " ".join(line.strip("# ") for line in CONFIG.splitlines()[:8])
 
 
+@pytest.mark.check
 def test_secrets_are_files() -> None:
     config = yaml.safe_load(CONFIG)
     secret = re.compile(r"(url|key|password|token|secret)(_file)?$")
@@ -105,6 +107,7 @@ def test_one_line_switches_a_receiver_on(
         assert {receiver_of(file, **other) for other in others} == {"nowhere"}
 
 
+@pytest.mark.check
 def test_the_watchdog_goes_to_the_heartbeat_alone(tmp_path: Path) -> None:
     config = file_of(switched_on('alertname="Watchdog"', "heartbeat"), tmp_path)
     assert receiver_of(config, alertname="Watchdog", severity="none", area="monitoring") == "heartbeat"
@@ -176,6 +179,7 @@ PLACE = {"environment": "staging", "region": "north"}  # labels of targets, for 
 EVERY = [labels for own in expected_labels().values() for labels in own]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("rule", INHIBITIONS, ids=lambda rule: rule["source_matchers"][0])
 def test_labels_that_must_be_equal_exist_on_both_sides(rule: Json) -> None:
     for side in ("source_matchers", "target_matchers"):

@@ -22,6 +22,8 @@ from tests.grafana.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, pane
 from tests.prometheus.rules import promtool
 from tests.servers import Prometheus
 
+pytestmark = pytest.mark.check
+
 TARGETS = targets()
 RULES = {file.name: yaml.safe_load(file.read_text()) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
 RECORDS = {

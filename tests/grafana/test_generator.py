@@ -16,6 +16,8 @@ from grafana.src.model import Dashboard, Panel, Query, Row
 from grafana.src.panels import halves, thirds, timeseries
 from grafana.src.promql import expand
 
+pytestmark = pytest.mark.check
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -24,6 +24,8 @@ from tests.prometheus.rules import (
     unit_tests,
 )
 
+pytestmark = pytest.mark.check
+
 SEVERITIES = {"critical", "warning", "info", "none"}
 AREAS = {"host", "http", "llm", "database", "monitoring"}
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from ops.paths import PROJECT
-from tests.docs.test_commands import COMMANDS
+from tests.docs.commands import COMMANDS
 from tests.ops.docker import test_loadtest
 from tests.ops.docker.conftest import Stack
 

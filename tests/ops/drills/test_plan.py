@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ops.drills.catalogue import DRILLS
 from tests.ops.drills.breakages import BREAKAGES
 from tests.ops.drills.test_drills import FIRST, NAMES, PLAN, UNFELT
 from tests.prometheus.rules import alerts
+
+pytestmark = pytest.mark.check
 
 
 def test_every_alert_has_a_drill_or_a_reason() -> None:
