@@ -6,24 +6,28 @@ need quotes; everything else that is registered (custom collectors) goes through
 answers. Process metrics are given for each living worker, with the label `worker`.
 
     metrics   which metrics are in the storage, and their numbers over all workers
-    text      their lines
+    text      their lines                                         formats   which format a scrape gets
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 
-from prometheus_client import REGISTRY, CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import REGISTRY, CollectorRegistry, Enum, GCCollector, Info, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ..storage import Family, Worker, directory, newest_exemplars, storage, worker
-from .metrics import SUFFIXES, SharedMetric, filled, metric_in_storage
+from ..storage import Worker, directory, newest_exemplars, storage, worker
+from .formats import choose
+from .metrics import SUFFIXES, SharedMetric, duplicates, filled, has_function, metric_in_storage
 from .text import family_lines, header
 
 __all__ = ["Piece", "SharedMetric", "directory", "pieces", "render", "worker"]
+
+_OPENMETRICS = "application/openmetrics-text"
+_NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_:]")
 
 Piece = str | Callable[[], str]  # text, or what makes it and may take its time
 
@@ -57,12 +61,11 @@ def pieces(
     What custom collectors give is made by a function instead, to be called in turn: nobody knows how long it takes.
     `accept` is the request's header; `names`, if given, are the names of samples or metrics to give and no others.
     """
-    encoder, content_type = choose_encoder(accept)
-    openmetrics = content_type.startswith("application/openmetrics-text")
-    text = _all_pieces(registry, encoder, openmetrics, frozenset(names))
+    encoder, content_type = choose(accept)
+    text = _all_pieces(registry, encoder, content_type, frozenset(names))
     if names:
         text = _filtered(text, frozenset(names))
-    return content_type, chain(text, ["# EOF\n"] if openmetrics else [])
+    return content_type, chain(text, ["# EOF\n"] if content_type.startswith(_OPENMETRICS) else [])
 
 
 def render(registry: CollectorRegistry = REGISTRY, accept: str = "", names: Collection[str] = ()) -> bytes:
@@ -71,55 +74,96 @@ def render(registry: CollectorRegistry = REGISTRY, accept: str = "", names: Coll
     return "".join(piece if isinstance(piece, str) else piece() for piece in text).encode()
 
 
-def _all_pieces(
-    registry: CollectorRegistry, encoder: Callable[[Collector], bytes], openmetrics: bool, names: frozenset[str]
-) -> Iterator[Piece]:
-    workers = storage.peers()
-    exemplars = newest_exemplars([memory for _, memory, _ in workers]) if openmetrics else {}
-    shared = storage.directory is not None
-    written = set()
+class _Scrape:
+    """One text: what it says of whom, and which names are taken."""
 
-    def collected(collect: Callable[[], Iterable[Metric]]) -> Callable[[], str]:
-        return lambda: encoder(_Collected(collect)).decode().removesuffix("# EOF\n")
+    def __init__(self, encoder: Callable[[Collector], bytes], content_type: str, names: frozenset[str]) -> None:
+        self.encoder = encoder
+        self.openmetrics = openmetrics = content_type.startswith(_OPENMETRICS)
+        self.utf8 = "allow-utf-8" in content_type
+        self.names = names
+        self.workers = storage.peers()
+        self.shared = storage.directory is not None
+        self.exemplars = newest_exemplars([memory for _, memory, _ in self.workers]) if openmetrics else {}
+        self.taken: set[str] = set()
 
-    def stored(metric: Metric, families: Sequence[Family]) -> Iterator[Piece]:
-        written.add(metric.name)
+    def collected(self, what: str, collect: Callable[[], Iterable[Metric]]) -> Callable[[], str]:
+        """What makes the text of a collector. One that fails takes nothing else along."""
+
+        def piece() -> str:
+            try:
+                return self.encoder(_Collected(collect)).decode().removesuffix("# EOF\n")
+            except Exception:
+                storage.log_once(f"/metrics: {what} failed; its metrics are missing", exc_info=True)
+                return ""
+
+        return piece
+
+    def stored(self, metric: Metric) -> Iterator[Piece]:
+        """The text of a metric in the storage, nothing where another metric has one of its names."""
+        families = [family for family in storage.schema.by_name.get(metric.name, ()) if family.type == metric.type]
+        # A metric of which this worker has no labels yet is told by what the others have.
+        families = [family for family in families if family.local] or families[-1:]
+        own = {metric.name, *(metric.name + suffix for suffix in SUFFIXES[metric.type])}
+        if not self.take(metric.name, own):
+            return
+        left_out = duplicates(families)
+        if left_out:
+            storage.log_once(f"/metrics: {metric.name} is defined twice with the same labels; the later one is missing")
         if not all(family.plain for family in families):
-            yield collected(lambda: [filled(metric, families, workers)])
-            return
-        if names and not names & {metric.name, *(metric.name + suffix for suffix in SUFFIXES[metric.type])}:
-            return
-        yield header(metric, openmetrics)
-        for family in families:
-            yield from family_lines(family, workers, exemplars)
+            yield self.collected(metric.name, lambda: [filled(metric, families, self.workers, left_out)])
+        elif not self.names or self.names & own:
+            yield header(metric, self.openmetrics)
+            for family in families:
+                yield from family_lines(family, self.workers, self.exemplars, left_out)
 
-    # The registry hands out its collectors under a private name only; without it, all go through collect().
-    collectors = getattr(registry, "_collector_to_names", None)
+    def take(self, metric: str, names: Collection[str]) -> bool:
+        """Whether none of a metric's names is in the text yet, as they are written there."""
+        written = set(names) if self.utf8 else {_NOT_PLAIN.sub("_", name) for name in names}
+        if written & self.taken:
+            storage.log_once(f"/metrics: {metric} is missing: its names collide with another metric's")
+            return False
+        self.taken |= written
+        return True
+
+    def of_others(self) -> Iterator[Piece]:
+        """What other workers defined and this one did not."""
+        for name, families in list(storage.schema.by_name.items()):
+            if not any(family.local for family in families):
+                yield from self.stored(Metric(name, families[-1].help, families[-1].type))
+
+
+def _all_pieces(
+    registry: CollectorRegistry, encoder: Callable[[Collector], bytes], content_type: str, names: frozenset[str]
+) -> Iterator[Piece]:
+    scrape = _Scrape(encoder, content_type, names)
     target_info = registry.get_target_info()
     if target_info:
         metric = Metric("target", "Target metadata", "info")
         metric.add_sample("target_info", target_info, 1)
-        yield collected(lambda: [metric])
+        yield scrape.collected("target_info", lambda: [metric])
+    # The registry hands out its collectors under a private name only; without it, all go through collect().
+    collectors = getattr(registry, "_collector_to_names", None)
     for collector in list(collectors) if collectors is not None else [registry]:
+        what = type(collector).__name__
         stored_metric = metric_in_storage(collector)
         if stored_metric is not None:
-            families = storage.schema.by_name.get(stored_metric.name, ())
-            # A metric of which this worker has no labels yet is told by what the others have.
-            yield from stored(stored_metric, [family for family in families if family.local] or families[-1:])
-        elif shared and isinstance(collector, ProcessCollector):
-            yield collected(lambda: _process_metrics(workers))
-        elif not (shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
-            piece = collected(collector.collect)
-            if isinstance(collector, MetricWrapperBase):  # set_function() may ask the event loop
-                written.update(described.name for described in collector.describe())
-                yield piece()
-            else:
-                yield piece
-    if shared and registry is REGISTRY:  # what other workers defined and this one did not
-        for name, families in list(storage.schema.by_name.items()):
-            if name not in written and not any(family.local for family in families):
-                latest = families[-1]
-                yield from stored(Metric(name, latest.help, latest.type), [latest])
+            yield from scrape.stored(stored_metric)
+        elif isinstance(collector, MetricWrapperBase):
+            described = [metric.name for metric in collector.describe()]
+            if scrape.shared and (isinstance(collector, Info | Enum) or has_function(collector)):
+                storage.log_once(
+                    f"/metrics: {', '.join(described)} is each worker's own, as Info, Enum and set_function() are not "
+                    "shared: an answer holds that of the worker that gives it"
+                )
+            if scrape.take(described[0], [*described, *(collectors or {}).get(collector, ())]):
+                yield scrape.collected(what, collector.collect)()  # at once: set_function() may ask the event loop
+        elif scrape.shared and isinstance(collector, ProcessCollector):
+            yield scrape.collected(what, lambda: _process_metrics(scrape.workers))
+        elif not (scrape.shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
+            yield scrape.collected(what, collector.collect)
+    if scrape.shared and registry is REGISTRY:
+        yield from scrape.of_others()
 
 
 def _filtered(text: Iterable[Piece], names: frozenset[str]) -> Iterator[Piece]:

@@ -43,6 +43,11 @@ class SharedMetric(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Samples for prometheus_client's own tools; render() does not need them."""
+        if storage.directory is not None:
+            storage.log_once(
+                "prometheus_client's own text (start_http_server, make_asgi_app, generate_latest) holds the numbers of "
+                f"this process alone; render() of {__name__.rpartition('.')[0]} holds those of all workers"
+            )
         return [filled(next(iter(self.describe())), storage.schema.by_name.get(self.name, ()), storage.peers())]
 
 
@@ -61,12 +66,26 @@ def metric_in_storage(collector: Any) -> Metric | None:
     # Some objects are older than the storage; or, alone in one process, some are another registry's metric.
     if here > owned or (here < owned and storage.directory is None):
         return None
-    if metric.type == "gauge":
-        # set_function() replaces a method of the one object: such a gauge has no number in the storage.
-        children = getattr(collector, "_metrics", {}).copy().values()
-        if any("_child_samples" in vars(child) for child in (collector, *children)):
-            return None
-    return metric
+    return None if has_function(collector) else metric
+
+
+def has_function(collector: Any) -> bool:
+    """Whether it is a gauge with set_function(), which replaces a method of the one object: no number is stored."""
+    children = getattr(collector, "_metrics", {}).copy().values()
+    return any("_child_samples" in vars(child) for child in (collector, *children))
+
+
+def duplicates(families: Sequence[Family]) -> frozenset[int]:
+    """The first cells of groups whose labels an earlier family of the same metric has, too."""
+    found: set[int] = set()
+    seen: set[frozenset[tuple[str, str]]] = set()
+    for family in families if len(families) > 1 else ():
+        for labelvalues, start in list(family.groups.items()):
+            labels = frozenset(zip(family.labelnames, labelvalues, strict=True))
+            if labels in seen:
+                found.add(start)
+            seen.add(labels)
+    return frozenset(found)
 
 
 def worker_label(family: Family) -> str:
@@ -115,10 +134,14 @@ def unshared(family: Family) -> Iterator[tuple[dict[str, str], list[float]]]:
             yield {**labels, worker_label(family): str(storage.worker)}, row[1:]
 
 
-def filled(metric: Metric, families: Iterable[Family], workers: Sequence[Worker]) -> Metric:
-    """The metric with the samples of these families."""
+def filled(
+    metric: Metric, families: Iterable[Family], workers: Sequence[Worker], left_out: frozenset[int] = frozenset()
+) -> Metric:
+    """The metric with the samples of these families, but for the groups at `left_out`."""
     for family in families:
         for labelvalues, start in list(family.groups.items()):
+            if start in left_out:
+                continue
             labels = dict(zip(family.labelnames, labelvalues, strict=True))
             for of, more in shown(family, workers):
                 numbers = total(family, start, of)

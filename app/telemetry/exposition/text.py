@@ -20,7 +20,7 @@ BATCH = 64  # groups per piece of text: what a scrape does between two looks at 
 
 
 def header(metric: Metric, openmetrics: bool) -> str:
-    help_ = metric.documentation.replace("\\", r"\\").replace("\n", r"\n")
+    help_ = valid(metric.documentation).replace("\\", r"\\").replace("\n", r"\n")
     name = metric.name
     if openmetrics:
         unit = f"# UNIT {name} {metric.unit}\n" if metric.unit else ""
@@ -28,18 +28,20 @@ def header(metric: Metric, openmetrics: bool) -> str:
     else:
         unit = ""
         name += "_total" if metric.type == "counter" else ""
-    return valid(f"# HELP {name} {help_}\n# TYPE {name} {metric.type}\n{unit}")
+    return f"# HELP {name} {help_}\n# TYPE {name} {metric.type}\n{unit}"
 
 
-def family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int, Exemplar]) -> Iterator[str]:
-    """The lines of a family, BATCH groups at a time."""
+def family_lines(
+    family: Family, workers: Sequence[Worker], exemplars: dict[int, Exemplar], left_out: frozenset[int] = frozenset()
+) -> Iterator[str]:
+    """The lines of a family but for the groups at `left_out`, BATCH groups at a time."""
     template = _template(family)
     parts = [(of, label_text(tuple(more), tuple(more.values()))) for of, more in shown(family, workers)]
     for first in range(0, len(family.starts), BATCH):
         lines = []
         for text, start in zip(family.texts[first : first + BATCH], family.starts[first : first + BATCH], strict=True):
             for of, more in parts:
-                numbers = total(family, start, of)
+                numbers = None if start in left_out else total(family, start, of)
                 if numbers is None:
                     continue
                 line = _group_lines(family, template, f"{text},{more}" if text and more else text or more, numbers)
@@ -50,14 +52,16 @@ def family_lines(family: Family, workers: Sequence[Worker], exemplars: dict[int,
 
 
 def _group_lines(family: Family, template: str, labels: str, numbers: Sequence[float]) -> str:
-    line = template.replace("\1", f"{{{labels}}}" if labels else "")
+    braces = f"{{{labels}}}" if labels else ""
     if family.type != "histogram":
-        return line % tuple(map(_number, numbers))
-    line = line.replace("\0", f"{labels}," if labels else "")
+        return template % tuple(part for number in numbers for part in (braces, _number(number)))
+    before_le = f"{labels}," if labels else ""
     buckets = list(accumulate(numbers[1:]))
+    values: list[object] = [part for bucket in buckets for part in (before_le, bucket)]
+    values += (braces, buckets[-1])
     if _has_sum(family):
-        return line % (*buckets, buckets[-1], repr(numbers[0]) if isfinite(numbers[0]) else float_text(numbers[0]))
-    return line % (*buckets, buckets[-1])
+        values += (braces, repr(numbers[0]) if isfinite(numbers[0]) else float_text(numbers[0]))
+    return template % tuple(values)
 
 
 def _has_sum(family: Family) -> bool:
@@ -66,16 +70,16 @@ def _has_sum(family: Family) -> bool:
 
 
 def _template(family: Family) -> str:
-    r"""A %-format of a group's lines; \0 stands for its labels with a comma, \1 for its labels in braces."""
+    """A %-format of a group's lines: before each number its labels, in braces but for those of buckets."""
     name = family.name.replace("%", "%%")
     if family.type == "histogram":
         bounds = [*map(float_text, family.bounds), "+Inf"]
-        lines = [f'{name}_bucket{{\0le="{bound}"}} %d\n' for bound in bounds]
-        lines.append(f"{name}_count\1 %d\n")
+        lines = [f'{name}_bucket{{%sle="{bound}"}} %d\n' for bound in bounds]
+        lines.append(f"{name}_count%s %d\n")
         if _has_sum(family):
-            lines.append(f"{name}_sum\1 %s\n")
+            lines.append(f"{name}_sum%s %s\n")
         return "".join(lines)
-    return "".join(f"{name}{suffix}\1 %s\n" for suffix in SUFFIXES[family.type])
+    return "".join(f"{name}{suffix}%s %s\n" for suffix in SUFFIXES[family.type])
 
 
 def _number(value: float) -> str:
@@ -94,6 +98,6 @@ def _with_exemplars(text: str, family: Family, start: int, exemplars: dict[int, 
     for number in range(count):
         exemplar = exemplars.get(first + number)
         if exemplar is not None:
-            labels = label_text(tuple(exemplar.labels), tuple(exemplar.labels.values())).replace("%%", "%")
+            labels = label_text(tuple(exemplar.labels), tuple(exemplar.labels.values()))
             lines[number] += f" # {{{labels}}} {exemplar.value!r} {exemplar.timestamp:.3f}"
     return "\n".join(lines) + "\n"

@@ -23,7 +23,6 @@ RESERVED_LABELS = frozenset(
         "python",
         "outcome",
         "code",
-        "worker",
         "le",
         "quantile",
     }

@@ -120,7 +120,7 @@ class Storage:
                 if start is None:
                     start = self.schema.add_group(family, labelvalues)
                     if start is None:
-                        self._log_once("all %d cells for metrics are taken; new series are not counted", CELLS)
+                        self.log_once("all %d cells for metrics are taken; new series are not counted", CELLS)
                         return None
                     self.memory.reserve(start + family.width)
             except OSError as error:
@@ -136,17 +136,17 @@ class Storage:
 
     def _no_room(self, error: OSError) -> None:
         """A full disk is no error of whoever counts."""
-        self._log_once(
+        self.log_once(
             "metrics: no room in %s (%s). New series are counted by this worker alone, exposed with the label worker. "
             "Make room there and restart the service",
             self.directory,
             error,
         )
 
-    def _log_once(self, message: str, *arguments: object) -> None:
+    def log_once(self, message: str, *arguments: object, exc_info: bool = False) -> None:
         if message not in self._logged:
             self._logged.add(message)
-            log.warning(message, *arguments)
+            log.warning(message, *arguments, exc_info=exc_info)
 
     def own(self, family: Family, labelvalues: tuple[str, ...], *, alone: bool) -> int | None:
         """Like group(), noting that this process defines it.
@@ -220,7 +220,7 @@ class Storage:
             self.schema.refresh()
             return self._peers.read(self.schema, own, self.memory.path, whole=self._private)
         except OSError as error:
-            self._log_once("each worker exposes its own metrics alone: %s", error)
+            self.log_once("each worker exposes its own metrics alone: %s", error)
             return [own]
 
     def _check_file(self) -> None:
@@ -236,7 +236,7 @@ class Storage:
                 if start is not None and not family.mode.endswith("mostrecent"):
                     self.cells[start] = 1.0
         if not os.fstat(self.memory.fd).st_nlink:
-            self._log_once(
+            self.log_once(
                 "%s was removed while the service runs: each worker exposes its own numbers. Restart the service, and "
                 "name a folder that stays in PROMETHEUS_MULTIPROC_DIR (systemd's RemoveIPC empties /dev/shm)",
                 self.directory,
@@ -254,7 +254,7 @@ class Storage:
         try:
             self.memory.write_exemplar(cell, text, value, timestamp)
         except OSError as error:
-            self._log_once("metrics: no room for exemplars in %s (%s)", self.directory, error)
+            self.log_once("metrics: no room for exemplars in %s (%s)", self.directory, error)
 
     def read_exemplar(self, cell: int) -> Exemplar | None:
         """This process' exemplar of one cell: prometheus_client asks for each value anew."""

@@ -74,6 +74,8 @@ def master_pid() -> int | None:
     parent = multiprocessing.parent_process()
     if parent is not None:  # uvicorn --workers, hypercorn, granian
         return parent.pid
+    if "celery" in sys.modules and Path(sys.argv[0]).name in ("celery", "__main__.py") and "worker" in sys.argv:
+        return os.getpid()  # the main process, which forks the pool's
     arbiter = sys.modules.get("gunicorn.arbiter")
     if arbiter is None or not os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
         return None

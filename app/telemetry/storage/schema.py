@@ -94,16 +94,15 @@ class Family:
 
 
 def label_text(names: Sequence[str], values: Sequence[str]) -> str:
-    """`a="b",c="d"`, escaped for the exposition format and, doubling %, for a place in a %-format."""
-    text = ",".join(
-        '{}="{}"'.format(name, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\""))
+    """`a="b",c="d"`, escaped for the exposition format."""
+    return ",".join(
+        '{}="{}"'.format(name, valid(value).replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\""))
         for name, value in zip(names, values, strict=True)
     )
-    return valid(text.replace("%", "%%"))
 
 
 def valid(text: str) -> str:
-    """What UTF-8 can carry; half a surrogate pair (`os.fsdecode`, JSON) becomes six characters."""
+    """What UTF-8 can carry: half a surrogate pair (of `os.fsdecode`, of JSON) becomes six characters."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

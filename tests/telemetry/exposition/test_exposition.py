@@ -66,6 +66,21 @@ def test_text_is_the_default(server: Served) -> None:
             "application/openmetrics-text; version=1.0.0",
         ),
         ("text/html", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text; version=2.0.0", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text; version=3.1", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text; version=0.0.1", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text; version=2.0.0, application/openmetrics-text; version=1.0.0; q=0.9",
+            "application/openmetrics-text; version=1.0.0",
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.3,text/plain;version=0.0.4;q=0.7",
+            "text/plain; version=0.0.4",
+        ),
+        ("application/openmetrics-text;version=1.0.0;q=0", "text/plain; version=0.0.4"),
+        ('Application/OpenMetrics-Text; version="1.0.0"', "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
+        (";;q=x,,", "text/plain; version=0.0.4"),
     ],
 )
 def test_negotiation(server: Served, accept: str, content_type: str) -> None:

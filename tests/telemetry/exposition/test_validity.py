@@ -1,0 +1,73 @@
+"""Nothing that an application defines makes the text invalid: read by Prometheus' own parser, strictly."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ops.packages import find
+from tests.telemetry.serving import ROOT
+
+SERVICES = 30
+
+
+def test_random_metrics_in_two_workers(tmp_path: Path, tell: Callable[[str, str], None]) -> None:
+    """Each kind of metric, with names and labels that collide with each other, with ours and between the workers."""
+    first = random.randrange(1_000_000)
+    tell("validity of /metrics", f"{SERVICES} services of two workers with random metrics, seeds from {first} on")
+    command = [
+        sys.executable,
+        "-m",
+        "tests.telemetry.exposition.applications",
+        str(tmp_path),
+        str(first),
+        str(SERVICES),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    promtool = find("promtool")["promtool"]
+    texts = sorted(tmp_path.glob("*-text"))
+    assert len(texts) == 3 * SERVICES
+    for path in texts:
+        text = path.read_bytes().decode()
+        checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+        assert checked.returncode in (0, 3), f"{path.name}: {checked.stderr}"  # 3: lint; anything else is no valid text
+        series = [line.rpartition(" ")[0] for line in text.split("\n") if line and not line.startswith("#")]
+        keys = [(name.partition("{")[0], frozenset(re.findall(r'\w+="(?:[^"\\\\]|\\\\.)*"', name))) for name in series]
+        assert len(set(keys)) == len(keys), f"{path.name}: {sorted(k for k in keys if keys.count(k) > 1)}"
+
+
+OWN = """
+import os, tempfile
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()
+from app.telemetry import exposition
+import prometheus_client as p
+p.Info("build", "b").info({"v": "1"}); p.Enum("mode", "m", states=["on"]); p.Gauge("asked", "a").set_function(lambda: 1)
+p.Counter("shared", "s").inc(); p.Counter("labelled", "l", ["l"])
+p.Gauge("busy", "b", ["worker"]).labels("mine").set(2)
+class Fails:
+    def describe(self): return []
+    def collect(self): raise LookupError("a test")
+fails = Fails()
+p.REGISTRY.register(fails)
+for _ in range(2):
+    print(exposition.render().decode())
+p.REGISTRY.unregister(fails)
+p.generate_latest(), p.generate_latest()
+"""
+
+
+def test_what_is_not_shared_is_logged_once() -> None:
+    """And a collector that fails takes nothing else along."""
+    done = subprocess.run([sys.executable, "-c", OWN], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "LookupError" in done.stderr
+    for name in ("build", "mode", "asked"):
+        assert done.stderr.count(f"/metrics: {name} is each worker's own") == 1
+    assert done.stderr.count("is each worker's own") == 3
+    assert done.stderr.count("Fails failed; its metrics are missing") == 1
+    assert done.stderr.count("holds the numbers of this process alone") == 1
+    for line in ("shared_total 1", 'build_info{v="1"} 1.0', "asked 1.0", 'busy{worker="mine",telemetry_worker="0"} 2'):
+        assert done.stdout.count(f"{line}\n") == 2
