@@ -19,13 +19,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.timing import Estimate, difference
+from bench.timing import Estimate, difference, estimate
 from tests import servers
 
 QUERY_SECONDS = 10e-6
+TRANSACTION_SECONDS = {"one process": 12e-6, "several workers": 14e-6}
+OF_BY_HAND, OF_THEIRS = 0.5, 0.16  # of what a transaction costs with these
 MICROSECONDS = 1e-6
 CONTROL = "bare, once more"
 OURS = "Sightline"
+BY_HAND = "listeners by hand"
 THEIRS = "OpenTelemetry"
 OLDER = Path(sys.prefix, "sqlalchemy-2.0")
 
@@ -65,6 +68,12 @@ def beyond_noise(measured: Estimate, seconds: dict[str, list[float]]) -> Estimat
     return Estimate(measured.value, measured.low - noise, measured.high + noise)
 
 
+def share(seconds: dict[str, list[float]], peer: str) -> Estimate:
+    """What ours adds as a share of what the peer adds, round by round."""
+    rounds = zip(seconds[OURS], seconds[peer], seconds["bare"], strict=True)
+    return estimate((ours - bare) / (theirs - bare) for ours, theirs, bare in rounds if theirs > bare)
+
+
 def report(title: str, what: str, found: list[Case]) -> None:
     print(f"### {title}\n")
     print("| | " + " | ".join(name for name, _ in found) + " |\n|---|" + "---:|" * len(found))
@@ -90,6 +99,14 @@ def main() -> int:
     print("is its cheapest, and has no duration of queries as a metric. By hand only the queries are measured.\n")
     verdicts = []
     for name, seconds in found:
+        spent = beyond_noise(added(seconds["transaction"], OURS), seconds["transaction"])
+        limit = TRANSACTION_SECONDS[name.rpartition(", ")[2]]
+        target = f"A transaction costs at most {limit / MICROSECONDS:.0f} us ({name})"
+        verdicts.append((target, spent.show(MICROSECONDS), spent.at_most(limit)))
+        for peer, most in ((BY_HAND, OF_BY_HAND), (THEIRS, OF_THEIRS)):
+            if peer in seconds["transaction"] and "one process" in name:
+                part = share(seconds["transaction"], peer)
+                verdicts.append((f"At most {most} of {peer} ({name})", part.text(2), part.at_most(most)))
         cost = beyond_noise(added(seconds["query"], OURS), seconds["query"])
         verdicts.append((f"A query costs at most 10 us ({name})", cost.show(MICROSECONDS), cost.at_most(QUERY_SECONDS)))
         if THEIRS in seconds["query"]:

@@ -15,7 +15,11 @@ class Patches:
         self._listeners: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def put(self, target: Any, name: str, function: Callable[..., Any]) -> None:
-        self._methods.append((target, name, function, vars(target).get(name)))
+        # Without a look into the object's __dict__, which would make all of its attributes slower from then on.
+        before = getattr(target, name)
+        if getattr(before, "__func__", before) is getattr(type(target), name, None):
+            before = None  # the class has it
+        self._methods.append((target, name, function, before))
         setattr(target, name, function)
 
     def listen(self, target: Any, name: str, listener: Callable[..., Any]) -> None:
@@ -32,9 +36,9 @@ class Patches:
             if event.contains(target, name, listener):
                 event.remove(target, name, listener)
         for target, name, function, before in reversed(self._methods):
-            if vars(target).get(name) is function:
+            if getattr(target, name) is function:
                 if before is None:
-                    delattr(target, name)  # the class has it
+                    delattr(target, name)
                 else:
                     setattr(target, name, before)
         self._listeners.clear()

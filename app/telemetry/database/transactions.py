@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from .connection import ACTIVE, AUTOCOMMIT, ENDING, IDLE, ConnectionState, States
 from .errors import never_sent, reported_by_server
-from .metrics import PoolMetrics, warn_once
+from .metrics import Number, PoolMetrics, warn_once
 from .patches import Patches
 
 _IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, in psycopg and psycopg2
@@ -72,41 +72,37 @@ class Transactions:
             warn_once("do_rollback")
 
     def _measured_commit(self, do_commit: Callable[[Any], None]) -> Callable[[Any], None]:
-        key = self._states.key
+        key, metrics = self._states.key, self._metrics
 
         def commit(connection: Any) -> None:
             try:
                 state = connection.info[key]
             except Exception:
                 state = None
+            if state is not None:
+                state.ending = "COMMIT"
             if state is None or state.phase is not ACTIVE:  # nothing was sent, or AUTOCOMMIT
-                if state is not None:
-                    state.ending = "COMMIT"
                 do_commit(connection)
-            else:
-                self._commit(state, do_commit, connection, state.errors and self._is_aborted(state, connection))
+                return
+            outcome = metrics.rollbacks if state.errors and self._is_aborted(state, connection) else metrics.commits
+            started = perf_counter()
+            try:
+                do_commit(connection)
+            except BaseException:
+                self._committed(state, metrics.commits_failed, perf_counter() - started)
+                raise
+            self._committed(state, outcome, perf_counter() - started)
 
         return commit
 
-    def _commit(
-        self, state: ConnectionState, commit: Callable[[Any], None], connection: Any, aborted: bool = False
-    ) -> None:
-        state.ending = "COMMIT"
-        metrics = self._metrics
-        outcome = metrics.commits_failed
-        started = perf_counter()
+    def _committed(self, state: ConnectionState, outcome: Number, seconds: float) -> None:
+        state.phase = IDLE
+        state.errors = state.refused = False
         try:
-            commit(connection)
-            outcome = metrics.rollbacks if aborted else metrics.commits
-        finally:
-            seconds = perf_counter() - started
-            state.phase = IDLE
-            state.errors = state.refused = False
-            try:
-                outcome(1)
-                metrics.commit_duration(seconds)
-            except Exception:
-                warn_once("do_commit")
+            outcome(1)
+            self._metrics.commit_duration(seconds)
+        except Exception:
+            warn_once("do_commit")
 
     def _is_aborted(self, state: ConnectionState, connection: Any) -> bool:
         """Whether COMMIT will be answered with ROLLBACK, which no driver takes for an error.
@@ -149,7 +145,13 @@ class Transactions:
     def _measured_commit_twophase(self, do_commit: Callable[..., None]) -> Callable[..., None]:
         def commit(conn: Any, xid: Any, is_prepared: bool = True, recover: bool = False) -> None:
             state = self._end_twophase(conn, "COMMIT", is_prepared)
-            self._commit(state, lambda conn: do_commit(conn, xid, is_prepared=is_prepared, recover=recover), conn)
+            started = perf_counter()
+            try:
+                do_commit(conn, xid, is_prepared=is_prepared, recover=recover)
+            except BaseException:
+                self._committed(state, self._metrics.commits_failed, perf_counter() - started)
+                raise
+            self._committed(state, self._metrics.commits, perf_counter() - started)
 
         return commit
 
