@@ -14,7 +14,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from ops.paths import temporary_folder
-from tests import servers
+from tests import copies, servers
 from tests.plan import seconds, unit
 from tests.servers import Alertmanager, Postgres, Prometheus, Running
 
@@ -132,6 +132,13 @@ def postgres_exporter(postgres: Postgres) -> Iterator[Running]:
     """The exporter of the session's PostgreSQL, by the role that the stack gives it."""
     with servers.postgres_exporter(postgres) as running:
         yield running
+
+
+@pytest.fixture
+def project_copy() -> Iterator[Path]:
+    """A copy of the project, to be changed."""
+    with copies.project_copy() as folder:
+        yield folder
 
 
 @pytest.fixture

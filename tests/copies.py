@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ops.packages import find
 from ops.paths import HOME, PROJECT
+from tests import servers
 
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".native", ".stack", ".env", "__pycache__", ".*_cache", ".hypothesis", "backups", "reports"
@@ -26,3 +29,11 @@ def copy_project(folder: Path) -> Path:
     if (HOME / "packages").exists():
         (folder / ".native" / "packages").symlink_to(HOME / "packages")
     return folder
+
+
+@contextmanager
+def project_copy() -> Iterator[Path]:
+    """A copy for a while, in a folder that all users may enter: elsewhere, root would unpack the servers once more."""
+    with servers.folder("copy") as parent:
+        parent.chmod(0o711)
+        yield copy_project(parent / "sightline")

@@ -20,7 +20,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/docs/test_commands.py": 100,
     "tests/prometheus/test_rules_live.py": 100,
     "tests/grafana/test_dashboards_live.py": 100,
-    "tests/integration/test_fourteen.py": 50,
+    "tests/prometheus/test_core_metrics.py": 50,
     "tests/docs/test_adopt.py": 60,
     "tests/docs/test_contributing.py": 40,
     "tests/app/test_abuse.py": 60,

@@ -23,7 +23,6 @@ from tests.alertmanager.config import (
     sent_elsewhere,
     switched_on,
 )
-from tests.copies import copy_project
 from tests.prometheus.rules import UNIT_TESTS, alerts, expected_labels, promtool
 
 
@@ -132,16 +131,15 @@ def test_two_ways_at_once_as_the_guide_has_them(tmp_path: Path) -> None:
     assert as_it_comes(config) == CONFIG
 
 
-def test_who_has_switched_receivers_on_has_no_failing_tests(tmp_path: Path) -> None:
+def test_who_has_switched_receivers_on_has_no_failing_tests(project_copy: Path) -> None:
     """In a copy of the project, with all that the guide describes; test_delivery.py knows nothing but CONFIG, too."""
-    project = copy_project(tmp_path / "sightline")
     text = CONFIG
     for matcher, receiver in {"alertname=": "heartbeat", "severity=": "pagerduty"}.items():
         text = re.sub(rf"(matchers: \[{matcher}.+\]\n      receiver: )nowhere", rf"\1{receiver}", text)
     child = '- matchers: [area=~"host|monitoring"]\n'
     text = text.replace(child, f"{child}          receiver: slack\n").replace("oncall@example.com", "us@example.org")
     assert text.count("receiver: nowhere") == 1, "only the root's is left"
-    (project / "alertmanager" / "alertmanager.yml").write_text(text)
+    (project_copy / "alertmanager" / "alertmanager.yml").write_text(text)
     run = subprocess.run(
         [
             sys.executable,
@@ -152,7 +150,7 @@ def test_who_has_switched_receivers_on_has_no_failing_tests(tmp_path: Path) -> N
             "not who_has and not where_a_target",
             Path(__file__).relative_to(PROJECT),
         ],
-        cwd=project,
+        cwd=project_copy,
         capture_output=True,
         text=True,
     )

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ops.paths import PROJECT
+from tests.copies import project_copy
 from tests.prometheus.rules import promtool
 
 GUIDE = (PROJECT / "CONTRIBUTING.md").read_text()
-COPIED = (
-    "app",
-    "grafana",
-    "prometheus",
-    "alertmanager",
-    "tests",
-    "docs",
-    "ops",
-    "postgres",
-    "README.md",
-    "CONTRIBUTING.md",
-    "pyproject.toml",
-)
 # "... in `FILE`, at the end", "..., before `TEXT`", "..., after `TEXT`" or "the new file `FILE`", and then the code.
 STEP = re.compile(
     r"(?:in\s`(?P<file>[\w/.]+)`,\s(?:(?P<where>before|after)\s`(?P<anchor>[^`\n]+)`|at\sthe\send)"
@@ -51,17 +39,14 @@ def apply(step: re.Match[str], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def changed() -> Iterator[Path]:
     """The copy, with everything that the guide says."""
-    folder = tmp_path_factory.mktemp("contributing")
-    for name in COPIED:
-        source = PROJECT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    for name in (".venv", ".native"):
-        (folder / name).symlink_to(PROJECT / name)
+    with project_copy() as folder:
+        follow(folder)
+        yield folder
+
+
+def follow(folder: Path) -> None:
     steps = list(STEP.finditer(GUIDE))
     assert len(steps) == GUIDE.count("\n```python\n") + GUIDE.count("\n```yaml\n") + 3, (
         "and one of markdown, twice, and of toml"
@@ -70,7 +55,6 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         apply(step, folder)
     run(folder, "-m", "prometheus.src")
     run(folder, "-m", "grafana.src")
-    return folder
 
 
 def run(folder: Path, *arguments: str) -> str:

@@ -16,6 +16,7 @@ from loadtest.settings import Settings
 from ops.drills.catalogue import DRILLS
 from ops.packages import find
 from ops.paths import PROJECT
+from tests.core_metrics import QUERIES
 from tests.docs.commands import (
     BY_ANOTHER_TEST,
     COMMANDS,
@@ -27,7 +28,6 @@ from tests.docs.commands import (
     README,
     RUN_HERE,
 )
-from tests.fourteen import QUERIES
 from tests.grafana.dashboards import DASHBOARDS, panels, targets
 from tests.prometheus.rules import alerts, promtool
 

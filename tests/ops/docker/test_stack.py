@@ -15,7 +15,7 @@ import pytest
 
 from ops.paths import PROJECT
 from tests import traffic
-from tests.fourteen import QUERIES
+from tests.core_metrics import QUERIES
 from tests.ops.docker.conftest import Stack
 from tests.servers import wait_until
 

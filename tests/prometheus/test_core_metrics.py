@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests import servers, traffic
-from tests.fourteen import QUERIES, Query
+from tests.core_metrics import QUERIES, Query
 from tests.servers import Postgres, Prometheus, Running, wait_until
 
 WORKERS = 2

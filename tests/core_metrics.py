@@ -1,6 +1,6 @@
 """The fourteen core metrics as PromQL, and what a plausible answer is while the service has something to do.
 
-Used against the native stack (tests/integration) and the containers (tests/ops/docker).
+Used against the native stack (tests/prometheus) and the containers (tests/ops/docker).
 """
 
 from __future__ import annotations
