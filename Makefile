@@ -17,24 +17,24 @@ $(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))pyt
 
 ##@ Run
 up:  ## Start everything: in Docker or, where no engine answers, as ordinary processes (MODE=docker or MODE=native decides)
-down:  ## Stop everything; the data stay
-reload:  ## Have Prometheus and Alertmanager read their edited configuration
-clean:  ## Stop everything and remove its data: asks, CONFIRM=1 answers yes
-secrets:  ## Make the passwords that `docker compose up` needs (make up does it by itself)
-pull:  ## Docker: fetch the images again, as tags are built anew with fixes of what they are built on; then make up
-backup:  ## Write an archive of all data into backups/
-restore:  ## Put a backup's data in the place of the present ones, which are kept: FROM=backups/...; asks, CONFIRM=1
-grafana-password:  ## Make Grafana take the password in secrets/grafana_admin_password; delete the file for a new one
+down:  ## Stop everything; the data are kept
+reload:  ## Reload the edited configuration of Prometheus and Alertmanager
+clean:  ## Stop everything and remove its data; asks first (CONFIRM=1 skips the question)
+secrets:  ## Create the passwords that `docker compose up` needs (make up does it by itself)
+pull:  ## Docker: pull the images again, since tags are rebuilt with fixes of their base images; then make up
+backup:  ## Write an archive of all data to backups/
+restore:  ## Replace the data by those of a backup: FROM=backups/...; keeps the current ones, asks first (CONFIRM=1)
+grafana-password:  ## Set the password in secrets/grafana_admin_password in Grafana; delete the file for a new one
 ##@ Look
 status:  ## Show the health of every part
-logs:  ## Show the logs: SERVICE=app for one service, FOLLOW=1 to go on
+logs:  ## Show the logs: SERVICE=app for one service, FOLLOW=1 follows them
 psql:  ## Open psql on the stack's database, as its superuser; `make psql < FILE` runs a script
-check-config:  ## Check the configuration of Prometheus and Alertmanager with their own tools
+check-config:  ## Check the configuration of Prometheus and Alertmanager (promtool, amtool)
 ##@ Load
 loadtest:  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1; more: docs/loadtest.md
-loadtest-ui:  ## The same from Locust's web page
+loadtest-ui:  ## Run a load test from Locust's web page
 ##@ Incidents
-incident:  ## List the incident drills; NAME=... breaks something and follows the alerts
+incident:  ## List the incident drills; NAME=... runs one and follows its alerts
 ##@ Adopt
 adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry SERVICE=name OVERWRITE=1
 
@@ -68,29 +68,29 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 ##@ Develop
 .PHONY: test check test-rules-mutation soak-idle fuzz test-drills test-stack test-load bench standins
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
-test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests but those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
+test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
-check: $(BIN)/.installed  ## Say what an alert, a panel, a drill or a document lacks, in 30 seconds
+check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or a document lacks, in 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
-test-rules-mutation: $(BIN)/.installed  ## Change the rules one thing at a time: do their unit tests notice? (RULES="Alert ..." for some)
+test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
-soak-idle: $(BIN)/.installed  ## Run a stack of its own without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
+soak-idle: $(BIN)/.installed  ## Run a separate stack without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
 	@$(BIN)/python -m tests.prometheus.soak $(or $(MINUTES),15)
-fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and abuse the service, longer than `make test` (FOR=seconds)
+fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and attack the service, longer than `make test` does (FOR=seconds)
 	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
-test-drills: $(BIN)/.installed  ## Every alert by a real fault, from pending to resolved, on a stack of its own (root on Linux; 20 minutes)
+test-drills: $(BIN)/.installed  ## Trigger every alert by a real fault, from pending to resolved, on a separate stack (root on Linux; 20 minutes)
 	@$(BIN)/python -m pytest -m drill -s $(or $(TESTS),tests/ops/drills)
-test-stack: $(BIN)/.installed  ## Test the containers; a private Docker engine serves where none answers (root on Debian)
+test-stack: $(BIN)/.installed  ## Test the containers; uses a private Docker engine if none answers (root on Debian)
 	@python3 -m tests.rig run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/ops/docker)
 test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)
 	@LOADTEST_SECONDS=$(or $(SECONDS_EACH),300) $(BIN)/python -m pytest -s tests/loadtest/test_exactness.py
-bench: .venv-bench/bin/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure what the telemetry costs, beside others; writes docs/benchmarks.md (ONLY=HTTP: one section)
+bench: .venv-bench/bin/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure the telemetry's overhead and its peers'; writes docs/benchmarks.md (ONLY=HTTP: one section)
 	@.venv-bench/bin/python -m bench $(ONLY)
-standins: python  ## Where no registry is in reach: build stand-ins for the upstream images from Debian packages
+standins: python  ## Without access to a registry: build stand-ins for the upstream images from Debian packages
 	@python3 -m tests.rig standins
 
 .PHONY: lint lock outdated audit sbom generate dashboards-types
-lint: $(BIN)/.installed  ## Check style, types and every configuration file; FIX=1 mends style
+lint: $(BIN)/.installed  ## Check style, types and every configuration file; FIX=1 fixes style
 	@$(BIN)/python -m ops check-config MODE=native
 	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
 	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
@@ -104,7 +104,7 @@ dashboards-types: venv  ## Check the dashboards against the types that Grafana 1
 	@command -v npm > /dev/null || { echo "npm is missing; on Debian: apt-get install npm" >&2; exit 1; }
 	@npm install --prefix grafana/types --no-package-lock --ignore-scripts --no-audit --no-fund --silent
 	@$(BIN)/python -m grafana.src.types
-lock: venv  ## Pin all Python packages anew, with hashes
+lock: venv  ## Update the pins of all Python packages, with hashes
 	$(UV_COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/native.in -o requirements/native.txt
 	$(UV_COMPILE) -c requirements/dev.txt app/requirements.in -o app/requirements.txt
@@ -113,10 +113,10 @@ lock: venv  ## Pin all Python packages anew, with hashes
 	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
 	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/audit.in -o requirements/audit.txt
-outdated: $(BIN)/.installed  ## Say which images and Python packages have newer versions (asks their registries)
+outdated: $(BIN)/.installed  ## List images and Python packages with newer versions (asks their registries)
 	@$(BIN)/python -m pip --disable-pip-version-check list --outdated
 	@echo && python3 -m ops outdated
-audit: .venv-audit/bin/.installed  ## Look for known vulnerabilities in the Python packages that are deployed (asks the index)
+audit: .venv-audit/bin/.installed  ## Check the deployed Python packages for known vulnerabilities (asks the index)
 	@.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes -r app/requirements.txt -r loadtest/requirements.txt \
 		|| { echo "Not shown to be free of known vulnerabilities: the lines above say why." >&2; exit 1; }
 sbom: .venv-audit/bin/.installed  ## Write sbom.json, the Python packages of the service's image (CycloneDX)

@@ -9,8 +9,8 @@ An archive is a tar file (0600) of a manifest and these parts:
 The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
 that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
 
-Prometheus offers snapshots, but only with an API that also deletes series for whoever reaches its port (a page in a
-browser can). So it is stopped for the seconds that copying takes; there is a gap of that length in its data.
+Prometheus offers snapshots, but only with an API that also deletes series for every client that reaches its port, such as a
+web page. So it is stopped for the seconds that copying takes; there is a gap of that length in its data.
 """
 
 from __future__ import annotations
@@ -48,18 +48,16 @@ def backup(stack: Stack, folder: Path) -> None:
     """Write an archive of the running stack into `folder` and say where it is."""
     archive = _write(stack, folder, "", complete=False)
     print(f"\n{archive} ({_size(archive)})")
-    print(
-        f"It holds what people have written, but no password: keep it safe. `make restore FROM={archive}` restores it."
-    )
+    print(f"It holds all user data, but no passwords: keep it safe. `make restore FROM={archive}` restores it.")
 
 
 def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Callable[[], None]) -> None:
     """Replace the present state by that in the archive `name`; the present one is kept as another archive in `folder`.
 
-    `start` starts everything and waits until it is well.
+    `start` starts everything and waits until it is healthy.
 
     Raises OpsError, with nothing changed, where the archive is damaged, of something else, or too new for the
-    servers here; where something fails later, what was there before is put back.
+    servers here; if a later step fails, the previous data are put back.
     """
     if not name:
         raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
@@ -72,7 +70,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
         if stack.has_data():
             confirm(f"Replace the data of the stack by those of {made}?", confirmed)
             stack.stop()
-            log.info("Keeping the present state")
+            log.info("Saving the current state")
             try:
                 before = _write(stack, folder, "-before-restore", complete=True)
             except OpsError:
@@ -84,22 +82,22 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
         except (OpsError, OSError, KeyboardInterrupt) as error:
             if before is None:
                 raise
-            log.info("That failed: putting back what was there before")
+            log.info("Restore failed: putting the previous data back")
             try:
                 with _opened(before) as (old, its_manifest):
                     _put(stack, old, its_manifest)
                 start()
             except OpsError as also:
-                raise OpsError(f"{error}\n{also}\nWhat was there before is in {before}.") from error
-            raise OpsError(f"{error}\nNothing was restored: what was there before is back.") from error
+                raise OpsError(f"{error}\n{also}\nThe previous data are in {before}.") from error
+            raise OpsError(f"{error}\nNothing was restored; the previous data are back.") from error
     start()
     print(f"\nRestored: the state of {made}.")
     if before:
-        print(f"What was there before: `make restore FROM={before}`.")
+        print(f"The previous data: `make restore FROM={before}`.")
 
 
 def newest(folder: Path) -> str:
-    """What to say to somebody who named no archive."""
+    """A hint for a missing or wrong FROM."""
     archives = sorted(folder.glob("sightline-*.tar"), key=lambda file: file.stat().st_mtime)
     return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` makes one."
 
@@ -131,7 +129,7 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
                 os.fsync(file.fileno())
             partial.rename(archive)
     except OSError as error:
-        raise OpsError(f"{archive} can't be written: {error.strerror}.") from error
+        raise OpsError(f"{archive} cannot be written: {error.strerror}.") from error
     return archive
 
 
@@ -147,7 +145,7 @@ def _pack(stack: Stack, work: Path, *, complete: bool) -> None:
     with stack.paused(FOLDERS):
         for server in FOLDERS:
             stack.pack(server, work / f"{server}.tar")
-    log.info("  they stood still for %.1f s", time.monotonic() - stopped)
+    log.info("  stopped for %.1f s", time.monotonic() - stopped)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -168,15 +166,15 @@ def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
     except FileNotFoundError:
         raise OpsError(f"There is no {archive}. {newest(archive.parent)}") from None
     except (OSError, tarfile.TarError) as error:
-        raise OpsError(f"{archive} is no backup of this stack: {error}") from None
+        raise OpsError(f"{archive} is not a backup of this stack: {error}") from None
     with tar:
         try:
             manifest = _manifest(tar)
             for name, facts in manifest["parts"].items():
                 if _digest(_part(tar, name)) != facts["sha256"]:
-                    raise OpsError(f"{archive} is damaged: {name} is not what was written. Take another backup.")
+                    raise OpsError(f"{archive} is damaged: the checksum of {name} does not match. Use another backup.")
         except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
-            raise OpsError(f"{archive} is damaged or no backup of this stack. {newest(archive.parent)}") from None
+            raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(archive.parent)}") from None
         yield tar, manifest
 
 

@@ -35,9 +35,9 @@ TARGETS_TIMEOUT = 5.0
 
 
 def up(stack: Stack) -> None:
-    """Start everything and wait until it is well.
+    """Start everything and wait until it is healthy.
 
-    Where it runs already, start what doesn't, and have the configuration read again.
+    If it runs already, start what does not, and reload the configuration.
     """
     with only_one(stack):
         start(stack)
@@ -51,7 +51,7 @@ def start(stack: Stack) -> None:
     _wait_until_well(stack)
     if already:
         _reload(stack)
-    print("\nEverything is well.")
+    print("\nEverything is healthy.")
     for server, address in stack.pages().items():
         print(f"  {server:<19}{address}")
     for note in stack.notes():
@@ -60,22 +60,28 @@ def start(stack: Stack) -> None:
 
 
 def down(stack: Stack) -> None:
-    """Stop everything; the data stay."""
+    """Stop everything; the data are kept."""
     with only_one(stack):
         if stack.stop():
-            print(f"Stopped. The data stay in {stack.location}; `make clean` removes them.")
+            print(f"Stopped. The data are kept in {stack.location}; `make clean` removes them.")
         else:
             print("Nothing runs.")
 
 
 def status(stack: Stack) -> None:
-    """Print how everything is. Raises OpsError if something is not well."""
+    """Print the health of every part.
+
+    Raises:
+        OpsError: a part is unhealthy.
+    """
     states = stack.states()
     if not states:
         raise OpsError(NOTHING_RUNS)
-    print(f"{'SERVER':<19}{'PROCESS':<36}{'HEALTH':<9}ADDRESS")
+    print(f"{'SERVER':<19}{'PROCESS':<36}{'HEALTH':<11}ADDRESS")
     for state in states:
-        print(f"{state.name:<19}{state.process:<36}{'unwell' if state.problem else 'ok':<9}{state.address}".rstrip())
+        print(
+            f"{state.name:<19}{state.process:<36}{'unhealthy' if state.problem else 'ok':<11}{state.address}".rstrip()
+        )
         if state.problem:
             print(f"{'':<19}{state.problem}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
@@ -83,35 +89,39 @@ def status(stack: Stack) -> None:
     for job, health in sorted(targets.items()):
         print(f"{job:<19}{health}")
     if not targets:
-        print("Prometheus does not answer, or has not looked yet.")
+        print("Prometheus does not answer, or has not scraped yet.")
     for note in stack.notes():
         print(f"\n{note}")
-    unwell = [state.name for state in states if state.problem]
-    unwell += [job for job, health in targets.items() if health != "up"] if targets else ["prometheus' targets"]
-    if unwell:
-        raise OpsError(f"Not well: {', '.join(dict.fromkeys(unwell))}. `make logs SERVICE=...` shows why.")
+    unhealthy = [state.name for state in states if state.problem]
+    unhealthy += [job for job, health in targets.items() if health != "up"] if targets else ["prometheus' targets"]
+    if unhealthy:
+        raise OpsError(f"Unhealthy: {', '.join(dict.fromkeys(unhealthy))}. `make logs SERVICE=...` shows why.")
 
 
 def logs(stack: Stack, server: str, follow: bool) -> None:
-    """Hand over to a program that shows one server's log, or everybody's."""
-    lines = (100 if server else 15) if sys.stdout.isatty() else None  # `| grep` shall find it wherever it is
+    """Replace this process by a program that shows the log of one server, or of all."""
+    lines = (100 if server else 15) if sys.stdout.isatty() else None  # complete, for `| grep`
     command = stack.log_command(server, lines, follow)
     sys.stdout.flush()
     os.execvpe(command[0], command, stack.environment)
 
 
 def psql(stack: Stack) -> None:
-    """Hand over to psql: for a person who types, or for what comes in; a script ends at its first error."""
+    """Replace this process by psql, interactive or with a script on standard input, which stops at its first error."""
     require_database(stack)
     terminal = sys.stdin.isatty()
-    # Nothing of a person's statements is kept in a history.
+    # No history file: statements may hold personal data.
     options = ("--no-psqlrc", "--set=HISTFILE=/dev/null", *(() if terminal else ("--set=ON_ERROR_STOP=1",)))
     command = stack.client("psql", *options, terminal=terminal)
     os.execvpe(command[0], command, stack.environment)
 
 
 def check_config(stack: Stack) -> int:
-    """Let the servers' own tools say what they find; the exit code of the first that finds fault."""
+    """Run the servers' own checkers.
+
+    Returns:
+        The exit code of the first one that fails, else 0.
+    """
     rules = sorted(f"rules/{file.name}" for file in (PROJECT / "prometheus" / "rules").glob("*.yml"))
     for command in (
         stack.tool("prometheus", "promtool", "check", "config", "--syntax-only", "prometheus.yml"),
@@ -125,14 +135,18 @@ def check_config(stack: Stack) -> int:
 
 
 def reload(stack: Stack) -> None:
-    """Have Prometheus and Alertmanager read their configuration again. Raises OpsError where one refuses it."""
+    """Reload the configuration of Prometheus and Alertmanager.
+
+    Raises:
+        OpsError: one of them rejects it.
+    """
     if not stack.states():
         raise OpsError(NOTHING_RUNS)
     _reload(stack)
 
 
 def clean(stack: Stack, confirmed: bool) -> None:
-    """Stop everything and remove the data; secrets, backups and what was downloaded stay."""
+    """Stop everything and remove the data; secrets, backups and downloads are kept."""
     confirm(f"Remove all data of the stack in {stack.location}?", confirmed)
     with only_one(stack):
         stack.stop()

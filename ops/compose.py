@@ -31,7 +31,7 @@ DATA = {
     "grafana": "/var/lib/grafana",
 }
 PAGES = {"app": "/"}
-# PostgreSQL's programs read the password from a file that nobody else can read; it is no argument and no variable.
+# PostgreSQL's programs read the password from a private file; it is in no argument and no environment variable.
 CLIENT = r"""
 umask 077
 file=$(mktemp)

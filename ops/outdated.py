@@ -24,7 +24,7 @@ LARGEST = 16 << 20  # bytes of an answer
 
 @dataclass(frozen=True)
 class Tag:
-    """A tag that is a version, such as v3.13.4 or 3.13-slim: what stands around the numbers tells the variant."""
+    """A tag that is a version, such as v3.13.4 or 3.13-slim: the text around the numbers is the variant."""
 
     prefix: str
     numbers: tuple[int, ...]
@@ -137,7 +137,7 @@ def _get(url: str, token: str | None) -> tuple[Any, str | None]:
 
 
 def _token(challenge: str, registry: str) -> str:
-    """The token that the registry's challenge says where to get; for public images everybody gets one."""
+    """An anonymous token for public images, from the address in the registry's challenge."""
     facts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = facts.pop("realm")
     if registry.startswith("https://") and not realm.startswith("https://"):

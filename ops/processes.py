@@ -284,7 +284,7 @@ class ProcessStack:
     # What servers are given
 
     def _app_environment(self) -> dict[str, str]:
-        """The service's settings that somebody has made, and where the rest of the stack is."""
+        """The service's settings, and the addresses of the rest of the stack."""
         names = [field.upper() for field in AppSettings.model_fields]
         made = {name: self.settings.get(name) for name in names if self.settings.get(name)}
         return {

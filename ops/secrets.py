@@ -16,7 +16,7 @@ NAMES = (
     "faults_token",
     METRICS_TOKEN,
 )
-PASSWORD_TO_SHOW = "grafana_admin_password"  # noqa: S105  a file: the only one that people need
+PASSWORD_TO_SHOW = "grafana_admin_password"  # noqa: S105  a file name; the only password that users type
 FOLDERS = ("prometheus", "alertmanager")  # whose configuration names files in `secrets/`: each sees its own folder
 
 
@@ -33,7 +33,7 @@ def generate(folder: Path) -> list[str]:
     """Make the missing ones of the secrets in `folder` and return their names. Those that exist are left alone.
 
     The folder is for its owner alone. What is in it is world-readable, because the containers' users, who have other
-    ids, read it through bind mounts; on the machine nobody else gets through the folder.
+    ids, read it through bind mounts; the folder keeps other users of the machine out.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)

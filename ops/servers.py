@@ -1,4 +1,4 @@
-"""Every server of the stack: how it is started and how one knows that it is well.
+"""Every server of the stack: how it is started and how its health is checked.
 
 One definition for `make up` and for the tests, which start the same servers on free ports in temporary folders.
 Everything listens on 127.0.0.1 only. Passwords are handed over as files, never as arguments.
@@ -28,7 +28,7 @@ PROBE_TIMEOUT = 5.0  # seconds
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is not running yet: `probe()` tells what is wrong with it once it is, None if nothing."""
+    """A server that is not running yet: `probe()` returns what is wrong with it once it runs, None if nothing."""
 
     name: str
     port: int

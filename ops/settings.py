@@ -85,11 +85,11 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
 
 
 def _absolute(name: str, path: str) -> Path:
-    """A path of the settings: `~` is somebody's home, relative ones begin in the project's folder."""
+    """A path of the settings: `~` is expanded, relative ones start in the project's folder."""
     try:
         return (PROJECT / Path(path).expanduser()).resolve()
     except RuntimeError:
-        raise OpsError(f"{name} is '{path}'; nobody here has such a home folder.") from None
+        raise OpsError(f"{name} is '{path}'; there is no such home folder.") from None
 
 
 def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict[str, str]:

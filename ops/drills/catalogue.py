@@ -1,7 +1,7 @@
-"""The drills: what is broken, how, and which alerts must come of it.
+"""The drills: what is broken, and how.
 
-A drill breaks something for real and mends it again, whatever happens in between. Which alerts are to be expected
-stands in the one place for it, prometheus/drills.yml, where an alert that no drill can reach gives its reason.
+A drill breaks something for real and repairs it, even if it is interrupted. The expected alerts are listed in
+prometheus/drills.yml, where an alert that no drill can trigger has a reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ops.drills.target import Target
 
-FAULT_SECONDS = 1800  # a fault ends by itself after half an hour, should the drill die before it mends it
+FAULT_SECONDS = 1800  # a fault ends by itself after half an hour, if the drill is killed before it repairs it
 
 Break = Callable[[Target], AbstractContextManager[None]]
 
@@ -24,12 +24,12 @@ class Drill:
 
     name: str
     story: str
-    """What happens, in one sentence, as an incident report would begin."""
+    """What happens, in one sentence, as in an incident report."""
     breaks: Break
     outside: bool = False
-    """Whether it works without the service's faults."""
+    """Whether it works without the service's fault injection."""
     mute: bool = False
-    """Whether nothing can be delivered while it lasts."""
+    """Whether no notification can be sent while it lasts."""
 
 
 def fault(name: str, **parameters: Any) -> Break:
@@ -41,7 +41,7 @@ def fault(name: str, **parameters: Any) -> Break:
         try:
             yield
         finally:
-            target.mend()
+            target.repair()
 
     return broken
 
@@ -64,33 +64,45 @@ DRILLS = {
     drill.name: drill
     for drill in (
         Drill("slow", "A change made every request two seconds slower.", fault("slow", delay=2)),
-        Drill("errors", "Half of all requests are answered with 500.", fault("errors", share=0.5)),
+        Drill("errors", "Half of all requests fail with 500.", fault("errors", share=0.5)),
         Drill(
-            "exceptions", "A new release raises an exception nobody has seen before.", fault("exceptions", share=0.2)
+            "exceptions",
+            "A new release raises an exception that never occurred before.",
+            fault("exceptions", share=0.2),
         ),
         Drill(
             "event-loop",
-            "A handler that forgot to await blocks the event loop.",
-            # An answer takes four rounds of the loop: longer than ScrapeSlow allows, shorter than a scrape's timeout.
+            "A blocking call in a handler stalls the event loop.",
+            # A response takes four iterations of the loop: more than ScrapeSlow allows, less than the scrape timeout.
             fault("event-loop", stall=1.6, pause=0),
         ),
-        Drill("crash", "The service's workers die as soon as they are up.", fault("crash", workers="all", delay=0.5)),
-        Drill("database-slow", "Every query takes a second longer.", fault("database-slow", delay=1)),
-        Drill("pool-exhausted", "Connections are taken and not given back.", fault("pool-exhausted")),
-        Drill("deadlocks", "Two transactions lock the same rows in opposite order.", fault("deadlocks", pause=0.5)),
-        Drill("long-transaction", "Somebody forgot to commit.", fault("long-transaction")),
-        Drill("llm-slow", "The model takes ten seconds to its first word.", fault("llm-slow", first_token_seconds=10)),
-        Drill("llm-incomplete", "Answers break off in the middle.", fault("llm-incomplete", share=0.5)),
-        Drill("llm-errors", "Half of the calls of the model fail.", fault("llm-errors", share=0.5)),
-        Drill("llm-rate-limit", "The provider refuses what is above the quota.", fault("llm-rate-limit")),
-        Drill("llm-token-flood", "Answers become endless, and dear.", fault("llm-token-flood", output_tokens=50_000)),
-        Drill("cpu", "Something takes all the CPU there is.", fault("cpu")),
-        Drill("service-down", "The service is gone.", stopped("app"), outside=True),
-        Drill("database-down", "PostgreSQL is gone.", stopped("postgres"), outside=True),
         Drill(
-            "database-exporter-down", "Nobody measures PostgreSQL any more.", stopped("postgres-exporter"), outside=True
+            "crash",
+            "The service's workers crash as soon as they have started.",
+            fault("crash", workers="all", delay=0.5),
         ),
-        Drill("host-exporter-down", "Nobody measures the host any more.", stopped("node-exporter"), outside=True),
-        Drill("alertmanager-down", "Nobody would hear of an alert.", stopped("alertmanager"), outside=True, mute=True),
+        Drill("database-slow", "Every query takes a second longer.", fault("database-slow", delay=1)),
+        Drill("pool-exhausted", "Connections are checked out and never returned to the pool.", fault("pool-exhausted")),
+        Drill("deadlocks", "Two transactions lock the same rows in opposite order.", fault("deadlocks", pause=0.5)),
+        Drill("long-transaction", "A transaction stays open because of a missing commit.", fault("long-transaction")),
+        Drill("llm-slow", "The model's time to first token is ten seconds.", fault("llm-slow", first_token_seconds=10)),
+        Drill("llm-incomplete", "Answers end in the middle.", fault("llm-incomplete", share=0.5)),
+        Drill("llm-errors", "Half of the LLM calls fail.", fault("llm-errors", share=0.5)),
+        Drill("llm-rate-limit", "The provider rejects calls above the quota.", fault("llm-rate-limit")),
+        Drill(
+            "llm-token-flood", "Answers become very long and expensive.", fault("llm-token-flood", output_tokens=50_000)
+        ),
+        Drill("cpu", "A process uses all CPUs.", fault("cpu")),
+        Drill("service-down", "The service is down.", stopped("app"), outside=True),
+        Drill("database-down", "PostgreSQL is down.", stopped("postgres"), outside=True),
+        Drill("database-exporter-down", "postgres_exporter is down.", stopped("postgres-exporter"), outside=True),
+        Drill("host-exporter-down", "node_exporter is down.", stopped("node-exporter"), outside=True),
+        Drill(
+            "alertmanager-down",
+            "Alertmanager is down: no notifications.",
+            stopped("alertmanager"),
+            outside=True,
+            mute=True,
+        ),
     )
 }

@@ -19,32 +19,32 @@ from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.stack import Stack
 
-PATIENCE = 15 * 60.0  # seconds to wait for the alerts, and again for their end; a fault lasts half an hour at most
-LATER = 10 * 60.0  # alerts that take longer than this before they fire are named, not waited for
+PATIENCE = 15 * 60.0  # seconds to wait for the alerts to fire, and again to resolve; a fault lasts half an hour at most
+LATER = 10 * 60.0  # alerts with a longer `for` are named, not waited for
 LOOK_EVERY = 2.0
-HOLD = 3 * 60.0  # how long something is broken of which no alert is waited for
-WARM_UP = 60.0  # seconds of ordinary traffic before the fault, so that the alerts know what ordinary is
+HOLD = 3 * 60.0  # how long a fault without expected alerts lasts
+WARM_UP = 60.0  # seconds of normal traffic before the fault, as a baseline for the alerts
 
 
 def incident(name: str, find_stack: Callable[[], Stack]) -> int:
     """List the drills, or run one against the running stack.
 
     Returns:
-        The exit code: 0 where every alert that was waited for fired, was delivered and is resolved, else 1.
+        The exit code: 0 if every expected alert fired, was delivered and resolved, else 1.
 
     Raises:
-        OpsError: there is no such drill, or it can't be run.
+        OpsError: there is no such drill, or it cannot run.
     """
     if not name:
         _list()
         return 0
     if name not in DRILLS:
         raise OpsError(f"No drill is called {name}. `make incident` lists them.")
-    signal.signal(signal.SIGTERM, _stop)  # mend what is broken, also then
+    signal.signal(signal.SIGTERM, _stop)  # repairs what is broken
     try:
         return 0 if _run(DRILLS[name], running(find_stack())) else 1
     except KeyboardInterrupt:
-        raise OpsError("\nStopped; what was broken is mended.") from None
+        raise OpsError("\nInterrupted; the fault is repaired.") from None
     except ValueError as error:
         raise DrillError(str(error)) from error
 
@@ -58,7 +58,7 @@ def _list() -> None:
     print("Drills: make incident NAME=...\n")
     for drill in DRILLS.values():
         print(f"  {drill.name:<24}{drill.story}")
-        print(f"  {'':<24}{', '.join(plan.alerts(drill.name)) or 'no alert of its own'}")
+        print(f"  {'':<24}{', '.join(plan.alerts(drill.name)) or 'no alert'}")
 
 
 def _run(drill: Drill, target: Target) -> bool:
@@ -69,27 +69,25 @@ def _run(drill: Drill, target: Target) -> bool:
     later = [alert for alert in alerts if rules[alert]["duration"] > LATER]
     expected = [alert for alert in alerts if alert not in later]
     print(f"{drill.name}: {drill.story}")
-    print(
-        f"Expecting {', '.join(expected)}." if expected else f"No alert is waited for: it lasts {HOLD / 60:g} minutes."
-    )
+    print(f"Expecting {', '.join(expected)}." if expected else f"No alert is expected; it lasts {HOLD / 60:g} minutes.")
     for alert in later:
-        print(f"{alert} would follow after {rules[alert]['duration'] / 60:g} minutes; it is not waited for.")
+        print(f"{alert} would follow after {rules[alert]['duration'] / 60:g} minutes; the drill does not wait for it.")
     lasting = {alert: plan.lasting[alert] for alert in expected if alert in plan.lasting}
     for alert, span in lasting.items():
-        print(f"{alert} stays for {span} when all is well again; its end is not waited for.")
+        print(f"{alert} keeps firing for {span} after the repair; the drill does not wait for its end.")
     if drill.mute:
-        print("While this lasts no alert can be delivered: it ends when the alerts fire.")
+        print("No notification can be sent meanwhile; the fault ends when the alerts fire.")
     with _traffic(target):
-        print(f"{WARM_UP:g} s of ordinary traffic first.", flush=True)
+        print(f"{WARM_UP:g} s of normal traffic first.", flush=True)
         time.sleep(WARM_UP)
-        watch = Watch(target, _tell)
+        watch = Watch(target, _print)
         with drill.breaks(target):
-            print("\nBroken. From now on, in seconds:", flush=True)
+            print("\nBroken. Alert timeline, in seconds:", flush=True)
             stage = "firing" if drill.mute else "delivered"
             fired = _wait(watch, expected, stage) if expected else _hold(watch)
             links = {alert["labels"]["alertname"]: alert["annotations"] for alert in target.alerts()}
-        print("\nMended. From now on, in seconds:", flush=True)
-        watch.mend()
+        print("\nRepaired. Alert timeline, in seconds:", flush=True)
+        watch.repaired()
         ending = [alert for alert in expected if alert not in lasting]
         resolved = fired and _wait(watch, ending, "resolved")
     print()
@@ -103,7 +101,7 @@ def _run(drill: Drill, target: Target) -> bool:
         missing = [alert for alert in ending if not watch.all_reached([alert], "resolved")]
         print(f"NOT resolved within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
     else:
-        print("Every alert that was waited for went all its way.")
+        print("Every expected alert fired, was delivered and resolved.")
     return resolved
 
 
@@ -125,22 +123,22 @@ def _hold(watch: Watch) -> bool:
     return True
 
 
-def _tell(alert: str, stage: str, seconds: float) -> None:
+def _print(alert: str, stage: str, seconds: float) -> None:
     print(f"  {seconds:5.0f}  {alert} {stage}", flush=True)
 
 
 @contextmanager
 def _traffic(target: Target) -> Iterator[None]:
-    """A small load test in the background: an outage that nobody feels is none."""
+    """A small load test in the background: without traffic an outage is not noticed."""
     environment = {**os.environ, "HOST": target.app, "USERS": "15", "DURATION": "1h", "SHAPE": "steady"}
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as devnull:
         load = subprocess.Popen(
-            [sys.executable, "-m", "loadtest"], cwd=PROJECT, env=environment, stdout=nowhere, stderr=subprocess.PIPE
+            [sys.executable, "-m", "loadtest"], cwd=PROJECT, env=environment, stdout=devnull, stderr=subprocess.PIPE
         )
     try:
         time.sleep(2)
         if load.poll() is not None and load.stderr is not None:
-            raise DrillError(f"no traffic could be made: {load.stderr.read().decode().strip()}")
+            raise DrillError(f"The load test did not start: {load.stderr.read().decode().strip()}")
         yield
     finally:
         load.terminate()

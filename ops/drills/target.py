@@ -17,11 +17,11 @@ from ops.settings import Settings
 from ops.stack import Stack
 
 TIMEOUT = 10.0  # seconds for an answer of one of the servers
-PATIENT = 60.0  # and of a service that faults have made slow
+PATIENT = 60.0  # for the service, which faults may have made slow
 
 
 class DrillError(OpsError):
-    """A drill that can't be run; the message says what to do."""
+    """A drill that cannot run; the message says what to do."""
 
 
 class Servers(Protocol):
@@ -46,14 +46,18 @@ class Target:
     faults_token: str | None
 
     def check_faults(self) -> None:
-        """Raises DrillError where the service's faults can't be switched on."""
+        """Check that the service's faults can be switched on.
+
+        Raises:
+            DrillError: they cannot.
+        """
         self._faults("GET", "", None)
 
     def fault(self, name: str, **parameters: Any) -> None:
         """Switch a fault of the service on."""
         self._faults("POST", f"/{name}", parameters)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Switch all faults of the service off; a service that is down has none on."""
         try:
             self._faults("DELETE", "", None)
@@ -61,41 +65,41 @@ class Target:
             return
 
     def kill(self, service: str) -> None:
-        """End a service's main processes without a chance to say goodbye."""
+        """Kill a service's main processes (SIGKILL)."""
         for pid in self.servers.pids(service):
             try:
                 os.kill(pid, signal.SIGKILL)
             except PermissionError:
-                raise DrillError(f"Killing {service} needs root: its process belongs to somebody else.") from None
+                raise DrillError(f"Killing {service} needs root: its process belongs to another user.") from None
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         address = f"{self.prometheus}/api/v1/query"
         return list(_get(address, query=expression)["data"]["result"])
 
     def alerts(self) -> list[dict[str, Any]]:
-        """What Prometheus says of every alert that is pending or firing."""
+        """Every pending or firing alert, from Prometheus."""
         return list(_get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"])
 
     def delivered(self) -> set[str]:
-        """The names of the alerts that have arrived in Alertmanager and that it tells people."""
+        """The names of the alerts in Alertmanager that are neither inhibited nor silenced."""
         alerts = _get(f"{self.alertmanager}/api/v2/alerts", inhibited="false", silenced="false")
         return {alert["labels"]["alertname"] for alert in alerts}
 
     def muted(self) -> set[str]:
-        """The names of the alerts of which Alertmanager tells nobody: another one says it, or a silence lasts."""
+        """The names of the alerts in Alertmanager that are inhibited or silenced."""
         alerts = _get(f"{self.alertmanager}/api/v2/alerts", active="false", unprocessed="false")
         return {alert["labels"]["alertname"] for alert in alerts}
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """Every alerting rule by name, as Prometheus has it loaded; `duration` is its `for` in seconds."""
+        """Every loaded alerting rule by name; `duration` is its `for` in seconds."""
         groups = _get(f"{self.prometheus}/api/v1/rules", type="alert")["data"]["groups"]
         return {rule["name"]: rule for group in groups for rule in group["rules"]}
 
     def _faults(self, method: str, path: str, body: dict[str, Any] | None) -> None:
         if self.faults_token is None:
             raise DrillError(
-                "The service's faults are switched off. Set FAULTS_ENABLED=true in .env, run `make up` again, and off "
-                "again when you are done: whoever has the token in secrets/ can break the service."
+                "Fault injection is switched off. Set FAULTS_ENABLED=true in .env and run `make up` again. Switch it "
+                "off when you are done: with the token in secrets/ a client can break the service."
             )
         request = urllib.request.Request(  # noqa: S310  our own address
             f"{self.app}/faults{path}",
@@ -109,8 +113,8 @@ class Target:
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]
             if error.code == 404:
-                detail = "its faults are switched off; set FAULTS_ENABLED=true in .env and run `make up` again"
-            raise DrillError(f"The service refuses the fault ({error.code}): {detail}") from None
+                detail = "fault injection is switched off; set FAULTS_ENABLED=true in .env and run `make up` again"
+            raise DrillError(f"The service rejected the fault ({error.code}): {detail}") from None
 
 
 def _get(address: str, **parameters: str) -> Any:

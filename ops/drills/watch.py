@@ -1,4 +1,4 @@
-"""Watching alerts on their way: pending, firing, delivered, resolved."""
+"""The alert timeline of a drill: pending, firing, delivered, resolved."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ STAGES = ("pending", "firing", "delivered", "resolved")
 
 @dataclass
 class Course:
-    """One alert's course: seconds from the beginning of the drill (resolved: from the mending), None if not seen."""
+    """One alert's timeline: seconds since the fault began (resolved: since its repair), None if not seen."""
 
     alert: str
     severity: str = ""
     muted: bool = False
-    """Not delivered, as another alert says it already (or a silence lasts)."""
+    """Inhibited or silenced instead of delivered."""
     pending: float | None = None
     firing: float | None = None
     delivered: float | None = None
@@ -27,31 +27,31 @@ class Course:
 
 
 class Watch:
-    """Follows the alerts of a stack from now on and tells what happens.
+    """Follows the alerts of a stack from now on and reports each step.
 
     Args:
         target: the running target.
-        tell: called with (alert, stage, seconds) at each step of any alert; seconds since the fault, or since its end.
-            Of an alert that arrives and is muted the stage is "muted" instead of "delivered".
-        delivered: the names of the alerts that have reached their receiver so far; Alertmanager's word by default.
+        report: called with (alert, stage, seconds) at each step of any alert; seconds since the fault, or since its
+            repair. For an alert that is inhibited or silenced the stage is "muted" instead of "delivered".
+        delivered: returns the names of the alerts that have reached their receiver; by default, as Alertmanager says.
     """
 
     def __init__(
         self,
         target: Target,
-        tell: Callable[[str, str, float], None],
+        report: Callable[[str, str, float], None],
         delivered: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self.target = target
-        self.tell = tell
+        self.report = report
         self.delivered = delivered or target.delivered
         self.courses: dict[str, Course] = {}
         self.began = time.time()
-        self.mended: float | None = None
+        self.repaired_at: float | None = None
         self.before = {alert["labels"]["alertname"] for alert in target.alerts()}
 
     def look(self) -> None:
-        """See what has changed; a server that does not answer (it may be the drill) changes nothing."""
+        """Poll the alerts; a server that does not answer (as the drill may want) changes nothing."""
         now = time.time()
         with suppress(OSError, ValueError, KeyError):
             alerts = self.target.alerts()
@@ -62,18 +62,18 @@ class Watch:
                 if course.firing is not None and course.alert not in firing:
                     self._reach(course, "resolved", now)
                 elif course.alert in firing and course.resolved is not None:
-                    course.resolved = None  # it came back
+                    course.resolved = None  # it fires again
         with suppress(OSError, ValueError, KeyError):
-            told, muted = self.delivered(), self.target.muted()
-            for name in {*told, *muted}:
+            delivered, muted = self.delivered(), self.target.muted()
+            for name in {*delivered, *muted}:
                 if (arrived := self.courses.get(name)) and arrived.firing is not None:
                     if arrived.delivered is None:
-                        arrived.muted = name not in told
+                        arrived.muted = name not in delivered
                     self._reach(arrived, "delivered", now)
 
-    def mend(self) -> None:
-        """From now on, resolved is counted from here."""
-        self.mended = time.time()
+    def repaired(self) -> None:
+        """The fault is repaired; `resolved` is measured from here."""
+        self.repaired_at = time.time()
 
     def all_reached(self, alerts: Collection[str], stage: str) -> bool:
         return all(name in self.courses and getattr(self.courses[name], stage) is not None for name in alerts)
@@ -89,7 +89,7 @@ class Watch:
 
     def _reach(self, course: Course, stage: str, now: float) -> None:
         if getattr(course, stage) is None:
-            since = self.mended or self.began
+            since = self.repaired_at or self.began
             setattr(course, stage, now - (since if stage == "resolved" else self.began))
             if course.alert not in self.before:
-                self.tell(course.alert, "muted" if stage == "delivered" and course.muted else stage, now - since)
+                self.report(course.alert, "muted" if stage == "delivered" and course.muted else stage, now - since)

@@ -114,14 +114,14 @@ def test_the_commands_do_what_the_documents_say(checkout: Checkout) -> None:
     load = checkout.run("make loadtest")
     assert "steady: 5 users for 10 s" in load
     assert list((checkout.folder / "loadtest" / "reports").glob("*.html"))
-    assert "Everything is well." in ended(up, "make up")
+    assert "Everything is healthy." in ended(up, "make up")
 
     said = {
         command: checkout.run(command, "http://127.0.0.1:9/hook\n") for command in STACK_UP if command not in MISSING
     }
     assert " ok " in said["make status"]
     assert "prometheus         has read its configuration again" in said["make reload"]
-    assert "unwell" not in said["make status"]
+    assert "unhealthy" not in said["make status"]
     assert "Serving on http://127.0.0.1:" in said["make logs SERVICE=app"]
     for command, output in said.items():
         if "curl" in command:

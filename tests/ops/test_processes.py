@@ -249,7 +249,7 @@ def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: St
                 "prometheus refuses its configuration and goes on with the former one; "
                 "`make logs SERVICE=prometheus` shows why.\n"
             )
-            assert "Everything is well" not in result.stdout
+            assert "Everything is healthy" not in result.stdout
         assert "scrape_timeout: 2s" in httpx.get(taken).text
     finally:
         file.write_text(original)
@@ -353,7 +353,7 @@ def test_what_dies_is_started_again(stack: Stack, server: str) -> None:
     wait_until(stack.well, timeout=120, interval=1)
 
 
-def test_an_unwell_server_shows_in_the_status(stack: Stack) -> None:
+def test_an_unhealthy_server_shows_in_the_status(stack: Stack) -> None:
     pid = stack.pid("node-exporter")
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -361,7 +361,7 @@ def test_an_unwell_server_shows_in_the_status(stack: Stack) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert result.returncode == 1
-    assert re.search(r"^node-exporter +running +unwell ", result.stdout, re.MULTILINE), result.stdout
+    assert re.search(r"^node-exporter +running +unhealthy ", result.stdout, re.MULTILINE), result.stdout
     assert "does not answer" in result.stdout
 
 
@@ -459,7 +459,7 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
         "nowhere.tar": "There is no ",
         "flipped.tar": "is damaged: ",
         "half.tar": "is damaged or no backup",
-        "words.tar": "is no backup of this stack",
+        "words.tar": "is not a backup of this stack",
         "newer.tar": "holds data of postgres 99.1, which postgres",
         "other.tar": "is damaged or no backup",
         "more.tar": "is damaged or no backup",
@@ -492,7 +492,7 @@ def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> Non
     result = stack.run("restore", f"FROM={broken}", "CONFIRM=1")
     assert result.returncode == 1
     assert "Loading failed: pg_restore" in result.stderr
-    assert "Nothing was restored: what was there before is back." in result.stderr
+    assert "Nothing was restored; the previous data are back." in result.stderr
     assert "Traceback" not in result.stderr
     assert kept.missing() == []
     assert database(stack).read_text() == kept.name

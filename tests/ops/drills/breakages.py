@@ -316,7 +316,7 @@ def pile_up(lab: Lab) -> Iterator[None]:
             yield
         finally:
             done.set()
-            lab.stack.mend()
+            lab.stack.repair()
 
 
 @contextmanager

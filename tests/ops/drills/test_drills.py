@@ -141,7 +141,7 @@ def well_but(lab: Lab, tolerated: set[str]) -> bool:
 
 
 def recover(lab: Lab) -> None:
-    """Wait until the stack is well again, but for what is slow to resolve or the machine's own affair."""
+    """Wait until the stack is healthy again, but for what is slow to resolve or the machine's own affair."""
     wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
     wait_until(lab.knows_alertmanager, PATIENCE)
     wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | BUSY | PLAN.lasting.keys()), PATIENCE)
@@ -206,7 +206,7 @@ def drill(name: str, lab: Lab, report: Report) -> None:
 
     with breaking(name, lab):
         until("firing" if name in MUTE else "delivered", set(expected))
-    watch.mend()
+    watch.repaired()
     until("resolved", set(expected) - PLAN.lasting.keys() - BUSY)
     fired = {alert: course for alert, course in watch.courses.items() if course.firing is not None}
     report.also[name] = fired.keys() - before - {*expected, "Watchdog"}
