@@ -9,8 +9,8 @@ An archive is a tar file (0600) of a manifest and these parts:
 The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
 that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
 
-Prometheus offers snapshots, but only with an API that also deletes series for every client that reaches its port, such as a
-web page. So it is stopped for the seconds that copying takes; there is a gap of that length in its data.
+Prometheus could take snapshots, but only with an API that also deletes series for every client that reaches its port,
+such as a web page. So it is stopped for the seconds that copying takes; its data have a gap of that length.
 """
 
 from __future__ import annotations
