@@ -4,7 +4,7 @@ Run by bench_http, under valgrind or not: `python -m bench.instructions JSON`, w
 whether valgrind is there: [[[peer, routes, several workers, requests, windows], ...], true]. For each of them a forked
 process asks the same application in turn without and with the peer, so that everything else is the same: what two
 neighbouring windows of requests differ by is the peer's. The garbage collector rests meanwhile, and under valgrind,
-which makes everything fifty times slower, the clock goes on by a tenth of a millisecond whenever somebody looks at it
+which makes everything fifty times slower, the clock advances by a tenth of a millisecond whenever it is read
 (which costs as much as a look at the real one): requests stay in the buckets that they fall into without valgrind.
 """
 
@@ -24,7 +24,7 @@ WARM_UP = 30
 
 
 def mark() -> None:
-    """callgrind is told to write down its counts, and to begin anew, whenever this is called."""
+    """callgrind writes its counts and starts again whenever this function is called."""
     os.getloadavg()
 
 

@@ -3,7 +3,7 @@
     python -m bench.serve PEER COMBINATIONS WORKERS [SERVING]
 
 With WORKERS, PROMETHEUS_MULTIPROC_DIR must name an empty folder; see bench.scrape. SERVING processes of them answer
-requests, one unless told.
+requests, one by default.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ async def chat(question: ChatRequest, request: Request, user: CurrentUser, sessi
     """Ask the LLM. Question and answer are stored in a conversation, also the part of an answer that broke off."""
     service: llm.LLMService = request.app.state.llm
     if question.model is not None and question.model not in service.models:
-        # The most expensive model is one that somebody else pays for.
+        # Otherwise a client could choose the most expensive model at the operator's cost.
         raise HTTPException(404, f"No such model; there are {', '.join(sorted(service.models))}")
     conversation_id, messages = await _store_question(session, user, question)
     # Gives the connection back to the pool: a model takes seconds to answer.
@@ -84,7 +84,7 @@ async def chat(question: ChatRequest, request: Request, user: CurrentUser, sessi
     except llm.LLMError as error:
         raise _http_error(error) from error
     except ClientDisconnect:
-        return Response(status_code=CLIENT_GONE)  # to nobody
+        return Response(status_code=CLIENT_GONE)  # the client is gone
     sessions: Sessions = request.app.state.sessions
     stored = await _store_answer(sessions, conversation_id, answer.text, answer.model, answer.provider)
     return ChatAnswer(
@@ -122,9 +122,10 @@ class OpenStreams:
 
 
 async def _while_connected(request: Request, answer: Awaitable[T]) -> T:
-    """What `answer` gives. When the client leaves before, so does the call: nobody pays for the rest of it.
+    """The result of `answer`. If the client disconnects first, the call is cancelled, so that the rest costs nothing.
 
-    Raises ClientDisconnect.
+    Raises:
+        ClientDisconnect: the client has disconnected.
     """
     with anyio.CancelScope() as scope:
 

@@ -25,7 +25,7 @@ PRICES = Path(__file__).with_name("prices.toml")
 class LLMService:
     """Answers of a language model, with metrics. `provider` may be replaced, its calls under way end as they began.
 
-    `models` are those that people may ask for; the default one is always among them.
+    `models` are those that clients may request; the default one is always among them.
     """
 
     def __init__(self, provider: Provider, default_model: str | None = None, models: Iterable[str] = ()) -> None:

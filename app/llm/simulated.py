@@ -1,4 +1,4 @@
-"""A provider that talks to nobody: for load tests and drills without a key. Its label says so: `simulated`."""
+"""A provider without a network: for load tests and drills without a key. Its label is `simulated`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer. `usage` is None when the provider did not tell it."""
+    """A whole answer. `usage` is None if the provider did not report it."""
 
     text: str
     model: str

@@ -13,7 +13,7 @@ users that `identify` returns count: traffic without authentication is no user.
 No identifier is kept. A user's keyed hash picks one of 2^18 places of a vector, and the place remembers the second of
 the last visit. The number of users is estimated from the occupied share of the places (linear counting, Whang et al.,
 ACM TODS 15(2), 1990): n = -m ln(1 - c/m), with a standard error of 0.14 % at 10,000 users, 0.33 % at a million. It
-takes 1 MiB, whoever calls: a million random identifiers cost what one costs.
+takes 1 MiB, however many users there are: a million random identifiers cost as much as one.
 
 With several workers the vector and its key lie in one file of mode 0600 in their shared folder, so that all count the
 same users and a killed worker takes nothing along. Across hosts the numbers cannot be added: the largest is a lower
@@ -73,7 +73,7 @@ class ActiveUsers(Collector):
         registry: CollectorRegistry | None = REGISTRY,
     ) -> None:
         self._clock = clock
-        key = secrets.token_bytes(_KEY_BYTES)  # the first worker's is everybody's
+        key = secrets.token_bytes(_KEY_BYTES)  # the first worker's is used by all
         try:
             folder = directory or storage.directory()
             mapped = storage.map_file(folder and folder / FILE_NAME, _SIZE, head=key)
@@ -87,7 +87,7 @@ class ActiveUsers(Collector):
             registry.register(self)
 
     def touch(self, user_id: object) -> None:
-        """The user was here just now. `user_id`: a text, a number, a UUID, what str() tells apart; None is nobody."""
+        """Count the user as active now. `user_id`: anything with a unique str(); None: no user."""
         if user_id is None:
             return
         digest = blake2b(str(user_id).encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()

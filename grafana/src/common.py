@@ -113,7 +113,7 @@ RUNBOOK = Link(
     "/api/datasources/proxy/uid/${datasource}/user/runbooks/${__value.text}.md",
     new_tab=True,
 )
-# What tells the alerts of one name apart.
+# The labels that distinguish alerts of the same name.
 _WHERE = (
     '"job", "slo", "endpoint", "exception", "provider", "model", "query_name", "pool", "datname", '
     '"device", "mountpoint", "instance"'
@@ -188,8 +188,8 @@ def up_of(title: str, description: str, up: str, no_value: str, *links: Link) ->
     )
 
 
-# Where an alert began to fire, not for how long: regions of many alerts would hide the graphs in the very moment in
-# which somebody has to read them. All annotations look back as far as their step is long, which Grafana sets by the
+# Where an alert began to fire, not for how long: regions of many alerts would hide the graphs just when
+# they have to be read. All annotations look back as far as their step is long, which Grafana sets by the
 # time range: a fixed minute would be too short in a graph of a week. Of `changes`, the window needs a scrape more.
 def _appeared(by: str, selector: str, age: str) -> str:
     """The kinds of `selector` that are there and were not some time before."""
@@ -258,7 +258,7 @@ def active_users(legend: Legend, *links: Link) -> Panel:
 def average_and_percentiles(
     histogram: Histogram, *percentiles: float, matchers: Matchers = "@app"
 ) -> tuple[Query, ...]:
-    """Average and percentiles of what a recorded histogram observed; 50, 95 and 99 unless told."""
+    """Average and percentiles of what a recorded histogram observed; 50, 95 and 99 by default."""
     return (
         Query(mean(histogram, matchers=matchers), "average"),
         *percentile_lines(histogram, *(percentiles or (0.5, 0.95, 0.99)), matchers=matchers),

@@ -512,7 +512,7 @@ REPLICATION = (
     ),
     timeseries(
         "Replication slots",
-        "Bytes of WAL that each replication slot keeps from being removed. One that nobody reads fills the disk.",
+        "Bytes of WAL that each replication slot keeps from being removed. A slot without a consumer fills the disk.",
         Query(
             or_named(
                 "max by (slot_name) (pg_replication_slot_slot_current_wal_lsn{@db}"

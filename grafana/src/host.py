@@ -519,7 +519,7 @@ LIMITS = (
     ),
     timeseries(
         "Clock offset",
-        "How far the host's clock is from its time server's. Zero also where the kernel is not told.",
+        "How far the host's clock is from its time server's. Zero also if the kernel does not know it.",
         Query(named("node_timex_offset_seconds{@host}"), "{{nodename}}"),
         unit="s",
         lowest=None,

@@ -154,7 +154,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that the queries share and nobody chooses: the one place in the JSON to change it. Hidden."""
+    """A hidden value that the queries share: the one place in the JSON to change it."""
 
     name: str
     label: str
@@ -229,7 +229,7 @@ class Choice:
 class Annotation:
     """Marks on every time series: a line where the query returns one point, a region where it goes on.
 
-    switch: whether people can turn it off on top of the dashboard.
+    switch: whether it can be switched off at the top of the dashboard.
     """
 
     name: str

@@ -92,7 +92,7 @@ class Instrumentation:
 
     def _on_handle_error(self, context: Any) -> None:
         try:
-            if context.connection is not None:  # else nobody got one, which the pool's watcher counts
+            if context.connection is not None:  # else there was none, which the pool's listener counts
                 self._failed(context)
         except Exception:
             warn_once("the event handle_error")

@@ -140,8 +140,8 @@ class OpenConnections:
     """The open connections of all engines of one pool name, as sets of their states, and the gauges that follow them.
 
     The garbage collector may return a forgotten connection to its pool at any moment, also in the middle of a method
-    here, and so may other threads. There is no lock: putting something into a set is one step, and whoever has set a
-    gauge looks again whether it still holds.
+    here, and so may other threads. There is no lock: adding to a set is atomic, and each thread checks after it has set
+    a gauge whether the value is still right.
     """
 
     def __init__(self, pool: str) -> None:

@@ -31,7 +31,7 @@ class Patches:
         self._methods = [method for method in self._methods if method[0] is not target]
 
     def undo(self) -> None:
-        """Take back everything but what somebody else has put something around since."""
+        """Remove all patches, except those that other code has wrapped since."""
         for target, name, listener in self._listeners:
             if event.contains(target, name, listener):
                 event.remove(target, name, listener)

@@ -5,7 +5,7 @@ What is measured, and where it is seen:
 
     pool.connect()          one checkout, and what it ends with: used + 1, a timeout, or a failed CONNECT
     pool._pool.get()        the wait: an empty queue is what makes a caller wait. Connecting, its listeners and pings
-                            happen elsewhere, whoever opens the connection
+                            happen elsewhere, in any case
     pool._invoke_creator()  connecting; callers are pending here and while they wait
     pool._do_return_conn()  the end of the use: used - 1, and idle + 1 where the connection is still open and the pool's
     events                  close, invalidate, soft_invalidate: rare, so that the price of a listener does not matter
@@ -98,7 +98,7 @@ class PoolWatcher:
         return connect
 
     def _failed(self, error: BaseException, waited: float) -> None:
-        """No connection, for whichever reason: SQLAlchemy tells of those alone that are errors of its own driver."""
+        """No connection, for any reason: SQLAlchemy reports only errors of its own driver."""
         try:
             self._metrics.wait(waited)
             if isinstance(error, exc.TimeoutError):
@@ -177,7 +177,7 @@ class PoolWatcher:
             state = self._states.of(record)
             if state is None:
                 return
-            if state.phase is ACTIVE:  # nobody ended it, so the server did
+            if state.phase is ACTIVE:  # the client did not end it, so the server did
                 self._rolled_back(state)
             connections = self._metrics.connections
             in_use = state in connections.used

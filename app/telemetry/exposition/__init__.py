@@ -33,7 +33,7 @@ Piece = str | Callable[[], str]  # text, or what makes it and may take its time
 
 
 class _Collected:
-    """Registered with nobody: hands metrics to prometheus_client's own encoder."""
+    """Not registered: passes metrics to prometheus_client's own encoder."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self.collect = collect
@@ -58,7 +58,7 @@ def pieces(
 ) -> tuple[str, Iterator[Piece]]:
     """The content type, and the text in pieces of a fraction of a millisecond each.
 
-    What custom collectors give is made by a function instead, to be called in turn: nobody knows how long it takes.
+    Custom collectors are rendered by a function instead, to be called in turn, since they may take any time.
     `accept` is the request's header; `names`, if given, are the names of samples or metrics to give and no others.
     """
     encoder, content_type = choose(accept)
@@ -102,7 +102,7 @@ class _Scrape:
     def stored(self, metric: Metric) -> Iterator[Piece]:
         """The text of a metric in the storage, nothing where another metric has one of its names."""
         families = [family for family in storage.schema.by_name.get(metric.name, ()) if family.type == metric.type]
-        # A metric of which this worker has no labels yet is told by what the others have.
+        # A metric without labels in this worker is described by the other workers.
         families = [family for family in families if family.local] or families[-1:]
         own = {metric.name, *(metric.name + suffix for suffix in SUFFIXES[metric.type])}
         if not self.take(metric.name, own):

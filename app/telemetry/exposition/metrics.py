@@ -126,7 +126,7 @@ def total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] 
 
 
 def unshared(family: Family) -> Iterator[tuple[dict[str, str], list[float]]]:
-    """The labels and numbers of groups that had no room in the shared folder: this worker's, and told as such."""
+    """The labels and numbers of groups that had no room in the shared folder: this worker's, and marked as such."""
     for labelvalues, start in list(family.unshared.items()):
         row = storage.cells.numbers(start, start + family.width)
         if row[0]:

@@ -104,7 +104,7 @@ class _Scraper:
         finally:
             self._queue -= 1
             if not self._queue:
-                self._last = None  # nobody needs it any more, and it may be large
+                self._last = None  # no longer needed, and it may be large
 
     async def _render(self, accept: str, names: frozenset[str], gzip: bool) -> Response:
         if self._thread is None:

@@ -164,7 +164,7 @@ def _search(path: str, templates: Sequence[Template]) -> str | None:
 
 
 def _frontend(scope: Scope) -> str | None:
-    """The template of a page of FastAPI's app.frontend(), which leaves no route: what it was given as path tells it."""
+    """The template of a page of FastAPI's app.frontend(), which leaves no route: from the path it was given."""
     fastapi = scope.get("fastapi")
     if not fastapi or "frontend_path" not in fastapi:
         return None

@@ -4,9 +4,9 @@
     rows["GET", "/items/{item_id}"] -> Row: cells of the histograms, of each status, each exception, and the gauge
     found[id(route)]["GET"]         -> the same row, for all requests but the first of a route
 
-Requests in progress are shown late: the template is known only once the router has run. Alone in one process nobody
-looks before the storage is read, and then they are shown. Other workers may look at any time, but not before the
-handler waits for something: so the gauge is set in the event loop's next round, if there is one.
+Requests in progress are shown late: the template is known only once the router has run. In a single process the
+gauge is read only when the storage is, and is set then. Other workers may read it at any time, but not before the
+handler awaits something: so the gauge is set in the event loop's next iteration, if there is one.
 """
 
 import logging

@@ -375,7 +375,7 @@ class Call:
         told_all = self.usage is not None and missing is None
         if outcome == "error":
             cause = error if self._failure is None else self._failure
-            # A call that was refused used no tokens; one that broke off may have used some that nobody reports.
+            # A rejected call used no tokens; one that ended early may have used tokens that are never reported.
             refused = self._source is None and not self._begun and error_status(cause) is not None
             final = told_all and answer.failure is not None and (self._source is None or answer.is_whole())
             return None if refused or final else "error"

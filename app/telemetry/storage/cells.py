@@ -135,7 +135,7 @@ class Storage:
             return start
 
     def _no_room(self, error: OSError) -> None:
-        """A full disk is no error of whoever counts."""
+        """A full disk must not raise in the code that counts."""
         self.log_once(
             "metrics: no room in %s (%s). New series are counted by this worker alone, exposed with the label worker. "
             "Make room there and restart the service",
@@ -224,7 +224,7 @@ class Storage:
             return [own]
 
     def _check_file(self) -> None:
-        """Somebody may have removed or truncated the file in which this process counts."""
+        """The file in which this process counts may have been removed or truncated."""
         if truncation.repaired(self.memory.fd):
             log.error("%s was truncated while the service runs: what this worker had counted is lost", self.memory.path)
             try:

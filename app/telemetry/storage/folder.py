@@ -24,13 +24,13 @@ def check(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise OSError(f"{directory} must be a folder of this user that nobody else may write to: chmod 700 it")
+        raise OSError(f"{directory} must belong to this user and be writable by no other: chmod 700 it")
 
 
 def join(directory: Path) -> None:
     """Belong to the service whose folder this is, for as long as this process or a fork of it lives.
 
-    What another service left behind is removed once nobody of it lives.
+    What another service left behind is removed once all its processes are gone.
 
     Raises:
         OSError: another service uses the folder.

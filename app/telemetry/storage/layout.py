@@ -140,7 +140,7 @@ class Memory(Doubles):
         self._reserved = self.header[RESERVED]  # the file's own is for those who read it
 
     def _make(self) -> None:
-        """The header's room and the sparse rest, of a new file or one that somebody truncated."""
+        """The header's room and the sparse rest, of a new file or a truncated one."""
         if os.fstat(self.fd).st_size < FILE_SIZE:
             os.ftruncate(self.fd, 0)
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that somebody truncates while it is mapped: `> worker-0`, a copy over it, a clean-up of a temporary folder.
+"""A file that is truncated while it is mapped: `> worker-0`, a copy over it, a clean-up of a temporary folder.
 
 The next load or store beyond its new end would end the process by SIGBUS. Instead the file gets its size back, with
 zeros in it, and the instruction is repeated: what was counted is lost, the worker lives. A fault anywhere else ends the
@@ -28,7 +28,7 @@ def forget(fd: int) -> None:
 
 
 def repaired(fd: int) -> bool:
-    """Whether that has happened to a file, or is done now; told once."""
+    """Whether that has happened to a file, or is done now; true once."""
     _repair(fd)
     if fd in _repaired:
         _repaired.discard(fd)
