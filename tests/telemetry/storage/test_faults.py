@@ -148,4 +148,4 @@ def test_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
         ask(server, ["/r1"] * 20)
         assert {total(server, endpoint="/r1") for _ in range(10)} == {20}
         assert list(folder.iterdir()) == []
-        assert "nobody else may write to: chmod 700 it" in server.log.read_text()
+        assert "must belong to this user and be writable by no other: chmod 700 it" in server.log.read_text()
