@@ -12,8 +12,9 @@ from app import __version__
 from app.api import chat, conversations, health, index, items, users
 from app.api.errors import add_error_handlers
 from app.db.engine import QUERY_NAMES, make_engine, make_sessions
+from app.limits import BODY_BYTES, RequestLimitsMiddleware, SignUpLimitMiddleware
 from app.llm import create_service
-from app.middleware import BodyLimitMiddleware, RequestLogMiddleware, SecurityHeadersMiddleware, request_id
+from app.middleware import RequestLogMiddleware, SecurityHeadersMiddleware, request_id
 from app.settings import Settings, load_settings
 from app.telemetry.database import instrument_engine
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
@@ -79,7 +80,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_route("/metrics", metrics_endpoint(token_file=settings.metrics_token_file), include_in_schema=False)
 
     # The middleware added last is the outermost, so it measures all others.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.app_max_body_bytes, timeout=settings.app_request_timeout)
+    app.add_middleware(
+        RequestLimitsMiddleware,
+        timeout=settings.app_request_timeout,
+        body_bytes={**BODY_BYTES, "/chat": settings.app_max_body_bytes},
+    )
+    if settings.app_sign_ups_per_minute:
+        app.add_middleware(SignUpLimitMiddleware, per_minute=settings.app_sign_ups_per_minute)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestLogMiddleware)
     # Exemplars link a bucket to the log lines of a request in it.

@@ -1,8 +1,7 @@
-"""Pure ASGI middlewares: request id and access log, security headers, limits on request bodies."""
+"""Pure ASGI middlewares: request id and access log, security headers. Limits are in limits.py."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -10,8 +9,6 @@ import uuid
 from contextvars import ContextVar
 from http import HTTPStatus
 
-from fastapi import HTTPException
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -105,55 +102,3 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
-
-
-class BodyLimitMiddleware:
-    """Rejects a body larger than `max_bytes` with 413, and one that takes longer than `timeout` seconds with 408.
-
-    Starlette's own limit is outside of all other middlewares, where the metrics would not count its 413.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-        self.timeout = timeout
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "0")
-        # The server has already rejected a Content-Length that is not a number.
-        if len(declared) > 18 or int(declared) > self.max_bytes:
-            response = JSONResponse(
-                {"detail": self._too_large()}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, headers={"Connection": "close"}
-            )
-            await response(scope, receive, send)
-            return
-        deadline = asyncio.get_running_loop().time() + self.timeout
-        received = 0
-        reading = True
-
-        async def limited_receive() -> Message:
-            nonlocal received, reading
-            if not reading:  # the body is complete; from here on it only waits for a disconnect
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(
-                    HTTPStatus.REQUEST_TIMEOUT,
-                    f"The body did not arrive within {self.timeout:g} seconds",
-                    {"Connection": "close"},
-                ) from None
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large(), {"Connection": "close"})
-            reading = message.get("more_body", False)
-            return message
-
-        await self.app(scope, limited_receive, send)
-
-    def _too_large(self) -> str:
-        return f"The body is larger than {self.max_bytes} bytes"

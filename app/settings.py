@@ -32,7 +32,12 @@ class Settings(BaseSettings):
     app_max_connections: int = Field(
         default=1000, ge=10, description="per worker; further ones get 503, which no metric counts"
     )
-    app_max_body_bytes: int = Field(default=1024 * 1024, ge=1024, description="a larger request body gets 413")
+    app_max_body_bytes: int = Field(
+        default=1024 * 1024, ge=1024, description="a larger body of POST /chat is answered 413; other routes: limits.py"
+    )
+    app_sign_ups_per_minute: int = Field(
+        default=600, ge=0, description="from one client, per worker; more are answered 429; 0: no limit"
+    )
     app_request_timeout: float = Field(
         default=30, gt=0, description="seconds that a client has to send its headers, then its body"
     )

@@ -234,7 +234,8 @@ async def _store_answer(
                 session,
                 conversation_id=conversation_id,
                 role="assistant",
-                content=text.replace("\x00", ""),  # PostgreSQL cannot store U+0000
+                # What a model writes need not be what PostgreSQL takes: no NUL, no lone surrogates.
+                content=text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8"),
                 complete=complete,
                 model=model,
                 provider=provider,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,6 +29,7 @@ _DESCRIPTIONS = {
     409: "Not possible in this configuration",
     408: "The request body did not arrive in time",
     413: "The request body is too large",
+    429: "Too many requests from this client",
     500: "Internal error",
     502: "The LLM provider failed",
     503: "The database, the LLM provider or the service has no capacity; try again later",
@@ -42,13 +44,24 @@ def responses(*codes: int) -> Responses:
 
 
 BODY_ERRORS = (400, 408, 413)
+MAX_ERRORS = 20  # in one response
+MAX_NAME = 100  # characters of a key that it repeats
+MAX_DEPTH = 8
 
 
 def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
         """Name the invalid fields without echoing the input: it may be a secret, or not valid in JSON (NaN)."""
-        fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+        fields: list[dict[str, Any]] = []
+        unknown = 0
+        for each in error.errors():
+            if each["type"] == "extra_forbidden":  # one for all of them
+                unknown += 1
+                if unknown > 1:
+                    continue
+            if len(fields) < MAX_ERRORS:
+                fields.append({"loc": _short(each["loc"]), "msg": each["msg"], "type": each["type"]})
         return JSONResponse({"detail": fields}, 422)
 
     @app.exception_handler(405)
@@ -76,6 +89,11 @@ def add_error_handlers(app: FastAPI) -> None:
         """For unhandled exceptions. Starlette raises them again, so that the server logs the traceback."""
         # Sent from outside of all middlewares, so RequestLogMiddleware cannot add the header.
         return JSONResponse({"detail": "Internal Server Error"}, 500, headers={REQUEST_ID_HEADER: request_id()})
+
+
+def _short(loc: Sequence[int | str]) -> list[int | str]:
+    """Where the error is. The name of an unknown key comes from the client: it need not come back whole."""
+    return [part if isinstance(part, int) else part[:MAX_NAME] for part in loc[:MAX_DEPTH]]
 
 
 def _database_unavailable(error: Exception) -> JSONResponse:

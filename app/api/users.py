@@ -14,7 +14,7 @@ from app.db.engine import named
 router = APIRouter(prefix="/users", tags=["users"])
 
 
-@router.post("", status_code=201, responses=responses(*BODY_ERRORS, 503))
+@router.post("", status_code=201, responses=responses(*BODY_ERRORS, 429, 503))
 async def create_user(new: NewUser, session: Session) -> UserWithKey:
     """Sign up; needs no credentials. The response holds the API key, which cannot be shown again."""
     api_key, api_key_hash = new_api_key()

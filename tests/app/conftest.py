@@ -48,7 +48,8 @@ def bad_input(tell: Callable[[str, str], None]) -> Iterator[BadInput]:
 
 @pytest.fixture(scope="session")
 def service(postgres: Postgres) -> Iterator[Running]:
-    with servers.app(postgres.environment(postgres.create_database())) as running:
+    unlimited = {"APP_SIGN_UPS_PER_MINUTE": "0"}  # each test signs up
+    with servers.app({**postgres.environment(postgres.create_database()), **unlimited}) as running:
         yield running
 
 

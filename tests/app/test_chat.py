@@ -7,16 +7,19 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from fastapi import FastAPI
 from starlette.types import Message as ASGIMessage
 
 from app.api.chat import HISTORY
-from app.llm import Chunk, LLMError, Message, SimulatedBehaviour
+from app.llm import Chunk, Completion, LLMError, Message, SimulatedBehaviour
+from app.settings import Settings
 from tests import servers
 from tests.app.conftest import metric_value, sign_up
 from tests.servers import Postgres, Running, wait_until
@@ -262,6 +265,64 @@ async def test_what_postgresql_cannot_store_does_not_lose_the_answer(
     assert last == "done"
     messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
     assert messages[1]["content"] == "nul  half a pair ?\nend"
+
+
+@contextmanager
+def cut_off(postgres: Postgres, database: str) -> Iterator[None]:
+    """The database ends all connections and takes no new ones."""
+    name = database.rpartition("/")[2]
+    with psycopg.connect(postgres.superuser_dsn, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        try:
+            yield
+        finally:
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+async def test_an_answer_that_cannot_be_stored_reaches_its_client(
+    app: FastAPI,
+    inside: httpx.AsyncClient,
+    settings: Settings,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The database goes away under ten streams and ten whole answers: each client gets what has been paid for."""
+    asked, away = asyncio.Semaphore(0), asyncio.Event()
+
+    async def stream(messages: list[Message], model: str | None = None) -> AsyncIterator[Chunk]:
+        yield Chunk("Half ")
+        asked.release()
+        await away.wait()
+        yield Chunk("and half")
+        yield Chunk("", None, "stop")
+
+    async def complete(messages: list[Message], model: str | None = None) -> Completion:
+        asked.release()
+        await away.wait()
+        return Completion("Half and half", "m", "p", None, "stop")
+
+    monkeypatch.setattr(app.state.llm, "stream", stream)
+    monkeypatch.setattr(app.state.llm, "complete", complete)
+    streams = [asyncio.create_task(inside.post("/chat", json={"message": "A", "stream": True})) for _ in range(10)]
+    wholes = [asyncio.create_task(inside.post("/chat", json={"message": "A"})) for _ in range(10)]
+    for _ in range(20):
+        await asyncio.wait_for(asked.acquire(), 60)
+    with cut_off(postgres, settings.database_name):
+        away.set()
+        for answer in await asyncio.gather(*streams):
+            *deltas, (last, done) = events(answer.text.split("\n")[:-1])
+            assert (answer.status_code, last, done["stored"]) == (200, "done", False)
+            assert "".join(data["text"] for name, data in deltas if name == "delta") == "Half and half"
+        for answer in await asyncio.gather(*wholes):
+            assert (answer.status_code, answer.json()["stored"]) == (200, False)
+            assert answer.json()["message"] == "Half and half"
+    said = [record for record in caplog.records if "was not stored" in record.getMessage()]
+    assert len(said) == 20
+    assert not any(record.exc_info or "\n" in record.getMessage() for record in said)
+    answer = await inside.post("/chat", json={"message": "Again"})
+    assert (answer.status_code, answer.json()["stored"]) == (200, True)
 
 
 async def test_the_model_sees_the_end_of_the_conversation_in_order(

@@ -1,0 +1,174 @@
+"""Limits on what a client may send: size, time, structure and rate, checked before anything is parsed.
+
+Whatever the request, it costs at most 50 ms of CPU time and 16 MiB (tests/app/test_cost.py). A pure size limit does not
+give that: 930 kB of JSON may be 100,000 keys, each of them an error to report, or 300,000 empty lists of 56 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_URL_BYTES = 8 * 1024  # path and query; what most servers and proxies allow
+MAX_HEADERS = 100
+DEFAULT_BODY_BYTES = 16 * 1024
+# What the largest valid body of a route takes, if JSON has each character as "\uXXXX\uXXXX"; the others: the default.
+BODY_BYTES = {"/users": 4 * 1024, "/items": 128 * 1024}
+
+# Of JSON, outside of its strings. The API's own bodies have up to 4 keys and no list.
+MAX_JSON_CONTAINERS = 32  # which bounds the depth as well
+MAX_JSON_VALUES = 64
+MAX_JSON_STRUCTURE_BYTES = 4 * 1024  # punctuation, numbers and blanks
+
+
+def json_excess(body: bytes) -> str | None:
+    """What of a JSON body is beyond the limits, None if nothing is. Linear, in C: 2 ms for 1 MiB of the worst."""
+    if b"\x00" in body:
+        return "The body is not UTF-8"  # RFC 8259 allows nothing else, and json.loads would read UTF-16 and UTF-32
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if body.count(b'"') > 2 * 2 * MAX_JSON_VALUES:
+        return f"The body has more than {MAX_JSON_VALUES} keys"
+    outside = b"".join(body.split(b'"')[::2])
+    if len(outside) > MAX_JSON_STRUCTURE_BYTES:
+        return f"The body has more than {MAX_JSON_STRUCTURE_BYTES} bytes outside of strings"
+    if max(outside.count(b":"), outside.count(b",") + 1) > MAX_JSON_VALUES:
+        return f"The body has more than {MAX_JSON_VALUES} keys or values"
+    if outside.count(b"{") + outside.count(b"[") > MAX_JSON_CONTAINERS:
+        return f"The body has more than {MAX_JSON_CONTAINERS} objects and lists"
+    return None
+
+
+class RequestLimitsMiddleware:
+    """Refuses what is too large, too slow or too intricate.
+
+    414: path and query; 431: number of headers (the server limits their size); 413: the body, by route, before any of
+    it is read where its length is declared; 408: a body that takes longer than `timeout` seconds; 422: JSON beyond
+    the limits of structure.
+    """
+
+    def __init__(
+        self, app: ASGIApp, timeout: float, body_bytes: Mapping[str, int], default_body_bytes: int = DEFAULT_BODY_BYTES
+    ) -> None:
+        self.app = app
+        self.timeout = timeout
+        self.body_bytes = body_bytes
+        self.default_body_bytes = default_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        first = "/" + scope["path"].lstrip("/").partition("/")[0]
+        max_bytes = self.body_bytes.get(first, self.default_body_bytes)
+        if refusal := self._refusal(scope, max_bytes):
+            status, detail = refusal
+            await JSONResponse({"detail": detail}, status, headers={"Connection": "close"})(scope, receive, send)
+            return
+        read = False
+
+        async def limited_receive() -> Message:
+            nonlocal read
+            if read:  # now it only waits for the client to leave
+                return await receive()
+            message = await self._read(receive, max_bytes)
+            read = True
+            return message
+
+        await self.app(scope, limited_receive, send)
+
+    def _refusal(self, scope: Scope, max_bytes: int) -> tuple[HTTPStatus, str] | None:
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL_BYTES:
+            return HTTPStatus.REQUEST_URI_TOO_LONG, f"The URL is longer than {MAX_URL_BYTES} bytes"
+        if len(scope["headers"]) > MAX_HEADERS:
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request has more than {MAX_HEADERS} headers"
+        declared = Headers(scope=scope).get("content-length", "0")
+        # The server has refused a Content-Length that is not a number.
+        if len(declared) > 18 or int(declared) > max_bytes:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(max_bytes)
+        return None
+
+    async def _read(self, receive: Receive, max_bytes: int) -> Message:
+        """The whole body in one message.
+
+        Raises:
+            HTTPException: it is too large, too slow or too intricate.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return message
+                    pieces.append(message.get("body", b""))
+                    size += len(pieces[-1])
+                    if size > max_bytes:
+                        raise HTTPException(
+                            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(max_bytes), {"Connection": "close"}
+                        )
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise HTTPException(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"The body did not arrive within {self.timeout:g} seconds",
+                {"Connection": "close"},
+            ) from None
+        body = b"".join(pieces)
+        if (excess := json_excess(body)) is not None:
+            detail: Any = [{"loc": ["body"], "msg": excess, "type": "too_complex"}]
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"The body is larger than {max_bytes} bytes"
+
+
+class SignUpLimitMiddleware:
+    """At most `per_minute` sign-ups from one client, then 429: each makes a row, and anybody may send them.
+
+    Counted in each worker by itself, in memory. A client is an IPv4 address or an IPv6 network of 64 bits; behind a
+    proxy all clients are one.
+    """
+
+    def __init__(self, app: ASGIApp, per_minute: int) -> None:
+        self.app = app
+        self._limit = RateLimitItemPerMinute(per_minute)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_sign_up = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == "/users"
+        if not is_sign_up or self._limiter.hit(self._limit, _network(scope.get("client"))):
+            await self.app(scope, receive, send)
+            return
+        response = JSONResponse(
+            {"detail": f"More than {self._limit.amount} sign-ups within a minute"},
+            HTTPStatus.TOO_MANY_REQUESTS,
+            headers={"Retry-After": "60"},
+        )
+        await response(scope, receive, send)
+
+
+def _network(client: Any) -> str:
+    host = client[0] if client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return str(host)
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))

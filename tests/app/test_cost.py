@@ -1,0 +1,189 @@
+"""Any request costs at most 50 ms of CPU time and 16 MiB, at the default limits; sign-ups are limited per client.
+
+Hostile shapes are made at random (the seed is printed at the end of the run), each is sent several times, and the
+service's own CPU time and its highest memory are read from the system, so that a busy machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from app.limits import BODY_BYTES, MAX_URL_BYTES, json_excess
+from tests import servers
+from tests.app.conftest import sign_up
+from tests.servers import Postgres, Running
+
+CPU_SECONDS = 0.05
+MEMORY = 16 * 2**20
+TIMES = 5  # each: a single one is too close to the resolution of the system's clock, 10 ms
+SHAPES = 400 if "FUZZ_SECONDS" in os.environ else 40
+SEED = int(os.environ.get("FUZZ_SEED", "18"))
+ROUTES = (("POST", "/users"), ("POST", "/items"), ("PUT", "/items/1"), ("POST", "/chat"), ("DELETE", "/items/1"))
+
+
+@pytest.fixture(scope="module")
+def service(postgres: Postgres) -> Iterator[Running]:
+    environment = postgres.environment(postgres.create_database())
+    with servers.app({**environment, "APP_SIGN_UPS_PER_MINUTE": "0"}) as running:
+        yield running
+
+
+def hostile(dice: random.Random, size: int) -> bytes:
+    """A body of about `size` bytes that is cheap to send and may be dear to read."""
+    keys = [f'"{number:x}"' for number in range(size // 8)]
+    fill: Callable[[str], str] = lambda piece: piece * (size // max(1, len(piece)))  # noqa: E731
+    shapes: list[Callable[[], str]] = [
+        lambda: "{" + ",".join(f"{key}:1" for key in keys) + "}",
+        lambda: "{" + ",".join(f"{key}:{{}}" for key in keys) + "}",
+        lambda: '{"name":[' + fill("[],") + "[]]}",
+        lambda: '{"name":[' + fill("{},") + "{}]}",
+        lambda: '{"name":[' + fill('"a",') + "1]}",
+        lambda: '{"name":[' + fill("0.1,") + "1]}",
+        lambda: fill("["),
+        lambda: '{"a":' * (size // 10) + "1" + "}" * (size // 10),
+        lambda: '{"name":"' + fill("x") + '"}',
+        lambda: '{"message":"' + fill("\\u0000") + '"}',
+        lambda: '{"message":"' + fill("\\ud83e\\udd89") + '"}',
+        lambda: '{"message":"' + fill('\\"') + '"}',
+        lambda: '{"message":"' + fill("\\\\") + '"}',
+        lambda: '{"message":"' + fill("🦉") + '"}',
+        lambda: '{"' + fill("k") + '":1}',
+        lambda: "{" + fill('"name":1,') + '"name":2}',
+        lambda: "9" * size,
+        lambda: "0." + "9" * size,
+        lambda: " " * size,
+        lambda: fill('"'),
+        lambda: '{"message":"' + fill("{[,:") + '"}',
+        lambda: '{"title":"x","description":"' + fill("é") + '"}',
+    ]
+    text = dice.choice(shapes)()
+    return text.encode(dice.choice(("utf-8", "utf-8", "utf-8", "utf-16", "utf-8-sig")))
+
+
+class Cost:
+    """What the service has used since the last look."""
+
+    def __init__(self, service: Running) -> None:
+        self._process = psutil.Process(service.process.pid)
+        self._folder = Path(f"/proc/{service.process.pid}")
+        self.start()
+
+    def start(self) -> None:
+        (self._folder / "clear_refs").write_text("5")  # the highest memory begins anew
+        self._memory = self._process.memory_info().rss
+        self._cpu = sum(self._process.cpu_times()[:2])
+
+    def look(self) -> tuple[float, int]:
+        """Seconds of CPU time, and bytes of memory at the highest."""
+        status = (self._folder / "status").read_text()
+        highest = int(status.split("VmHWM:")[1].split()[0]) * 1024
+        return sum(self._process.cpu_times()[:2]) - self._cpu, highest - self._memory
+
+
+def test_any_body_costs_little(service: Running, client: httpx.Client, tell: Callable[[str, str], None]) -> None:
+    dice = random.Random(SEED)
+    cost = Cost(service)
+    most_cpu, most_memory, answers = 0.0, 0, set()
+    with sign_up(client) as user:
+        for _ in range(SHAPES):
+            method, path = dice.choice(ROUTES)
+            limit = BODY_BYTES.get(path.rsplit("/", path.count("/") - 1)[0], 1024 * 1024)
+            body = hostile(dice, int(limit * dice.choice((0.3, 0.9, 0.999, 1.0, 3))))
+            sender = dice.choice((client, client, user)) if path != "/chat" else client
+            cost.start()
+            for _ in range(TIMES):
+                answer = sender.request(method, path, content=body, headers={"Content-Type": "application/json"})
+            cpu, memory = cost.look()
+            cpu /= TIMES
+            shown = (method, path, len(body), body[:40], answer.status_code)
+            assert answer.status_code in {201, 204, 400, 401, 404, 413, 422}, shown
+            assert len(answer.content) < 8192, shown
+            assert cpu <= CPU_SECONDS, (cpu, shown)
+            assert memory <= MEMORY, (memory, shown)
+            most_cpu, most_memory = max(most_cpu, cpu), max(most_memory, memory)
+            answers.add(answer.status_code)
+    tell(
+        "cost of hostile requests",
+        f"seed {SEED}: {SHAPES} bodies, {TIMES} times each: at most {most_cpu * 1000:.0f} ms CPU time and"
+        f" {most_memory / 2**20:.1f} MiB; answers {sorted(answers)}",
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"url": "/items?" + "a&" * (MAX_URL_BYTES // 2 - 10)},
+        {"url": "/items?" + "limit=1&" * (MAX_URL_BYTES // 8 - 10)},
+        {"url": "/items/" + "9" * (MAX_URL_BYTES - 20)},
+        {"url": "/" + "a/" * (MAX_URL_BYTES // 2 - 10)},
+        {"url": "/items?" + "%F0" * 2700},
+        {"url": "/items", "headers": {f"x-{number}": "a" * 500 for number in range(90)}},
+        {"url": "/items", "headers": {"cookie": "a=b;" * 10_000}},
+        {"url": "/items", "headers": {"authorization": "Bearer " + "a" * 50_000}},
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_any_address_and_header_costs_little(service: Running, client: httpx.Client, request_: dict[str, str]) -> None:
+    cost = Cost(service)
+    for _ in range(TIMES):
+        assert client.request("GET", **request_).status_code in {401, 404, 422}  # type: ignore[arg-type]
+    cpu, memory = cost.look()
+    assert cpu / TIMES <= CPU_SECONDS
+    assert memory <= MEMORY
+
+
+def test_too_long_and_too_many(client: httpx.Client) -> None:
+    assert client.get("/items?" + "a" * MAX_URL_BYTES).status_code == 414
+    assert client.get("/items", headers={f"x-{number}": "a" for number in range(120)}).status_code == 431
+
+
+def test_one_error_for_all_unknown_keys(client: httpx.Client) -> None:
+    answer = client.post("/users", json={"name": "x"} | {f"{'k' * 200}{number}": 1 for number in range(9)})
+    assert answer.status_code == 422
+    (error,) = answer.json()["detail"]
+    assert error["type"] == "extra_forbidden"
+    assert len(error["loc"][1]) == 100
+
+
+@pytest.mark.parametrize(
+    ("body", "excess"),
+    [
+        (b'{"name": "x"}', None),
+        (json.dumps({"message": 'Say "{[,:" and \\ and \\" \u00e9' * 1000}).encode(), None),
+        (json.dumps({"message": "x", "conversation_id": 1, "model": "m", "stream": True}, indent=4).encode(), None),
+        (b'{"a\\\\": [' + b"[]," * 200 + b"1]}", "values"),
+        (b'{"a\\"": [' + b"[]," * 50 + b"1]}", "objects and lists"),
+        ('{"\\"": [' + "[]," * 200 + "1]}", "UTF-8"),
+        (b"[" * 33, "objects and lists"),
+        (b'"' * 500, "keys"),
+        (b" " * 5000, "outside of strings"),
+        (b"9" * 5000, "outside of strings"),
+        (b"", None),
+    ],
+)
+def test_structure_is_judged_before_it_is_parsed(body: bytes | str, excess: str | None) -> None:
+    found = json_excess(body if isinstance(body, bytes) else body.encode("utf-16-le"))
+    assert found is None if excess is None else excess in str(found)
+
+
+def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.create_database())
+    other = httpx.HTTPTransport(local_address="127.0.0.2")
+    with (
+        servers.app({**environment, "APP_SIGN_UPS_PER_MINUTE": "5"}) as running,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+        httpx.Client(base_url=running.url, timeout=60, transport=other) as neighbour,
+    ):
+        answers = [client.post("/users", json={"name": "x"}) for _ in range(8)]
+        assert [answer.status_code for answer in answers] == [201] * 5 + [429] * 3
+        assert answers[-1].headers["Retry-After"] == "60"
+        assert client.get("/healthz").status_code == 200
+        assert neighbour.post("/users", json={"name": "x"}).status_code == 201
