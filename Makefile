@@ -21,7 +21,7 @@ down:  ## Stop everything; the data are kept
 reload:  ## Reload the edited configuration of Prometheus and Alertmanager
 clean:  ## Stop everything and remove its data; asks first (CONFIRM=1 skips the question)
 secrets:  ## Create the passwords that `docker compose up` needs (make up does it by itself)
-pull:  ## Docker: pull the images again, since tags are rebuilt with fixes of their base images; then make up
+pull:  ## Pull the images again, since tags are rebuilt with fixes; without Docker fetch the pinned releases; then make up
 backup:  ## Write an archive of all data to backups/
 restore:  ## Replace the data by those of a backup: FROM=backups/...; keeps the current ones, asks first (CONFIRM=1)
 grafana-password:  ## Set the password in secrets/grafana_admin_password in Grafana; delete the file for a new one
@@ -36,9 +36,10 @@ loadtest-ui:  ## Run a load test from Locust's web page
 ##@ Incidents
 incident:  ## List the incident drills; NAME=... runs one and follows its alerts
 ##@ Adopt
+kubernetes:  ## Write rules, monitors and dashboards for the Prometheus Operator: OUT=dir SERVICE=my-service NAMESPACE=production; docs/kubernetes.md
 adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry SERVICE=name OVERWRITE=1
 
-OPS := up down reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt
+OPS := up down reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt kubernetes
 .PHONY: $(OPS)
 $(OPS): python
 	@python3 -m ops $@ $(GIVEN)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from ops import adopt, commands, console, outdated, secrets, settings
 from ops.compose import ComposeStack
@@ -82,6 +83,36 @@ def _secrets(call: Call) -> None:
     print(f"Made: {', '.join(made)}" if made else "All secrets are there.")
 
 
+def _outdated(call: Call) -> None:
+    outdated.report()
+    if call.mode == "native":
+        call.need_packages()
+        from ops import programs
+
+        for server in programs.older():
+            print(f"Native mode runs {server}; `make pull` fetches what can be had.")
+
+
+def _kubernetes(call: Call) -> None:
+    call.need_packages()
+    from ops.kubernetes import Cluster, write
+
+    if not call["OUT"]:
+        raise OpsError("OUT= names the folder to write.")
+    cluster = Cluster(
+        call["SERVICE"],
+        call["NAMESPACE"],
+        call["PORT"] or "http",
+        call["RELEASE"] or "kube-prometheus-stack",
+        call["TOKEN_SECRET"],
+        call["EXPORTER"],
+        call.settings.get("GRAFANA_URL"),
+        call.settings.get("RUNBOOKS_URL"),
+    )
+    files = write(cluster, Path(call["OUT"]))
+    print(f"{len(files)} files in {call['OUT']}; next: kubectl apply --server-side -k {call['OUT']}")
+
+
 def _incident(call: Call) -> int:
     call.need_packages()
     from ops.drills.run import incident
@@ -123,8 +154,12 @@ COMMANDS: dict[str, tuple[Callable[[Call], int | None], tuple[str, ...]]] = {
     "loadtest-ui": (_loadtest, LOAD),
     "incident": (_incident, ("NAME",)),
     "secrets": (_secrets, ()),
-    "pull": (lambda call: ComposeStack(call.settings).pull_again(), ()),
-    "outdated": (lambda call: outdated.report(), ()),
+    "pull": (lambda call: commands.pull(call.stack()), ()),
+    "outdated": (_outdated, ()),
+    "kubernetes": (
+        _kubernetes,
+        ("OUT", "SERVICE", "NAMESPACE", "PORT", "RELEASE", "TOKEN_SECRET", "EXPORTER"),
+    ),
     "adopt": (_adopt, ("TARGET", "PIECES", "PACKAGE", "SERVICE", "OVERWRITE")),
 }
 PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in parameters)}

@@ -59,6 +59,12 @@ def start(stack: Stack) -> None:
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
 
 
+def pull(stack: Stack) -> None:
+    """Have upstream's images, or the pinned releases, once more."""
+    stack.fetch()
+    print("`make up` puts them to use.")
+
+
 def down(stack: Stack) -> None:
     """Stop everything; the data are kept."""
     with only_one(stack):

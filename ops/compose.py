@@ -201,13 +201,12 @@ class ComposeStack:
                 "No registry in reach? `make standins` builds stand-ins from Debian packages; then `make up` again."
             )
 
-    def pull_again(self) -> None:
+    def fetch(self) -> None:
         """Pull the upstream images that the engine has: what a tag names changes when its base gets fixes."""
         missing = images.missing(self.environment)
         present = [image for name, image in images.upstream().items() if name not in missing]
         if reason := images.pull(present, self.environment):
             raise OpsError(reason)
-        print("`make up` puts them to use.")
 
     # Backups
 

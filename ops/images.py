@@ -16,12 +16,21 @@ CERTIFICATES = Path("/usr/local/share/ca-certificates")  # where Debian keeps ce
 
 def upstream() -> dict[str, str]:
     """Name and reference of every upstream image, as the block `x-images` of docker-compose.yml lists them."""
+    return {name: reference for name, reference, _ in _listed()}
+
+
+def long_term() -> set[str]:
+    """The names of those that are releases with long-term support, by their comment there."""
+    return {name for name, _, comment in _listed() if "LTS" in comment}
+
+
+def _listed() -> list[tuple[str, str, str]]:
     text = (PROJECT / "docker-compose.yml").read_text()
     block = re.search(r"^x-images:.*\n((?:[ #].*\n)+)", text, re.MULTILINE)
-    images = re.findall(r"^  ([a-z-]+): &\S+ (\S+)", block[1] if block else "", re.MULTILINE)
+    images = re.findall(r"^  ([a-z-]+): &\S+ (\S+)(.*)", block[1] if block else "", re.MULTILINE)
     if not images:
         raise OpsError("docker-compose.yml has no block x-images.")
-    return dict(images)
+    return images
 
 
 def missing(environment: Mapping[str, str]) -> dict[str, str]:

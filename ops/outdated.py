@@ -44,28 +44,31 @@ class Tag:
 
 
 def report() -> None:
-    """Print every image with the newest tag of its major version and the newest of all.
+    """Print every image with the newest tag of its line and the newest of all.
+
+    A line is a major version or, for an LTS release, major and minor: the next minor version is another line.
 
     Raises OpsError where a registry can't be asked.
     """
-    rows = [("IMAGE", "HERE", "SAME MAJOR", "NEWEST")]
-    for reference in images.upstream().values():
+    rows = [("IMAGE", "HERE", "SAME LINE", "NEWEST")]
+    long_term = images.long_term()
+    for name, reference in images.upstream().items():
         repository, _, text = reference.partition("@")[0].rpartition(":")
         here = Tag.parse(text)
         if here is None:
             raise OpsError(f"{reference} has no version as its tag: there is nothing to compare.")
-        same_major, newest = newer(here, tags(*address(repository)))
-        rows.append((repository, str(here), _if_newer(same_major, here), _if_newer(newest, here)))
+        same_line, newest = newer(here, tags(*address(repository)), 2 if name in long_term else 1)
+        rows.append((repository, str(here), _if_newer(same_line, here), _if_newer(newest, here)))
     for image, *versions in rows:
         print(f"{image:<40}{versions[0]:<16}{versions[1]:<16}{versions[2]}")
     print("Versions stand in docker-compose.yml, x-images. A new major version of PostgreSQL takes backup and restore.")
 
 
-def newer(here: Tag, found: Iterable[str]) -> tuple[Tag, Tag]:
-    """The newest tag of the same variant and major version, and the newest of the same variant."""
+def newer(here: Tag, found: Iterable[str], same: int = 1) -> tuple[Tag, Tag]:
+    """The newest tag of the same variant whose first `same` numbers are the same, and the newest of the variant."""
     versions = [tag for text in found if (tag := Tag.parse(text)) and tag.comparable(here)]
     versions = sorted([*versions, here], key=lambda tag: tag.numbers)
-    return [tag for tag in versions if tag.numbers[0] == here.numbers[0]][-1], versions[-1]
+    return [tag for tag in versions if tag.numbers[:same] == here.numbers[:same]][-1], versions[-1]
 
 
 def _if_newer(tag: Tag, here: Tag) -> str:

@@ -1,4 +1,4 @@
-"""Where the servers' binaries come from: the machine itself, else Debian's packages unpacked into `.native/`.
+"""Servers out of Debian's packages, unpacked into `.native/packages`: where no official release can be had.
 
 Nothing is installed and no root is needed: apt downloads into a state of its own, checks Debian's signatures and the
 packages' checksums as always, and `dpkg-deb` unpacks them into a folder that git ignores. Prometheus and its exporters
@@ -62,57 +62,21 @@ if [ ! -e {TEMPLATES}/default.tmpl ]; then
 fi"""
 
 
-def find(*names: str) -> dict[str, Path]:
-    """The executables of these programs by upstream name, unpacked first where the machine lacks them.
-
-    Raises OpsError where a program is missing and can't be unpacked, naming what to install.
-    """
-    found = {name: path for name in names if (path := _installed(name) or _unpacked(name))}
-    missing = [name for name in names if name not in found]
-    if missing:
-        with lock():  # another process may have unpacked them while this one waited
-            absent = [name for name in missing if not _unpacked(name)]
-            if absent:
-                unpack(absent)
-        for name in missing:
-            path = _unpacked(name)
-            if path is None:
-                raise OpsError(f"Debian's packages have no {name}; install it and put it on PATH.")
-            found[name] = path
-    return found
-
-
-def _installed(name: str) -> Path | None:
-    """The program on PATH (PostgreSQL's also where Debian hides it), if it is new enough."""
-    if name in POSTGRES:
-        return _installed_postgres(name)
-    on_path = shutil.which(name)
-    return Path(on_path) if on_path and _version(on_path) >= PROGRAMS[name].minimum else None
-
-
-def _installed_postgres(name: str) -> Path | None:
-    """`name` of the newest complete PostgreSQL of this machine (its programs must be of one version)."""
-    on_path = shutil.which("postgres") or shutil.which("initdb")
-    folders = [Path(on_path).resolve().parent] if on_path else []
-    folders += sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True
-    )
-    for folder in folders:
-        complete = all(os.access(folder / program, os.X_OK) for program in POSTGRES)
-        if complete and _version(str(folder / "postgres")) >= (POSTGRES_SINCE,):
-            return folder / name
-    return None
-
-
-def _version(program: str) -> tuple[int, ...]:
-    answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
-    numbers = re.search(r"(\d+)\.(\d+)", answer.stdout + answer.stderr)
-    return tuple(map(int, numbers.groups())) if numbers else ()
-
-
-def _unpacked(name: str) -> Path | None:
+def unpacked(name: str) -> Path | None:
+    """The launcher of a program whose package is unpacked."""
     launcher = _folder(name) / "bin" / name
     return launcher if launcher.exists() else None
+
+
+def obtain(*names: str) -> None:
+    """Have the packages of these programs unpacked.
+
+    Raises OpsError where this can't be done, naming what to install.
+    """
+    with lock():  # another process may have unpacked them while this one waited
+        absent = [name for name in names if not unpacked(name)]
+        if absent:
+            unpack(absent)
 
 
 def _folder(name: str) -> Path:

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-UNPRIVILEGED = 65534  # `nobody`: PostgreSQL refuses to run as root, so root starts it as this user
 
 
 def reachable(folder: Path) -> bool:

@@ -7,12 +7,13 @@ import pwd
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from ops.errors import OpsError
-from ops.packages import find
-from ops.paths import PROJECT, UNPRIVILEGED
+from ops.paths import PROJECT
+from ops.programs import find
 
 INIT = PROJECT / "postgres" / "init"
 SUPERUSER_SQL = r"""
@@ -21,21 +22,45 @@ SET log_statement = 'none';
 ALTER ROLE postgres PASSWORD :'password';
 """
 START_TIMEOUT = 60.0  # seconds
+USER = "sightline-postgres"  # where root starts the stack
 PRIVATE_PORT = 5432  # of `private()`: part of its socket's name, nothing listens on TCP
 
 
-def as_owner(data: Path, *command: str) -> tuple[str, ...]:
-    """`command` as the owner of `data`: PostgreSQL refuses to run as root."""
+def major(data: Path) -> int | None:
+    """The major version of PostgreSQL that made the data folder; None where there is none yet."""
+    file = data / "PG_VERSION"
+    return int(file.read_text()) if file.exists() else None
+
+
+def _program(name: str, data: Path) -> str:
+    return str(find(name, major=major(data))[name])
+
+
+def as_owner(*command: str) -> tuple[str, ...]:
+    """`command` as PostgreSQL's own user, where it would run as root: PostgreSQL refuses to."""
     if os.geteuid() != 0:
         return command
-    user = f"{UNPRIVILEGED}"
-    return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--", *command)
+    user = _user()
+    ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}")
+    return ("setpriv", *ids, "--clear-groups", "--no-new-privs", "--", *command)
 
 
 def own(data: Path) -> None:
-    """Make PostgreSQL's user the owner of the folder."""
-    if os.geteuid() == 0:
-        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+    """Make PostgreSQL's user the owner of the folder and of all in it."""
+    if os.geteuid() == 0 and data.stat().st_uid != (user := _user()).pw_uid:
+        for path in (data, *data.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+@cache
+def _user() -> pwd.struct_passwd:
+    """A user of its own, made where it is missing: whoever runs as the data's owner is the database's superuser."""
+    for _ in range(2):
+        with suppress(KeyError):
+            return pwd.getpwnam(USER)
+        command = ["useradd", "--system", "--no-create-home", "--shell=/usr/sbin/nologin", USER]
+        made = subprocess.run(command, capture_output=True, text=True)
+    raise OpsError(f"PostgreSQL can't run as root, and `{' '.join(command)}` failed: {made.stderr.strip()}")
 
 
 def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> None:
@@ -47,17 +72,26 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> Non
     if not (data / "PG_VERSION").exists():
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         own(data)
-        initdb = (str(find("initdb")["initdb"]), f"--pgdata={data}", "--username=postgres", "--encoding=UTF8")
-        _run(
-            as_owner(data, *initdb, "--locale=C", "--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256")
-        )
+        initdb = (_program("initdb", data), f"--pgdata={data}", "--username=postgres", "--encoding=UTF8")
+        _run(as_owner(*initdb, "--locale=C", "--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256"))
         (data / "pg_hba.conf").write_text(
             "local all postgres peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
-        users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
-        (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))
+    own(data)
+    users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
+    (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))
     with private(data, flags=flags):
-        psql = [str(find("psql")["psql"]), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(data), "-U", "postgres"]
+        psql = [
+            str(find("psql", major=major(data))["psql"]),
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            str(data),
+            "-U",
+            "postgres",
+        ]
         environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
         _run(tuple(psql), environment, SUPERUSER_SQL)
         for file in sorted(INIT.glob("*.sql")):
@@ -74,7 +108,7 @@ def private(data: Path, *, flags: tuple[str, ...] = ()) -> Iterator[None]:
             f"-cport={PRIVATE_PORT}",
             "-clogging_collector=off",
         )
-        postgres = as_owner(data, str(find("postgres")["postgres"]), "-D", str(data), *settings, *flags)
+        postgres = as_owner(_program("postgres", data), "-D", str(data), *settings, *flags)
         server = subprocess.Popen(postgres, stdout=log, stderr=log, cwd="/")
     try:
         _wait_for(server, data)
@@ -85,7 +119,12 @@ def private(data: Path, *, flags: tuple[str, ...] = ()) -> Iterator[None]:
 
 
 def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
-    ready = [str(find("pg_isready")["pg_isready"]), "--quiet", f"--host={data}", f"--port={PRIVATE_PORT}"]
+    ready = [
+        _program("pg_isready", data),
+        "--quiet",
+        f"--host={data}",
+        f"--port={PRIVATE_PORT}",
+    ]
     deadline = time.monotonic() + START_TIMEOUT
     while subprocess.run(ready).returncode != 0:
         if server.poll() is not None or time.monotonic() > deadline:

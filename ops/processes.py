@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from app.settings import Settings as AppSettings
-from ops import commands, configs, packages, ports, postgres, secrets, servers, shell
+from ops import commands, configs, ports, postgres, programs, secrets, servers, shell
 from ops.console import log
 from ops.errors import OpsError
+from ops.packages import POSTGRES, PROGRAMS
 from ops.paths import PROJECT
 from ops.secrets import METRICS_TOKEN
 from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
@@ -21,9 +22,6 @@ from ops.settings import Settings
 from ops.stack import State
 from ops.supervise import Supervisor, config
 
-NO_GRAFANA = (
-    "Grafana is missing: put `grafana` on PATH or set GRAFANA_HOME to an unpacked release, then `make up` again."
-)
 TARGETS = {  # scrape job -> setting with its port
     "app": "APP_PORT",
     "postgres": "POSTGRES_EXPORTER_PORT",
@@ -46,12 +44,19 @@ class ProcessStack:
         self.data = self.state / "data"
         self.secrets = settings.folder("SECRETS_DIR")
         self.supervisor = Supervisor(self.state)
-        self.has_grafana = bool(settings.get("GRAFANA_HOME") or shutil.which("grafana"))
         self.environment = {**settings.environment(), "SECRETS_DIR": str(self.secrets)}
 
     @property
     def location(self) -> str:
         return str(self.data)
+
+    @property
+    def has_grafana(self) -> bool:
+        return bool(self._grafana_home or shutil.which("grafana"))
+
+    @property
+    def _grafana_home(self) -> str:
+        return self.settings.get("GRAFANA_HOME") or str(programs.grafana() or "")
 
     @property
     def ports(self) -> dict[str, int]:
@@ -93,7 +98,7 @@ class ProcessStack:
                     prometheus_url=f"http://{HOST}:{port('PROMETHEUS_PORT')}",
                     alertmanager_url=f"http://{HOST}:{port('ALERTMANAGER_PORT')}",
                     secrets=self.secrets,
-                    home=setting("GRAFANA_HOME"),
+                    home=self._grafana_home,
                 )
             )
         return stack
@@ -108,10 +113,23 @@ class ProcessStack:
     # Starting and stopping
 
     def check(self) -> None:
-        packages.find(*packages.PROGRAMS, *packages.POSTGRES)
+        self._fetch()
+        programs.find(*PROGRAMS)
+        programs.find(*POSTGRES, major=postgres.major(self.data / "postgres"))
         self._wanted = config(self.supervisor, self.servers())
         if not self.supervisor.leftovers():
             ports.check(self.ports)
+
+    def fetch(self) -> None:
+        self._fetch()
+        programs.find(*PROGRAMS)
+        if older := programs.older():
+            raise OpsError(f"Not to be had: {', '.join(older)}.")
+
+    def _fetch(self) -> None:
+        """Have the pinned releases, as far as the network, a mirror or the folder of archives has them."""
+        own_grafana = {"grafana"} if self.settings.get("GRAFANA_HOME") else set()
+        programs.fetch(*(set(programs.RELEASED) - own_grafana))
 
     def start(self) -> bool:
         if self.supervisor.running and self.supervisor.config.read_text() == self._wanted:
@@ -168,7 +186,12 @@ class ProcessStack:
         return {server.name: server.page for server in self.servers() if server.page}
 
     def notes(self) -> list[str]:
-        return [] if self.has_grafana else [NO_GRAFANA]
+        notes = [] if self.has_grafana else [programs.no_grafana()]
+        if older := programs.older(postgres.major(self.data / "postgres")):
+            notes.append(f"Not in the pinned versions: {', '.join(older)}. `make pull` fetches those that can be had.")
+        if programs.from_debian("prometheus"):
+            notes.append("Debian's Prometheus has its old pages only, at /classic; its Alertmanager has none.")
+        return notes
 
     def targets(self) -> dict[str, str]:
         return commands.scrape_targets(f"http://{HOST}:{self.settings.port('PROMETHEUS_PORT')}")
@@ -217,15 +240,16 @@ class ProcessStack:
     def _client(self, program: str, *options: str, port: int) -> list[str]:
         """The kernel vouches for the user: no password is needed."""
         place = (f"--host={self.data / 'postgres'}", f"--port={port}", "--dbname=sightline")
-        return [str(packages.find(program)[program]), *options, *place, "--username=postgres", "--no-password"]
+        found = programs.find(program, major=postgres.major(self.data / "postgres"))[program]
+        return [str(found), *options, *place, "--username=postgres", "--no-password"]
 
     def tool(self, server: str, program: str, *arguments: str) -> list[str]:
-        found = str(packages.find(program)[program])
+        found = str(programs.find(program)[program])
         return ["env", f"--chdir={PROJECT / server}", found, *arguments]
 
     def grafana_cli(self, *arguments: str) -> tuple[list[str], Mapping[str, str]]:
         if not self.has_grafana:
-            raise OpsError(NO_GRAFANA)
+            raise OpsError(programs.no_grafana())
         grafana = self.server("grafana")
         program, _, home = grafana.command
         return [program, "cli", *home.split("=", 1), *arguments], {**plain_environment(), **grafana.environment}
@@ -233,10 +257,9 @@ class ProcessStack:
     # Backups
 
     def versions(self) -> dict[str, str]:
-        programs = packages.find("prometheus", "alertmanager", "postgres")
-        said = {
-            name: subprocess.run([programs[name], "--version"], capture_output=True, text=True) for name in programs
-        }
+        found = programs.find("prometheus", "alertmanager")
+        found |= programs.find("postgres", major=postgres.major(self.data / "postgres"))
+        said = {name: subprocess.run([found[name], "--version"], capture_output=True, text=True) for name in found}
         return {name: shell.version(answer.stdout + answer.stderr) for name, answer in said.items()}
 
     def has_data(self) -> bool:
@@ -277,7 +300,7 @@ class ProcessStack:
         command: tuple[str, ...] = ("tar", f"--directory={folder}", "--extract", "--no-same-owner", "--file=-")
         if server == "postgres":
             postgres.own(folder)
-            command = postgres.as_owner(folder, *command)
+            command = postgres.as_owner(*command)
         shell.feed(f"Restoring {server}", command, tar, self.environment, "/")
         folder.chmod(0o700)
 

@@ -23,12 +23,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pooch
 import requests
-import yaml
 
+from ops import images
+from ops.console import log
 from ops.errors import OpsError
 from ops.paths import PROJECT
 
@@ -39,10 +39,10 @@ READ_TIMEOUT = 30.0  # seconds without a byte until a download counts as stuck
 
 
 class UnavailableError(OpsError):
-    """The release can't be had here and now; Debian's packages may do instead."""
+    """The release can't be had here and now; whatever else there is may do instead."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Release:
     """One version of one server for this machine."""
 
@@ -50,32 +50,33 @@ class Release:
     version: str
     archive: str  # file name
     address: str  # of the folder that has it, at its publisher
-    sha256: str
+    sha256: str | None  # None: upstream builds none for this machine
     programs: Mapping[str, str]  # program -> its file in the archive, below the archive's one folder
 
 
-def releases(pins: Path = PINS, compose: Path = PROJECT / "docker-compose.yml") -> dict[str, Release]:
-    """Program -> the release that has it, for this machine; empty where upstream builds none for it.
+def releases(pins: Path = PINS, pinned: Mapping[str, str] | None = None) -> dict[str, Release]:
+    """Program -> the release that has it.
 
-    Raises OpsError where docker-compose.yml pins a version whose sums are missing.
+    Args:
+        pinned: name and reference of each image, those of docker-compose.yml unless given.
+
+    Raises:
+        OpsError: docker-compose.yml pins a version whose sums are missing.
     """
-    system, machine = sys.platform, MACHINES.get(platform.machine().lower(), "")
-    images = yaml.safe_load(compose.read_text())["x-images"]
+    fill = {"system": sys.platform, "machine": MACHINES.get(platform.machine().lower(), platform.machine())}
+    pinned = pinned or images.upstream()
     found = {}
     for name, facts in tomllib.loads(pins.read_text()).items():
-        version = images[name.replace("_", "-")].rpartition(":")[2].removeprefix("v")
+        version = pinned[name.replace("_", "-")].rpartition(":")[2].removeprefix("v")
         sums = facts["sha256"].get(version)
         if sums is None:
-            raise OpsError(f"{pins.name} has no SHA-256 of {name} {version}, which {compose.name} pins: add it.")
-        if f"{system}-{machine}" not in sums:
-            continue
-        fill: dict[str, Any] = {"version": version, "system": system, "machine": machine}
+            raise OpsError(f"{pins.name} has no SHA-256 of {name} {version}, which docker-compose.yml pins: add it.")
         release = Release(
             name,
             version,
-            facts["archive"].format(**fill),
-            facts["address"].format(**fill),
-            sums[f"{system}-{machine}"],
+            facts["archive"].format(version=version, **fill),
+            facts["address"].format(version=version),
+            sums.get("{system}-{machine}".format(**fill)),
             facts["programs"],
         )
         found.update(dict.fromkeys(facts["programs"], release))
@@ -94,6 +95,7 @@ class Store:
         self.folder = folder
         self.archives = archives
         self.mirror = mirror.rstrip("/")
+        self._closed: set[str] = set()  # who can't be reached is not asked twice
 
     def path(self, release: Release, program: str) -> Path | None:
         """The program, if its release is unpacked."""
@@ -104,7 +106,7 @@ class Store:
         """Have the release unpacked.
 
         Raises:
-            UnavailableError: neither the folder of archives nor the network has it.
+            UnavailableError: neither the folder of archives nor the network has it; says why, without a full stop.
             OpsError: what was found is not the release, or there is no room for it.
         """
         with self._lock():  # one at a time, in whatever process
@@ -121,6 +123,8 @@ class Store:
         return self.folder / f"{release.name}-{release.version}"
 
     def _archive(self, release: Release) -> Path:
+        if release.sha256 is None:
+            raise UnavailableError(f"There is no release for {sys.platform} on {platform.machine()}")
         file = self.archives / release.archive
         if not file.exists():
             self._download(release)
@@ -134,12 +138,16 @@ class Store:
 
     def _download(self, release: Release) -> None:
         url = f"{self.mirror or release.address}/{release.archive}"
+        host = _host(url)
         try:
-            requests.head(url, timeout=CONNECT_TIMEOUT, allow_redirects=False)
+            if host not in self._closed:
+                requests.head(url, timeout=CONNECT_TIMEOUT, allow_redirects=False)
         except requests.RequestException:
-            raise UnavailableError(f"{_host(url)} can't be reached for {release.archive}.") from None
-        print(f"Fetching {release.archive} from {_host(url)}", file=sys.stderr, flush=True)
-        logging.getLogger("pooch").setLevel(logging.WARNING)
+            self._closed.add(host)
+        if host in self._closed:
+            raise UnavailableError(f"{host} can't be reached")
+        log.info("Fetching %s from %s", release.archive, host)
+        pooch.get_logger().setLevel(logging.WARNING)
         downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
         for leftover in self.archives.glob("tmp*"):  # of a download that was killed
             leftover.unlink()
@@ -156,9 +164,7 @@ class Store:
                 f"{url} is not the release: its SHA-256 is another one than {PINS.name} has. Nothing was unpacked."
             ) from None
         except requests.RequestException as error:
-            raise UnavailableError(
-                f"{release.archive} could not be fetched from {_host(url)}: {_reason(error)}."
-            ) from None
+            raise UnavailableError(f"{release.archive} can't be fetched from {host}, {_reason(error)}") from None
 
     def _unpack(self, release: Release, archive: Path) -> None:
         partial = self.folder / f".{release.name}.partial"

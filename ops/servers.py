@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find, from_debian
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT = 5.0  # seconds
@@ -65,6 +65,7 @@ def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
 def prometheus(config: Path, data: Path, port: int, *, grafana_port: int = 3000, flags: tuple[str, ...] = ()) -> Server:
     """Prometheus with `config`; the alerts' links lead to the runbooks, which it serves itself, and to Grafana."""
     url = f"http://localhost:{port}"
+    pages = "/classic" if from_debian("prometheus") else ""
     return Server(
         name="prometheus",
         port=port,
@@ -73,7 +74,8 @@ def prometheus(config: Path, data: Path, port: int, *, grafana_port: int = 3000,
             f"--config.file={config}",
             f"--storage.tsdb.path={data}",
             f"--web.listen-address={HOST}:{port}",
-            f"--web.external-url={url}",
+            f"--web.external-url={url}{pages}",
+            "--web.route-prefix=/",
             f"--web.cors.origin={url}",  # the default lets every web page read what is here
             f"--web.user-assets={PROJECT / 'docs'}",
             "--enable-feature=expand-external-labels",
@@ -134,9 +136,9 @@ def postgres_exporter(port: int, database_port: int, password_file: Path) -> Ser
 
 def postgres(data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
     """PostgreSQL on a data folder that `ops.postgres.initialise` has made."""
-    from ops.postgres import as_owner  # it needs the command lines above
+    from ops.postgres import as_owner, major  # it needs the command lines above
 
-    programs = find("postgres", "pg_isready")
+    programs = find("postgres", "pg_isready", major=major(data))
     settings = {"listen_addresses": HOST, "port": port, "unix_socket_directories": data, "logging_collector": "off"}
     options = [f"-c{name}={value}" for name, value in settings.items()]
 
@@ -149,7 +151,7 @@ def postgres(data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
     return Server(
         name="postgres",
         port=port,
-        command=as_owner(data, str(programs["postgres"]), "-D", str(data), *options, *flags),
+        command=as_owner(str(programs["postgres"]), "-D", str(data), *options, *flags),
         probe=probe,
         stop_signal=signal.SIGINT,  # "fast": ends its clients' connections instead of waiting for them
     )

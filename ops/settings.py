@@ -32,11 +32,13 @@ DEFAULTS = {
     "SIGHTLINE_STATE": str(HOME),
     "SECRETS_DIR": str(PROJECT / "secrets"),
     "BACKUPS_DIR": str(PROJECT / "backups"),
+    "RELEASES_DIR": str(HOME / "archives"),
 }
 PATHS = (  # of files and folders
     "SIGHTLINE_STATE",
     "SECRETS_DIR",
     "BACKUPS_DIR",
+    "RELEASES_DIR",
     "GRAFANA_HOME",
     "CERTIFICATES_DIR",
     "OPENAI_API_KEY_FILE",

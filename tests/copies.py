@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.packages import find
 from ops.paths import HOME, PROJECT
+from ops.programs import find
 from tests import servers
 
 NOT_COPIED = shutil.ignore_patterns(

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find
 
 FOLDER = PROJECT / "alertmanager"
 RECEIVERS = ("slack", "email", "pagerduty", "webhook", "heartbeat")

@@ -23,8 +23,8 @@ import psycopg
 import pytest
 import yaml
 
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find
 from ops.servers import Server, plain_environment
 from ops.servers import prometheus as prometheus_server
 from tests import servers

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find
 from tests import servers
 from tests.copies import copy_project
 from tests.docs.commands import ANY_MACHINE, ANY_TIME, MISSING, SESSION, STACK_UP

@@ -14,8 +14,8 @@ import pytest
 
 from loadtest.settings import Settings
 from ops.drills.catalogue import DRILLS
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find
 from tests.core_metrics import QUERIES
 from tests.docs.commands import (
     BY_ANOTHER_TEST,

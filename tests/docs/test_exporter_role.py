@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find
 from tests.servers import Postgres
 
 SCRIPT = PROJECT / "postgres" / "exporter-role.sql"

@@ -94,14 +94,15 @@ def test_every_image_is_compared_with_its_registry(registry: Registry) -> None:
         name = repository if "/" in repository else f"library/{repository}"
         registry.tags[name] = [tag, *noise]
     registry.tags["library/postgres"] += ["18.7", "18.10", "18.9", "17.99", "19.0", "18.11-alpine"]
-    registry.tags["prom/prometheus"] += ["v3.14.0", "v3.2.10", "3.99.0"]
+    registry.tags["prom/prometheus"] += ["v3.14.0", "v3.13.10", "v3.13.9", "v3.2.10", "3.99.0"]
     registry.tags["library/python"] += ["3.14-slim", "3.15", "3.9-slim", "3.15-slim-trixie"]
     result = report(registry.url)
     assert result.returncode == 0, result.stderr
-    rows = {cells[0]: cells[1:] for cells in (line.split() for line in result.stdout.splitlines()[1:-1])}
+    table, _, _ = result.stdout.partition("Versions stand in")
+    rows = {cells[0]: cells[1:] for cells in (line.split() for line in table.splitlines()[1:])}
     assert set(rows) == {reference.rpartition(":")[0] for reference in images.upstream().values()}
     assert rows["postgres"] == [images.upstream()["postgres"].partition(":")[2], "18.10", "19.0"]
-    assert rows["prom/prometheus"][1:] == ["v3.14.0", "v3.14.0"]
+    assert rows["prom/prometheus"][1:] == ["v3.13.10", "v3.14.0"], "an LTS line is a minor version"
     assert rows["python"][1:] == ["3.14-slim", "3.14-slim"]
     assert rows["grafana/grafana"][1:] == ["-", "-"]
     pages = [path for path in registry.requests if path.startswith("/v2/library/postgres/")]

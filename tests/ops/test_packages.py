@@ -10,9 +10,10 @@ import pytest
 
 from ops import packages
 from ops.packages import TEMPLATES
-from ops.paths import HOME, PROJECT, UNPRIVILEGED
+from ops.paths import HOME, PROJECT
 
 CONFIG = PROJECT / "alertmanager" / "alertmanager.yml"
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def check_config(amtool: Path, *prefix: str, path: str = "") -> subprocess.Compl
 
 
 def test_templates_are_found_without_root(amtool: Path) -> None:
-    unprivileged = ("setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups")
+    unprivileged = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     for prefix in ((), unprivileged) if os.geteuid() == 0 else ((),):
         result = check_config(amtool, *prefix)
         assert result.returncode == 0, result.stderr

@@ -25,9 +25,9 @@ import pytest
 
 from ops import secrets, settings
 from ops.errors import OpsError
-from ops.packages import find
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
+from ops.programs import find
 from ops.supervise import Supervisor
 from tests.copies import copy_project
 from tests.kept import Kept

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from ops.packages import find
 from ops.paths import PROJECT
+from ops.programs import find
 
 PROMETHEUS = PROJECT / "prometheus"
 RULES = PROMETHEUS / "rules"

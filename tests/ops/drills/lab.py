@@ -23,8 +23,9 @@ from typing import Any
 import psutil
 import psycopg
 
-from ops import packages, secrets
+from ops import programs, secrets
 from ops.drills.target import Target
+from ops.packages import POSTGRES, PROGRAMS
 from ops.paths import PROJECT, temporary_folder
 from ops.processes import ProcessStack
 from ops.servers import HOST
@@ -126,7 +127,7 @@ class Lab:
         )
 
     def start(self) -> None:
-        packages.find(*packages.PROGRAMS, *packages.POSTGRES)
+        programs.find(*PROGRAMS, *POSTGRES)
         secrets.generate(self.native.secrets)
         token = self.folder / "secrets" / "faults_token"
         if not token.exists():

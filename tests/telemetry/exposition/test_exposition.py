@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from ops import packages
+from ops import programs
 from tests.telemetry.serving import ROOT, UVICORN, Served, serve, value
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -141,7 +141,7 @@ def test_promtool_finds_nothing_wrong(server: Served) -> None:
         if not line.removeprefix("# ").split(" ", 1)[-1].startswith("python_")
     )
     checked = subprocess.run(
-        [packages.find("promtool")["promtool"], "check", "metrics"], input=ours + "\n", capture_output=True, text=True
+        [programs.find("promtool")["promtool"], "check", "metrics"], input=ours + "\n", capture_output=True, text=True
     )
     complaints = [line for line in (checked.stdout + checked.stderr).splitlines() if line.startswith(("http_", "app_"))]
     assert complaints == []

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ops.packages import find
+from ops.programs import find
 from tests.telemetry.serving import ROOT
 
 SERVICES = 30
