@@ -68,7 +68,10 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> Non
 
     `secrets` holds the files postgres_password, app_db_password and exporter_db_password. Local superuser access is
     for the folder's owner and root alone (checked by the kernel); over TCP everyone needs a password.
+
+    Raises OpsError where the data are of a version of PostgreSQL that is not here.
     """
+    _program("postgres", data)  # before anything is touched
     if not (data / "PG_VERSION").exists():
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         own(data)

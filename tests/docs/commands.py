@@ -78,6 +78,7 @@ ONLY_CHECKED = {
     r"make (backup|restore|grafana-password)": "tests/ops loses everything, and has it back",
     r"make (outdated|audit)": "asks registries: tests/ops/test_outdated.py asks one of its own",
     r"make pull": "asks registries: tests/ops/test_preparation.py sees what for",
+    r"(make kubernetes|kubectl )": "tests/ops/test_kubernetes.py looks at what is written; the rest needs a cluster",
     r"make sbom": "installs another set of packages",
     r"make standins": "needs a Docker engine, which make test-stack has",
     r"docker ": "needs a Docker engine: tests/ops/docker/test_documents.py",
