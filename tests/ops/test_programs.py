@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops import postgres, programs, secrets
+from ops.console import log
 from ops.errors import OpsError
 from ops.paths import temporary_folder
 from ops.releases import Release, Store
@@ -74,7 +75,7 @@ def test_an_older_one_on_path_serves_where_the_network_is_closed(
 ) -> None:
     older = script(tmp_path / "bin", "3.0.0")
     monkeypatch.setenv("PATH", str(older.parent), prepend=":")
-    with caplog.at_level("INFO", programs.log.name):
+    with caplog.at_level("INFO", log.name):
         programs.fetch("prometheus", "promtool")
         programs.fetch("prometheus")
     assert programs.find("prometheus")["prometheus"] == older
@@ -103,7 +104,7 @@ def test_data_of_another_version_are_not_touched() -> None:
 
 def test_data_keep_their_version_and_get_an_owner_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a stack of the release before left them, root's even with `nobody` as their owner."""
-    pinned = postgres.find
+    pinned = programs.find
     monkeypatch.setattr(postgres, "find", lambda *names, major=None: pinned(*names, major=major or 15))
     folder = temporary_folder("sightline-15-")
     folder.chmod(0o711)
