@@ -35,6 +35,7 @@ from .panels import (
     full,
     halves,
     heatmap,
+    quarters,
     sixths,
     table,
     thirds,
@@ -390,12 +391,17 @@ SIZES_AND_LIMITS = (
         overrides=(*coloured({"received": IN}), *below_zero("sent", colour=OUT)),
     ),
     timeseries(
-        "Cardinality overflow",
-        "Requests per minute beyond the limit of label combinations, counted under the endpoint `overflow`. More than "
-        "none means that some label grows without bound.",
-        Query(or_zero("60 * sum(rate(http_metrics_overflow_total{@app}[5m]))"), "overflow"),
-        unit=PER_MINUTE,
-        overrides=coloured({"overflow": "red"}),
+        "Series out of bounds",
+        "Overflow: requests per minute beyond the limit of label combinations, counted under the endpoint "
+        "`overflow`; more than none means that some label grows without bound. Unshared: series that workers keep "
+        "for themselves, as their common folder is full.",
+        (
+            Query(or_zero("60 * sum(rate(http_metrics_overflow_total{@app}[5m]))"), "overflow"),
+            Query(or_zero("sum(telemetry_unshared_series{@app})"), "unshared"),
+        ),
+        unit="none",
+        overrides=coloured({"overflow": "red", "unshared": "orange"}),
+        legend="names",
     ),
     *(
         timeseries(
@@ -421,6 +427,50 @@ SIZES_AND_LIMITS = (
     ),
 )
 
+NO_SOCKETS = "No WebSockets in this range"
+WEBSOCKETS = (
+    timeseries(
+        "WebSocket handshakes",
+        "Handshakes per minute by outcome: accepted, refused by the application, abandoned by the client, or failed.",
+        Query("60 * sum by (outcome) (rate(websocket_connections_total{@http}[5m]))", "{{outcome}}"),
+        unit=PER_MINUTE,
+        stacked=True,
+        overrides=coloured({"accepted": "green", "refused": "yellow", "abandoned": "text", "failed": "red"}),
+        legend="names",
+        no_value=NO_SOCKETS,
+    ),
+    timeseries(
+        "WebSockets open",
+        "Connections that were accepted and are open, by endpoint.",
+        Query("sum by (endpoint) (websocket_connections_open{@http})", "{{endpoint}}"),
+        unit="none",
+        stacked=True,
+        legend="names",
+        no_value=NO_SOCKETS,
+    ),
+    timeseries(
+        "WebSockets closed",
+        "Connections that ended per minute, by close code: 1006 is without a close frame, 1011 an exception.",
+        Query("60 * sum by (code) (rate(websocket_closed_total{@http}[5m]))", "{{code}}"),
+        unit=PER_MINUTE,
+        stacked=True,
+        legend="names",
+        no_value=NO_SOCKETS,
+    ),
+    timeseries(
+        "WebSocket duration",
+        "Time from accepting a connection until its end, average by endpoint.",
+        Query(
+            "sum by (endpoint) (rate(websocket_connection_duration_seconds_sum{@http}[5m]))"
+            " / (sum by (endpoint) (rate(websocket_connection_duration_seconds_count{@http}[5m])) > 0)",
+            "{{endpoint}}",
+        ),
+        unit="s",
+        legend="names",
+        no_value=NO_SOCKETS,
+    ),
+)
+
 DASHBOARD = dashboard(
     "HTTP",
     "Rate, errors and duration of requests, by endpoint; what fails; who is active. Rates and percentiles are "
@@ -435,5 +485,6 @@ DASHBOARD = dashboard(
         Row("Objectives", halves(OBJECTIVES, 7)),
         Row("Users and concurrency", halves(USERS, 7)),
         Row("Sizes, limits, instances", thirds(SIZES_AND_LIMITS), collapsed=True),
+        Row("WebSockets", quarters(WEBSOCKETS, 7), collapsed=True),
     ),
 )

@@ -126,6 +126,12 @@ def test_a_percentile_of_what_fails_is_no_idle_one(name: str) -> None:
             assert [o[str(FAILING)]["color"] for o in shown] == ["red"], panel["title"]
 
 
+def test_client_errors_leave_out_clients_that_left() -> None:
+    (tile,) = (t for t in TARGETS if (t.dashboard, t.panel) == ("http", "Client errors"))
+    part, *_ = (s.matchers for s in selectors(tile.expr) if ("status_code", "MatchOp.Re", "4..") in s.matchers)
+    assert ("status_code", "MatchOp.NotEqual", "499") in part
+
+
 @by_dashboard
 def test_tiles_are_six_to_a_line(name: str) -> None:
     tiles = [panel["gridPos"] for panel in panels(DASHBOARDS[name]) if panel["type"] == "stat"]
@@ -227,13 +233,14 @@ def _variables_of(metric: str, dashboard: str) -> set[tuple[str, str]]:
     """What a metric must be narrowed by, by its origin."""
     if metric == "app_info" and dashboard == "overview":
         return set()  # also to tell other services' alerts
-    if metric.startswith(("http_", "llm_", "db_", "active_users", "app_")):
+    if metric.startswith(("http_", "websocket_", "llm_", "db_", "active_users", "app_", "telemetry_")):
         narrowed = {("job", "$job"), ("instance", "$instance")}
         if metric.startswith("llm_") and dashboard == "llm":
             narrowed |= {("provider", "$provider"), ("model", "$model")}
         if metric.startswith("db_") and dashboard == "database":
             narrowed |= {("pool", "$pool")}
-        if metric.startswith("http_") and dashboard == "http" and metric != "http_metrics_overflow_total":
+        by_endpoint = metric.startswith(("http_", "websocket_")) and metric != "http_metrics_overflow_total"
+        if by_endpoint and dashboard == "http":
             narrowed |= {("endpoint", "$endpoint")}
         return narrowed
     if metric.startswith("node_"):

@@ -23,6 +23,10 @@ TARGETS = targets()
 NEEDS_MORE = {
     "Firing alerts": "an alert that fires; its query is asked for Watchdog below, which always does",
     "Exceptions": "an exception that no handler catches",
+    **dict.fromkeys(
+        ("WebSocket handshakes", "WebSockets open", "WebSockets closed", "WebSocket duration"),
+        "a WebSocket, which the reference service has none of",
+    ),
     "Network saturation by card": "a network card with a known speed",
 }
 # Queries that have nothing to show before some time has gone by.
@@ -54,6 +58,16 @@ APPEARS_LATER = {
     "pg_stat_checkpointer_num_requested_total": "PostgreSQL 17",
     "pg_stat_bgwriter_checkpoints_timed_total": "PostgreSQL 16 and before",
     "pg_stat_bgwriter_checkpoints_req_total": "PostgreSQL 16 and before",
+    **dict.fromkeys(
+        (
+            "websocket_connections_total",
+            "websocket_connections_open",
+            "websocket_closed_total",
+            "websocket_connection_duration_seconds_sum",
+            "websocket_connection_duration_seconds_count",
+        ),
+        "the first WebSocket",
+    ),
     "pg_stat_user_tables_last_vacuum": "the first vacuum",
     "pg_stat_user_tables_last_analyze": "the first analyze",
     "node_memory_SwapTotal_bytes": "a host with swap space",

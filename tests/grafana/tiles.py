@@ -1,0 +1,53 @@
+"""What a tile shows: the value of its query, its text and its colour, as Grafana derives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.grafana.dashboards import DASHBOARDS, panels, substituted
+from tests.servers import PrometheusApi
+
+
+@dataclass(frozen=True)
+class Tile:
+    """value: None where the query has no result. text: what stands there in words, "" for a plain number."""
+
+    value: float | None
+    text: str
+    colour: str
+
+
+def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300s") -> Tile:
+    """The tile of this title with All chosen everywhere, at this moment.
+
+    Raises AssertionError if there is none, or if its query has several results: a tile shows one number.
+    """
+    (panel,) = (p for p in panels(DASHBOARDS[dashboard]) if p["type"] == "stat" and p["title"] == title)
+    (target,) = panel["targets"]
+    found = prometheus.query(substituted(target["expr"], span=span))
+    assert len(found) <= 1, f"{dashboard}: {title} has {len(found)} values"
+    defaults = panel["fieldConfig"]["defaults"]
+    for labels, value in found.items():
+        if panel["options"]["textMode"] == "name":
+            text = target["legendFormat"]
+            for name, label in labels:
+                text = text.replace(f"{{{{{name}}}}}", label)
+            return Tile(value, text, _colour(defaults, value))
+        mapped = _mapped(defaults, value)
+        return Tile(value, *mapped) if mapped else Tile(value, "", _colour(defaults, value))
+    return Tile(None, defaults["noValue"], "text")
+
+
+def _mapped(defaults: dict[str, Any], value: float) -> tuple[str, str] | None:
+    """Text and colour of a value that is mapped to words."""
+    for mapping in defaults["mappings"]:
+        if mapping["type"] == "value" and (result := mapping["options"].get(f"{value:g}")):
+            return result["text"], result["color"]
+    return None
+
+
+def _colour(defaults: dict[str, Any], value: float) -> str:
+    """The colour of the last threshold that the value has reached."""
+    reached = [s["color"] for s in defaults["thresholds"]["steps"] if s["value"] is None or value >= s["value"]]
+    return str(reached[-1])
