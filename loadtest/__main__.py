@@ -49,7 +49,9 @@ def main() -> None:
         command += ["--web-host", "127.0.0.1", "--web-port", str(settings.ui_port)]
         announce_page(settings.ui_port)
     else:
-        command += ["--headless", "--html", str(announce(settings, settings.host))]
+        report = announce(settings, settings.host)
+        command += ["--headless", "--html", str(report)]
+        os.environ["LOADTEST_REPORT"] = os.path.relpath(report)  # for its last line
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
     os.execve(sys.executable, command, environment)  # noqa: S606  our own interpreter
 

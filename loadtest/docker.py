@@ -4,6 +4,7 @@ It runs as services of the Compose file, so that Prometheus can scrape Locust. S
 package has to be installed for it.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,7 @@ def _headless(container: str, settings: Settings, options: list[str], stack: Com
         code = _locust(container, [f"--volume={folder}:/report"], options, stack)
         if (folder / "report.html").exists():
             shutil.copyfile(folder / "report.html", report)
+            print(f"Report: {os.path.relpath(report)}")
     return code
 
 

@@ -1,6 +1,7 @@
 """What Locust loads: users, shape, exact record, metrics, progress and verdict. Settings: settings.py."""
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -149,6 +150,8 @@ def _finish(environment: Environment, **_: Any) -> None:
         return  # the web page was opened, and no test started
     text, passed = run.report()
     print(f"\n{text}", flush=True)
+    if report := os.environ.get("LOADTEST_REPORT"):
+        print(f"Report: {report}", flush=True)
     environment.process_exit_code = 0 if passed else 1
     _wait_for_last_scrape()
 

@@ -15,6 +15,7 @@ from loadtest.settings import Settings
 from loadtest.verdict import Finding, Threshold, judge, table
 
 OVERDUE = 0.05  # share of the users' time that may be spent waiting longer than the p95 threshold
+STOP_TOLERANCE = 2.0  # seconds; Locust ends a run on its own clock
 COLLAPSE = 0.5  # throughput has collapsed in a step that has less than this share of a smaller step's rate
 
 
@@ -62,6 +63,7 @@ class Run:
         self.began = self.step_began = self._mark()
         self.step = 0
         self.steps: list[Step] = []
+        self.stopped_after: float | None = None
 
     def look(self, waiting: int) -> Step | None:
         """Update the run, about twice a second. `waiting` is the number of users that wait beyond their threshold.
@@ -80,7 +82,14 @@ class Run:
 
     def stop(self) -> Step | None:
         """End the run. Returns the last step if it has not been returned by `look`."""
+        self.stopped_after = self.elapsed
         return self._end_step(shapes.STEPS) if self.step == shapes.STEPS - 1 else None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was stopped before its time was over."""
+        elapsed = self.elapsed if self.stopped_after is None else self.stopped_after
+        return elapsed < self.settings.duration - STOP_TOLERANCE
 
     @property
     def elapsed(self) -> float:
@@ -134,6 +143,9 @@ class Run:
         passed = False
         if not findings:
             lines.append("Verdict: FAILED, no request completed.")
+        elif self.interrupted:
+            after = f"{self.stopped_after or self.elapsed:.0f} s of {self.settings.duration:g} s"
+            lines.append(f"Verdict: none, interrupted after {after}.")
         elif late or any(finding.missed for finding in findings) or any(step.missed for step in self.steps):
             lines.append("Verdict: FAILED, thresholds were missed (loadtest/thresholds.toml).")
         else:

@@ -92,6 +92,9 @@ def test_a_run_that_is_broken_off_says_what_it_knows() -> None:
     test = Driven("step")
     assert "unknown" in test.run.capacity()
     test.drive(well, seconds=35)
+    text, passed = test.run.report()
+    assert "Verdict: none, interrupted after 35 s of 100 s." in text
+    assert not passed
     assert len(test.run.steps) == 3, "the fourth did not come to its end"
     assert test.run.capacity().startswith("Capacity: at least 3 users")
 

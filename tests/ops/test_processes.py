@@ -458,11 +458,11 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
         "": "Which backup? FROM=... names it. The newest is",
         "nowhere.tar": "There is no ",
         "flipped.tar": "is damaged: ",
-        "half.tar": "is damaged or no backup",
+        "half.tar": "is damaged, or not a backup",
         "words.tar": "is not a backup of this stack",
         "newer.tar": "holds data of postgres 99.1, which postgres",
-        "other.tar": "is damaged or no backup",
-        "more.tar": "is damaged or no backup",
+        "other.tar": "is damaged, or not a backup",
+        "more.tar": "is damaged, or not a backup",
     }.items():
         result = stack.run("restore", f"FROM={tmp_path / name}" if name else "FROM=", "CONFIRM=1")
         assert result.returncode == 1, name

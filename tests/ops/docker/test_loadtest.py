@@ -60,7 +60,7 @@ def test_workers_share_the_load_and_prometheus_counts_it(stack: Stack, page: str
     with make_loadtest(stack) as refused:
         _, complaint = refused.communicate(timeout=60)
     assert refused.returncode != 0
-    assert "one runs in containers already" in complaint
+    assert "a load test runs in containers already" in complaint
 
 
 def make_loadtest(stack: Stack, **settings: str) -> subprocess.Popen[str]:
@@ -89,7 +89,7 @@ def test_make_loadtest_is_seen_by_prometheus_and_ends_well_by_ctrl_c(stack: Stac
     try:
         assert "steady: 6 users for 90 s" in output, complaint
         assert "Verdict: " in output, output
-        assert "Waiting for Prometheus to collect the final numbers." in output, output
+        assert "Waiting for Prometheus to scrape the final numbers." in output, output
         rows = re.findall(r"^([A-Z]+) (/.*?) +(\d+) +\d+ +[\d.]+%", output, re.MULTILINE)
         counted = {(method, name): float(requests) for method, name, requests in rows}
         assert counted["POST", "/users"] == 6
