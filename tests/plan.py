@@ -18,16 +18,22 @@ ALONE = {
 SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
     "tests/ops/test_processes.py": 150,
     "tests/docs/test_commands.py": 100,
-    "tests/prometheus/test_rules_live.py": 100,
     "tests/grafana/test_dashboards_live.py": 100,
-    "tests/prometheus/test_core_metrics.py": 50,
+    "tests/prometheus/test_rules_live.py": 100,
+    "tests/prometheus/test_settings.py": 60,
     "tests/docs/test_adopt.py": 60,
-    "tests/docs/test_contributing.py": 40,
     "tests/app/test_abuse.py": 60,
     "tests/app/test_faults.py": 60,
+    "tests/prometheus/test_core_metrics.py": 50,
+    "tests/alertmanager/test_config.py": 50,
+    "tests/docs/test_contributing.py": 40,
     "tests/loadtest/test_exactness.py": 40,
+    "tests/telemetry/database/test_pool.py": 30,
+    "tests/prometheus/test_rules.py": 30,
+    "tests/telemetry/test_package.py": 25,
     "tests/app/test_start.py": 20,
-    "tests/prometheus/test_rules.py": 20,
+    "tests/telemetry/storage/test_workers.py": 15,
+    "tests/app/test_fuzz.py": 15,
 }
 
 

@@ -26,7 +26,7 @@ EXAMPLE = (PROJECT / ".env.example").read_text()
 def test_every_setting_of_the_example_is_the_default_once_its_comment_mark_is_gone() -> None:
     uncommented = re.sub(r"^# (?=[A-Z_]+=)", "", EXAMPLE, flags=re.MULTILINE)
     made = dotenv_values(stream=io.StringIO(uncommented))
-    assert len(made) > 25
+    assert made
     assert not [value for value in made.values() if value is None or re.search(r"[#\s]", value)]
     assert settings.parse(uncommented, {}) == made
     defaults = settings.DEFAULTS
