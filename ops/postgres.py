@@ -63,20 +63,24 @@ def _user() -> pwd.struct_passwd:
     raise OpsError(f"PostgreSQL can't run as root, and `{' '.join(command)}` failed: {made.stderr.strip()}")
 
 
-def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = ()) -> None:
+def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: int | None = None) -> None:
     """Make the data folder, if there is none, and bring roles, passwords and settings up to date.
 
     `secrets` holds the files postgres_password, app_db_password and exporter_db_password. Local superuser access is
     for the folder's owner and root alone (checked by the kernel); over TCP everyone needs a password.
 
-    Raises OpsError where the data are of a version of PostgreSQL that is not here.
+    Args:
+        new: the major version of PostgreSQL for a folder that is made now; the best that is here unless given.
+
+    Raises:
+        OpsError: the data are of a version of PostgreSQL that is not here.
     """
-    _program("postgres", data)  # before anything is touched
+    initdb = str(find("initdb", major=major(data) or new)["initdb"])  # before anything is touched
     if not (data / "PG_VERSION").exists():
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         own(data)
-        initdb = (_program("initdb", data), f"--pgdata={data}", "--username=postgres", "--encoding=UTF8")
-        _run(as_owner(*initdb, "--locale=C", "--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256"))
+        options = (f"--pgdata={data}", "--username=postgres", "--encoding=UTF8", "--locale=C", "--data-checksums")
+        _run(as_owner(initdb, *options, "--auth-local=peer", "--auth-host=scram-sha-256"))
         (data / "pg_hba.conf").write_text(
             "local all postgres peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )

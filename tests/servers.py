@@ -247,6 +247,7 @@ def folder(name: str) -> Iterator[Path]:
 
 SHARED = "SIGHTLINE_TESTS_SHARED"
 """Environment variable: the folder for what is made once in a run of the tests, whichever of its processes needs it."""
+MAJOR = int(os.environ.get("POSTGRES_MAJOR", "0")) or None  # of PostgreSQL; None: the pinned version
 NOT_DURABLE = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off", "-cmax_connections=200")
 
 
@@ -254,7 +255,7 @@ def _initialise(path: Path) -> None:
     """Secrets and a data folder as a fresh `make up` has them; copied from the first of the run, where there is one."""
     if SHARED not in os.environ:
         secrets.generate(path / "secrets")
-        native_postgres.initialise(path / "data", path / "secrets", flags=NOT_DURABLE)
+        native_postgres.initialise(path / "data", path / "secrets", flags=NOT_DURABLE, new=MAJOR)
         return
     first = Path(os.environ[SHARED]) / "postgres"
     with open(first.with_suffix(".lock"), "w") as lock:
@@ -263,7 +264,7 @@ def _initialise(path: Path) -> None:
             new = first.with_suffix(".new")
             new.mkdir(mode=0o711)
             secrets.generate(new / "secrets")
-            native_postgres.initialise(new / "data", new / "secrets", flags=NOT_DURABLE)
+            native_postgres.initialise(new / "data", new / "secrets", flags=NOT_DURABLE, new=MAJOR)
             new.rename(first)
     subprocess.run(["cp", "--archive", f"{first}/.", path], check=True)
 

@@ -17,6 +17,7 @@ from ops.paths import temporary_folder
 from ops.releases import Release, Store
 from tests.ops.test_releases import archive
 
+OLDER = 15  # of PostgreSQL, as Debian 12 has it
 PROGRAMS = {"prometheus": "prometheus", "promtool": "promtool"}
 
 
@@ -102,20 +103,17 @@ def test_data_of_another_version_are_not_touched() -> None:
     assert [file.name for file in folder.iterdir()] == ["PG_VERSION"]
 
 
-def test_data_keep_their_version_and_get_an_owner_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_keep_their_version_and_get_an_owner_of_their_own() -> None:
     """As a stack of the release before left them, root's even with `nobody` as their owner."""
-    pinned = programs.find
-    monkeypatch.setattr(postgres, "find", lambda *names, major=None: pinned(*names, major=major or 15))
     folder = temporary_folder("sightline-15-")
     folder.chmod(0o711)
     secrets.generate(folder / "secrets")
-    postgres.initialise(folder / "data", folder / "secrets")
+    postgres.initialise(folder / "data", folder / "secrets", new=OLDER)
     if os.geteuid() == 0:
         for path in (folder / "data", *(folder / "data").rglob("*")):
             os.chown(path, 65534, 65534, follow_symlinks=False)
-    monkeypatch.setattr(postgres, "find", pinned)
     postgres.initialise(folder / "data", folder / "secrets")
-    assert postgres.major(folder / "data") == 15
+    assert postgres.major(folder / "data") == OLDER
     owner = pwd.getpwuid((folder / "data").stat().st_uid).pw_name
     assert owner == ("sightline-postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
     assert re.search(rf"^owner {owner} postgres$", (folder / "data" / "pg_ident.conf").read_text(), re.MULTILINE)
