@@ -177,7 +177,7 @@ def test_messages_in_troubleshooting_are_those_of_the_programs() -> None:
         file.read_text()
         for file in (
             PROJECT / "Makefile",
-            *(p for d in ("app", "ops") for p in (PROJECT / d).rglob("*.py")),
+            *(p for d in ("app", "ops", "loadtest") for p in (PROJECT / d).rglob("*.py")),
         )
     )
     quoted = [text for symptom in symptoms for text in re.findall(r"`([^`/]+)`", symptom)]
