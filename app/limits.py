@@ -139,7 +139,7 @@ def _too_large(max_bytes: int) -> str:
 
 
 class SignUpLimitMiddleware:
-    """At most `per_minute` sign-ups from one client, then 429: each makes a row, and anybody may send them.
+    """At most `per_minute` sign-ups from one client, then 429: each creates a row, and needs no credentials.
 
     Counted in each worker by itself, in memory. A client is an IPv4 address or an IPv6 network of 64 bits; behind a
     proxy all clients are one.

@@ -1,4 +1,4 @@
-"""Folders for Prometheus and Alertmanager: links to the very files that Docker uses, and their own address book."""
+"""Folders for Prometheus and Alertmanager: links to the very files that Docker uses, and their own target files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def link(name: str, folder: Path, secrets: Path) -> Path:
 
 
 def write_targets(folder: Path, addresses: Mapping[str, Sequence[str]]) -> None:
-    """Prometheus' address book in `folder`/targets: scrape job -> addresses; a job without any has an empty one."""
+    """Write Prometheus' target files in `folder`/targets: scrape job -> addresses; empty for a job without any."""
     books = folder / "targets"
     books.mkdir()
     for book in (PROJECT / "prometheus" / "targets").glob("*.yml"):

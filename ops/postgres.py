@@ -54,7 +54,7 @@ def own(data: Path) -> None:
 
 @cache
 def _user() -> pwd.struct_passwd:
-    """A user of its own, made where it is missing: whoever runs as the data's owner is the database's superuser."""
+    """A user of its own, created if missing: a process of the data's owner is superuser of the database."""
     for _ in range(2):
         with suppress(KeyError):
             return pwd.getpwnam(USER)

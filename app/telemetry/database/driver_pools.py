@@ -9,8 +9,7 @@
 
 The metrics are those of metrics.py; give every pool of a process a name of its own. What differs from an engine:
 
-- Transactions are not counted: both drivers run them by means that tell nobody. Neither are prepared statements of
-  asyncpg, COPY, and cursors of the server.
+- Not counted: transactions, which neither driver reports, prepared statements of asyncpg, COPY, and server-side cursors.
 - The wait is the time until a connection was there. psycopg_pool opens connections in the background, so that waiting
   for one that is being opened is waiting; with asyncpg the opening is left out.
 - The gauges are as of the last connection that was taken or given back; idle ones come and go without that.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which format a scrape gets: the one it prefers among those that can be written, never one under another's name.
 
-    text/plain; version=0.0.4                      whoever asks for nothing else
+    text/plain; version=0.0.4                      the default
     text/plain; version=1.0.0; escaping=...        names in quotes, where escaping=allow-utf-8
     application/openmetrics-text; version=1.0.0    with exemplars
 

@@ -159,7 +159,7 @@ class Call:
                     await closing
 
     def abandon(self) -> None:
-        """End the call as cancelled and close its synchronous stream, when nobody reads it any more."""
+        """End the call as cancelled and close its synchronous stream, when it is no longer read."""
         if self._generator is None or not inspect.isgenerator(self._generator) or self._generator.gi_running:
             return
         self.__exit__(None, None, None)
@@ -197,7 +197,7 @@ class Call:
         except Exception as error:
             self._note_unreadable(type(error).__name__)
         if self._source is None:
-            self._answer.first_token = None  # nobody can tell when it came
+            self._answer.first_token = None  # its time is unknown
 
     def rate_limit(self, resource: str, remaining: int) -> None:
         """Set how many `requests` or `tokens` the provider's rate limit leaves. `watch_http` does it from headers."""

@@ -79,6 +79,6 @@ def _is_unopened(thing: Any) -> bool:
 
 
 def _close(awaitable: Any) -> None:
-    """A coroutine that nobody awaits would warn."""
+    """A coroutine that is never awaited would warn."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()
