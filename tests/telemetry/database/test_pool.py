@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -138,6 +140,33 @@ def test_dispose_in_a_forked_child_forgets_the_parents_connections(dsn: str) -> 
     engine.dispose()
     parents_pool.dispose()
     assert gauges(pool) == {}
+
+
+def test_a_forked_child_counts_its_own_connections_alone(dsn: str) -> None:
+    engine = create_engine(url(dsn))
+    instrument_engine(engine, pool=(pool := new_pool()))
+    with engine.connect(), engine.connect():
+        pass
+    assert gauges(pool) == {"idle": 2}
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            engine.dispose(close=False)  # as SQLAlchemy wants it: the connections are the parent's
+            with engine.connect() as connection:
+                connection.execute(ONE)
+                seen = [gauges(pool), numbers(pool)["pool_connections_max"]]
+            os.write(writer, json.dumps([*seen, gauges(pool)]).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        assert json.loads(said.read()) == [{"used": 1}, 15, {"idle": 1}]
+    os.waitpid(child, 0)
+    assert gauges(pool) == {"idle": 2}
+    with engine.connect() as connection:  # not closed by the child
+        connection.execute(ONE)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("poolclass", [NullPool, StaticPool])
