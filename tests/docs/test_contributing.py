@@ -58,7 +58,7 @@ def follow(folder: Path) -> None:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    result = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=500)
+    result = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=1500)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

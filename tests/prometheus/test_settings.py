@@ -39,7 +39,7 @@ def test_an_edit_and_one_command_change_everything(project_copy: Path) -> None:
     (project_copy / "prometheus" / "slo.toml").write_text(text)
 
     def run(*command: str) -> None:
-        result = subprocess.run(command, cwd=project_copy, capture_output=True, text=True, timeout=500)
+        result = subprocess.run(command, cwd=project_copy, capture_output=True, text=True, timeout=1500)
         assert result.returncode == 0, result.stdout + result.stderr
 
     for generator in ("prometheus.src", "grafana.src"):  # what `make generate` runs
