@@ -28,7 +28,7 @@ SEED = [] if "FUZZ_SECONDS" in os.environ else ["--seed", "20261123"]
 def service(postgres: Postgres) -> Iterator[Running]:
     """With all its routes, and a model that answers at once."""
     token = "for-the-fuzzer"
-    faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": token}
+    faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": token, "APP_SIGN_UPS_PER_MINUTE": "0"}
     with servers.app({**postgres.environment(postgres.create_database()), **faults}) as running:
         answer = httpx.post(
             f"{running.url}/faults/llm-slow",
