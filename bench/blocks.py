@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.telemetry.http.metrics import DURATION_BUCKETS
-from ops.packages import find
+from ops.programs import find
 from prometheus.src import recorded
 
 BLOCK = 18 * 3600  # seconds; one of the sizes that promtool makes

@@ -156,11 +156,15 @@ def stat(
     """
     if f"vector({FAILING})" in expr:
         mappings = (*mappings, values({str(FAILING): ("failing", "red")}))
+    expr = f"({expr}) and on () {source}" if source else expr
+    if not name:  # without a number Grafana would show the words in the colour of the lowest threshold
+        expr = f"{expr} or vector(NaN)"
+    nothing: Json = {"type": "special", "options": {"match": "null+nan", "result": {"text": no_value, "color": "text"}}}
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "thresholds": steps.to_json() if steps else plain(colour),
         "noValue": no_value,
-        "mappings": list(mappings),
+        "mappings": [*mappings, nothing],
     }
     _set(defaults, decimals=decimals)
     return Panel(
@@ -168,7 +172,7 @@ def stat(
         title=title,
         description=description,
         unit=unit,
-        queries=(Query(f"({expr}) and on () {source}" if source else expr, name or "__auto", instant=True),),
+        queries=(Query(expr, name or "__auto", instant=True),),
         width=width,
         height=height,
         options={

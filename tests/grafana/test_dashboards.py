@@ -110,7 +110,13 @@ def test_stats_show_the_present(name: str) -> None:
             (target,) = panel["targets"]
             assert target["instant"], panel["title"]
             assert not target["range"], panel["title"]
-            assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+            defaults = panel["fieldConfig"]["defaults"]
+            assert defaults["noValue"], panel["title"]
+            if panel["options"]["textMode"] == "value":  # words for nothing are neither green nor red
+                assert target["expr"].endswith(" or vector(NaN)"), panel["title"]
+                assert defaults["mappings"][-1]["options"]["match"] == "null+nan", panel["title"]
+                nothing = defaults["mappings"][-1]["options"]["result"]
+                assert nothing == {"text": defaults["noValue"], "color": "text"}, panel["title"]
 
 
 @by_dashboard

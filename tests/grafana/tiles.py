@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300
     assert len(found) <= 1, f"{dashboard}: {title} has {len(found)} values"
     defaults = panel["fieldConfig"]["defaults"]
     for labels, value in found.items():
+        if math.isnan(value):
+            (nothing,) = (m["options"]["result"] for m in defaults["mappings"] if m["type"] == "special")
+            return Tile(None, nothing["text"], nothing["color"])
         if panel["options"]["textMode"] == "name":
             text = target["legendFormat"]
             for name, label in labels:
