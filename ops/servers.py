@@ -96,6 +96,7 @@ def alertmanager(config: Path, data: Path, port: int, *, flags: tuple[str, ...] 
             str(find("alertmanager")["alertmanager"]),
             f"--config.file={config}",
             f"--storage.path={data}",
+            "--data.maintenance-interval=30s",  # how much a crash may lose: silences and what was sent
             f"--web.listen-address={HOST}:{port}",
             f"--web.external-url={url}",
             "--cluster.listen-address=",  # a single one: no gossip port
