@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,7 +213,8 @@ def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -
 def test_only_targets_that_depend_on_it_ask_for_an_engine(tmp_path: Path) -> None:
     (tmp_path / "docker").write_text(f"#!/bin/sh\necho asked >> {tmp_path / 'asked'}\nexit 1\n")
     (tmp_path / "docker").chmod(0o755)
-    environment = {**with_first_on_path(tmp_path), "SIGHTLINE_STATE": str(tmp_path)}
+    state = tempfile.mkdtemp(dir="/tmp")  # the name of a socket in it must be short
+    environment = {**with_first_on_path(tmp_path), "SIGHTLINE_STATE": state}
 
     def make(*arguments: str) -> str:
         command = ["make", *arguments]
