@@ -9,9 +9,10 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # Parameters count where they are given on make's command line, not where a shell happens to export such a name.
+FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR ONLY FIX CHECK JOBS
 quote = '$(subst ','\'',$1)'
-GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
-$(foreach name,TESTS RULES MINUTES SECONDS_EACH FOR ONLY FIX CHECK JOBS,$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
+GIVEN = $(foreach name,$(filter-out $(FOR_TESTS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
+$(foreach name,$(FOR_TESTS),$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
 # What a Python that was upgraded or removed leaves behind is made anew.
 $(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))python -c 'import pip' 2> /dev/null || rm -f $(venv)))
 

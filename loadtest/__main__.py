@@ -9,18 +9,18 @@ could not run.
 import argparse
 import os
 import sys
-import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
 from loadtest.launch import OPTIONS, announce, announce_page
 from loadtest.settings import Settings
 from loadtest.verdict import load_thresholds
-from ops import ports
+from ops import http, ports
 from ops import settings as ops_settings
 from ops.errors import OpsError, refusal
 
 HERE = Path(__file__).parent
+OURS = ("LOCUST_PORT", "LOCUST_METRICS_PORT", "LOCUST_METRICS_HOST")
 PORTS = ("APP_PORT", "LOCUST_PORT", "LOCUST_METRICS_PORT")
 
 
@@ -35,14 +35,14 @@ def main() -> None:
     if arguments.ui:
         ports.check({"LOCUST_PORT": settings.ui_port})
     try:
-        with urllib.request.urlopen(f"{settings.host}/healthz", timeout=5):  # noqa: S310  the host is checked
+        with http.get(f"{settings.host}/healthz", 5):  # without proxies, as Locust itself
             pass
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise OpsError(
             f"no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
         ) from None
-    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), *OPTIONS]
+    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--host", settings.host, *OPTIONS]
     if settings.workers > 1:
         command += ["--processes", str(settings.workers)]
     if arguments.ui:
@@ -52,7 +52,9 @@ def main() -> None:
         report = announce(settings, settings.host)
         command += ["--headless", "--html", str(report)]
         os.environ["LOADTEST_REPORT"] = os.path.relpath(report)  # for its last line
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    # Locust takes options from the environment, too; what is left over there must not lead the load elsewhere.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_") or name in OURS}
+    environment = {**own, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
     os.execve(sys.executable, command, environment)  # noqa: S606  our own interpreter
 
 

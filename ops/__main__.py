@@ -7,17 +7,20 @@ Docker mode, `secrets` and `adopt` need the standard library only; whatever need
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shutil import which
+from types import FrameType
 
 from ops import adopt, commands, console, outdated, secrets, settings
-from ops.compose import ComposeStack
+from ops.compose import ComposeStack, mark
 from ops.console import log
-from ops.errors import OpsError, refusal
+from ops.errors import NO_DOCKER, OpsError, refusal
 from ops.paths import PROJECT
 from ops.settings import Settings
 from ops.shell import succeeds
@@ -26,6 +29,7 @@ from ops.stack import Stack
 VENV = PROJECT / ".venv"
 ENGINE_TIMEOUT = 20  # seconds for an engine to answer
 MODES = ("docker", "native")
+CHECKED = ("up", "restore", "check-config")  # commands that bad settings stop before anything starts or stops
 LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS")
 
 
@@ -51,11 +55,15 @@ class Call:
         if (self.settings.folder("SIGHTLINE_STATE") / "run" / "supervisor.sock").exists():
             return "native"  # it runs already
         engine = all(succeeds(["docker", *ask], timeout=ENGINE_TIMEOUT) for ask in (["compose", "version"], ["info"]))
+        if not engine and mark(self.settings).exists():
+            raise OpsError(NO_DOCKER if which("docker") is None else "This stack is in Docker, and no engine answers.")
         if not engine and self.command == "up":
             log.info("No Docker engine answers: the stack runs as ordinary processes on 127.0.0.1.")
         return "docker" if engine else "native"
 
     def stack(self) -> Stack:
+        if self.command in CHECKED:
+            self.settings.check()
         if self.mode == "docker":
             return ComposeStack(self.settings)
         self.need_packages()
@@ -165,9 +173,15 @@ COMMANDS: dict[str, tuple[Callable[[Call], int | None], tuple[str, ...]]] = {
 PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in parameters)}
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main(words: list[str]) -> int:
     console.configure()
     os.umask(0o022)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, _interrupt)  # what was stopped or changed for a while is put right whoever ends us
     if not words or words[0] not in COMMANDS or any("=" not in word for word in words[1:]):
         print(__doc__, file=sys.stderr)
         for name, (_, takes) in COMMANDS.items():
@@ -176,6 +190,9 @@ def main(words: list[str]) -> int:
     command = words[0]
     try:
         given = dict(word.split("=", 1) for word in words[1:])
+        for name in given.keys() - PARAMETERS:
+            if reason := settings.unknown(name):
+                raise OpsError(reason)
         # Names as common as these count where they are given, not where the shell happens to have them.
         for name in PARAMETERS:
             os.environ.pop(name, None)
@@ -188,6 +205,7 @@ def main(words: list[str]) -> int:
         log.error("%s", refusal(error))
         return 1
     except KeyboardInterrupt:
+        log.error("Interrupted. %s", "`make status` shows what runs, `make up` goes on." if command == "up" else "")
         return 130
 
 

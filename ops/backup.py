@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 import time
@@ -62,7 +63,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
     if not name:
         raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
     archive = Path(name)
-    with _opened(archive) as (tar, manifest):
+    with _opened(archive, folder) as (tar, manifest):
         _refuse_unsuitable(archive, manifest, stack)
         secrets.make(stack.settings.folder("SECRETS_DIR"))
         made = manifest["made"]
@@ -77,6 +78,11 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
                 start()
                 raise
             log.info("  %s", before)
+        marker = interrupted(stack)
+        first = not marker.exists()
+        if first:
+            again = f"make restore FROM={before or archive}"
+            marker.write_text(f"`{again}` {'puts back what was there before' if before else 'does it again'}.")
         try:
             _put(stack, tar, manifest)
         except (OpsError, OSError, KeyboardInterrupt) as error:
@@ -84,16 +90,24 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
                 raise
             log.info("Restore failed: putting the previous data back")
             try:
-                with _opened(before) as (old, its_manifest):
+                with _opened(before, folder) as (old, its_manifest):
                     _put(stack, old, its_manifest)
+                if first:
+                    marker.unlink()
                 start()
             except OpsError as also:
                 raise OpsError(f"{error}\n{also}\nThe previous data are in {before}.") from error
             raise OpsError(f"{error}\nNothing was restored; the previous data are back.") from error
+        marker.unlink()
     start()
     print(f"\nRestored: the state of {made}.")
     if before:
         print(f"The previous data: `make restore FROM={before}`.")
+
+
+def interrupted(stack: Stack) -> Path:
+    """The file that is there while a restore replaces the data; its text says what to do if the restore was killed."""
+    return stack.settings.folder("SIGHTLINE_STATE") / "restoring"
 
 
 def newest(folder: Path) -> str:
@@ -108,6 +122,8 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
     archive = folder / f"sightline-{made:%Y%m%d-%H%M%S}{suffix}.tar"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for partial_folder in folder.glob(".partial-*"):  # of a backup that was killed: one runs at a time
+            shutil.rmtree(partial_folder)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
             work = Path(name)
             _pack(stack, work, complete=complete)
@@ -156,7 +172,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
+def _opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
     """An archive whose every part has been compared with its checksum. Raises OpsError where one is not as written.
 
     Checksums find damage. They are no signature: who can write an archive can put anything into it.
@@ -164,7 +180,7 @@ def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
     try:
         tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks
     except FileNotFoundError:
-        raise OpsError(f"There is no {archive}. {newest(archive.parent)}") from None
+        raise OpsError(f"There is no {archive}. {newest(folder)}") from None
     except (OSError, tarfile.TarError) as error:
         raise OpsError(f"{archive} is not a backup of this stack: {error}") from None
     with tar:
@@ -174,7 +190,7 @@ def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
                 if _digest(_part(tar, name)) != facts["sha256"]:
                     raise OpsError(f"{archive} is damaged: the checksum of {name} does not match. Use another backup.")
         except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
-            raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(archive.parent)}") from None
+            raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(folder)}") from None
         yield tar, manifest
 
 

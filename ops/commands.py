@@ -10,9 +10,9 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ops import backup, secrets, shell
 from ops.console import confirm, log
@@ -31,7 +31,6 @@ RELOAD_TIMEOUT = 60.0  # seconds for a busy server to come to it
 SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
 
 OPTIONAL_JOBS = {"locust"}  # scrape jobs whose targets need not be there
-TARGETS_TIMEOUT = 5.0
 
 
 def up(stack: Stack) -> None:
@@ -45,6 +44,8 @@ def up(stack: Stack) -> None:
 
 def start(stack: Stack) -> None:
     """`up`, for a caller that has the lock."""
+    if (marker := backup.interrupted(stack)).exists():
+        raise OpsError(f"A restore was interrupted, the data are incomplete. {marker.read_text()}")
     stack.check()
     secrets.make(stack.settings.folder("SECRETS_DIR"))
     already = stack.start()
@@ -52,8 +53,9 @@ def start(stack: Stack) -> None:
     if already:
         _reload(stack)
     print("\nEverything is healthy.")
-    for server, address in stack.pages().items():
-        print(f"  {server:<19}{address}")
+    for state in stack.states():
+        if state.address.startswith("http"):
+            print(f"  {state.name:<19}{state.address}")
     for note in stack.notes():
         print(note)
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
@@ -91,7 +93,7 @@ def status(stack: Stack) -> None:
         if state.problem:
             print(f"{'':<19}{state.problem}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
-    targets = stack.targets()
+    targets = scraped(stack)
     for job, health in sorted(targets.items()):
         print(f"{job:<19}{health}")
     if not targets:
@@ -137,7 +139,23 @@ def check_config(stack: Stack) -> int:
         sys.stdout.flush()
         if code := subprocess.run(command, env=stack.environment).returncode:
             return code
+    _require_receivers(stack)
     return 0
+
+
+def _require_receivers(stack: Stack) -> None:
+    """Raises OpsError where a receiver in use has no secret: amtool does not look, and nothing would arrive."""
+    text = re.sub(r"#.*", "", (PROJECT / "alertmanager" / "alertmanager.yml").read_text())
+    if lacking := lacking_secrets(text, stack.settings.folder("SECRETS_DIR") / "alertmanager"):
+        raise OpsError(f"alertmanager.yml sends alerts to receivers whose secrets are missing: {', '.join(lacking)}.")
+
+
+def lacking_secrets(config: str, folder: Path) -> list[str]:
+    """The secret files, which should be in `folder`, of the receivers that the routes of an Alertmanager name."""
+    routed = set(re.findall(r"""\breceiver:\s*["']?([\w-]+)""", config))
+    receivers = re.split(r"""^\s*- name:\s*["']?(?=[\w-])""", config, flags=re.MULTILINE)[1:]
+    wanted = [re.findall(r"_file:\s*secrets/([\w.-]+)", one) for one in receivers if re.split(r"\W", one)[0] in routed]
+    return [str(folder / name) for names in wanted for name in names if not (folder / name).exists()]
 
 
 def reload(stack: Stack) -> None:
@@ -148,6 +166,7 @@ def reload(stack: Stack) -> None:
     """
     if not stack.states():
         raise OpsError(NOTHING_RUNS)
+    _require_receivers(stack)
     _reload(stack)
 
 
@@ -157,6 +176,7 @@ def clean(stack: Stack, confirmed: bool) -> None:
     with only_one(stack):
         stack.stop()
         stack.remove()
+        backup.interrupted(stack).unlink(missing_ok=True)
     print("Removed.")
 
 
@@ -214,7 +234,7 @@ def _wait_until_well(stack: Stack) -> None:
             if state.problem and now - started > HEALTHY_TIMEOUT:
                 raise _gave_up(stack, state.name, state.problem)
         time.sleep(LOOK_EVERY)
-    while not (targets := stack.targets()) or any(health != "up" for health in targets.values()):
+    while not (targets := scraped(stack)) or any(health != "up" for health in targets.values()):
         if time.monotonic() - started > HEALTHY_TIMEOUT:
             bad = ", ".join(sorted(job for job, health in targets.items() if health != "up"))
             raise OpsError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
@@ -246,17 +266,15 @@ def _reload(stack: Stack) -> None:
 
 def _loaded(stack: Stack, name: str) -> tuple[bool, str]:
     """Whether a server's last configuration was taken, and when one was."""
-    facts = dict(re.findall(rf"^{name}_config_last_reload_(\w+) (\S+)$", stack.metrics(name), re.MULTILINE))
+    facts = dict(re.findall(rf"^{name}_config_last_reload_(\w+) (\S+)$", stack.ask(name, "/metrics"), re.MULTILINE))
     return facts.get("successful") == "1", facts.get("success_timestamp_seconds", "")
 
 
-def scrape_targets(prometheus: str) -> dict[str, str]:
-    """Job -> health; empty if Prometheus at this address can't be asked. Optional jobs only when up."""
+def scraped(stack: Stack) -> dict[str, str]:
+    """Job -> health of what Prometheus scrapes; empty if it can't be asked. Optional jobs only when up."""
     try:
-        address = f"{prometheus}/api/v1/targets?state=active"
-        with urllib.request.urlopen(address, timeout=TARGETS_TIMEOUT) as answer:  # noqa: S310  our own
-            active = json.load(answer)["data"]["activeTargets"]
-    except (OSError, ValueError, KeyError):
+        active = json.loads(stack.ask("prometheus", "/api/v1/targets?state=active"))["data"]["activeTargets"]
+    except (OpsError, ValueError, KeyError):
         return {}
     health = {target["labels"]["job"]: target["health"] for target in active}
     return {job: state for job, state in health.items() if job not in OPTIONAL_JOBS or state == "up"}

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from ops import commands, images, ports, shell
+from ops import commands, configs, images, ports, shell
 from ops.console import step
 from ops.errors import OpsError
 from ops.paths import PROJECT
-from ops.settings import Settings
+from ops.settings import KEY_FILES, Settings
 from ops.stack import State
 
 EVERYTHING = "--profile=*"  # the services of profiles, too
@@ -30,6 +30,9 @@ DATA = {
     "alertmanager": "/alertmanager",
     "grafana": "/var/lib/grafana",
 }
+OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this checkout a stack of its own."
+SERVICES = ("app", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
+PUBLISHED = ("app", "prometheus", "alertmanager", "grafana", "locust")
 PAGES = {"app": "/"}
 # PostgreSQL's programs read the password from a private file; it is in no argument and no environment variable.
 CLIENT = r"""
@@ -49,13 +52,13 @@ class ComposeStack:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.environment = settings.environment()
+        self.environment = {**settings.environment(), "EXPORTER_OPTIONS_DIGEST": configs.exporter_options()}
         if not settings.get("CERTIFICATES_DIR") and (folder := images.certificates()):
             self.environment["CERTIFICATES_DIR"] = str(folder)
 
     @property
     def location(self) -> str:
-        return "Docker's volumes"
+        return f"Docker's volumes {', '.join(self.volumes()) or '(none)'} (project {self.project} of {PROJECT})"
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -68,25 +71,45 @@ class ComposeStack:
         return str(self.config["name"])
 
     def published(self) -> dict[str, int]:
-        """The port of each service that can be opened. Raises OpsError where a setting is no single port."""
+        """The port of each of our services that can be opened. Raises OpsError where a setting is no single port."""
+        found = {name: self.config["services"].get(name, {}).get("ports") for name in PUBLISHED}
         return {
-            name: ports.number(f"{name.upper()}_PORT", service["ports"][0]["published"])
-            for name, service in self.config["services"].items()
-            if service.get("ports")
+            name: ports.number(f"{name.upper()}_PORT", str(entries[0].get("published", "")))
+            for name, entries in found.items()
+            if entries and entries[0].get("published")
         }
 
     # Starting and stopping
 
     def check(self) -> None:
-        present = {container["Service"] for container in self.containers()}
-        default = self.default_services()
-        wanted = {name: port for name, port in self.published().items() if name in default - present}
-        ports.check({f"{service.upper()}_PORT": port for service, port in wanted.items()})
+        self._require_ownership()
+        self._require_passwords()
+        held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
+        published = {f"{name.upper()}_PORT": port for name, port in self.published().items() if name != "locust"}
+        ports.check(published, held)
         require_readable(self.mounted())
         self.pull_missing()
 
+    def _require_ownership(self) -> None:
+        """Raises OpsError where containers of this project's name belong to another checkout."""
+        label = f"label={PROJECT_LABEL}={self.project}"
+        show = f'{{{{.Label "{PROJECT_LABEL}.working_dir"}}}}'
+        command = ["docker", "ps", "--all", "--filter", label, "--format", show]
+        folders = {*shell.run(command, self.environment).splitlines()} - {str(PROJECT), ""}
+        if folders:
+            raise OpsError(f"Docker has a stack {self.project} from {', '.join(sorted(folders))}. {OTHER_NAME}")
+
+    def _require_passwords(self) -> None:
+        """Raises OpsError where there are data that another checkout, or lost passwords, belong to."""
+        if not (self.settings.folder("SECRETS_DIR") / "postgres_password").exists() and self.has_data():
+            raise OpsError(
+                f"Docker has data of a stack {self.project} ({', '.join(self.volumes())}), but their passwords are not"
+                f" here. Put its secrets/ back, or `make clean` removes the data. {OTHER_NAME}"
+            )
+
     def start(self) -> bool:
         running = self.running()
+        mark(self.settings).touch()
         with step("Building the service's image"):
             self.compose("build", "--quiet")
         with step("Starting the services"):
@@ -94,40 +117,29 @@ class ComposeStack:
         return running.issuperset(commands.RELOADABLE)
 
     def stop(self) -> bool:
+        self._require_ownership()
         found = bool(self.containers())
         self.compose(EVERYTHING, "down", "--remove-orphans")
         return found
 
     def remove(self) -> None:
         self.compose(EVERYTHING, "down", "--remove-orphans", "--volumes", "--rmi=local")
+        mark(self.settings).unlink(missing_ok=True)
 
     # Looking
 
     def states(self) -> list[State]:
+        published = self.published()
+        pages = {name: f"http://localhost:{port}{PAGES.get(name, '')}" for name, port in published.items()}
         return [
             State(
-                name=container["Service"],
-                process=container["Status"],
-                problem=_problem(container),
-                address=self.pages().get(container["Service"], ""),
-                dead=container["State"] != "running",
+                one["Service"], one["Status"], _problem(one), pages.get(one["Service"], ""), one["State"] != "running"
             )
-            for container in self.containers()
+            for one in self.containers()
         ]
-
-    def pages(self) -> dict[str, str]:
-        default = self.default_services()
-        return {
-            name: f"http://localhost:{port}{PAGES.get(name, '')}"
-            for name, port in self.published().items()
-            if name in default
-        }
 
     def notes(self) -> list[str]:
         return []
-
-    def targets(self) -> dict[str, str]:
-        return commands.scrape_targets(f"http://127.0.0.1:{self.published()['prometheus']}")
 
     def last_words(self, server: str) -> str:
         return self.compose("logs", "--no-color", "--tail=5", server)
@@ -144,10 +156,6 @@ class ComposeStack:
         """The services of which a container runs."""
         return {container["Service"] for container in self.containers() if container["State"] == "running"}
 
-    def default_services(self) -> set[str]:
-        """The services that start without a profile."""
-        return {name for name, service in self.config["services"].items() if not service.get("profiles")}
-
     # Single servers
 
     def stop_server(self, name: str) -> None:
@@ -161,15 +169,14 @@ class ComposeStack:
         inspect = ["docker", "inspect", "--format", "{{.State.Pid}}"]
         return [int(shell.run([*inspect, container], self.environment)) for container in containers]
 
-    def metrics(self, name: str) -> str:
-        # From inside, as its port may be closed to the host.
-        return self.compose("exec", "-T", name, "wget", "-q", "-O", "-", f"http://127.0.0.1:{PORTS[name]}/metrics")
-
     def hang_up(self, name: str) -> None:
         # Docker takes its own `kill` for the end, and would not start a server again that dies later.
         self.compose("exec", "-T", name, "kill", "-HUP", "1")
 
-    # Programs
+    def ask(self, name: str, path: str) -> str:
+        """What a server answers; asked from inside, as its port may be closed to the host."""
+        url = f"http://127.0.0.1:{PORTS[name]}{path}"
+        return self.compose("exec", "-T", name, "wget", "-q", "-Y", "off", "-O", "-", url)
 
     def compose(self, *arguments: str) -> str:
         """What `docker compose` prints. Raises OpsError with its complaint."""
@@ -221,8 +228,11 @@ class ComposeStack:
         return {name: shell.version(text) for name, text in said.items()}
 
     def has_data(self) -> bool:
+        return bool(self.volumes())
+
+    def volumes(self) -> list[str]:
         label = f"label={PROJECT_LABEL}={self.project}"
-        return bool(shell.run(["docker", "volume", "ls", "--quiet", "--filter", label], self.environment))
+        return shell.run(["docker", "volume", "ls", "--quiet", "--filter", label], self.environment).split()
 
     @contextmanager
     def paused(self, servers: Sequence[str]) -> Iterator[None]:
@@ -250,11 +260,19 @@ class ComposeStack:
         shell.feed(f"Restoring {server}", command, tar, self.environment, PROJECT)
 
     def mounted(self) -> set[Path]:
-        """The files and folders that containers get to read, but for the host's own root."""
+        """The files and folders of ours that containers get to read: what else overrides mount is not our affair."""
         services = self.config["services"].values()
-        volumes = [volume for service in services for volume in service.get("volumes", ()) if volume["type"] == "bind"]
-        files = [secret["file"] for secret in self.config["secrets"].values()]
-        return {Path(place) for place in [*(volume["source"] for volume in volumes), *files]} - {Path("/")}
+        found = [
+            volume["source"] for service in services for volume in service.get("volumes", ()) if "source" in volume
+        ]
+        found += [secret["file"] for secret in self.config.get("secrets", {}).values() if "file" in secret]
+        own = (PROJECT, *map(self.settings.folder, filter(self.settings.get, ("SECRETS_DIR", *KEY_FILES))))
+        return {path for path in map(Path, found) if any(path.is_relative_to(place) for place in own)}
+
+
+def mark(settings: Settings) -> Path:
+    """The file that is there while Docker may have data of this checkout's stack."""
+    return settings.folder("SIGHTLINE_STATE") / "in-docker"
 
 
 def require_readable(places: Iterable[Path]) -> None:
@@ -280,6 +298,8 @@ def require_readable(places: Iterable[Path]) -> None:
 
 def _problem(container: Mapping[str, Any]) -> str | None:
     """What is wrong with a container; one without a health check is well while it runs."""
+    if container["Service"] not in SERVICES and container["State"] == "exited" and container.get("ExitCode") == 0:
+        return None  # of an override: it did what it had to do once
     if container["State"] != "running":
         return f"its container is {container['State']}"
     return None if container.get("Health") in ("healthy", "", None) else f"is {container['Health']}"

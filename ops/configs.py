@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ops.paths import PROJECT
+
+
+def exporter_options() -> str:
+    """A checksum of postgres_exporter's options, which it reads at its start only."""
+    return hashlib.sha256((PROJECT / "postgres" / "exporter.args").read_bytes()).hexdigest()[:16]
 
 
 def link(name: str, folder: Path, secrets: Path) -> Path:

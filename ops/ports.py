@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ops.errors import OpsError
@@ -21,14 +21,17 @@ def number(setting: str, value: str) -> int:
     return int(value)
 
 
-def check(ports: Mapping[str, int]) -> None:
-    """`ports`: setting -> port. Raises OpsError that names every port that can't be had, one a line."""
+def check(ports: Mapping[str, int], held: Collection[int] = ()) -> None:
+    """`ports`: setting -> port; `held`: ports that the stack itself has.
+
+    Raises OpsError that names every port that can't be had, one a line.
+    """
     problems = []
     for setting, port in ports.items():
         same = [other for other in ports if ports[other] == port and other != setting]
         if same:
             problems.append(f"{setting} and {' and '.join(same)} are both {port}; give each a port of its own.")
-        elif reason := _unavailable(port):
+        elif port not in held and (reason := _unavailable(port)):
             problems.append(
                 f"Port {port} {reason}. Free it, or set {setting} to another one (in .env or as a variable)."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -77,13 +78,17 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: i
     """
     initdb = str(find("initdb", major=major(data) or new)["initdb"])  # before anything is touched
     if not (data / "PG_VERSION").exists():
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        own(data)
-        options = (f"--pgdata={data}", "--username=postgres", "--encoding=UTF8", "--locale=C", "--data-checksums")
+        partial = data.with_name(f"{data.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700, parents=True)
+        own(partial)
+        options = (f"--pgdata={partial}", "--username=postgres", "--encoding=UTF8", "--locale=C", "--data-checksums")
         _run(as_owner(initdb, *options, "--auth-local=peer", "--auth-host=scram-sha-256"))
-        (data / "pg_hba.conf").write_text(
+        (partial / "pg_hba.conf").write_text(
             "local all postgres peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
+        shutil.rmtree(data, ignore_errors=True)
+        partial.rename(data)
     own(data)
     users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
     (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))

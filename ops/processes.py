@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from app.settings import Settings as AppSettings
-from ops import commands, configs, ports, postgres, programs, secrets, servers, shell
+from ops import configs, http, ports, postgres, programs, secrets, servers, shell
 from ops.console import log
 from ops.errors import OpsError
 from ops.packages import POSTGRES, PROGRAMS
@@ -117,8 +116,7 @@ class ProcessStack:
         programs.find(*PROGRAMS)
         programs.find(*POSTGRES, major=postgres.major(self.data / "postgres"))
         self._wanted = config(self.supervisor, self.servers())
-        if not self.supervisor.leftovers():
-            ports.check(self.ports)
+        ports.check(self.ports, self.supervisor.listening())
 
     def fetch(self) -> None:
         self._fetch()
@@ -138,7 +136,6 @@ class ProcessStack:
         if self.supervisor.leftovers():
             log.info("Settings have changed, or the supervisor has died: starting anew")
             self.supervisor.stop()
-            ports.check(self.ports)
         log.info("Preparing the database")
         self.prepare()
         self.supervisor.start(self._wanted)
@@ -182,9 +179,6 @@ class ProcessStack:
         words = f"{state.lower()} {process['description'] if not problem else ''}"
         return State(server.name, words, problem, address, dead=state != "RUNNING")
 
-    def pages(self) -> dict[str, str]:
-        return {server.name: server.page for server in self.servers() if server.page}
-
     def notes(self) -> list[str]:
         notes = [] if self.has_grafana else [programs.no_grafana()]
         if older := programs.older(postgres.major(self.data / "postgres")):
@@ -192,9 +186,6 @@ class ProcessStack:
         if programs.from_debian("prometheus"):
             notes.append("Debian's Prometheus has its old pages only, at /classic; its Alertmanager has none.")
         return notes
-
-    def targets(self) -> dict[str, str]:
-        return commands.scrape_targets(f"http://{HOST}:{self.settings.port('PROMETHEUS_PORT')}")
 
     def last_words(self, server: str) -> str:
         log_file = self._log(server)
@@ -221,10 +212,9 @@ class ProcessStack:
     def pids(self, name: str) -> list[int]:
         return [int(self.supervisor.processes()[name]["pid"])]
 
-    def metrics(self, name: str) -> str:
-        server = self.server(name)
+    def ask(self, name: str, path: str) -> str:
         try:
-            with urllib.request.urlopen(f"{server.url}/metrics", timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own
+            with http.get(f"{self.server(name).url}{path}", PROBE_TIMEOUT) as answer:
                 return str(answer.read().decode())
         except OSError:
             raise OpsError(f"{name} does not answer; `make logs SERVICE={name}` shows why.") from None

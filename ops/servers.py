@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from ops import configs, http
 from ops.paths import PROJECT
 from ops.programs import find, from_debian
 
@@ -51,7 +51,7 @@ class Server:
 def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
     def probe() -> str | None:
         try:
-            with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT) as answer:  # noqa: S310  our own http:// address
+            with http.get(url, PROBE_TIMEOUT) as answer:
                 body = answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return f"answers {error.code} at {url}"
@@ -130,6 +130,7 @@ def postgres_exporter(port: int, database_port: int, password_file: Path) -> Ser
             "DATA_SOURCE_URI": f"{HOST}:{database_port}/sightline?sslmode=disable",
             "DATA_SOURCE_USER": "sightline_exporter",
             "DATA_SOURCE_PASS_FILE": str(password_file),
+            "OPTIONS_DIGEST": configs.exporter_options(),  # so that `make up` starts anew
         },
         probe=http_probe(f"http://{HOST}:{port}/metrics", contains="\npg_up 1"),
     )

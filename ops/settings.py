@@ -5,6 +5,7 @@ Standard library only: Docker mode works before anything is installed.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops import ports
+from ops.console import log
 from ops.errors import OpsError
 from ops.paths import HOME, PROJECT
 
@@ -34,16 +36,31 @@ DEFAULTS = {
     "BACKUPS_DIR": str(PROJECT / "backups"),
     "RELEASES_DIR": str(HOME / "archives"),
 }
-PATHS = (  # of files and folders
+KEY_FILES = ("OPENAI_API_KEY_FILE", "ANTHROPIC_API_KEY_FILE")
+PATHS = (
     "SIGHTLINE_STATE",
     "SECRETS_DIR",
     "BACKUPS_DIR",
     "RELEASES_DIR",
     "GRAFANA_HOME",
     "CERTIFICATES_DIR",
-    "OPENAI_API_KEY_FILE",
-    "ANTHROPIC_API_KEY_FILE",
+    *KEY_FILES,
 )
+VALUES = {  # setting -> what it must match, and that in words
+    "SIGHTLINE_MODE": ("docker|native", "docker or native"),
+    "APP_WORKERS": (r"[1-9]|[1-5]\d|6[0-4]", "a number from 1 to 64"),
+    "LOG_LEVEL": ("debug|info|warning|error", "debug, info, warning or error"),
+    "DATABASE_POOL_SIZE": (r"[1-9]\d{0,2}|1000", "a number from 1 to 1000"),
+    "DATABASE_MAX_OVERFLOW": (r"\d{1,3}|1000", "a number from 0 to 1000"),
+    "LLM_PROVIDER": ("auto|simulated|openai|anthropic", "auto, simulated, openai or anthropic"),
+    "OPENAI_BASE_URL": ("https?://.+", "an address such as https://api.example/v1"),
+    "ANTHROPIC_BASE_URL": ("https?://.+", "an address such as https://api.example"),
+    "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
+    "PROMETHEUS_RETENTION_TIME": (r"(\d+(ms|[smhdwy]))+", "a duration such as 32d or 12h"),
+    "PROMETHEUS_RETENTION_SIZE": (r"\d+([KMGTPE]?B)", "a size such as 5GB or 500MB"),
+}
+OTHERS = ("LLM_MODEL", "LLM_MODELS", "PIP_INDEX_URL", "IMAGE_REGISTRY", "RELEASES_MIRROR")
+FOREIGN = re.compile(r"COMPOSE_|DOCKER_|BUILDKIT_|BUILDX_|.*_proxy$", re.IGNORECASE)  # of Compose, or of everybody
 
 _LINE = re.compile(
     r"""\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=\s*"""
@@ -58,6 +75,8 @@ class Settings:
     """All settings by name; empty ones count as not given."""
 
     values: Mapping[str, str]
+    from_file: frozenset[str] = frozenset()
+    """Names that `.env` sets."""
 
     def get(self, name: str) -> str:
         """The setting, empty where there is none."""
@@ -75,15 +94,60 @@ class Settings:
         """This process' environment with every setting in it: for Compose and the load test."""
         return {**os.environ, **self.values}
 
+    def check(self) -> None:
+        """Raises OpsError with a line for each setting that can't work and each name in `.env` that is none."""
+        problems = []
+        for name in sorted(self.from_file):
+            if reason := unknown(name):
+                near = reason.partition("do you mean")[1]
+                problems.append(f".env: {reason}") if near else log.warning(".env: %s", reason)
+        for name, (pattern, words) in VALUES.items():
+            if (value := self.get(name)) and not re.fullmatch(pattern, value):
+                problems.append(f"{self._named(name)} is '{value}'; it must be {words}.")
+        for name in DEFAULTS:
+            if name.endswith("_PORT"):
+                try:
+                    self.port(name)
+                except OpsError as error:
+                    problems.append(str(error))
+        problems += [
+            f"{self._named(name)} is '{self.get(name)}'; there is no such file."
+            for name in KEY_FILES
+            if self.get(name) and not Path(self.get(name)).exists()
+        ]
+        if problems:
+            raise OpsError("\n".join(problems))
+
+    def _named(self, name: str) -> str:
+        return f"{name} in .env" if name in self.from_file and name not in os.environ else name
+
 
 def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Settings:
     """Raises OpsError where a line of the file is none that sets something."""
     ignored = environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true")  # as Compose has it
     from_file = {} if ignored or not file.exists() else parse(file.read_text(), environment, file.name)
-    made = {**from_file, **{name: value for name, value in environment.items() if value}}
+    made = dict(from_file)
+    for name, value in environment.items():
+        if name in DEFAULTS and name.endswith("_PORT") and "://" in value:
+            log.warning("%s=%s comes from Kubernetes, not from you: ignored.", name, value)
+        elif value:
+            made[name] = value
     values = {**DEFAULTS, **{name: value for name, value in made.items() if value}}
     paths = {name: str(_absolute(name, values[name])) for name in PATHS if name in values}
-    return Settings({**values, **paths})
+    return Settings({**values, **paths}, frozenset(from_file))
+
+
+def unknown(name: str) -> str | None:
+    """Why this is no setting, None if it is one: of the stack, the service, Compose or an override of the user's."""
+    known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS}
+    service = (PROJECT / "app" / "settings.py").read_text()
+    known.update(field.upper() for field in re.findall(r"^    (\w+): ", service, re.MULTILINE))
+    for file in PROJECT.glob("*compose*.y*ml"):
+        known.update(re.findall(r"\$\{?(\w+)", file.read_text()))
+    if name in known or FOREIGN.match(name):
+        return None
+    near = difflib.get_close_matches(name, known, 1, 0.8)
+    return f"{name} is no setting" + (f"; do you mean {near[0]}?" if near else ", and has no effect here.")
 
 
 def _absolute(name: str, path: str) -> Path:

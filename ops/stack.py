@@ -5,8 +5,8 @@ What is done with it is written once, in `ops.commands` and `ops.backup`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -16,7 +16,10 @@ from ops.settings import Settings
 
 @dataclass(frozen=True)
 class State:
-    """One server now: what its process or container does, what is wrong with it (None: nothing), where it is opened."""
+    """One server now: what its process or container does, what is wrong with it (None: nothing), where it is.
+
+    An `address` that begins with http is for a browser.
+    """
 
     name: str
     process: str
@@ -27,16 +30,18 @@ class State:
 
 
 class Stack(Protocol):
-    """The stack of one set of settings, running or not."""
+    """The stack of one set of settings, running or not. Its command lines are to be run with `environment`."""
 
     mode: str
     settings: Settings
+    environment: dict[str, str]
 
     @property
     def location(self) -> str:
         """Where the data are, in words."""
 
-    # Starting and stopping
+    def notes(self) -> list[str]:
+        """What else the user should know about this stack."""
 
     def check(self) -> None:
         """Raises OpsError for what would make a start fail, before anything starts or stops."""
@@ -53,19 +58,8 @@ class Stack(Protocol):
     def remove(self) -> None:
         """Remove the data of the stack, which does not run."""
 
-    # Looking
-
     def states(self) -> list[State]:
         """All servers; none where nothing runs."""
-
-    def pages(self) -> dict[str, str]:
-        """Server -> address of what a browser can open."""
-
-    def notes(self) -> list[str]:
-        """What else the user should know about this stack."""
-
-    def targets(self) -> dict[str, str]:
-        """Job -> health of what Prometheus scrapes; empty if Prometheus can't be asked."""
 
     def last_words(self, server: str) -> str:
         """The end of a server's log."""
@@ -73,25 +67,16 @@ class Stack(Protocol):
     def log_command(self, server: str, lines: int | None, follow: bool) -> list[str]:
         """The command that shows the logs of one server, or of all; `lines` None: from the beginning."""
 
-    # Single servers
-
     def stop_server(self, name: str) -> None: ...
-
     def start_server(self, name: str) -> None: ...
-
     def pids(self, name: str) -> list[int]:
         """The server's main processes, as this machine numbers them."""
 
-    def metrics(self, name: str) -> str:
-        """What its /metrics says. Raises OpsError where it does not answer."""
+    def ask(self, name: str, path: str) -> str:
+        """What Prometheus or Alertmanager answers to a GET. Raises OpsError where it does not."""
 
     def hang_up(self, name: str) -> None:
         """Send SIGHUP to a server."""
-
-    # Programs: command lines, to be run with `environment`
-
-    @property
-    def environment(self) -> Mapping[str, str]: ...
 
     def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
         """A client of PostgreSQL as its superuser; `terminal`: a person types into it."""
@@ -108,16 +93,11 @@ class Stack(Protocol):
         """Server -> version, of what would run here."""
 
     def has_data(self) -> bool: ...
-
-    @contextmanager
-    def paused(self, servers: Sequence[str]) -> Iterator[None]:
+    def paused(self, servers: Sequence[str]) -> AbstractContextManager[None]:
         """Those of `servers` that run are stopped meanwhile."""
-        yield
 
-    @contextmanager
-    def new_database(self) -> Iterator[Callable[..., list[str]]]:
+    def new_database(self) -> AbstractContextManager[Callable[..., list[str]]]:
         """An empty database made with the present secrets, and `client` for it."""
-        yield self.client
 
     def pack(self, server: str, file: Path) -> None:
         """Write a server's folder into a tar file."""

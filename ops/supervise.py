@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
+import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from ops.errors import OpsError
@@ -101,7 +101,11 @@ class Supervisor:
         self._call("stopProcess", name)
 
     def start_server(self, name: str) -> None:
-        self._call("startProcess", name)
+        """Start one server unless it runs; one that is still being stopped is waited for."""
+        while (state := self.processes()[name]["statename"]) == "STOPPING":  # STOP_TIMEOUT at most
+            time.sleep(0.1)
+        if state not in ("STARTING", "RUNNING"):
+            self._call("startProcess", name)
 
     def hang_up(self, name: str) -> None:
         """Send SIGHUP to one server."""
@@ -117,27 +121,28 @@ class Supervisor:
     def stop(self) -> None:
         """End every process of the stack, also what a supervisor that died has left behind."""
         if self.running:
-            pid = self._call("getPID")
+            daemon = psutil.Process(self._call("getPID"))
             self._call("shutdown")
-            _wait_until(lambda: not _alive(pid), STOP_TIMEOUT + 5)
-        for with_signal in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self.leftovers():
-                _signal(pid, with_signal)
-            if _wait_until(lambda: not self.leftovers(), STOP_TIMEOUT):
-                break
+            psutil.wait_procs([daemon], STOP_TIMEOUT + 5)
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for process in self.leftovers():
+                with suppress(psutil.NoSuchProcess):
+                    end(process)
+            psutil.wait_procs(self.leftovers(), STOP_TIMEOUT)
         for file in (self.run / "supervisord.pid", self.socket):
             file.unlink(missing_ok=True)
 
-    def leftovers(self) -> list[int]:
+    def leftovers(self) -> list[psutil.Process]:
         """All living processes that carry this stack's mark."""
-        mark = f"{MARK}={self.state}".encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue  # ended meanwhile, or another user's
+        processes = psutil.process_iter(["environ"])  # None: another user's
+        return [one for one in processes if (one.info["environ"] or {}).get(MARK) == str(self.state)]
+
+    def listening(self) -> set[int]:
+        """The ports on which the stack's processes listen."""
+        found = set()
+        for process in self.leftovers():
+            with suppress(psutil.Error):
+                found |= {one.laddr.port for one in process.net_connections("inet") if one.status == "LISTEN"}
         return found
 
     def _call(self, method: str, *arguments: Any) -> Any:
@@ -173,27 +178,3 @@ def _quoted(name: str, value: str) -> str:
             f"{name} holds a quotation mark or a line break, which can't be handed over; use a file instead."
         )
     return '"' + value.replace("%", "%%") + '"'
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _signal(pid: int, with_signal: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, with_signal)
-
-
-def _wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

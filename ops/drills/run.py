@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from ops.drills.catalogue import DRILLS, Drill
 from ops.drills.plan import load_plan
@@ -17,11 +16,13 @@ from ops.drills.target import DrillError, Target, running
 from ops.drills.watch import Watch
 from ops.errors import OpsError
 from ops.paths import PROJECT
+from ops.ports import HOST
 from ops.stack import Stack
 
 PATIENCE = 15 * 60.0  # seconds to wait for the alerts to fire, and again to resolve; a fault lasts half an hour at most
 LATER = 10 * 60.0  # alerts with a longer `for` are named, not waited for
 LOOK_EVERY = 2.0
+SAY_EVERY = 30.0  # seconds between lines that say what is waited for
 HOLD = 3 * 60.0  # how long a fault without expected alerts lasts
 WARM_UP = 60.0  # seconds of normal traffic before the fault, as a baseline for the alerts
 
@@ -40,17 +41,12 @@ def incident(name: str, find_stack: Callable[[], Stack]) -> int:
         return 0
     if name not in DRILLS:
         raise OpsError(f"No drill is called {name}. `make incident` lists them.")
-    signal.signal(signal.SIGTERM, _stop)  # repairs what is broken
     try:
         return 0 if _run(DRILLS[name], running(find_stack())) else 1
     except KeyboardInterrupt:
         raise OpsError("\nInterrupted; the fault is repaired.") from None
     except ValueError as error:
         raise DrillError(str(error)) from error
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _list() -> None:
@@ -106,10 +102,14 @@ def _run(drill: Drill, target: Target) -> bool:
 
 
 def _wait(watch: Watch, alerts: list[str], stage: str) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not watch.all_reached(alerts, stage):
-        if time.monotonic() > deadline:
+    began = said = time.monotonic()
+    while waiting := [alert for alert in alerts if not watch.all_reached([alert], stage)]:
+        now = time.monotonic()
+        if now - began > PATIENCE:
             return False
+        if now - said > SAY_EVERY:
+            said = now
+            print(f"  {now - began:5.0f}  waiting until {', '.join(waiting)}: {stage}", flush=True)
         time.sleep(LOOK_EVERY)
         watch.look()
     return True
@@ -129,7 +129,12 @@ def _print(alert: str, stage: str, seconds: float) -> None:
 
 @contextmanager
 def _traffic(target: Target) -> Iterator[None]:
-    """A small load test in the background: without traffic an outage is not noticed."""
+    """A small load test in the background, unless one runs already: without traffic an outage is not noticed."""
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, target.load_metrics_port)) == 0:
+            print("A load test runs already; its traffic is used.")
+            yield
+            return
     environment = {**os.environ, "HOST": target.app, "USERS": "15", "DURATION": "1h", "SHAPE": "steady"}
     with open(os.devnull, "w") as devnull:
         load = subprocess.Popen(

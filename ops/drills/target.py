@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ops import http
 from ops.errors import OpsError
 from ops.settings import Settings
 from ops.stack import Stack
@@ -44,6 +45,8 @@ class Target:
     alertmanager: str
     servers: Servers
     faults_token: str | None
+    load_metrics_port: int = 9646
+    """Where a load test that runs without Docker has its metrics."""
 
     def check_faults(self) -> None:
         """Check that the service's faults can be switched on.
@@ -108,7 +111,7 @@ class Target:
             headers={"Authorization": f"Bearer {self.faults_token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENT):  # noqa: S310
+            with http.request(request, PATIENT):
                 pass
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]
@@ -120,7 +123,7 @@ class Target:
 def _get(address: str, **parameters: str) -> Any:
     if parameters:
         address += "?" + urllib.parse.urlencode(parameters)
-    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  our own addresses
+    with http.get(address, TIMEOUT) as answer:
         return json.load(answer)
 
 
@@ -136,10 +139,11 @@ def running(stack: Stack) -> Target:
         alertmanager=_address(stack.settings, "ALERTMANAGER_PORT"),
         servers=stack,
         faults_token=_token(stack.settings.folder("SECRETS_DIR") / "faults_token"),
+        load_metrics_port=stack.settings.port("LOCUST_METRICS_PORT"),
     )
     for name, url in (("Prometheus", target.prometheus), ("Alertmanager", target.alertmanager)):
         try:
-            with urllib.request.urlopen(f"{url}/-/ready", timeout=TIMEOUT):  # noqa: S310
+            with http.get(f"{url}/-/ready", TIMEOUT):
                 pass
         except OSError:
             raise DrillError(f"No {name} answers at {url}. `make up` starts the stack.") from None

@@ -65,7 +65,7 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
     with said.open("w") as output:
         run = subprocess.Popen(
             [sys.executable, "-m", "loadtest", "--ui"],
-            env={**os.environ, "WORKERS": "1", **ports, "HOST": hanging.url},
+            env={**os.environ, "WORKERS": "1", **ports, "HOST": hanging.url, "LOCUST_HOST": "http://127.0.0.1:9"},
             cwd=Path(__file__).parents[2],
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -208,6 +209,31 @@ def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -
         assert result.returncode == 2
         assert result.stderr.splitlines()[0] == "Sightline needs Python 3.11 or newer as python3.", target
         assert len(result.stderr.splitlines()) == 2, result.stderr
+
+
+def test_a_virtual_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
+    """And PIP_USER, which somebody may have set, does not send its packages elsewhere."""
+    project, bin_folder = tmp_path / "project", tmp_path / "bin"
+    (project / "requirements").mkdir(parents=True)
+    bin_folder.mkdir()
+    shutil.copy(PROJECT / "Makefile", project)
+    (project / "requirements" / "dev.txt").touch()
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/usr/bin/python-of-old")
+    (python.parent / ".installed").touch()
+    (bin_folder / "python3").write_text(
+        "#!/bin/sh\n"
+        f'echo "$* PIP_USER=$PIP_USER" >> {tmp_path}/calls\n'
+        f'[ "$2" != venv ] || {{ rm {python}; cp "$0" {python}; }}\n'
+    )
+    (bin_folder / "python3").chmod(0o755)
+    for _ in range(2):
+        environment = {**with_first_on_path(bin_folder), "PIP_USER": "1"}
+        subprocess.run(["make", "venv"], cwd=project, env=environment, capture_output=True, check=True)
+    calls = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("-m ")]
+    assert [line.split()[1:3] for line in calls] == [["venv", "--clear"], ["pip", "install"]]
+    assert all(line.endswith("PIP_USER=0") for line in calls)
 
 
 def test_only_targets_that_depend_on_it_ask_for_an_engine(tmp_path: Path) -> None:

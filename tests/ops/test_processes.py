@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import yaml
 
 from ops import secrets, settings
 from ops.errors import OpsError
@@ -93,7 +94,7 @@ class Stack:
         return int(self.supervisor.processes()[server]["pid"])
 
     def processes(self) -> list[psutil.Process]:
-        return [psutil.Process(pid) for pid in self.supervisor.leftovers()]
+        return self.supervisor.leftovers()
 
     def well(self) -> bool:
         return self.run("status").returncode == 0
@@ -197,7 +198,7 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
     assert made.run("logs").returncode == 1
     assert made.run("reload").stderr == "Nothing runs; `make up` starts it.\n"
     with pytest.raises(OpsError, match=r"^prometheus does not answer; `make logs SERVICE=prometheus` shows why"):
-        made.stack.metrics("prometheus")
+        made.stack.ask("prometheus", "/metrics")
     assert made.run("psql").stderr == "PostgreSQL does not run; `make up` starts it.\n"
     assert made.run("psql").returncode == 1
     assert made.run("down").stdout == "Nothing runs.\n"
@@ -229,6 +230,28 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
     assert {server: stack.pid(server) for server in SERVERS} == before
     password = (Path(stack.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
     assert password not in result.stdout
+
+
+def test_a_setting_that_cannot_work_leaves_the_running_stack_alone(stack: Stack) -> None:
+    before = {server: stack.pid(server) for server in SERVERS}
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for setting, value, says in (
+            ("APP_PORT", str(port), f"Port {port} is taken by "),
+            ("LLM_PROVIDER", "oracle", "LLM_PROVIDER is 'oracle'; it must be auto, simulated, openai or anthropic.\n"),
+        ):
+            result = stack.run("up", **{setting: value})
+            assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
+            assert result.stderr.startswith(says)
+            assert {server: stack.pid(server) for server in SERVERS} == before
+            assert stack.well()
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(stack: Stack) -> None:
+    proxy = f"http://127.0.0.1:{free_port()}"
+    result = stack.run("status", http_proxy=proxy, HTTP_PROXY=proxy)
+    assert result.returncode == 0, result.stdout
+    assert stack.run("reload", http_proxy=proxy).returncode == 0
 
 
 def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: Stack) -> None:
@@ -374,6 +397,54 @@ def test_logs_of_one_server(stack: Stack) -> None:
     assert "No server is called nobody" in result.stderr
 
 
+def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
+    (supervisor,) = (process for process in stack.processes() if "supervisor.supervisord" in process.cmdline())
+    supervisor.kill()
+    supervisor.wait(10)
+    result = stack.run("status")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "The supervisor has died, its servers run on: `make up` starts anew, `make down` ends them.\n",
+    )
+
+
+def test_flags_are_those_of_the_containers(stack: Stack) -> None:
+    """But for places and addresses, and what is the container's alone."""
+    services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
+    of_places = {"config.file", "storage.path", "storage.tsdb.path", "web.listen-address", "web.user-assets"}
+    for name in ("prometheus", "alertmanager"):
+        written = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", flag) for flag in services[name]["command"]]
+        (server,) = (server for server in ProcessStack(settings.load({})).servers() if server.name == name)
+        ours, theirs = (
+            {flag for flag in flags if flag.lstrip("-").split("=")[0] not in of_places}
+            for flags in (server.command[1:], written)
+        )
+        assert ours - {"--enable-feature=expand-external-labels"} == theirs, name
+
+
+def test_an_interrupted_backup_leaves_everything_running_and_nothing_behind(stack: Stack) -> None:
+    backups = Path(stack.environment["BACKUPS_DIR"])
+    backups.mkdir(mode=0o700, exist_ok=True)
+    (backups / ".partial-killed").mkdir()
+    before = {server: stack.pid(server) for server in SERVERS}
+    with subprocess.Popen(
+        [sys.executable, "-m", "ops", "backup", "MODE=native"],
+        env=stack.environment,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        wait_until(lambda: stack.supervisor.processes()["prometheus"]["statename"] == "STOPPED", interval=0.01)
+        run.send_signal(signal.SIGHUP)
+        _, complaint = run.communicate(timeout=120)
+    assert (run.returncode, complaint) == (130, "Interrupted. \n")
+    assert {one["statename"] for one in stack.supervisor.processes().values()} == {"RUNNING"}
+    assert stack.pid("prometheus") != before["prometheus"]
+    assert list(backups.iterdir()) == []
+    wait_until(stack.well, timeout=120, interval=1)
+
+
 def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -> None:
     service = f"http://127.0.0.1:{stack.port('app')}"
     key = httpx.post(f"{service}/users", json={"name": "somebody"}).json()["api_key"]
@@ -456,7 +527,7 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     before = {server: stack.pid(server) for server in SERVERS}
     for name, says in {
         "": "Which backup? FROM=... names it. The newest is",
-        "nowhere.tar": "There is no ",
+        "nowhere.tar": f"nowhere.tar. The newest is {archive}.",
         "flipped.tar": "is damaged: ",
         "half.tar": "is damaged, or not a backup",
         "words.tar": "is not a backup of this stack",
@@ -503,11 +574,11 @@ def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> Non
 
 def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervisor(made: Stack) -> None:
     """The stack runs already: a changed setting starts it anew, and this one cannot work."""
-    result = made.run("up", LLM_PROVIDER="oracle")
+    result = made.run("up", DATABASE_POOL_TIMEOUT="never")
     assert result.returncode == 1
     assert "Settings have changed" in result.stdout
     assert "app keeps dying" in result.stderr
-    assert "LLM_PROVIDER" in result.stderr
+    assert "DATABASE_POOL_TIMEOUT" in result.stderr
     assert "Traceback" not in result.stderr
     (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
@@ -516,6 +587,30 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     assert made.run("down").returncode == 0
     assert made.processes() == []
     assert [port for port in made.ports.values() if listening(port)] == []
+
+
+def test_an_interrupted_restore_is_not_called_well(stack: Stack) -> None:
+    """Killed while PostgreSQL is made anew: there is no chance to put anything back."""
+    kept = keep(stack)
+    whole = next(file for file in archives(stack) if "before" not in file.name)
+    with subprocess.Popen(
+        [sys.executable, "-m", "ops", "restore", f"FROM={whole}", "CONFIRM=1", "MODE=native"],
+        env=stack.environment,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        wait_until(lambda: (stack.state / "restoring").exists(), interval=0.01)
+        run.kill()
+    result = stack.run("up")
+    assert result.returncode == 1
+    says = re.fullmatch(
+        r"A restore was interrupted, the data are incomplete\. `make restore (FROM=.*)` puts back .*\n", result.stderr
+    )
+    assert says, result.stderr
+    result = stack.run("restore", says[1], "CONFIRM=1")
+    assert result.returncode == 0, result.stderr
+    assert kept.missing() == []
 
 
 def test_clean_asks_and_then_removes_the_data(made: Stack) -> None:

@@ -36,6 +36,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": NAME,
             "COMPOSE_DISABLE_ENV_FILE": "1",  # a developer's .env must not decide what is tested
             "SECRETS_DIR": str(self.secrets),
+            "SIGHTLINE_STATE": str(folder / "state"),
             "CERTIFICATES_DIR": str(images.certificates() or PROJECT / "ops" / "certificates"),
             **{f"{service.upper()}_PORT": str(port) for service, port in self.ports.items()},
         }

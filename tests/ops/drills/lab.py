@@ -24,6 +24,7 @@ import psutil
 import psycopg
 
 from ops import programs, secrets
+from ops.commands import scraped
 from ops.drills.target import Target
 from ops.packages import POSTGRES, PROGRAMS
 from ops.paths import PROJECT, temporary_folder
@@ -140,7 +141,7 @@ class Lab:
         self.supervisor.start(config(self.supervisor, servers))
         for server in servers:
             wait_until(lambda server=server: server.probe() is None, 120)  # type: ignore[misc]
-        wait_until(lambda: (targets := self.native.targets()) and set(targets.values()) == {"up"}, 60)
+        wait_until(lambda: (targets := scraped(self.native)) and set(targets.values()) == {"up"}, 60)
 
     def main_process(self, service: str) -> psutil.Process:
         return psutil.Process(self.stack.servers.pids(service)[0])

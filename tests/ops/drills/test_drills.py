@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
+from ops.commands import scraped
 from ops.drills.catalogue import DRILLS
 from ops.drills.plan import load_plan
 from ops.drills.watch import STAGES, Course, Watch
@@ -142,7 +143,7 @@ def well_but(lab: Lab, tolerated: set[str]) -> bool:
 
 def recover(lab: Lab) -> None:
     """Wait until the stack is healthy again, but for what is slow to resolve or the machine's own affair."""
-    wait_until(lambda: set(lab.native.targets().values()) == {"up"} and lab.rate() > 5, PATIENCE)
+    wait_until(lambda: set(scraped(lab.native).values()) == {"up"} and lab.rate() > 5, PATIENCE)
     wait_until(lab.knows_alertmanager, PATIENCE)
     wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | BUSY | PLAN.lasting.keys()), PATIENCE)
 

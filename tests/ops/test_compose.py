@@ -1,0 +1,260 @@
+"""Docker mode without an engine: a `docker` on PATH that answers as Compose does, and notes what it is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.paths import PROJECT
+from tests.servers import free_port
+
+INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what `make test` leaves to what it runs
+SERVERS = ("app", "prometheus", "alertmanager", "grafana", "postgres")
+METRICS = (
+    "alertmanager_config_last_reload_successful 1\nprometheus_config_last_reload_successful 1\n"
+    "alertmanager_config_last_reload_success_timestamp_seconds $NOW\n"
+    "prometheus_config_last_reload_success_timestamp_seconds $NOW\n"
+)
+TARGETS = json.dumps({"data": {"activeTargets": [{"labels": {"job": "app"}, "health": "up"}]}})
+
+
+@dataclass
+class Docker:
+    """What the stand-in answers, and a stack's environment in which it is first on PATH."""
+
+    folder: Path
+    containers: list[dict[str, Any]] = field(default_factory=list)
+    volumes: tuple[str, ...] = ()
+    working_dir: str = ""
+    override: dict[str, Any] = field(default_factory=dict)
+    health: str = "healthy"
+    also: list[dict[str, Any]] = field(default_factory=list)
+    """Further containers that are there after `up`."""
+
+    def __post_init__(self) -> None:
+        (self.folder / "bin").mkdir()
+        self.ports = {name: free_port() for name in SERVERS[:4]}
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name not in INHERITED},
+            **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "SIGHTLINE_STATE": str(self.folder / "state"),
+            "SECRETS_DIR": str(self.folder / "secrets"),
+            "COMPOSE_DISABLE_ENV_FILE": "1",
+        }
+
+    def write(self) -> None:
+        services: dict[str, Any] = {name: {"volumes": []} for name in SERVERS}
+        for name, port in self.ports.items():
+            services[name]["ports"] = [{"published": str(port), "target": 80}]
+        config = {"name": "mine", "services": services, "secrets": {}, **self.override}
+        running = [{"Service": name, "State": "running", "Status": "Up", "Health": self.health} for name in SERVERS]
+        running += self.also
+        answers = {
+            "config": config,
+            "before": self.containers,
+            "after": running,
+            "asked": "",
+        }
+        for name, answer in answers.items():
+            lines = answer if isinstance(answer, list) else [answer]
+            (self.folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines if line != ""))
+        script = self.folder / "bin" / "docker"
+        script.write_text(
+            f"""#!/bin/sh
+cd {self.folder}
+echo "$*" >> asked
+case "$*" in
+    *" config "*) cat config;;
+    *" ps --all --format=json") [ -e up ] && cat after || cat before;;
+    "ps --all"*) echo '{self.working_dir}';;
+    "volume ls"*) printf '%s\\n' {" ".join(self.volumes)};;
+    *"compose up"*) touch up;;
+    *" down "*) rm -f up;;
+    *"/api/v1/targets"*) echo '{TARGETS}';;
+    *"/metrics"*) NOW=$(date +%s%N); echo "{METRICS}";;
+esac
+"""
+        )
+        script.chmod(0o755)
+
+    def ops(self, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        self.write()
+        return subprocess.run(
+            [sys.executable, "-m", "ops", *words],
+            cwd=PROJECT, env={**self.environment, **changes}, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def make(self, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        self.write()
+        environment = {**self.environment, **changes}
+        return subprocess.run(["make", *words], cwd=PROJECT, env=environment, capture_output=True, text=True)
+
+    def asked(self, *words: str) -> list[str]:
+        """The calls that contain one of these words."""
+        lines = (self.folder / "asked").read_text().splitlines()
+        return [line for line in lines if any(word in line.split() for word in words)]
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> Docker:
+    return Docker(tmp_path)
+
+
+def test_up_waits_for_everything_and_says_where_it_is(docker: Docker) -> None:
+    result = docker.ops("up")
+    assert result.returncode == 0, result.stderr
+    assert "Everything is healthy." in result.stdout
+    for name, port in docker.ports.items():
+        assert f"  {name:<19}http://localhost:{port}" in result.stdout
+        assert f"  {name:<19}ok after " in result.stdout
+    assert not [line for line in (docker.folder / "asked").read_text().splitlines() if "locust" in line.split()]
+    assert docker.ops("status").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["up", "down", "clean CONFIRM=1"])
+def test_the_stack_of_another_checkout_is_left_alone(docker: Docker, command: str) -> None:
+    docker.working_dir = "/somewhere/else"
+    docker.volumes = ("mine_postgres-data",)
+    result = docker.ops(*command.split())
+    assert result.returncode == 1
+    assert result.stderr == (
+        "Docker has a stack mine from /somewhere/else. COMPOSE_PROJECT_NAME=... in .env, and other ports, "
+        "give this checkout a stack of its own.\n"
+    )
+    assert docker.asked("up", "down", "build") == []
+
+
+def test_data_whose_passwords_are_elsewhere_are_left_alone(docker: Docker) -> None:
+    docker.volumes = ("mine_postgres-data",)
+    result = docker.ops("up")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Docker has data of a stack mine (mine_postgres-data), but their passwords are not")
+    assert not (docker.folder / "secrets").exists()
+    assert docker.asked("up", "build") == []
+
+
+def test_clean_says_what_goes_and_whose_it_is(docker: Docker) -> None:
+    docker.volumes = ("mine_postgres-data", "mine_grafana-data")
+    refused = docker.ops("clean")
+    assert refused.returncode == 1
+    assert "Docker's volumes mine_postgres-data, mine_grafana-data (project mine of " in refused.stdout
+    assert str(PROJECT) in refused.stdout
+    assert docker.asked("down") == []
+    removed = docker.ops("clean", "CONFIRM=1")
+    assert (removed.returncode, removed.stdout.splitlines()[-1]) == (0, "Removed.")
+    assert "stay" not in removed.stdout
+    assert any("--volumes" in line for line in docker.asked("down"))
+
+
+def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    services = {
+        "app": {"ports": [{"target": 8000}]},  # a port of the host's choice
+        "prometheus": {},  # none at all
+        "alertmanager": {"ports": [{"published": str(docker.ports["alertmanager"]), "target": 9093}]},
+        "grafana": {"ports": []},
+        "postgres": {},
+        "cadvisor": {
+            "ports": [{"published": "8080-8090", "target": 8080}],
+            "volumes": [{"type": "bind", "source": str(closed)}, {"type": "tmpfs"}, {"type": "bind", "source": "/sys"}],
+        },
+    }
+    docker.override = {"services": services, "secrets": {"key": {"environment": "KEY"}, "other": {"external": True}}}
+    docker.health = ""  # no health check
+    docker.also = [{"Service": "migrate", "State": "exited", "Status": "Exited (0)", "ExitCode": 0}]
+    result = docker.ops("up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"http://localhost:{docker.ports['alertmanager']}" in result.stdout
+    del docker.override["secrets"]
+    assert docker.ops("status").returncode == 0
+
+
+def test_files_of_ours_that_containers_cannot_read_are_named(docker: Docker) -> None:
+    closed = docker.folder / "secrets" / "prometheus"
+    closed.mkdir(parents=True)
+    (closed / "mine").touch(mode=0o600)
+    docker.override = {"services": {"prometheus": {"volumes": [{"type": "bind", "source": str(closed)}]}}}
+    result = docker.ops("up")
+    assert result.returncode == 1
+    assert result.stderr.startswith("The containers' users can't read ")
+    assert "secrets/prometheus" in result.stderr
+
+
+def test_a_changed_port_that_is_taken_stops_nothing(docker: Docker) -> None:
+    docker.containers = [
+        {"Service": name, "State": "running", "Status": "Up", "Publishers": [{"PublishedPort": port}]}
+        for name, port in docker.ports.items()
+    ]
+    with socket.create_server(("127.0.0.1", docker.ports["app"])):  # as the engine's own proxy has it
+        assert docker.ops("up").returncode == 0
+    (docker.folder / "up").unlink()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = docker.ops("up", APP_PORT=str(port))
+        docker.override = {"services": {"app": {"ports": [{"published": str(port)}]}}}
+        result = docker.ops("up")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Port {port} is taken by ")
+    assert docker.asked("up", "build", "down") == []
+
+
+def test_without_docker_on_path_no_second_stack_is_started(docker: Docker) -> None:
+    """As in a cron job, whose PATH is short."""
+    assert docker.ops("up").returncode == 0
+    tools = docker.folder / "tools"
+    tools.mkdir()
+    for tool in ("make", "bash", "env"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    for command in ("backup", "up", "status"):
+        result = docker.ops(command, PATH=str(tools))
+        assert (result.returncode, result.stderr) == (
+            1,
+            "There is no `docker` on PATH: install Docker Engine with Compose, or use MODE=native.\n",
+        )
+    assert docker.ops("clean", "CONFIRM=1").returncode == 0
+    assert not (docker.folder / "state" / "in-docker").exists()
+
+
+def test_parameters_count_on_the_command_line_only(docker: Docker) -> None:
+    inherited = {"MODE": "dokcer", "NAME": "my-laptop", "HOST": "x86_64-conda-linux-gnu", "SERVICE": "nobody"}
+    assert docker.make("up", **inherited).returncode == 0
+    assert docker.make("logs", **inherited).returncode == 0
+    assert docker.asked("logs")[0].endswith("--tail=all")
+    assert docker.make("logs", "SERVICE=app", **inherited).returncode == 0
+    assert docker.asked("logs")[0].endswith("--tail=all app")
+    wrong = docker.make("status", "MODE=dokcer")
+    assert wrong.stderr.splitlines()[0] == "MODE is 'dokcer'; it must be docker or native."
+    wrong = docker.make("up", "FAULTS_ENABLE=true")
+    assert wrong.stderr.splitlines()[0] == "FAULTS_ENABLE is no setting; do you mean FAULTS_ENABLED?"
+
+
+def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker) -> None:
+    result = docker.make("down", "up", MAKEFLAGS="-j4")
+    assert result.returncode == 0, result.stderr
+    calls = [line for line in (docker.folder / "asked").read_text().splitlines() if " down " in line or " up " in line]
+    assert ["down" in calls[0].split(), "up" in calls[-1].split()] == [True, True], calls
+    assert "Everything is healthy." in result.stdout.splitlines()
+
+
+def test_options_that_are_read_at_the_start_only_make_another_container(docker: Docker) -> None:
+    """Compose does not look into what it mounts."""
+    docker.write()
+    script = docker.folder / "bin" / "docker"
+    script.write_text(script.read_text().replace('echo "$*"', 'echo "$* $EXPORTER_OPTIONS_DIGEST"', 1))
+    command = [sys.executable, "-m", "ops", "down"]
+    subprocess.run(command, cwd=PROJECT, env=docker.environment, check=True, capture_output=True)
+    options = (PROJECT / "postgres" / "exporter.args").read_bytes()
+    assert docker.asked("down")[0].endswith(hashlib.sha256(options).hexdigest()[:16])
+    assert "${EXPORTER_OPTIONS_DIGEST:-}" in (PROJECT / "docker-compose.yml").read_text()

@@ -1,0 +1,88 @@
+"""Settings: where they come from, and that those which cannot work are said at once, a line each."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from ops import settings
+from ops.errors import OpsError
+from ops.paths import PROJECT
+
+
+def load(tmp_path: Path, text: str = "", **environment: str) -> settings.Settings:
+    file = tmp_path / ".env"
+    file.write_text(text)
+    return settings.load(environment, file)
+
+
+def test_the_environment_overrides_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
+    made = load(tmp_path, "APP_PORT=1111\nPROMETHEUS_PORT=2222\nGRAFANA_PORT=\n", APP_PORT="3333", ALERTMANAGER_PORT="")
+    names = ("APP_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "ALERTMANAGER_PORT")
+    assert [made.get(name) for name in names] == ["3333", "2222", "3000", "9093"]
+    assert made.environment()["PROMETHEUS_PORT"] == "2222", "what Compose is given"
+
+
+def test_bad_settings_and_unknown_ones_are_all_said_with_the_nearest_name(tmp_path: Path) -> None:
+    key = tmp_path / "no-key"
+    text = f"""\
+FAULTS_ENABLE=true
+LOG_LEVEL=verbose
+PROMETHEUS_RETENTION_TIME=lots
+PROMETHEUS_RETENTION_SIZE=5
+APP_WORKERS=many
+GRAFANA_PORT=80000
+OPENAI_API_KEY_FILE={key}
+"""
+    with pytest.raises(OpsError) as refused:
+        load(tmp_path, text).check()
+    assert sorted(str(refused.value).splitlines()) == sorted(
+        [
+            ".env: FAULTS_ENABLE is no setting; do you mean FAULTS_ENABLED?",
+            "LOG_LEVEL in .env is 'verbose'; it must be debug, info, warning or error.",
+            "PROMETHEUS_RETENTION_TIME in .env is 'lots'; it must be a duration such as 32d or 12h.",
+            "PROMETHEUS_RETENTION_SIZE in .env is '5'; it must be a size such as 5GB or 500MB.",
+            "APP_WORKERS in .env is 'many'; it must be a number from 1 to 64.",
+            "GRAFANA_PORT is '80000'; it must be a port number from 1 to 65535.",
+            f"OPENAI_API_KEY_FILE in .env is '{key}'; there is no such file.",
+        ]
+    )
+
+
+def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "COMPOSE_PROJECT_NAME=mine\nHTTPS_PROXY=http://proxy\nLOG_FORMAT=json\nUSERS=5\nSOMETHING=else\n"
+    with caplog.at_level(logging.WARNING):
+        load(tmp_path, text).check()
+    assert [record.message for record in caplog.records] == [".env: SOMETHING is no setting, and has no effect here."]
+
+
+def test_every_setting_of_the_example_is_known_and_valid(tmp_path: Path) -> None:
+    text = re.sub(r"^# (?=[A-Z_]+=)", "", (PROJECT / ".env.example").read_text(), flags=re.MULTILINE)
+    load(tmp_path, text).check()
+
+
+@pytest.mark.parametrize("line", ["FOO BAR", "= value", "APP_PORT='8000", 'LLM_MODEL="a" b', "2ND=2"])
+def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str) -> None:
+    with pytest.raises(OpsError, match=r"^\.env, line 2: write NAME=value"):
+        load(tmp_path, f"APP_PORT=8000\n{line}\n")
+
+
+def test_paths_begin_in_the_project_or_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = load(
+        tmp_path, "SECRETS_DIR=~/secrets\nBACKUPS_DIR=elsewhere\nSIGHTLINE_STATE=$HOME/state\n", HOME="/home/me"
+    )
+    assert made.folder("SECRETS_DIR") == tmp_path / "secrets"
+    assert made.folder("BACKUPS_DIR") == PROJECT / "elsewhere"
+    assert made.folder("SIGHTLINE_STATE") == Path("/home/me/state")
+    with pytest.raises(OpsError, match=r"^SECRETS_DIR is '~nobody-here/x'; nobody here has such a home folder"):
+        load(tmp_path, "SECRETS_DIR=~nobody-here/x\n")
+
+
+def test_what_kubernetes_calls_our_ports_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = load(tmp_path, APP_PORT="tcp://10.0.0.1:80")
+    assert made.get("APP_PORT") == "8000"
+    assert "APP_PORT=tcp://10.0.0.1:80 comes from Kubernetes" in caplog.text
