@@ -50,9 +50,9 @@ def test_workers_share_the_load_and_prometheus_counts_it(stack: Stack, page: str
     form = urllib.parse.urlencode({"user_count": 10, "spawn_rate": 10}).encode()
     with urllib.request.urlopen(f"{page}/swarm", form, timeout=30) as answer:
         assert json.load(answer)["success"]
-    wait_until(lambda: all(worker["user_count"] > 0 for worker in numbers(page)["workers"]), timeout=60)
-    wait_until(lambda: stack.prometheus.value("locust_workers") == WORKERS, timeout=60)
-    wait_until(lambda: stack.prometheus.value("sum(locust_requests_total)") > 20, timeout=60)
+    wait_until(lambda: all(worker["user_count"] > 0 for worker in numbers(page)["workers"]), timeout=180)
+    wait_until(lambda: stack.prometheus.value("locust_workers") == WORKERS, timeout=180)
+    wait_until(lambda: stack.prometheus.value("sum(locust_requests_total)") > 20, timeout=180)
     assert not stack.prometheus.query("locust_failures_total")
     with urllib.request.urlopen(f"{page}/stop", b"", timeout=60) as answer:
         assert json.load(answer)["success"]
@@ -81,7 +81,7 @@ def test_make_loadtest_is_seen_by_prometheus_and_ends_well_by_ctrl_c(stack: Stac
         try:
             # Also what the former test has left must be over: its series have no value any more.
             wait_until(lambda: stack.prometheus.value("locust_workers and locust_users == 6") == WORKERS, timeout=120)
-            wait_until(lambda: stack.prometheus.value("sum(locust_requests_total)") > 20, timeout=60)
+            wait_until(lambda: stack.prometheus.value("sum(locust_requests_total)") > 20, timeout=180)
         finally:
             os.killpg(run.pid, signal.SIGINT)  # as a terminal does
             output, complaint = run.communicate(timeout=120)
