@@ -78,7 +78,7 @@ def test_paths_begin_in_the_project_or_at_home(tmp_path: Path, monkeypatch: pyte
     assert made.folder("SECRETS_DIR") == tmp_path / "secrets"
     assert made.folder("BACKUPS_DIR") == PROJECT / "elsewhere"
     assert made.folder("SIGHTLINE_STATE") == Path("/home/me/state")
-    with pytest.raises(OpsError, match=r"^SECRETS_DIR is '~nobody-here/x'; nobody here has such a home folder"):
+    with pytest.raises(OpsError, match=r"^SECRETS_DIR is '~nobody-here/x'; there is no such home folder"):
         load(tmp_path, "SECRETS_DIR=~nobody-here/x\n")
 
 
