@@ -412,6 +412,7 @@ def test_flags_are_those_of_the_containers(stack: Stack) -> None:
     """But for places and addresses, and what is the container's alone."""
     services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
     of_places = {"config.file", "storage.path", "storage.tsdb.path", "web.listen-address", "web.user-assets"}
+    of_places |= {"web.external-url", "web.route-prefix"}  # Debian's Prometheus has its pages elsewhere
     for name in ("prometheus", "alertmanager"):
         written = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", flag) for flag in services[name]["command"]]
         (server,) = (server for server in ProcessStack(settings.load({})).servers() if server.name == name)
