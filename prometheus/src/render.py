@@ -56,6 +56,12 @@ def words(duration: str) -> str:
     return unit if number == 1 else f"{number} {unit}s"
 
 
+def lasts(factor: float) -> str:
+    """How long a budget of 30 days lasts at a burn rate: 14.4 -> 2.1 days, 100 -> 7.2 hours."""
+    days = 30 / factor
+    return f"{days:.3g} days" if days >= 1 else f"{24 * days:.2g} hours"
+
+
 def examples(regex: str) -> list[str]:
     """An endpoint for each alternative of a regular expression such as `/chat|/faults.*`, for the unit tests."""
     found = [alternative.replace(".*", "/x").replace(".+", "/x") for alternative in regex.split("|")]
@@ -74,6 +80,13 @@ def mean(pieces: list[tuple[float, float]], span: str) -> float:
     return total / seconds(span)
 
 
+def links(alert: str, dashboard: str) -> str:
+    """The annotations that lead to an alert's runbook and dashboard; none where the addresses are not set."""
+    runbook = f'runbook_url: "{{{{ with $externalLabels.runbooks_url }}}}{{{{ . }}}}/{alert}.md{{{{ end }}}}"'
+    url = f'dashboard_url: "{{{{ with $externalLabels.grafana_url }}}}{{{{ . }}}}/d/sightline-{dashboard}{{{{ end }}}}"'
+    return f"{runbook}\n          {url}"
+
+
 def plain(value: Any) -> Any:
     """Numbers without the noise of binary fractions: 0.1 + 0.2 is 0.3, 300.0 is 300."""
     return f"{value:.12g}" if isinstance(value, float) else value
@@ -84,8 +97,10 @@ FORMATS = {
     "humanizePercentage": humanize_percentage,
     "humanizeDuration": humanize_duration,
     "words": words,
+    "lasts": lasts,
     "examples": examples,
     "mean": mean,
+    "links": links,
     "seconds": seconds,
 }
 

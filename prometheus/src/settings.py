@@ -25,6 +25,7 @@ from typing import Any
 
 FILE = Path(__file__).resolve().parent.parent / "slo.toml"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MOST_BAD = 0.5
 SEVERITIES = ("critical", "warning", "info")
 
 
@@ -64,9 +65,11 @@ class Window:
     long: str
     short: str
     factor: float
-    hold: str
-    """The alert's `for`."""
     severity: str
+
+    def limit(self, objective: Objective) -> float:
+        """The burn rate that alerts: the factor, or less where that were more than half of the requests."""
+        return min(self.factor, round(MOST_BAD / objective.budget, 6))
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,11 @@ def _settings(data: dict[str, Any]) -> Settings:
 
 
 def _window(entry: dict[str, Any]) -> Window:
-    window = Window(entry["long"], entry["short"], _number(entry, "factor"), entry["for"], entry["severity"])
+    window = Window(entry["long"], entry["short"], _number(entry, "factor"), entry["severity"])
     if seconds(window.short) >= seconds(window.long):
         raise SettingsError(f"burn.windows: {window.short} is no shorter than {window.long}")
     if window.severity not in SEVERITIES:
         raise SettingsError(f"burn.windows: severity is one of {', '.join(SEVERITIES)}")
-    seconds(window.hold)
     return window
 
 

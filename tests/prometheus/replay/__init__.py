@@ -1,0 +1,1 @@
+"""Incidents, healthy days and what the rules make of them: `python -m tests.prometheus.replay`."""
