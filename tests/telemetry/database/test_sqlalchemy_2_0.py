@@ -35,7 +35,7 @@ def test_everything_holds_on_sqlalchemy_2_0() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
     )
     assert result.returncode == 0, result.stdout[-20_000:] + result.stderr[-2_000:]
     passed = re.search(r"(\d+) passed", result.stdout)
