@@ -1,0 +1,118 @@
+"""What the tiles say in a real outage: the provider of the language model fails.
+
+Real servers of the stack's own; scrapes and rules come every 3 seconds instead of every 15, windows stay as they are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests import servers
+from tests.grafana.tiles import Tile, tile
+from tests.servers import Postgres, Prometheus, wait_until
+from tests.telemetry.llm import fake_provider
+from tests.telemetry.llm.fake_provider import FakeProvider, Reply, openai_whole
+
+CHAT = {"message": "How are you?", "stream": False}
+
+
+@dataclass
+class Stack:
+    """The servers, and users who go on whatever happens."""
+
+    url: str
+    postgres: Postgres
+    provider: FakeProvider
+    prometheus: Prometheus
+    key: str
+
+    def tile(self, dashboard: str, title: str) -> Tile:
+        return tile(self.prometheus, dashboard, title)
+
+    @contextmanager
+    def users(self) -> Iterator[None]:
+        """Requests one after the other until the end of the context, however they are answered."""
+        stop = threading.Event()
+
+        def work() -> None:
+            headers = {"Authorization": f"Bearer {self.key}"}
+            with httpx.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False) as client:
+                while not stop.wait(0.2):
+                    for request in (
+                        ("GET", "/items?limit=5", None),
+                        ("GET", "/users/me", None),
+                        ("POST", "/chat", CHAT),
+                    ):
+                        with suppress(httpx.HTTPError):  # not answered in time is an outage, too
+                            method, path, body = request
+                            client.request(method, path, json=body)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            worker.join()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    key = tmp_path_factory.mktemp("llm") / "key"
+    key.write_text("none")
+    with servers.postgres() as postgres, fake_provider.running() as provider:
+        provider.replies = [openai_whole()]
+        environment = {
+            **postgres.environment(),
+            "LLM_PROVIDER": "openai",
+            "OPENAI_API_KEY_FILE": str(key),
+            "OPENAI_BASE_URL": provider.openai_url,
+        }
+        with (
+            servers.postgres_exporter(postgres) as exporter,
+            servers.node_exporter() as node,
+            servers.app(environment) as app,
+            servers.prometheus_of_the_stack("3s", app=app, postgres=exporter, node=node) as prometheus,
+        ):
+            answer = httpx.post(f"{app.url}/users", json={"name": "somebody"}, trust_env=False)
+            running = Stack(app.url, postgres, provider, prometheus, answer.json()["api_key"])
+            with running.users():
+                wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"), timeout=120)
+                wait_until(lambda: (running.tile("overview", "Model p95").value or 0) > 0)
+                for dashboard, title in (("database", "TPS"), ("overview", "Response p95"), ("overview", "Query p95")):
+                    wait_until(lambda: (running.tile(dashboard, title).value or 0) > 0)  # noqa: B023
+            yield running
+
+
+def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
+    assert stack.tile("overview", "Instances up") == Tile(1, "1/1", "green")
+    assert stack.tile("overview", "PostgreSQL up") == stack.tile("database", "PostgreSQL up") == Tile(1, "1/1", "green")
+    for dashboard, title in (
+        ("overview", "Error rate"),
+        ("http", "Server errors"),
+        ("overview", "Query errors"),
+        ("database", "Query errors"),
+        ("overview", "Failed LLM calls"),
+    ):
+        assert stack.tile(dashboard, title) == Tile(0, "", "green"), title
+    for title in ("Availability budget", "Latency budget"):
+        assert stack.tile("overview", title) == Tile(1, "", "green"), title
+    for dashboard, title in (("overview", "Response p95"), ("overview", "Query p95"), ("llm", "Model p95")):
+        assert stack.tile(dashboard, title).text == "", title
+
+
+def test_a_provider_that_fails_is_failing_and_not_idle(stack: Stack) -> None:
+    stack.provider.replies = [Reply(status=400, body={"error": {"message": "no", "type": "invalid_request_error"}})]
+    with stack.users():
+        failing = Tile(-1, "failing", "red")
+        wait_until(lambda: stack.tile("overview", "Model p95") == failing, timeout=120)
+        wait_until(lambda: stack.tile("llm", "Model p95") == failing)
+        wait_until(lambda: stack.tile("llm", "Failed LLM calls").colour == "red")
+    assert stack.tile("overview", "Failed LLM calls").colour == "red"
+    stack.provider.replies = [openai_whole()]
