@@ -41,12 +41,12 @@ def file_of(config: str, folder: Path) -> Path:
     return folder / "alertmanager.yml"
 
 
-def test_by_default_nothing_is_delivered_to_anybody(tmp_path: Path) -> None:
+def test_by_default_no_notification_is_sent(tmp_path: Path) -> None:
     for alert in alerts():
         assert receiver_of(file_of(CONFIG, tmp_path), alertname=alert.name, **alert.labels) == "nowhere"
     nowhere = next(receiver for receiver in yaml.safe_load(CONFIG)["receivers"] if receiver["name"] == "nowhere")
     assert nowhere == {"name": "nowhere"}
-    assert "nothing is sent to anybody" in " ".join(line.strip("# ") for line in CONFIG.splitlines()[:8])
+    assert "no notification is sent" in " ".join(line.strip("# ") for line in CONFIG.splitlines()[:8])
 
 
 @pytest.mark.check
