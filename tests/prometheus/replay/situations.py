@@ -85,7 +85,8 @@ def slow(world: World, start: float, end: float, share: float, **labels: str) ->
 
 
 def traffic(world: World, start: float, end: float, factor: float, **labels: str) -> None:
-    world.scale(start, end, factor, "http_(requests|request_duration|response_start).*", endpoint=USERS, **labels)
+    wanted = {"endpoint": USERS, **labels}
+    world.scale(start, end, factor, "http_(requests|request_duration|response_start).*", **wanted)
 
 
 def down(world: World, start: float, end: float, **labels: str) -> None:
@@ -461,8 +462,8 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("a quiet night: one of ten requests fails")
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, 0, 999, 0.0005)
-    fail(w, s, s + 0.25, 1)
+    traffic(w, 0, 999, 0.0005)  # and no exception of a new kind: with them it would be news
+    fail(w, s, s + 0.25, 0.49)
 
 
 @harmless("a blip: half of the requests fail for ten seconds", lasts=1)
