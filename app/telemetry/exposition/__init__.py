@@ -86,6 +86,7 @@ class _Scrape:
         self.shared = storage.directory is not None
         self.exemplars = newest_exemplars([memory for _, memory, _ in self.workers]) if openmetrics else {}
         self.taken: set[str] = set()
+        self.described: set[str] = set()  # metrics in the storage that had their turn
 
     def collected(self, what: str, collect: Callable[[], Iterable[Metric]]) -> Callable[[], str]:
         """What makes the text of a collector. One that fails takes nothing else along."""
@@ -101,6 +102,7 @@ class _Scrape:
 
     def stored(self, metric: Metric) -> Iterator[Piece]:
         """The text of a metric in the storage, nothing where another metric has one of its names."""
+        self.described.add(metric.name)
         families = [family for family in storage.schema.by_name.get(metric.name, ()) if family.type == metric.type]
         # A metric without labels in this worker is described by the other workers.
         families = [family for family in families if family.local] or families[-1:]
@@ -110,7 +112,7 @@ class _Scrape:
         left_out = duplicates(families)
         if left_out:
             storage.log_once(f"/metrics: {metric.name} is defined twice with the same labels; the later one is missing")
-        if not all(family.plain for family in families):
+        if _NOT_PLAIN.search(metric.name) or not all(family.plain for family in families):
             yield self.collected(metric.name, lambda: [filled(metric, families, self.workers, left_out)])
         elif not self.names or self.names & own:
             yield header(metric, self.openmetrics)
@@ -129,7 +131,7 @@ class _Scrape:
     def of_others(self) -> Iterator[Piece]:
         """What other workers defined and this one did not."""
         for name, families in list(storage.schema.by_name.items()):
-            if not any(family.local for family in families):
+            if name not in self.described and not any(family.local for family in families):
                 yield from self.stored(Metric(name, families[-1].help, families[-1].type))
 
 

@@ -83,6 +83,7 @@ def _template(family: Family) -> str:
 
 
 def _number(value: float) -> str:
+    value = float(value)  # a gauge may have been set to an int
     if value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return repr(value) if isfinite(value) else float_text(value)

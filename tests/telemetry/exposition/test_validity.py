@@ -12,6 +12,7 @@ from ops.programs import find
 from tests.telemetry.serving import ROOT
 
 SERVICES = 30
+LABEL = re.compile(r'(?:\w+|"[^"]*")="(?:[^"\\]|\\.)*"')  # name and value; a name that is not plain is quoted
 
 
 def test_random_metrics_in_two_workers(tmp_path: Path, tell: Callable[[str, str], None]) -> None:
@@ -36,7 +37,7 @@ def test_random_metrics_in_two_workers(tmp_path: Path, tell: Callable[[str, str]
         checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
         assert checked.returncode in (0, 3), f"{path.name}: {checked.stderr}"  # 3: lint; anything else is no valid text
         series = [line.rpartition(" ")[0] for line in text.split("\n") if line and not line.startswith("#")]
-        keys = [(name.partition("{")[0], frozenset(re.findall(r'\w+="(?:[^"\\\\]|\\\\.)*"', name))) for name in series]
+        keys = [(name.partition("{")[0], frozenset(LABEL.findall(name))) for name in series]
         assert len(set(keys)) == len(keys), f"{path.name}: {sorted(k for k in keys if keys.count(k) > 1)}"
 
 
