@@ -99,7 +99,7 @@ def rule(cluster: Cluster, file: Path) -> dict[str, Any]:
     """A rule file as a PrometheusRule; only the links of alerts differ, as external labels are the cluster's own."""
     text = file.read_text()
     for label, address in {"grafana_url": cluster.grafana_url, "runbooks_url": cluster.runbooks_url}.items():
-        text = text.replace(f"{{{{ $externalLabels.{label} }}}}", address.rstrip("/"))
+        text = text.replace(f"with $externalLabels.{label} ", f"with `{address.rstrip('/')}` ")
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",

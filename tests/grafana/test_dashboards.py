@@ -631,7 +631,8 @@ def test_pictures_are_small_and_all_shown() -> None:
     assert not {name for name, size in pictures.items() if not 15_000 < size < 400_000}, "empty, or too large"
     gallery = (ROOT / "docs" / "dashboards.md").read_text()
     shown = set(re.findall(r"\(images/([\w-]+\.png)\)", gallery))
-    assert shown >= {f"{name}{when}.png" for name in DASHBOARDS for when in ("", "-incident")}
+    wanted = {f"{name}{when}.png" for name in DASHBOARDS for when in ("", "-incident")}
+    assert shown >= wanted - {"loadtest-incident.png"}  # it shows what Locust saw, the others show the incident
     in_readme = set(re.findall(r"\(docs/images/([\w-]+\.png)\)", (ROOT / "README.md").read_text()))
     assert in_readme
     assert shown | in_readme == pictures.keys()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import yaml
 
@@ -39,8 +38,8 @@ def flags(words: Sequence[str]) -> dict[str, str]:
     return {name: value for name, value in filled.items() if name not in PLACES}
 
 
-def test_flags_are_the_same_in_both_modes(tmp_path: Path) -> None:
-    stack = ProcessStack(settings.load({"SIGHTLINE_STATE": str(tmp_path)}, tmp_path / ".env"))
+def test_flags_are_the_same_in_both_modes() -> None:
+    stack = ProcessStack(settings.load({}, PROJECT / "no .env"))
     native = {server.name: server for server in stack.servers()}
     for name, extra in NATIVE_ONLY.items():
         assert flags(native[name].command) == {**flags(COMPOSE[name]["command"]), **extra}, name
