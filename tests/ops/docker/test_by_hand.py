@@ -60,7 +60,7 @@ def test_the_configuration_is_checked_by_the_servers_own_tools(stack: Stack, tmp
     assert "rules/http.yml" in result.stdout
     assert "inhibit rules" in result.stdout
     copy = tmp_path / "sightline"
-    for folder in ("ops", "prometheus", "alertmanager"):
+    for folder in ("ops", "prometheus", "alertmanager", "postgres"):
         shutil.copytree(PROJECT / folder, copy / folder)
     shutil.copy(PROJECT / "docker-compose.yml", copy)
     for file, text, says in (

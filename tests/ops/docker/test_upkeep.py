@@ -65,7 +65,7 @@ def test_a_second_up_has_edited_configuration_read_and_names_a_refused_one(stack
     stack.environment["COMPOSE_FILE"] = f"{PROJECT / 'docker-compose.yml'}{os.pathsep}{tmp_path / 'edited.yml'}"
     rules, routes = copies["prometheus"] / "rules" / "added.yml", copies["alertmanager"] / "alertmanager.yml"
     try:
-        stack.up()
+        make(stack, tmp_path, "up")
         before = {service: one["Id"] for service, one in stack.containers().items()}
         rules.write_text("groups: [{name: added, rules: [{record: one, expr: '1'}]}]\n")
         routes.write_text(routes.read_text().replace("group_wait: 30s", "group_wait: 31s", 1))
