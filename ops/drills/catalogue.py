@@ -68,7 +68,7 @@ DRILLS = {
         Drill(
             "exceptions",
             "A new release raises an exception that never occurred before.",
-            fault("exceptions", share=0.2),
+            fault("exceptions", share=0.01),
         ),
         Drill(
             "event-loop",

@@ -71,8 +71,9 @@ for name in ("alertmanager-lost", "config-broken", "rule-broken", "rules-heavy",
 # While these last nothing can be delivered; that is what they are.
 MUTE = {"alertmanager-lost", "receiver-down"} | {drill.name for drill in DRILLS.values() if drill.mute}
 
-# Those whose alerts resolve late come first, and those that add nothing to what has to resolve last.
-FIRST = ["errors", "slow", "load-high"]
+# Those whose alerts resolve late come first, and those that add nothing to what has to resolve last. Before all others
+# the exceptions, too few for a page: a paged outage mutes their alert.
+FIRST = ["exceptions", "errors", "slow", "load-high"]
 NAMES = FIRST + sorted(PLAN.drills.keys() - set(FIRST), key=lambda name: (name in UNFELT, name))
 
 
