@@ -54,7 +54,8 @@ def like(name: str, **labels: str) -> Json:
 def send(alertmanager: Alertmanager, found: list[Json], resolved: bool = False) -> None:
     now = datetime.now(UTC)
     times = {
-        "startsAt": (now - timedelta(minutes=10)).isoformat(),
+        # Of an older alert, Alertmanager would send the group at once, without waiting for the others of it.
+        "startsAt": (now - timedelta(minutes=10 if resolved else 0)).isoformat(),
         "endsAt": (now if resolved else now + timedelta(hours=1)).isoformat(),
     }
     request = urllib.request.Request(

@@ -62,6 +62,8 @@ CONSEQUENCES = {
     "load-high": {"ServiceDown"},
     "alertmanager-down": {"AlertmanagerNotificationsFailing"},
     "connections": {"PostgresDown"},
+    "disk-full": {"HostInodesWillFill"},
+    "scrape-config-lost": {"ServiceDown"},  # its targets have vanished
 }
 # When Prometheus loads its configuration anew it knows no Alertmanager for some seconds; the real `for` takes no
 # notice.
@@ -147,6 +149,7 @@ def recover(lab: Lab) -> None:
     wait_until(lambda: set(scraped(lab.native).values()) == {"up"} and lab.rate() > 5, PATIENCE)
     wait_until(lab.knows_alertmanager, PATIENCE)
     wait_until(lambda: well_but(lab, AVAILABILITY | LATENCY | BUSY | PLAN.lasting.keys()), PATIENCE)
+    wait_until(lambda: not {alert["labels"]["alertname"] for alert in lab.stack.alerts()} & RELOADED, PATIENCE)
 
 
 def busy() -> set[str]:
