@@ -58,6 +58,11 @@ class ProcessStack:
         return self.settings.get("GRAFANA_HOME") or str(programs.grafana() or "")
 
     @property
+    def _postgres_major(self) -> int | None:
+        """The version that the data keep; None where there are none yet."""
+        return postgres.major(self.data / "postgres")
+
+    @property
     def ports(self) -> dict[str, int]:
         """Setting -> port of every server that will listen."""
         names = ["APP", "PROMETHEUS", "ALERTMANAGER", "POSTGRES", "NODE_EXPORTER", "POSTGRES_EXPORTER"]
@@ -114,7 +119,7 @@ class ProcessStack:
     def check(self) -> None:
         self._fetch()
         programs.find(*PROGRAMS)
-        programs.find(*POSTGRES, major=postgres.major(self.data / "postgres"))
+        programs.find(*POSTGRES, major=self._postgres_major)
         self._wanted = config(self.supervisor, self.servers())
         ports.check(self.ports, self.supervisor.listening())
 
@@ -181,7 +186,7 @@ class ProcessStack:
 
     def notes(self) -> list[str]:
         notes = [] if self.has_grafana else [programs.no_grafana()]
-        if older := programs.older(postgres.major(self.data / "postgres")):
+        if older := programs.older(self._postgres_major):
             notes.append(f"Not in the pinned versions: {', '.join(older)}. `make pull` fetches those that can be had.")
         if programs.from_debian("prometheus"):
             notes.append("Debian's Prometheus has its old pages only, at /classic; its Alertmanager has none.")
@@ -230,7 +235,7 @@ class ProcessStack:
     def _client(self, program: str, *options: str, port: int) -> list[str]:
         """The kernel vouches for the user: no password is needed."""
         place = (f"--host={self.data / 'postgres'}", f"--port={port}", "--dbname=sightline")
-        found = programs.find(program, major=postgres.major(self.data / "postgres"))[program]
+        found = programs.find(program, major=self._postgres_major)[program]
         return [str(found), *options, *place, "--username=postgres", "--no-password"]
 
     def tool(self, server: str, program: str, *arguments: str) -> list[str]:
@@ -248,7 +253,7 @@ class ProcessStack:
 
     def versions(self) -> dict[str, str]:
         found = programs.find("prometheus", "alertmanager")
-        found |= programs.find("postgres", major=postgres.major(self.data / "postgres"))
+        found |= programs.find("postgres", major=self._postgres_major)
         said = {name: subprocess.run([found[name], "--version"], capture_output=True, text=True) for name in found}
         return {name: shell.version(answer.stdout + answer.stderr) for name, answer in said.items()}
 
