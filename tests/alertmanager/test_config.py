@@ -15,6 +15,7 @@ from ops.paths import PROJECT
 from tests.alertmanager.config import (
     CONFIG,
     FOLDER,
+    NULL,
     RECEIVERS,
     Json,
     amtool,
@@ -43,9 +44,9 @@ def file_of(config: str, folder: Path) -> Path:
 
 def test_by_default_no_notification_is_sent(tmp_path: Path) -> None:
     for alert in alerts():
-        assert receiver_of(file_of(CONFIG, tmp_path), alertname=alert.name, **alert.labels) == "nowhere"
-    nowhere = next(receiver for receiver in yaml.safe_load(CONFIG)["receivers"] if receiver["name"] == "nowhere")
-    assert nowhere == {"name": "nowhere"}
+        assert receiver_of(file_of(CONFIG, tmp_path), alertname=alert.name, **alert.labels) == "null"
+    [null] = [receiver for receiver in yaml.safe_load(CONFIG)["receivers"] if receiver["name"] == "null"]
+    assert null.keys() == {"name"}
     assert "no notification is sent" in " ".join(line.strip("# ") for line in CONFIG.splitlines()[:8])
 
 
@@ -103,14 +104,14 @@ def test_one_line_switches_a_receiver_on(
         assert amtool("check-config", file).returncode == 0
         assert as_it_comes(file.read_text()) == CONFIG, "all other tests are of the configuration as it comes"
         assert {receiver_of(file, **own) for own in labels} == {receiver}
-        assert {receiver_of(file, **other) for other in others} == {"nowhere"}
+        assert {receiver_of(file, **other) for other in others} == {"null"}
 
 
 @pytest.mark.check
 def test_the_watchdog_goes_to_the_heartbeat_alone(tmp_path: Path) -> None:
     config = file_of(switched_on('alertname="Watchdog"', "heartbeat"), tmp_path)
     assert receiver_of(config, alertname="Watchdog", severity="none", area="monitoring") == "heartbeat"
-    assert receiver_of(config, alertname="TargetDown", severity="warning", area="monitoring") == "nowhere"
+    assert receiver_of(config, alertname="TargetDown", severity="warning", area="monitoring") == "null"
 
 
 def test_two_ways_at_once_as_the_guide_has_them(tmp_path: Path) -> None:
@@ -135,10 +136,10 @@ def test_who_has_switched_receivers_on_has_no_failing_tests(project_copy: Path) 
     """In a copy of the project, with all that the guide describes; test_delivery.py knows nothing but CONFIG, too."""
     text = CONFIG
     for matcher, receiver in {"alertname=": "heartbeat", "severity=": "pagerduty"}.items():
-        text = re.sub(rf"(matchers: \[{matcher}.+\]\n      receiver: )nowhere", rf"\1{receiver}", text)
+        text = re.sub(rf"(matchers: \[{matcher}.+\]\n      receiver: ){NULL}", rf"\1{receiver}", text)
     child = '- matchers: [area=~"host|monitoring"]\n'
     text = text.replace(child, f"{child}          receiver: slack\n").replace("oncall@example.com", "us@example.org")
-    assert text.count("receiver: nowhere") == 1, "only the root's is left"
+    assert text.count(f"receiver: {NULL}") == 1, "only the root's is left"
     (project_copy / "alertmanager" / "alertmanager.yml").write_text(text)
     run = subprocess.run(
         [

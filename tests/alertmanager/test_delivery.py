@@ -168,7 +168,7 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
     ]
     of_others = ["HostMemoryLow", "LlmCostHigh"]
     with web_server() as (url, got):
-        folder = impatient(CONFIG.replace("receiver: nowhere", "receiver: webhook"), tmp_path, {"webhook_url": url})
+        folder = impatient(CONFIG.replace('receiver: "null"', "receiver: webhook"), tmp_path, {"webhook_url": url})
         alertmanager = start_alertmanager(folder)
         # The cause first, as the real group_wait of 30 s has it; here all waits are of a second.
         send(alertmanager, shown("PostgresDown"))
@@ -209,7 +209,7 @@ def test_a_service_that_is_down_is_one_page(start_alertmanager: StartAlertmanage
     down = shown("TargetDown")[0]
     down["labels"] |= {"job": "app", "instance": "a:8000", "service": "sightline"}
     with web_server() as (url, got):
-        folder = impatient(CONFIG.replace("receiver: nowhere", "receiver: webhook"), tmp_path, {"webhook_url": url})
+        folder = impatient(CONFIG.replace('receiver: "null"', "receiver: webhook"), tmp_path, {"webhook_url": url})
         alertmanager = start_alertmanager(folder)
         # The cause first, as the real group_wait of 30 s has it; here all waits are of a second.
         send(alertmanager, [one for one in shown("ServiceDown") if one["labels"]["job"] == "app"])
@@ -226,7 +226,7 @@ def test_a_service_that_is_down_is_one_page(start_alertmanager: StartAlertmanage
 
 def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
     """Firing, then resolved; two alerts of one area in one message; rendered by our templates; secrets from files."""
-    config = CONFIG.replace("receiver: nowhere", "receiver: all").replace(
+    config = CONFIG.replace('receiver: "null"', "receiver: all").replace(
         "smtp_require_tls: true", "smtp_require_tls: false"
     )
     document = yaml.safe_load(config)
