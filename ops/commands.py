@@ -56,6 +56,7 @@ def start(stack: Stack) -> None:
     for state in stack.states():
         if state.address.startswith("http"):
             print(f"  {state.name:<19}{state.address}")
+    _print_links(stack)
     for note in stack.notes():
         print(note)
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
@@ -98,12 +99,20 @@ def status(stack: Stack) -> None:
         print(f"{job:<19}{health}")
     if not targets:
         print("Prometheus does not answer, or has not scraped yet.")
+    _print_links(stack)
     for note in stack.notes():
         print(f"\n{note}")
     unhealthy = [state.name for state in states if state.problem]
     unhealthy += [job for job, health in targets.items() if health != "up"] if targets else ["prometheus' targets"]
     if unhealthy:
         raise OpsError(f"Unhealthy: {', '.join(dict.fromkeys(unhealthy))}. `make logs SERVICE=...` shows why.")
+
+
+def _print_links(stack: Stack) -> None:
+    """Where links in messages lead, as far as the settings say so."""
+    for name, address in stack.settings.links().items():
+        if stack.settings.get(name):
+            print(f"Links in messages: {name}={address}")
 
 
 def logs(stack: Stack, server: str, follow: bool) -> None:

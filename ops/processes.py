@@ -71,7 +71,7 @@ class ProcessStack:
 
     def servers(self) -> list[Server]:
         """All servers in the order in which they need each other."""
-        port, setting = self.settings.port, self.settings.get
+        port, setting, links = self.settings.port, self.settings.get, self.settings.links()
         exporter_password = self.secrets / "exporter_db_password"
         stack = [
             servers.postgres(self.data / "postgres", port("POSTGRES_PORT")),
@@ -82,12 +82,13 @@ class ProcessStack:
                 self._configs("alertmanager") / "alertmanager.yml",
                 self.data / "alertmanager",
                 port("ALERTMANAGER_PORT"),
+                link=links["ALERTMANAGER_URL"],
             ),
             servers.prometheus(
                 self._configs("prometheus") / "prometheus.yml",
                 self.data / "prometheus",
                 port("PROMETHEUS_PORT"),
-                grafana_port=port("GRAFANA_PORT"),
+                links=links,
                 flags=(
                     f"--storage.tsdb.retention.time={setting('PROMETHEUS_RETENTION_TIME')}",
                     f"--storage.tsdb.retention.size={setting('PROMETHEUS_RETENTION_SIZE')}",
@@ -103,6 +104,7 @@ class ProcessStack:
                     alertmanager_url=f"http://{HOST}:{port('ALERTMANAGER_PORT')}",
                     secrets=self.secrets,
                     home=self._grafana_home,
+                    link=links["GRAFANA_URL"],
                 )
             )
         return stack

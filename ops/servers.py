@@ -62,9 +62,16 @@ def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
     return probe
 
 
-def prometheus(config: Path, data: Path, port: int, *, grafana_port: int = 3000, flags: tuple[str, ...] = ()) -> Server:
-    """Prometheus with `config`; the alerts' links lead to the runbooks, which it serves itself, and to Grafana."""
-    url = f"http://localhost:{port}"
+def prometheus(
+    config: Path, data: Path, port: int, *, links: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+) -> Server:
+    """Prometheus with `config`; links in alerts lead to `links` (settings' LINKS), by default to this machine.
+
+    It serves the runbooks itself.
+    """
+    page = f"http://localhost:{port}"
+    own = {"GRAFANA_URL": "http://localhost:3000", "PROMETHEUS_URL": page, "RUNBOOKS_URL": f"{page}/user/runbooks"}
+    links = links or own
     pages = "/classic" if from_debian("prometheus") else ""
     return Server(
         name="prometheus",
@@ -74,21 +81,22 @@ def prometheus(config: Path, data: Path, port: int, *, grafana_port: int = 3000,
             f"--config.file={config}",
             f"--storage.tsdb.path={data}",
             f"--web.listen-address={HOST}:{port}",
-            f"--web.external-url={url}{pages}",
+            f"--web.external-url={links['PROMETHEUS_URL']}{pages}",
             "--web.route-prefix=/",
-            f"--web.cors.origin={url}",  # the default lets every web page read what is here
+            f"--web.cors.origin={page}",  # the default lets every web page read what is here
             f"--web.user-assets={PROJECT / 'docs'}",
             "--enable-feature=expand-external-labels",
             *flags,
         ),
-        environment={"GRAFANA_URL": f"http://localhost:{grafana_port}", "RUNBOOKS_URL": f"{url}/user/runbooks"},
+        environment={name: links[name] for name in ("GRAFANA_URL", "RUNBOOKS_URL")},
         probe=http_probe(f"http://{HOST}:{port}/-/ready"),
-        page=url,
+        page=page,
     )
 
 
-def alertmanager(config: Path, data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
-    url = f"http://localhost:{port}"
+def alertmanager(config: Path, data: Path, port: int, *, link: str = "", flags: tuple[str, ...] = ()) -> Server:
+    """Alertmanager with `config`; `link` is its address in messages, by default this machine's."""
+    page = f"http://localhost:{port}"
     return Server(
         name="alertmanager",
         port=port,
@@ -98,12 +106,13 @@ def alertmanager(config: Path, data: Path, port: int, *, flags: tuple[str, ...] 
             f"--storage.path={data}",
             "--data.maintenance-interval=30s",  # how much a crash may lose: silences and what was sent
             f"--web.listen-address={HOST}:{port}",
-            f"--web.external-url={url}",
+            f"--web.external-url={link or page}",
+            "--web.route-prefix=/",
             "--cluster.listen-address=",  # a single one: no gossip port
             *flags,
         ),
         probe=http_probe(f"http://{HOST}:{port}/-/ready"),
-        page=url,
+        page=page,
         folder=config.parent,  # the secrets' names in the configuration are relative to where it is started
     )
 
@@ -171,7 +180,9 @@ def app(port: int, environment: Mapping[str, str]) -> Server:
     )
 
 
-def grafana(data: Path, port: int, prometheus_url: str, alertmanager_url: str, secrets: Path, home: str) -> Server:
+def grafana(
+    data: Path, port: int, prometheus_url: str, alertmanager_url: str, secrets: Path, home: str, link: str
+) -> Server:
     """Grafana from `home` (the folder of a release) or, where that is empty, as installed; the container's settings."""
     program = Path(home, "bin", "grafana") if home else Path(shutil.which("grafana") or "grafana").resolve()
     release = program.parent.parent
@@ -195,7 +206,7 @@ def grafana(data: Path, port: int, prometheus_url: str, alertmanager_url: str, s
             **environment,
             "GF_SERVER_HTTP_ADDR": HOST,
             "GF_SERVER_HTTP_PORT": str(port),
-            "GF_SERVER_ROOT_URL": f"http://localhost:{port}",
+            "GF_SERVER_ROOT_URL": link,
             "GF_PATHS_DATA": str(data),
             "GF_PATHS_LOGS": str(data / "log"),
             "GF_PATHS_PLUGINS": str(data / "plugins"),

@@ -46,6 +46,8 @@ PATHS = (
     "CERTIFICATES_DIR",
     *KEY_FILES,
 )
+LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
+_ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
 VALUES = {  # setting -> what it must match, and that in words
     "SIGHTLINE_MODE": ("docker|native", "docker or native"),
     "APP_WORKERS": (r"[1-9]|[1-5]\d|6[0-4]", "a number from 1 to 64"),
@@ -55,6 +57,7 @@ VALUES = {  # setting -> what it must match, and that in words
     "LLM_PROVIDER": ("auto|simulated|openai|anthropic", "auto, simulated, openai or anthropic"),
     "OPENAI_BASE_URL": ("https?://.+", "an address such as https://api.example/v1"),
     "ANTHROPIC_BASE_URL": ("https?://.+", "an address such as https://api.example"),
+    **dict.fromkeys(LINKS, _ADDRESS),
     "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
     "PROMETHEUS_RETENTION_TIME": (r"(\d+(ms|[smhdwy]))+", "a duration such as 32d or 12h"),
     "PROMETHEUS_RETENTION_SIZE": (r"\d+([KMGTPE]?B)", "a size such as 5GB or 500MB"),
@@ -89,6 +92,15 @@ class Settings:
     def folder(self, name: str) -> Path:
         """A setting of `PATHS`."""
         return Path(self.values[name])
+
+    def links(self) -> dict[str, str]:
+        """The addresses of `LINKS`, without a slash at the end: as set or, as Compose has them, on this machine."""
+        found = {
+            f"{name}_URL": f"http://localhost:{self.get(f'{name}_PORT')}"
+            for name in ("GRAFANA", "PROMETHEUS", "ALERTMANAGER")
+        }
+        found |= {name: self.get(name) for name in LINKS if self.get(name)}
+        return {"RUNBOOKS_URL": f"{found['PROMETHEUS_URL']}/user/runbooks", **found}
 
     def environment(self) -> dict[str, str]:
         """This process' environment with every setting in it: for Compose and the load test."""
@@ -134,7 +146,8 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
             made[name] = value
     values = {**DEFAULTS, **{name: value for name, value in made.items() if value}}
     paths = {name: str(_absolute(name, values[name])) for name in PATHS if name in values}
-    return Settings({**values, **paths}, frozenset(from_file))
+    links = {name: values[name].rstrip("/") for name in LINKS if name in values}
+    return Settings({**values, **paths, **links}, frozenset(from_file))
 
 
 def unknown(name: str) -> str | None:

@@ -119,7 +119,11 @@ def test_up_waits_for_everything_and_says_where_it_is(docker: Docker) -> None:
         assert f"  {name:<19}http://localhost:{port}" in result.stdout
         assert f"  {name:<19}ok after " in result.stdout
     assert not [line for line in (docker.folder / "asked").read_text().splitlines() if "locust" in line.split()]
-    assert docker.ops("status").returncode == 0
+    status = docker.ops("status")
+    assert status.returncode == 0
+    assert "Links" not in result.stdout + status.stdout
+    elsewhere = docker.ops("status", GRAFANA_URL="https://grafana.example/")
+    assert "\nLinks in messages: GRAFANA_URL=https://grafana.example\n" in elsewhere.stdout
 
 
 @pytest.mark.parametrize("command", ["up", "down", "clean CONFIRM=1"])

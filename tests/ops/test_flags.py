@@ -26,7 +26,6 @@ NATIVE_ONLY = {
     "alertmanager": {},
     "prometheus": {
         "enable-feature": "expand-external-labels",  # Prometheus 2, Debian's, does not do it otherwise
-        "web.route-prefix": "/",  # the default, but for Debian's Prometheus, whose pages are at /classic
     },
 }
 

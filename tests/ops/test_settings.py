@@ -34,6 +34,8 @@ LOG_LEVEL=verbose
 PROMETHEUS_RETENTION_TIME=lots
 PROMETHEUS_RETENTION_SIZE=5
 APP_WORKERS=many
+GRAFANA_URL=grafana.example
+RUNBOOKS_URL=https://me:secret@wiki.example/
 GRAFANA_PORT=80000
 OPENAI_API_KEY_FILE={key}
 """
@@ -46,10 +48,24 @@ OPENAI_API_KEY_FILE={key}
             "PROMETHEUS_RETENTION_TIME in .env is 'lots'; it must be a duration such as 32d or 12h.",
             "PROMETHEUS_RETENTION_SIZE in .env is '5'; it must be a size such as 5GB or 500MB.",
             "APP_WORKERS in .env is 'many'; it must be a number from 1 to 64.",
+            "GRAFANA_URL in .env is 'grafana.example'; it must be an address such as https://grafana.example.",
+            "RUNBOOKS_URL in .env is 'https://me:secret@wiki.example'; it must be an address such as "
+            "https://grafana.example.",
             "GRAFANA_PORT is '80000'; it must be a port number from 1 to 65535.",
             f"OPENAI_API_KEY_FILE in .env is '{key}'; there is no such file.",
         ]
     )
+
+
+def test_addresses_for_links_are_those_on_this_machine_unless_they_are_set(tmp_path: Path) -> None:
+    assert load(tmp_path, "GRAFANA_PORT=13000\nPROMETHEUS_PORT=19090\n").links() == {
+        "GRAFANA_URL": "http://localhost:13000",
+        "PROMETHEUS_URL": "http://localhost:19090",
+        "ALERTMANAGER_URL": "http://localhost:9093",
+        "RUNBOOKS_URL": "http://localhost:19090/user/runbooks",
+    }
+    made = load(tmp_path, "PROMETHEUS_URL=https://prometheus.example/\n").links()
+    assert made["RUNBOOKS_URL"] == "https://prometheus.example/user/runbooks"
 
 
 def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
