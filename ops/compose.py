@@ -34,6 +34,7 @@ OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this check
 SERVICES = ("app", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
 PUBLISHED = ("app", "prometheus", "alertmanager", "grafana", "locust")
 PAGES = {"app": "/"}
+READABLE_TYPES = ("container_file_t", "container_ro_file_t")  # SELinux's, for what containers may read
 # PostgreSQL's programs read the password from a private file; it is in no argument and no environment variable.
 CLIENT = r"""
 umask 077
@@ -88,6 +89,8 @@ class ComposeStack:
         published = {f"{name.upper()}_PORT": port for name, port in self.published().items() if name != "locust"}
         ports.check(published, held)
         require_readable(self.mounted())
+        if "name=selinux" in self.docker_info("{{.SecurityOptions}}"):
+            require_labels(self.mounted())
         self.pull_missing()
 
     def _require_ownership(self) -> None:
@@ -110,11 +113,20 @@ class ComposeStack:
     def start(self) -> bool:
         running = self.running()
         mark(self.settings).touch()
+        self.environment.setdefault("HOST_PROPAGATION", self._host_propagation())
         with step("Building the service's image"):
             self.compose("build", "--quiet")
         with step("Starting the services"):
             self.compose("up", "--detach", "--no-build")
         return running.issuperset(commands.RELOADABLE)
+
+    def docker_info(self, template: str) -> str:
+        return shell.run(["docker", "info", "--format", template], self.environment).strip()
+
+    def _host_propagation(self) -> str:
+        name, _, system = self.docker_info("{{.Name}} {{.OperatingSystem}}").partition(" ")
+        here = name == os.uname().nodename and "Docker Desktop" not in system
+        return host_propagation() if here else "rprivate"
 
     def stop(self) -> bool:
         self._require_ownership()
@@ -294,6 +306,38 @@ def require_readable(places: Iterable[Path]) -> None:
         raise OpsError(
             f"The containers' users can't read {', '.join(found)}. This lets them: chmod -R go+rX {shlex.join(found)}"
         )
+
+
+def require_labels(places: Iterable[Path], enforce: Path = Path("/sys/fs/selinux/enforce")) -> None:
+    """Raises OpsError where SELinux is enforcing and the label of a place lets no container read it."""
+    if not enforce.exists() or enforce.read_text().strip() != "1":
+        return
+    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if _selinux_type(place) not in READABLE_TYPES]
+    if found:
+        raise OpsError(
+            f"SELinux lets no container read {', '.join(found)}. This lets them:"
+            f" sudo chcon -R -t {READABLE_TYPES[0]} {shlex.join(found)}"
+        )
+
+
+def _selinux_type(place: Path) -> str:
+    try:
+        return os.getxattr(place, "security.selinux").decode().rstrip("\0").split(":")[2]
+    except (OSError, IndexError):
+        return ""
+
+
+def host_propagation(mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """How the host's mounts reach node-exporter: `rslave`, or `rprivate` (no later ones) where / is private.
+
+    Source of the format: proc_pid_mountinfo(5).
+    """
+    if not mounts.exists():
+        return "rprivate"
+    # number, parent, device, root, place, options, then any tags such as shared:1 up to a hyphen; the last / is on top
+    roots = [fields for line in mounts.read_text().splitlines() if (fields := line.split())[4] == "/"]
+    tags = roots[-1][6 : roots[-1].index("-")] if roots else []
+    return "rslave" if any(tag.startswith(("shared:", "master:")) for tag in tags) else "rprivate"
 
 
 def _problem(container: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ops import compose
+from ops.errors import OpsError
 from ops.paths import PROJECT
 from tests.servers import free_port
 
@@ -262,3 +264,39 @@ def test_options_that_are_read_at_the_start_only_make_another_container(docker: 
     options = (PROJECT / "postgres" / "exporter.args").read_bytes()
     assert docker.asked("down")[0].endswith(hashlib.sha256(options).hexdigest()[:16])
     assert "${EXPORTER_OPTIONS_DIGEST:-}" in (PROJECT / "docker-compose.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("roots", "expected"),
+    [
+        ("27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw", "rslave"),
+        ("27 1 254:0 / / rw,relatime master:7 propagate_from:2 - ext4 /dev/vda rw", "rslave"),
+        ("27 1 254:0 / / rw,relatime - ext4 /dev/shared:1 rw", "rprivate"),
+        ("27 1 254:0 / / rw,relatime unbindable - ext4 /dev/vda rw", "rprivate"),
+        ("27 1 254:0 / / rw shared:1 - rootfs none rw\n28 27 254:1 / / rw - ext4 /dev/vda rw", "rprivate"),
+        ("27 1 254:0 / / rw - rootfs none rw\n28 27 254:1 / / rw shared:3 - ext4 /dev/vda rw", "rslave"),
+    ],
+)
+def test_later_mounts_reach_node_exporter_where_the_host_shares_them(tmp_path: Path, roots: str, expected: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"22 27 0:21 / /proc rw shared:12 - proc proc rw\n{roots}\n25 24 0:23 / /dev rw shared:2 - tmpfs t rw\n"
+    )
+    assert compose.host_propagation(mounts) == expected
+    assert compose.host_propagation(tmp_path / "elsewhere") == "rprivate"
+
+
+def test_what_selinux_keeps_from_containers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labels are given here: this machine's kernel may know none."""
+    labels = {"rules": b"u:object_r:user_home_t:s0\0", "routes": b"system_u:object_r:container_file_t:s0\0"}
+    monkeypatch.setattr(os, "getxattr", lambda place, _: labels[place.name], raising=False)
+    enforce = tmp_path / "enforce"
+    compose.require_labels([tmp_path / "rules"], enforce)  # no SELinux at all
+    enforce.write_text("0")
+    compose.require_labels([tmp_path / "rules"], enforce)  # permissive
+    enforce.write_text("1")
+    compose.require_labels([tmp_path / "routes"], enforce)
+    with pytest.raises(
+        OpsError, match=r"SELinux lets no container read \S+/rules\. .* chcon -R -t container_file_t \S+/rules$"
+    ):
+        compose.require_labels([tmp_path / "rules", tmp_path / "routes"], enforce)

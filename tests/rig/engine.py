@@ -89,6 +89,11 @@ def engine() -> Iterator[dict[str, str]]:
         yield {**os.environ, **private_environment()}
 
 
+def host_process() -> int:
+    """A process that sees the mounts that the engine sees: the private engine, or this one where another answers."""
+    return _engine_pid() or os.getpid()
+
+
 def start() -> bool:
     """Start the private engine and leave it running; False where an engine answers already."""
     if answers():
@@ -206,8 +211,10 @@ def _start() -> None:
         (RUN / "daemon.json").write_text(json.dumps(settings))
         command = ["dockerd", f"--config-file={RUN / 'daemon.json'}", f"--host=unix://{SOCKET}"]
         environment = {**os.environ, **private_environment()}
-        # In a mount namespace of its own the engine leaves no mount behind, however it ends.
-        isolated = ["unshare", "--mount", "--propagation=slave", "--", *command]
+        # In a mount namespace of its own the engine leaves no mount behind, however it ends. Its / is shared, as with
+        # systemd.
+        shared = ["sh", "-c", 'mount --make-rshared / && exec "$@"', "sh", *command]
+        isolated = ["unshare", "--mount", "--propagation=slave", "--", *shared]
         with open(LOG, "w") as log:
             daemon = subprocess.Popen(
                 isolated, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

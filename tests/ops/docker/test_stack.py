@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -17,6 +19,7 @@ from ops.paths import PROJECT
 from tests import traffic
 from tests.core_metrics import QUERIES
 from tests.ops.docker.conftest import Stack
+from tests.rig import engine
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
@@ -85,6 +88,32 @@ def test_node_exporter_reports_the_host(stack: Stack) -> None:
     mounts = {dict(labels)["mountpoint"] for labels in stack.prometheus.query("node_filesystem_avail_bytes")}
     assert "/" in mounts
     assert "/etc/hosts" not in mounts, "the container's own mounts are reported"
+
+
+def test_a_file_system_that_is_mounted_later_is_measured(stack: Stack, tmp_path: Path) -> None:
+    """And not the one below it; and unmounted it is gone, on the host as in the container."""
+    assert stack.environment["HOST_PROPAGATION"] == "rslave", "mounts of this host reach no container"
+    image, place = tmp_path / "disk", tmp_path / "late"
+    place.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, 16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    on_host = ["nsenter", f"--target={engine.host_process()}", "--mount", "--"]
+
+    def measured() -> dict[str, float]:
+        query = f'instance_mountpoint:node_filesystem_avail:ratio{{mountpoint="{place}"}}'
+        return {dict(labels)["mountpoint"]: value for labels, value in stack.prometheus.query(query).items()}
+
+    subprocess.run([*on_host, "mount", "-o", "loop", image, place], check=True)
+    try:
+        subprocess.run(
+            [*on_host, "dd", "if=/dev/zero", f"of={place}/all", "bs=64K"], stderr=subprocess.DEVNULL
+        )  # until full
+        wait_until(lambda: measured().get(str(place), 1) < 0.05, timeout=90, interval=1)  # what HostDiskAlmostFull asks
+    finally:
+        subprocess.run([*on_host, "umount", place], check=True)
+    assert not subprocess.run(["losetup", "--associated", image], capture_output=True, text=True).stdout, "still in use"
+    wait_until(lambda: not measured(), timeout=90, interval=1)
 
 
 def test_grafana_has_taken_the_provisioning(stack: Stack) -> None:
