@@ -12,7 +12,7 @@ from ops.programs import find
 
 FOLDER = PROJECT / "alertmanager"
 NULL = '"null"'  # the null receiver, as YAML writes its name
-RECEIVERS = ("slack", "email", "pagerduty", "webhook", "heartbeat")
+RECEIVERS = ("slack", "email", "pagerduty", "teams", "discord", "telegram", "webhook", "heartbeat")
 Json = dict[str, Any]
 
 
