@@ -112,6 +112,8 @@ lock: venv  ## Update the pins of all Python packages, with hashes
 	$(UV_COMPILE) -c requirements/dev.txt app/requirements.in -o app/requirements.txt
 	$(UV_COMPILE) -c requirements/dev.txt loadtest/requirements.in -o loadtest/requirements.txt
 	$(UV_COMPILE) --no-deps --upgrade requirements/sqlalchemy-2.0.in -o requirements/sqlalchemy-2.0.txt
+	$(UV_COMPILE) --upgrade requirements/celery.in -o requirements/celery.txt
+	$(UV_COMPILE) --upgrade requirements/starlette-0.27.in -o requirements/starlette-0.27.txt
 	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
 	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/audit.in -o requirements/audit.txt

@@ -97,13 +97,15 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 @contextmanager
-def serve(*command: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serve(
+    *command: str, environment: Mapping[str, str] | None = None, python: str | Path = sys.executable
+) -> Iterator[Served]:
     """Run `python command...` until it serves; stop it at the end."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *command],
+                [python, *command],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], **(environment or {})},
                 stdout=output,

@@ -98,12 +98,12 @@ def test_the_wheel_holds_the_files_that_are_copied(wheel: Path) -> None:
 
 
 @contextmanager
-def environment(folder: Path, *packages: str) -> Iterator[Path]:
-    """The Python of an environment with these packages and nothing else."""
+def environment(folder: Path, *packages: str, lock: str | None = None) -> Iterator[Path]:
+    """The Python of an environment with these packages, or with those of requirements/LOCK.txt, and nothing else."""
     run(*UV, "venv", "--quiet", "--python", sys.executable, str(folder))
     python = folder / "bin" / "python"
-    constraints = ("--constraint", "requirements/dev.txt")
-    run(*UV, "pip", "install", "--quiet", "--python", str(python), *constraints, *packages)
+    pins = ("--constraint", "requirements/dev.txt") if lock is None else ("--requirement", f"requirements/{lock}.txt")
+    run(*UV, "pip", "install", "--quiet", "--python", str(python), *pins, *packages)
     yield python
     shutil.rmtree(folder)
 

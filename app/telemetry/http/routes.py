@@ -58,14 +58,18 @@ class Template:
     Attributes:
         text: None where it is a mount, or a host, with routes of its own.
         inside: these routes.
+        host: what the request's host has to match, of a route for hosts.
         kept: objects known by their ids, which must not be replaced by others with the same ids.
     """
 
-    def __init__(self, pattern: str, text: str | None, inside: "Sequence[Template]", prefix: str, kept: Any) -> None:
+    def __init__(
+        self, pattern: str, text: str | None, inside: "Sequence[Template]", prefix: str, host: Any, kept: Any
+    ) -> None:
         self.regex = re.compile(pattern)
         self.text = text
         self.inside = inside
         self.prefix = prefix
+        self.host = host
         self.kept = kept
 
 
@@ -95,7 +99,7 @@ class Templates:
                 return frontend, False
             # The router has seen it, and there is no such route; or another middleware answered, or a slash is missing.
             searched = "router" in scope and status not in (307, 308)
-            return (None if searched else _match(_path(scope), self._all)), False
+            return (None if searched else _match(scope, status, self._all)), False
         if id(endpoint if route is None else route) not in self._by_id and perf_counter() - self._made > 1:
             self._make()  # a router included in another one has grown
         by_route, by_endpoint = self._by_id.get(id(route), []), self._by_id.get(id(endpoint), [])
@@ -105,11 +109,11 @@ class Templates:
             return getattr(route, "path_format", None), False
         if len(templates) == 1 and templates[0].text is not None:
             return templates[0].text, templates == (by_route or by_endpoint)
-        path = _path(scope)
         if templates[0].text is None and frontend is not None:
+            path = _path(scope)
             prefix = next((found.prefix for found in templates if found.regex.fullmatch(path)), "")
             return prefix + frontend, False
-        return _match(path, templates), False
+        return _match(scope, status, templates), False
 
     def _add(self, routes: Sequence[Any], pattern: str, text: str, depth: int) -> list[Template]:
         added: list[Template] = []
@@ -125,14 +129,15 @@ class Templates:
             path = path or ""
             whole_pattern, whole_text = pattern + _pattern(path), text + PARAM_REGEX.sub(r"{\1}", path)
             endpoint = getattr(route, "endpoint", None) if inner is None else getattr(route, "app", None)
+            host = getattr(route, "host_regex", None)
             kept = (route, endpoint)
             if inner:
                 inside = self._add(inner, whole_pattern, whole_text, depth + 1)
-                template = Template(f"{whole_pattern}/.*", None, inside, whole_text, kept)
+                template = Template(f"{whole_pattern}/.*", None, inside, whole_text, host, kept)
             elif inner is not None:  # a mounted application without routes, such as static files
-                template = Template(f"{whole_pattern}/.*", f"{whole_text}/{{path}}", (), whole_text, kept)
+                template = Template(f"{whole_pattern}/.*", f"{whole_text}/{{path}}", (), whole_text, host, kept)
             else:
-                template = Template(whole_pattern, whole_text, (), whole_text, kept)
+                template = Template(whole_pattern, whole_text, (), whole_text, host, kept)
             added.append(template)
             known = (
                 route,
@@ -146,18 +151,24 @@ class Templates:
         return added
 
 
-def _match(path: str, templates: Sequence[Template]) -> str | None:
-    """The first route that a path leads to, also by a redirect to the same path with or without its last slash."""
-    return _search(path, templates) or _search(path[:-1] if path.endswith("/") else path + "/", templates)
+def _match(scope: Scope, status: int, templates: Sequence[Template]) -> str | None:
+    """The first route that a path leads to, also by a redirect to the same path with or without slashes at its end."""
+    path = _path(scope)
+    host = next((value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"), "")
+    host = host.partition(":")[0].lower()
+    found = _search(path, host, templates)
+    if found is None and status != 404:
+        found = _search(path.rstrip("/") if path.endswith("/") else path + "/", host, templates)
+    return found
 
 
-def _search(path: str, templates: Sequence[Template]) -> str | None:
+def _search(path: str, host: str, templates: Sequence[Template]) -> str | None:
     for template in templates:
-        if template.regex.fullmatch(path):
+        if template.regex.fullmatch(path) and (template.host is None or template.host.match(host)):
             if template.text is not None:
                 return template.text
             # A mount takes all that is below it, a host (which has no path) but what comes to it.
-            found = _search(path, template.inside)
+            found = _search(path, host, template.inside)
             if found is not None or template.prefix:
                 return found
     return None

@@ -45,6 +45,7 @@ class Storage:
         self._logged: set[str] = set()
         self._owned: dict[tuple[Family, tuple[str, ...]], int] = {}  # groups this process defined, how often
         self._unused: dict[int, list[int]] = {}  # cells of anonymous groups that are free again, by width
+        self.preloaded: Memory | None = None  # what was set before the first fork, where that was not shared
         self._on_read: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     @property
@@ -115,6 +116,7 @@ class Storage:
         Where the folder has no room the group is in the memory of this process alone.
         """
         with self.schema.lock:
+            self.cells[0]  # a forked process claims its slot first
             start = family.unshared.get(labelvalues)
             try:
                 if start is None:
@@ -187,13 +189,18 @@ class Storage:
             for cell in range(start, start + family.width):
                 self.cells[cell] = 0.0
 
-    def carry_over(self, before: Memory | None) -> None:
-        """After a fork: what was defined before exists here too; gauges set by an unshared parent keep their value."""
+    def carry_over(self, before: Memory | None, *, parent: bool) -> None:
+        """After a fork: what was defined before exists here too, with the numbers of a process that had no slot.
+
+        Gauges keep their value in the children, but for sums also in the parent; the parent alone keeps the counts.
+        """
         for family, labelvalues in list(self._owned):
             start = self.group(family, labelvalues)
-            if start is not None and family.type == "gauge" and before is not None:
-                self.cells[start] = before.cells[start]
-                self.cells[start + 1] = before.cells[start + 1]
+            if start is None or before is None:
+                continue
+            if parent != (family.type == "gauge") or (parent and not family.mode.endswith("sum")):
+                for cell in range(start, start + family.width):
+                    self.cells[cell] = before.cells[cell]
 
     # Reading
 

@@ -8,7 +8,8 @@ from fastapi.responses import PlainTextResponse
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.routing import Mount, Route
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Host, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -70,6 +71,29 @@ app.mount("/api", api)
 app.mount("/again", api)
 app.router.routes.append(Mount("/spa", app=StaticFiles(directory=pages, html=True)))
 app.mount("/", StaticFiles(directory=pages, html=True))
+
+# Hosts, a mounted application behind a middleware of its own, one with the whole telemetry, and a mount without a path.
+last = FastAPI()
+last.add_middleware(Guard)
+last.add_middleware(PrometheusMiddleware)
+
+
+@last.get("/rest/{key}")
+def rest(key: str) -> str:
+    return key
+
+
+hosts = FastAPI()
+hosts.add_middleware(Guard, word=b"outer")
+hosts.add_middleware(PrometheusMiddleware)
+hosts.add_route("/metrics", metrics_endpoint())
+hosts.router.routes.append(Host("pages.example.org", StaticFiles(directory=pages, html=True)))
+hosts.router.routes.append(Host("api.example.org", api))
+hosts.mount("/packed", GZipMiddleware(api))
+hosts.router.routes.append(
+    Mount("/routes/{shop}", routes=[Mount("/deep", routes=[Route("/leaf", PlainTextResponse())])])
+)
+hosts.mount("", last)
 
 # Frontends come after all routes and mounts, so a mount at "/" would hide them.
 whole = FastAPI()

@@ -48,6 +48,34 @@ def test_endpoint(server: Served, path: str, endpoint: str, status: int) -> None
     check(before, server.samples(), "GET", endpoint, status, exceptions=path.endswith("fails"))
 
 
+OF_HOSTS = [
+    ("pages", "/", "/{path}", 200),
+    ("api", "/users/1", "/users/{user_id}", 200),
+    ("api", "/users/1?inner=401", "/users/{user_id}", 401),
+    ("api", "/nothing", "unmatched", 404),
+    ("any", "/users/1?outer=401", "unmatched", 401),  # a route of another host
+    ("any", "/packed/users/1?inner=fails", "/packed/users/{user_id}", 500),
+    ("any", "/packed/deep/leaf/1?inner=401", "/packed/deep/leaf/{key}", 401),
+    ("any", "/routes/x/deep/leaf", "/routes/{shop}/deep/leaf", 200),
+    ("any", "/routes/x/deep/none", "unmatched", 404),
+    ("any", "/rest/1", "/rest/{key}", 200),
+    ("any", "/rest/1?inner=401", "/rest/{key}", 401),
+    ("any", "/rest/1?outer=401", "/rest/{key}", 401),
+    ("any", "/rest/1/", "/rest/{key}", 307),
+    ("any", "/rest/1//", "/rest/{key}", 307),
+    ("any", "//rest/1", "unmatched", 404),
+    ("any", "/nothing?outer=401", "unmatched", 401),
+]
+
+
+def test_hosts_and_mounts_of_all_kinds() -> None:
+    with serve(*UVICORN, f"{MOUNTED}:hosts") as server:
+        for host, path, endpoint, status in OF_HOSTS:
+            before = server.samples()
+            assert server.send("GET", path, f"host: {host}.example.org:8000\r\n")[0] == status, path
+            check(before, server.samples(), "GET", endpoint, status, exceptions=path.endswith("fails"))
+
+
 def test_excluded_paths(server: Served) -> None:
     before = server.samples()
     for path in ("/excluded", "/metrics"):
