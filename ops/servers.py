@@ -24,6 +24,7 @@ from ops.programs import find, from_debian
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT = 5.0  # seconds
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")  # in either case; the way to LLM providers and receivers
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def grafana(
 
 
 def plain_environment() -> dict[str, str]:
-    """What every server inherits of the user's environment: nothing that could hold a secret."""
+    """What every server inherits of the user's environment: no secrets, and no proxy for what is on this machine."""
     inherited = (
         "PATH",
         "HOME",
@@ -228,9 +229,11 @@ def plain_environment() -> dict[str, str]:
         "LC_ALL",
         "TZ",
         "TMPDIR",
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-        "NO_PROXY",
         "SSL_CERT_FILE",
     )
-    return {name: os.environ[name] for name in inherited if name in os.environ}
+    proxies = {name.upper(): os.environ.get(name) or os.environ.get(name.upper(), "") for name in PROXIES}
+    if proxies["HTTP_PROXY"] or proxies["HTTPS_PROXY"]:
+        proxies["NO_PROXY"] = ",".join(filter(None, [proxies["NO_PROXY"], "localhost,127.0.0.1"]))
+    return {name: value for name in inherited if (value := os.environ.get(name))} | {
+        name: value for name, value in proxies.items() if value
+    }

@@ -272,17 +272,17 @@ def test_a_single_alert_is_its_summary_in_the_title(start_alertmanager: StartAle
 
 
 def test_a_mail_relay_without_tls_and_login(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
-    """As docs/notifications.md has it: lines of `global` instead of those that are there."""
+    """As docs/notifications.md has it: these lines instead of those of the configuration."""
     guide = (PROJECT / "docs" / "notifications.md").read_text()
-    [lines] = re.findall(r"```yaml\n(global:\n.+?)```", guide, re.DOTALL)
-    relay = yaml.safe_load(lines)["global"]
+    [lines] = re.findall(r"```yaml\n(smtp_.+?)```", guide, re.DOTALL)
+    relay = yaml.safe_load(lines)
     document = yaml.safe_load(switched_on('severity="critical"', "email"))
-    document["global"] = relay
+    kept = {name: value for name, value in document["global"].items() if not name.startswith("smtp_")}
+    document["global"] = kept | relay
     mailbox, port = Mailbox(""), free_port()
     controller = Controller(mailbox, hostname="127.0.0.1", port=port)  # offers neither STARTTLS nor AUTH
     controller.start()
     try:
-        assert relay["smtp_smarthost"].endswith(":25")
         document["global"]["smtp_smarthost"] = f"127.0.0.1:{port}"
         send(start_alertmanager(impatient(yaml.safe_dump(document), tmp_path, {})), shown("PostgresDown"))
         wait_until(lambda: mailbox.mails)
@@ -290,3 +290,22 @@ def test_a_mail_relay_without_tls_and_login(start_alertmanager: StartAlertmanage
         controller.stop()
     assert mailbox.mails[0]["Subject"] == "🔥 PostgreSQL is down (postgres)"
     assert mailbox.mails[0]["From"] == relay["smtp_from"]
+
+
+def test_receivers_are_reached_through_the_proxy_of_the_environment(
+    start_alertmanager: StartAlertmanager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = yaml.safe_load(CONFIG.replace(f"receiver: {NULL}", "receiver: both"))
+    with web_server() as (proxy, asked), web_server() as (direct, got):
+        hooks = [{"url": "http://hooks.invalid/hook"}, {"url": direct}]
+        document["receivers"].append({"name": "both", "webhook_configs": hooks})
+        folder = impatient(yaml.safe_dump(document), tmp_path, {})
+        with monkeypatch.context() as environment:
+            for name in ("HTTP_PROXY", "NO_PROXY", "no_proxy"):
+                environment.delenv(name, raising=False)
+            environment.setenv("http_proxy", proxy.removesuffix("/hook"))
+            alertmanager = start_alertmanager(folder)
+        send(alertmanager, shown("PostgresDown"))
+        wait_until(lambda: asked and got)
+    for messages in (asked, got):  # one that listens on this machine is asked directly
+        assert {message["alerts"][0]["labels"]["alertname"] for message in messages} == {"PostgresDown"}
