@@ -17,7 +17,7 @@ from pathlib import Path
 from shutil import which
 from types import FrameType
 
-from ops import adopt, commands, console, outdated, secrets, settings
+from ops import adopt, commands, console, secrets, settings
 from ops.compose import ComposeStack, mark
 from ops.console import log
 from ops.errors import NO_DOCKER, OpsError, refusal
@@ -92,11 +92,11 @@ def _secrets(call: Call) -> None:
 
 
 def _outdated(call: Call) -> None:
+    call.need_packages()
+    from ops import outdated, programs
+
     outdated.report()
     if call.mode == "native":
-        call.need_packages()
-        from ops import programs
-
         for server in programs.older():
             print(f"Native mode runs {server}; `make pull` fetches what can be had.")
 
@@ -107,16 +107,9 @@ def _kubernetes(call: Call) -> None:
 
     if not call["OUT"]:
         raise OpsError("OUT= names the folder to write.")
-    cluster = Cluster(
-        call["SERVICE"],
-        call["NAMESPACE"],
-        call["PORT"] or "http",
-        call["RELEASE"] or "kube-prometheus-stack",
-        call["TOKEN_SECRET"],
-        call["EXPORTER"],
-        call.settings.get("GRAFANA_URL"),
-        call.settings.get("RUNBOOKS_URL"),
-    )
+    port, release = call["PORT"] or "http", call["RELEASE"] or "kube-prometheus-stack"
+    links = call.settings.get("GRAFANA_URL"), call.settings.get("RUNBOOKS_URL")
+    cluster = Cluster(call["SERVICE"], call["NAMESPACE"], port, release, call["TOKEN_SECRET"], call["EXPORTER"], *links)
     files = write(cluster, Path(call["OUT"]))
     print(f"{len(files)} files in {call['OUT']}; next: kubectl apply --server-side -k {call['OUT']}")
 
@@ -143,31 +136,33 @@ def _loadtest(call: Call) -> int:
     return docker.main(ComposeStack(call.settings), page)
 
 
-COMMANDS: dict[str, tuple[Callable[[Call], int | None], tuple[str, ...]]] = {
-    "up": (lambda call: commands.up(call.stack()), ()),
-    "down": (lambda call: commands.down(call.stack()), ()),
-    "status": (lambda call: commands.status(call.stack()), ()),
-    "logs": (lambda call: commands.logs(call.stack(), call["SERVICE"], bool(call["FOLLOW"])), ("SERVICE", "FOLLOW")),
-    "psql": (lambda call: commands.psql(call.stack()), ()),
-    "check-config": (lambda call: commands.check_config(call.stack()), ()),
-    "reload": (lambda call: commands.reload(call.stack()), ()),
-    "clean": (lambda call: commands.clean(call.stack(), bool(call["CONFIRM"])), ("CONFIRM",)),
-    "backup": (lambda call: commands.make_backup(call.stack()), ()),
-    "restore": (
-        lambda call: commands.restore(call.stack(), call["FROM"], bool(call["CONFIRM"])),
-        ("FROM", "CONFIRM"),
-    ),
-    "grafana-password": (lambda call: commands.grafana_password(call.stack()), ()),
+Command = tuple[Callable[[Call], int | None], tuple[str, ...]]  # what it does, its parameters
+
+
+def _stack(function: Callable[..., int | None], *parameters: str) -> Command:
+    """A command that gets the stack and the values of its parameters, empty where they are not given."""
+    return lambda call: function(call.stack(), *(call[name] for name in parameters)), parameters
+
+
+COMMANDS: dict[str, Command] = {
+    "up": _stack(commands.up),
+    "down": _stack(commands.down),
+    "status": _stack(commands.status),
+    "logs": _stack(commands.logs, "SERVICE", "FOLLOW"),
+    "psql": _stack(commands.psql),
+    "check-config": _stack(commands.check_config),
+    "reload": _stack(commands.reload),
+    "clean": _stack(commands.clean, "CONFIRM"),
+    "backup": _stack(commands.make_backup),
+    "restore": _stack(commands.restore, "FROM", "CONFIRM"),
+    "grafana-password": _stack(commands.grafana_password),
+    "pull": _stack(commands.pull),
     "loadtest": (_loadtest, LOAD),
     "loadtest-ui": (_loadtest, LOAD),
     "incident": (_incident, ("NAME",)),
     "secrets": (_secrets, ()),
-    "pull": (lambda call: commands.pull(call.stack()), ()),
     "outdated": (_outdated, ()),
-    "kubernetes": (
-        _kubernetes,
-        ("OUT", "SERVICE", "NAMESPACE", "PORT", "RELEASE", "TOKEN_SECRET", "EXPORTER"),
-    ),
+    "kubernetes": (_kubernetes, ("OUT", "SERVICE", "NAMESPACE", "PORT", "RELEASE", "TOKEN_SECRET", "EXPORTER")),
     "adopt": (_adopt, ("TARGET", "PIECES", "PACKAGE", "SERVICE", "OVERWRITE")),
 }
 PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in parameters)}

@@ -36,29 +36,21 @@ class Piece:
 TELEMETRY = "app/telemetry"
 COMMON = ("__init__.py", "py.typed", "install.py", "exposition/*.py", "storage/*.py")
 SECRETS = {"secrets/.gitignore": "prometheus/secrets/.gitignore"}
+
+
+def _module(files: str, then: str, also: dict[str, str] | None = None) -> Piece:
+    """A part of app/telemetry, with what all parts need."""
+    return Piece((*COMMON, files), TELEMETRY, "{package}", then, also or {})
+
+
 PIECES = {
-    "middleware": Piece(
-        (*COMMON, "http/*.py"),
-        TELEMETRY,
-        "{package}",
-        "add PrometheusMiddleware and the /metrics route (docs/adopt.md, Middleware)",
+    "middleware": _module("http/*.py", "add PrometheusMiddleware and the /metrics route (docs/adopt.md, Middleware)"),
+    "database": _module(
+        "database/*.py", "call instrument_engine(engine) after the engine is created (docs/adopt.md, Database)"
     ),
-    "database": Piece(
-        (*COMMON, "database/*.py"),
-        TELEMETRY,
-        "{package}",
-        "call instrument_engine(engine) after the engine is created (docs/adopt.md, Database)",
-    ),
-    "users": Piece(
-        (*COMMON, "users.py"),
-        TELEMETRY,
-        "{package}",
-        "pass the authenticated user on (docs/adopt.md, Active users)",
-    ),
-    "llm": Piece(
-        (*COMMON, "llm/**/*.py"),
-        TELEMETRY,
-        "{package}",
+    "users": _module("users.py", "pass the authenticated user on (docs/adopt.md, Active users)"),
+    "llm": _module(
+        "llm/**/*.py",
         "set models and prices, wrap each call (docs/adopt.md, LLM calls)",
         {"prices.toml": "app/llm/prices.toml"},
     ),

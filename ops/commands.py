@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -10,14 +9,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ops import backup, secrets, shell
 from ops.console import confirm, log
 from ops.errors import OpsError
-from ops.paths import PROJECT
+from ops.paths import PROJECT, locked
+from ops.settings import LINKS
 from ops.stack import Stack
 
 HEALTHY_TIMEOUT = 180.0  # seconds for everything to be well
@@ -110,15 +109,15 @@ def status(stack: Stack) -> None:
 
 def _print_links(stack: Stack) -> None:
     """Where links in messages lead, as far as the settings say so."""
-    for name, address in stack.settings.links().items():
-        if stack.settings.get(name):
+    for name in LINKS:
+        if address := stack.settings.get(name):
             print(f"Links in messages: {name}={address}")
 
 
-def logs(stack: Stack, server: str, follow: bool) -> None:
+def logs(stack: Stack, server: str, follow: str) -> None:
     """Replace this process by a program that shows the log of one server, or of all."""
     lines = (100 if server else 15) if sys.stdout.isatty() else None  # complete, for `| grep`
-    command = stack.log_command(server, lines, follow)
+    command = stack.log_command(server, lines, bool(follow))
     sys.stdout.flush()
     os.execvpe(command[0], command, stack.environment)
 
@@ -179,9 +178,9 @@ def reload(stack: Stack) -> None:
     _reload(stack)
 
 
-def clean(stack: Stack, confirmed: bool) -> None:
+def clean(stack: Stack, confirmed: str) -> None:
     """Stop everything and remove the data; secrets, backups and downloads are kept."""
-    confirm(f"Remove all data of the stack in {stack.location}?", confirmed)
+    confirm(f"Remove all data of the stack in {stack.location}?", bool(confirmed))
     with only_one(stack):
         stack.stop()
         stack.remove()
@@ -205,9 +204,9 @@ def make_backup(stack: Stack) -> None:
         backup.backup(stack, stack.settings.folder("BACKUPS_DIR"))
 
 
-def restore(stack: Stack, archive: str, confirmed: bool) -> None:
+def restore(stack: Stack, archive: str, confirmed: str) -> None:
     with only_one(stack):
-        backup.restore(stack, archive, confirmed, stack.settings.folder("BACKUPS_DIR"), lambda: start(stack))
+        backup.restore(stack, archive, bool(confirmed), stack.settings.folder("BACKUPS_DIR"), lambda: start(stack))
 
 
 def require_database(stack: Stack) -> None:
@@ -216,14 +215,9 @@ def require_database(stack: Stack) -> None:
         raise OpsError(NO_DATABASE)
 
 
-@contextmanager
-def only_one(stack: Stack) -> Iterator[None]:
+def only_one(stack: Stack) -> AbstractContextManager[None]:
     """One command that starts or stops something at a time; a second one waits."""
-    folder = stack.settings.folder("SIGHTLINE_STATE")
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(stack.settings.folder("SIGHTLINE_STATE") / "lock")
 
 
 def _wait_until_well(stack: Stack) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import requests
 
 from ops import images
 from ops.errors import OpsError
+from ops.releases import reason
 from ops.shell import run
 
 TIMEOUT = 20.0  # seconds for one answer
 PAGE = 1000  # tags asked for at once; a registry may give fewer
 PAGES = 200
-LARGEST = 16 << 20  # bytes of an answer
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ def report() -> None:
 
     A line is a major version or, for an LTS release, major and minor: the next minor version is another line.
 
-    Raises OpsError where a registry can't be asked.
+    Raises:
+        OpsError: a registry can't be asked.
     """
     rows = [("IMAGE", "HERE", "SAME LINE", "NEWEST")]
     long_term = images.long_term()
@@ -86,6 +85,8 @@ def address(repository: str) -> tuple[str, str]:
 def _default_registry() -> str:
     """The registry of images that name none: the engine's, unless IMAGE_REGISTRY names another (a mirror)."""
     registry = os.environ.get("IMAGE_REGISTRY")
+    if registry and not re.match("https?://", registry):
+        raise OpsError(f"IMAGE_REGISTRY is '{registry}'; it must be an address such as https://registry.example.")
     if registry:
         return registry.rstrip("/")
     try:
@@ -94,56 +95,48 @@ def _default_registry() -> str:
         index = ""
     if not index.startswith("https://"):
         raise OpsError("No Docker engine answers that knows its registry; IMAGE_REGISTRY=https://... names one.")
-    return f"https://{urllib.parse.urlsplit(index).netloc}"
+    return f"https://{urlsplit(index).netloc}"
 
 
 def tags(registry: str, name: str) -> list[str]:
-    """All tags of a repository. Raises OpsError where the registry can't be asked."""
-    url = f"{registry}/v2/{urllib.parse.quote(name)}/tags/list?n={PAGE}"
-    token = None
+    """All tags of a repository.
+
+    Raises:
+        OpsError: the registry can't be asked.
+    """
+    url = f"{registry}/v2/{quote(name)}/tags/list?n={PAGE}"
     found: list[str] = []
     try:
-        for _ in range(PAGES):
-            try:
-                answer, following = _get(url, token)
-            except urllib.error.HTTPError as error:
-                challenge = error.headers.get("WWW-Authenticate", "")
-                if error.code != 401 or token is not None or not challenge.lower().startswith("bearer "):
-                    raise
-                token = _token(challenge, registry)
-                continue
-            found += answer["tags"] or []
-            if following is None:
-                return found
-            url = urllib.parse.urljoin(url, following)
-            if urllib.parse.urlsplit(url).netloc != urllib.parse.urlsplit(registry).netloc:
-                raise ValueError(f"its next page is at {url}")
-        raise ValueError(f"it has more than {PAGES} pages of tags")
-    except urllib.error.HTTPError as error:
-        reason = f"it answers {error.code}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(getattr(error, "reason", error))
-    raise OpsError(f"{registry} can't be asked for the tags of {name}: {reason}")
+        with requests.Session() as session:
+            answer = session.get(url, timeout=TIMEOUT)
+            if token := _token(session, answer, registry):
+                session.headers["Authorization"] = f"Bearer {token}"
+                answer = session.get(url, timeout=TIMEOUT)
+            for _ in range(PAGES):
+                answer.raise_for_status()
+                found += answer.json()["tags"] or []
+                if "next" not in answer.links:
+                    return found
+                url = urljoin(url, answer.links["next"]["url"])
+                if urlsplit(url).netloc != urlsplit(registry).netloc:
+                    raise ValueError(f"its next page is at {url}")
+                answer = session.get(url, timeout=TIMEOUT)
+            raise ValueError(f"it has more than {PAGES} pages of tags")
+    except requests.RequestException as error:
+        why = reason(error)
+    except (ValueError, KeyError, TypeError) as error:
+        why = str(error)
+    raise OpsError(f"{registry} can't be asked for the tags of {name}: {why}")
 
 
-def _get(url: str, token: str | None) -> tuple[Any, str | None]:
-    """A JSON document and where its next page is."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url} is no web address")
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310  checked above
-    if token is not None:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-        document = json.loads(answer.read(LARGEST))
-        following = re.search(r'<([^>]+)>\s*;\s*rel="?next"?', answer.headers.get("Link", ""))
-    return document, following[1] if following else None
-
-
-def _token(challenge: str, registry: str) -> str:
-    """An anonymous token for public images, from the address in the registry's challenge."""
-    facts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    realm = facts.pop("realm")
+def _token(session: requests.Session, answer: requests.Response, registry: str) -> str | None:
+    """An anonymous token for public images, from the address in the registry's challenge; None where it has none."""
+    facts = dict(re.findall(r'(\w+)="([^"]*)"', answer.headers.get("WWW-Authenticate", "")))
+    realm = facts.pop("realm", None)
+    if answer.status_code != requests.codes.unauthorized or realm is None:
+        return None
     if registry.startswith("https://") and not realm.startswith("https://"):
         raise ValueError("it wants a token from an address without TLS")
-    answer, _ = _get(f"{realm}?{urllib.parse.urlencode(facts)}", None)
-    return str(answer.get("token") or answer["access_token"])
+    answer = session.get(realm, params=facts, timeout=TIMEOUT)
+    answer.raise_for_status()
+    return str(answer.json().get("token") or answer.json()["access_token"])

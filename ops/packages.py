@@ -8,19 +8,19 @@ come from Debian 13 or newer (Go programs, which run on older releases too), Pos
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops.errors import OpsError
-from ops.paths import HOME
+from ops.paths import HOME, locked, made_as_a_whole
+from ops.shell import run
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SERVERS_SINCE = (13, "trixie")  # the first Debian release whose servers the configuration files are tested with
@@ -83,12 +83,8 @@ def _folder(name: str) -> Path:
     return HOME / "packages" / ("postgresql" if name in POSTGRES else PROGRAMS[name].package)
 
 
-@contextmanager
-def lock() -> Iterator[None]:
-    HOME.mkdir(parents=True, exist_ok=True)
-    with open(HOME / "packages.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def lock() -> AbstractContextManager[None]:
+    return locked(HOME / "packages.lock")
 
 
 def unpack(names: Iterable[str]) -> None:
@@ -162,11 +158,11 @@ class Apt:
         (self.folder / "sources.list").write_text(
             "".join(f"deb [signed-by={KEYRING}] {mirror} {name} main\n" for mirror, name in sources)
         )
-        self._run("apt-get", "update", "-qq")
+        self._apt("update", "-qq")
 
     def dependencies(self, package: str) -> list[str]:
         """`package` and what it needs that this machine lacks."""
-        plan = self._run("apt-get", "install", "--simulate", "-q", package)
+        plan = self._apt("install", "--simulate", "-q", package)
         return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
     def download(self, packages: list[str]) -> list[Path]:
@@ -174,16 +170,11 @@ class Apt:
         folder = self.folder / "debs"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        self._run("apt-get", "download", "-qq", *packages, cwd=folder)
+        self._apt("download", "-qq", *packages, cwd=folder)
         return sorted(folder.glob("*.deb"))
 
-    def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
-        command = [program, "-c", str(self.folder / "apt.conf"), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "LC_ALL": "C"})
-        if result.returncode:
-            reason = (result.stderr.strip() or result.stdout.strip()).splitlines()
-            raise OpsError(f"`{program} {' '.join(arguments)}` failed: {' '.join(reason[-3:])}")
-        return result.stdout
+    def _apt(self, *arguments: str, cwd: Path | None = None) -> str:
+        return run(["apt-get", "-c", str(self.folder / "apt.conf"), *arguments], {**os.environ, "LC_ALL": "C"}, cwd)
 
 
 def mirrors() -> dict[str, str]:
@@ -201,16 +192,11 @@ def mirrors() -> dict[str, str]:
 
 
 def _place(name: str, debs: list[Path]) -> None:
-    """Unpack packages to their final place; it appears complete or not at all."""
-    final = HOME / "packages" / name
-    partial = final.with_name(f"{name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for deb in debs:
-        subprocess.run(["dpkg-deb", "--extract", deb, partial], check=True)
-    _write_launchers(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    """Unpack packages to their final place."""
+    with made_as_a_whole(HOME / "packages" / name) as folder:
+        for deb in debs:
+            subprocess.run(["dpkg-deb", "--extract", deb, folder], check=True)
+        _write_launchers(folder)
 
 
 def _write_launchers(root: Path) -> None:

@@ -71,7 +71,7 @@ class ProcessStack:
 
     def servers(self) -> list[Server]:
         """All servers in the order in which they need each other."""
-        port, setting, links = self.settings.port, self.settings.get, self.settings.links()
+        port = self.settings.port
         exporter_password = self.secrets / "exporter_db_password"
         stack = [
             servers.postgres(self.data / "postgres", port("POSTGRES_PORT")),
@@ -82,17 +82,13 @@ class ProcessStack:
                 self._configs("alertmanager") / "alertmanager.yml",
                 self.data / "alertmanager",
                 port("ALERTMANAGER_PORT"),
-                link=links["ALERTMANAGER_URL"],
+                settings=self.settings.values,
             ),
             servers.prometheus(
                 self._configs("prometheus") / "prometheus.yml",
                 self.data / "prometheus",
                 port("PROMETHEUS_PORT"),
-                links=links,
-                flags=(
-                    f"--storage.tsdb.retention.time={setting('PROMETHEUS_RETENTION_TIME')}",
-                    f"--storage.tsdb.retention.size={setting('PROMETHEUS_RETENTION_SIZE')}",
-                ),
+                settings=self.settings.values,
             ),
         ]
         if self.has_grafana:
@@ -104,7 +100,7 @@ class ProcessStack:
                     alertmanager_url=f"http://{HOST}:{port('ALERTMANAGER_PORT')}",
                     secrets=self.secrets,
                     home=self._grafana_home,
-                    link=links["GRAFANA_URL"],
+                    settings=self.settings.values,
                 )
             )
         return stack

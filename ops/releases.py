@@ -10,7 +10,6 @@ appears in its place complete or not at all.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import platform
@@ -19,8 +18,7 @@ import shutil
 import sys
 import tarfile
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +28,7 @@ import requests
 from ops import images
 from ops.console import log
 from ops.errors import OpsError
-from ops.paths import PROJECT
+from ops.paths import PROJECT, locked
 
 PINS = PROJECT / "ops" / "releases.toml"
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -109,7 +107,7 @@ class Store:
             UnavailableError: neither the folder of archives nor the network has it; says why, without a full stop.
             OpsError: what was found is not the release, or there is no room for it.
         """
-        with self._lock():  # one at a time, in whatever process
+        with locked(self.folder / "lock"):
             if self._place(release).exists():
                 return
             try:
@@ -164,7 +162,7 @@ class Store:
                 f"{url} is not the release: its SHA-256 is another one than {PINS.name} has. Nothing was unpacked."
             ) from None
         except requests.RequestException as error:
-            raise UnavailableError(f"{release.archive} can't be fetched from {host}, {_reason(error)}") from None
+            raise UnavailableError(f"{release.archive} can't be fetched from {host}, {reason(error)}") from None
 
     def _unpack(self, release: Release, archive: Path) -> None:
         partial = self.folder / f".{release.name}.partial"
@@ -182,21 +180,13 @@ class Store:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        for folder in (self.folder, self.archives):
-            folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
 
 def _host(url: str) -> str:
     return re.sub(r"^\w+://([^/@]*@)?([^/]*).*", r"\2", url)
 
 
-def _reason(error: requests.RequestException) -> str:
-    answer = getattr(error, "response", None)
-    if answer is not None:
-        return f"the answer is {answer.status_code}"
-    return "it stopped answering" if isinstance(error, requests.Timeout) else "the connection broke"
+def reason(error: requests.RequestException) -> str:
+    """Why a request failed, in words."""
+    if error.response is not None:
+        return f"the answer is {error.response.status_code}"
+    return "it does not answer in time" if isinstance(error, requests.Timeout) else "the connection failed"

@@ -1,6 +1,7 @@
 """Every server of the stack: how it is started and how its health is checked.
 
-One definition for `make up` and for the tests, which start the same servers on free ports in temporary folders.
+One definition for `make up` and for the tests, which start the same servers on free ports in temporary folders. Flags
+and variables are those of the containers in docker-compose.yml; here stands only what differs: paths, addresses, ports.
 Everything listens on 127.0.0.1 only. Passwords are handed over as files, never as arguments.
 """
 
@@ -14,17 +15,23 @@ import sys
 import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ops import configs, http
 from ops.paths import PROJECT
 from ops.programs import find, from_debian
+from ops.settings import fill
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT = 5.0  # seconds
+# What every server inherits of the user's environment: nothing that could hold a secret.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")  # in either case; the way to LLM providers and receivers
+NO_SETTINGS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -63,57 +70,65 @@ def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
     return probe
 
 
+@cache
+def _container(service: str) -> dict[str, Any]:
+    """What docker-compose.yml says of a service."""
+    services: dict[str, dict[str, Any]] = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
+    return services[service]
+
+
+def _flags(service: str, settings: Mapping[str, str], *own: str) -> tuple[str, ...]:
+    """The container's flags; `own` replace those of the same names and add others."""
+    words = (*(fill(word, settings) for word in _container(service)["command"]), *own)
+    return tuple({word.partition("=")[0]: word for word in words}.values())
+
+
+def _environment(service: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """The container's environment variables."""
+    return {name: fill(value, settings) for name, value in _container(service)["environment"].items()}
+
+
 def prometheus(
-    config: Path, data: Path, port: int, *, links: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+    config: Path, data: Path, port: int, *, settings: Mapping[str, str] = NO_SETTINGS, flags: tuple[str, ...] = ()
 ) -> Server:
-    """Prometheus with `config`; links in alerts lead to `links` (settings' LINKS), by default to this machine.
+    """Prometheus with `config`; links in alerts lead to the addresses in `settings`, by default to this machine.
 
     It serves the runbooks itself.
     """
-    page = f"http://localhost:{port}"
-    own = {"GRAFANA_URL": "http://localhost:3000", "PROMETHEUS_URL": page, "RUNBOOKS_URL": f"{page}/user/runbooks"}
-    links = links or own
-    pages = "/classic" if from_debian("prometheus") else ""
+    settings = {**settings, "PROMETHEUS_PORT": str(port)}
+    own = (
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        f"--web.listen-address={HOST}:{port}",
+        f"--web.user-assets={PROJECT / 'docs'}",
+        "--enable-feature=expand-external-labels",  # Prometheus 2, Debian's, does not do it otherwise
+        *flags,
+    )
+    words = _flags("prometheus", settings, *own)
+    if from_debian("prometheus"):  # which has its pages at /classic only
+        words = tuple(f"{word}/classic" if word.startswith("--web.external-url=") else word for word in words)
     return Server(
         name="prometheus",
         port=port,
-        command=(
-            str(find("prometheus")["prometheus"]),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={data}",
-            f"--web.listen-address={HOST}:{port}",
-            f"--web.external-url={links['PROMETHEUS_URL']}{pages}",
-            "--web.route-prefix=/",
-            f"--web.cors.origin={page}",  # the default lets every web page read what is here
-            f"--web.user-assets={PROJECT / 'docs'}",
-            "--enable-feature=expand-external-labels",
-            *flags,
-        ),
-        environment={name: links[name] for name in ("GRAFANA_URL", "RUNBOOKS_URL")},
+        command=(str(find("prometheus")["prometheus"]), *words),
+        environment=_environment("prometheus", settings),
         probe=http_probe(f"http://{HOST}:{port}/-/ready"),
-        page=page,
+        page=f"http://localhost:{port}",
     )
 
 
-def alertmanager(config: Path, data: Path, port: int, *, link: str = "", flags: tuple[str, ...] = ()) -> Server:
-    """Alertmanager with `config`; `link` is its address in messages, by default this machine's."""
-    page = f"http://localhost:{port}"
+def alertmanager(
+    config: Path, data: Path, port: int, *, settings: Mapping[str, str] = NO_SETTINGS, flags: tuple[str, ...] = ()
+) -> Server:
+    """Alertmanager with `config`; links to it lead to the address in `settings`, by default to this machine."""
+    settings = {**settings, "ALERTMANAGER_PORT": str(port)}
+    own = (f"--config.file={config}", f"--storage.path={data}", f"--web.listen-address={HOST}:{port}", *flags)
     return Server(
         name="alertmanager",
         port=port,
-        command=(
-            str(find("alertmanager")["alertmanager"]),
-            f"--config.file={config}",
-            f"--storage.path={data}",
-            "--data.maintenance-interval=30s",  # how much a crash may lose: silences and what was sent
-            f"--web.listen-address={HOST}:{port}",
-            f"--web.external-url={link or page}",
-            "--web.route-prefix=/",
-            "--cluster.listen-address=",  # a single one: no gossip port
-            *flags,
-        ),
+        command=(str(find("alertmanager")["alertmanager"]), *_flags("alertmanager", settings, *own)),
         probe=http_probe(f"http://{HOST}:{port}/-/ready"),
-        page=page,
+        page=f"http://localhost:{port}",
         folder=config.parent,  # the secrets' names in the configuration are relative to where it is started
     )
 
@@ -182,17 +197,20 @@ def app(port: int, environment: Mapping[str, str]) -> Server:
 
 
 def grafana(
-    data: Path, port: int, prometheus_url: str, alertmanager_url: str, secrets: Path, home: str, link: str
+    data: Path,
+    port: int,
+    prometheus_url: str,
+    alertmanager_url: str,
+    secrets: Path,
+    home: str,
+    settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Server:
     """Grafana from `home` (the folder of a release) or, where that is empty, as installed; the container's settings."""
     program = Path(home, "bin", "grafana") if home else Path(shutil.which("grafana") or "grafana").resolve()
     release = program.parent.parent
-    compose = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
     environment = {
-        name: value.replace("/etc/grafana", str(PROJECT / "grafana"))
-        .replace("/run/secrets", str(secrets))
-        .replace("$$", "$")  # as Compose writes a single one
-        for name, value in compose["services"]["grafana"]["environment"].items()
+        name: value.replace("/etc/grafana", str(PROJECT / "grafana")).replace("/run/secrets", str(secrets))
+        for name, value in _environment("grafana", {**settings, "GRAFANA_PORT": str(port)}).items()
     }
     return Server(
         name="grafana",
@@ -207,7 +225,6 @@ def grafana(
             **environment,
             "GF_SERVER_HTTP_ADDR": HOST,
             "GF_SERVER_HTTP_PORT": str(port),
-            "GF_SERVER_ROOT_URL": link,
             "GF_PATHS_DATA": str(data),
             "GF_PATHS_LOGS": str(data / "log"),
             "GF_PATHS_PLUGINS": str(data / "plugins"),
@@ -222,18 +239,8 @@ def grafana(
 
 def plain_environment() -> dict[str, str]:
     """What every server inherits of the user's environment: no secrets, and no proxy for what is on this machine."""
-    inherited = (
-        "PATH",
-        "HOME",
-        "LANG",
-        "LC_ALL",
-        "TZ",
-        "TMPDIR",
-        "SSL_CERT_FILE",
-    )
     proxies = {name.upper(): os.environ.get(name) or os.environ.get(name.upper(), "") for name in PROXIES}
     if proxies["HTTP_PROXY"] or proxies["HTTPS_PROXY"]:
         proxies["NO_PROXY"] = ",".join(filter(None, [proxies["NO_PROXY"], "localhost,127.0.0.1"]))
-    return {name: value for name in inherited if (value := os.environ.get(name))} | {
-        name: value for name, value in proxies.items() if value
-    }
+    inherited = {name: os.environ.get(name) for name in INHERITED}
+    return {name: value for name, value in {**inherited, **proxies}.items() if value}

@@ -29,8 +29,6 @@ DEFAULTS = {
     "POSTGRES_EXPORTER_PORT": "9187",
     "LOCUST_METRICS_PORT": "9646",
     "APP_WORKERS": "2",
-    "PROMETHEUS_RETENTION_TIME": "32d",
-    "PROMETHEUS_RETENTION_SIZE": "5GB",
     "SIGHTLINE_STATE": str(HOME),
     "SECRETS_DIR": str(PROJECT / "secrets"),
     "BACKUPS_DIR": str(PROJECT / "backups"),
@@ -71,7 +69,10 @@ _LINE = re.compile(
     r"""(?:'(?P<literal>[^']*)'|"(?P<quoted>[^"]*)"|(?P<bare>[^'"\s].*?|))(?:\s+\#.*|\s*)""",
     re.ASCII,
 )
-_REFERENCE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?\}|([A-Za-z_]\w*))", re.ASCII)
+_NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # a default with a default that has another one
+_REFERENCE = re.compile(
+    rf"\$(?:(?P<dollar>\$)|\{{(?P<braced>\w+)(?::?-(?P<default>{_NESTED}))?\}}|(?P<bare>[A-Za-z_]\w*))", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,6 @@ class Settings:
     def folder(self, name: str) -> Path:
         """A setting of `PATHS`."""
         return Path(self.values[name])
-
-    def links(self) -> dict[str, str]:
-        """The addresses of `LINKS`, without a slash at the end: as set or, as Compose has them, on this machine."""
-        found = {
-            f"{name}_URL": f"http://localhost:{self.get(f'{name}_PORT')}"
-            for name in ("GRAFANA", "PROMETHEUS", "ALERTMANAGER")
-        }
-        found |= {name: self.get(name) for name in LINKS if self.get(name)}
-        return {"RUNBOOKS_URL": f"{found['PROMETHEUS_URL']}/user/runbooks", **found}
 
     def environment(self) -> dict[str, str]:
         """This process' environment with every setting in it: for Compose and the load test."""
@@ -178,11 +170,7 @@ def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict
     Raises OpsError that names file and line.
     """
     values: dict[str, str] = {}
-
-    def reference(match: re.Match[str]) -> str:
-        wanted = match[1] or match[3]
-        return environment.get(wanted) or values.get(wanted) or match[2] or ""
-
+    given = {name: value for name, value in environment.items() if value}
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -191,5 +179,16 @@ def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict
             raise OpsError(f"{name}, line {number}: write NAME=value, with quotes around both ends or none.")
         literal = found["literal"]
         text_ = found["quoted"] or found["bare"] or ""
-        values[found["name"]] = literal if literal is not None else _REFERENCE.sub(reference, text_)
+        values[found["name"]] = literal if literal is not None else fill(text_, {**values, **given})
     return values
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Fill in what Compose does: ${NAME}, ${NAME:-default}, whose default may hold others, and $NAME; $$ is a $."""
+
+    def value(found: re.Match[str]) -> str:
+        if found["dollar"]:
+            return "$"
+        return values.get(found["braced"] or found["bare"]) or fill(found["default"] or "", values)
+
+    return _REFERENCE.sub(value, text)

@@ -29,7 +29,16 @@ class State:
     """Whether its process has ended, is being restarted or was never started."""
 
 
-class Stack(Protocol):
+class Servers(Protocol):
+    """Single servers, by their names in docker-compose.yml: what a drill needs."""
+
+    def stop_server(self, name: str) -> None: ...
+    def start_server(self, name: str) -> None: ...
+    def pids(self, name: str) -> list[int]:
+        """The server's main processes, as this machine numbers them."""
+
+
+class Stack(Servers, Protocol):
     """The stack of one set of settings, running or not. Its command lines are to be run with `environment`."""
 
     mode: str
@@ -66,11 +75,6 @@ class Stack(Protocol):
 
     def log_command(self, server: str, lines: int | None, follow: bool) -> list[str]:
         """The command that shows the logs of one server, or of all; `lines` None: from the beginning."""
-
-    def stop_server(self, name: str) -> None: ...
-    def start_server(self, name: str) -> None: ...
-    def pids(self, name: str) -> list[int]:
-        """The server's main processes, as this machine numbers them."""
 
     def ask(self, name: str, path: str) -> str:
         """What Prometheus or Alertmanager answers to a GET. Raises OpsError where it does not."""

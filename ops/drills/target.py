@@ -10,12 +10,12 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ops import http
 from ops.errors import OpsError
 from ops.settings import Settings
-from ops.stack import Stack
+from ops.stack import Servers, Stack
 
 TIMEOUT = 10.0  # seconds for an answer of one of the servers
 PATIENT = 60.0  # for the service, which faults may have made slow
@@ -23,17 +23,6 @@ PATIENT = 60.0  # for the service, which faults may have made slow
 
 class DrillError(OpsError):
     """A drill that cannot run; the message says what to do."""
-
-
-class Servers(Protocol):
-    """What a drill does to the stack's servers, by their names in docker-compose.yml; `ops.stack.Stack` can."""
-
-    def stop_server(self, name: str) -> None: ...
-
-    def start_server(self, name: str) -> None: ...
-
-    def pids(self, name: str) -> list[int]:
-        """The server's main processes, as this machine numbers them."""
 
 
 @dataclass(frozen=True)

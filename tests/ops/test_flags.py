@@ -1,47 +1,48 @@
-"""Both modes start their servers with the same options: what differs is where a server lives, and is named here."""
+"""Servers without Docker have the flags and variables of their containers, with places of their own."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
+import pytest
 import yaml
 
 from ops import settings
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
+from ops.servers import Server
+from ops.settings import fill
 
 COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
-# Paths, addresses and ports: each mode has its own.
-PLACES = {
-    "config.file",
-    "storage.path",
-    "storage.tsdb.path",
-    "web.cors.origin",
-    "web.external-url",
-    "web.listen-address",
-    "web.user-assets",
-}
-NATIVE_ONLY = {
-    "alertmanager": {},
-    "prometheus": {
-        "enable-feature": "expand-external-labels",  # Prometheus 2, Debian's, does not do it otherwise
-    },
-}
+CHANGED = {"PROMETHEUS_PORT": "19090", "ALERTMANAGER_PORT": "19093", "GRAFANA_PORT": "13000"}
+RETENTION = {"PROMETHEUS_RETENTION_TIME": "7d", "PROMETHEUS_RETENTION_SIZE": "1GB"}
 
 
-def flags(words: Sequence[str]) -> dict[str, str]:
-    """Option -> value, those of `PLACES` left out; Compose's variables have their defaults."""
-    options = [word.removeprefix("--").partition("=") for word in words if word.startswith("--")]
-    filled = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, _, value in options}
-    return {name: value for name, value in filled.items() if name not in PLACES}
+@pytest.fixture(scope="module")
+def native() -> dict[str, Server]:
+    stack = ProcessStack(settings.load({**CHANGED, **RETENTION}, PROJECT / "no .env"))
+    return {server.name: server for server in stack.servers()}
 
 
-def test_flags_are_the_same_in_both_modes() -> None:
-    stack = ProcessStack(settings.load({}, PROJECT / "no .env"))
-    native = {server.name: server for server in stack.servers()}
-    for name, extra in NATIVE_ONLY.items():
-        assert flags(native[name].command) == {**flags(COMPOSE[name]["command"]), **extra}, name
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+def test_flags_are_those_of_the_container(native: dict[str, Server], name: str) -> None:
+    """But for places; and a flag with a place in the container has been given another one."""
+    flags = dict(word.split("=", 1) for word in native[name].command[1:])
+    inside = [fill(word, {**CHANGED, **RETENTION}).split("=", 1) for word in COMPOSE[name]["command"]]
+    assert flags.keys() >= dict(inside).keys()
+    for flag, value in inside:
+        place = re.match(r"/(etc|srv|prometheus|alertmanager)\b", value)
+        assert (flags[flag] != value) if place else flags[flag].removesuffix("/classic") == value, flag
+
+
+def test_settings_reach_the_servers(native: dict[str, Server]) -> None:
+    prometheus = native["prometheus"]
+    assert {"--storage.tsdb.retention.time=7d", "--storage.tsdb.retention.size=1GB"} <= {*prometheus.command}
+    assert "--web.cors.origin=http://localhost:19090" in prometheus.command
+    assert prometheus.environment == {
+        "GRAFANA_URL": "http://localhost:13000",
+        "RUNBOOKS_URL": "http://localhost:19090/user/runbooks",
+    }
 
 
 def test_the_exporters_options_are_one_file() -> None:

@@ -41,9 +41,7 @@ def test_settings_reach_every_server(tmp_path: Path) -> None:
     [external] = [word for word in made["prometheus"].command if word.startswith("--web.external-url=")]
     assert external.removesuffix("/classic").endswith(LINKS["PROMETHEUS_URL"])
     assert f"--web.external-url={LINKS['ALERTMANAGER_URL']}" in made["alertmanager"].command
-    grafana = servers.grafana(
-        tmp_path, 3000, "", "", tmp_path, str(tmp_path), link=stack.settings.links()["GRAFANA_URL"]
-    )
+    grafana = servers.grafana(tmp_path, 3000, "", "", tmp_path, str(tmp_path), stack.settings.values)
     assert grafana.environment["GF_SERVER_ROOT_URL"] == LINKS["GRAFANA_URL"]
 
 
@@ -53,9 +51,7 @@ def test_links_in_a_message_lead_to_the_addresses_of_the_settings(tmp_path: Path
         receivers = [{"name": "hook", "webhook_configs": [{"url": url}]}]
         (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump({"route": routes, "receivers": receivers}))
         alertmanager: Alertmanager = start(
-            lambda port: servers.alertmanager(
-                tmp_path / "alertmanager.yml", tmp_path / "data", port, link=LINKS["ALERTMANAGER_URL"]
-            ),
+            lambda port: servers.alertmanager(tmp_path / "alertmanager.yml", tmp_path / "data", port, settings=LINKS),
             tmp_path,
             Alertmanager,
         )
@@ -71,7 +67,7 @@ def test_links_in_a_message_lead_to_the_addresses_of_the_settings(tmp_path: Path
                     tmp_path / "prometheus.yml",
                     tmp_path / "tsdb",
                     port,
-                    links=LINKS,
+                    settings=LINKS,
                     # An alert that fires before Alertmanager is discovered is sent again a minute later by default.
                     flags=("--rules.alert.resend-delay=1s",),
                 ),

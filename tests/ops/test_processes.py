@@ -22,7 +22,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import yaml
 
 from ops import secrets, settings
 from ops.errors import OpsError
@@ -406,21 +405,6 @@ def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
         1,
         "The supervisor has died, its servers run on: `make up` starts anew, `make down` ends them.\n",
     )
-
-
-def test_flags_are_those_of_the_containers(stack: Stack) -> None:
-    """But for places and addresses, and what is the container's alone."""
-    services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
-    of_places = {"config.file", "storage.path", "storage.tsdb.path", "web.listen-address", "web.user-assets"}
-    of_places |= {"web.external-url", "web.route-prefix"}  # Debian's Prometheus has its pages elsewhere
-    for name in ("prometheus", "alertmanager"):
-        written = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", flag) for flag in services[name]["command"]]
-        (server,) = (server for server in ProcessStack(settings.load({})).servers() if server.name == name)
-        ours, theirs = (
-            {flag for flag in flags if flag.lstrip("-").split("=")[0] not in of_places}
-            for flags in (server.command[1:], written)
-        )
-        assert ours - {"--enable-feature=expand-external-labels"} == theirs, name
 
 
 def test_an_interrupted_backup_leaves_everything_running_and_nothing_behind(stack: Stack) -> None:

@@ -161,7 +161,7 @@ def test_a_page_instead_of_the_archive(store: Store, publisher: Publisher) -> No
 def test_a_cut_download_is_tried_again_and_said(store: Store, publisher: Publisher) -> None:
     content = archive(padding=300_000)
     publisher.serve(content, only=100_000)
-    with pytest.raises(UnavailableError, match=f"{NAME} can't be fetched from 127.0.0.1:.*, the connection broke$"):
+    with pytest.raises(UnavailableError, match=f"{NAME} can't be fetched from 127.0.0.1:.*, the connection failed$"):
         store.obtain(release(content, publisher.url))
     assert publisher.downloads == 2
     assert not list(store.archives.iterdir())

@@ -11,6 +11,7 @@ import pytest
 from ops import settings
 from ops.errors import OpsError
 from ops.paths import PROJECT
+from ops.settings import fill
 
 
 def load(tmp_path: Path, text: str = "", **environment: str) -> settings.Settings:
@@ -57,15 +58,19 @@ OPENAI_API_KEY_FILE={key}
     )
 
 
-def test_addresses_for_links_are_those_on_this_machine_unless_they_are_set(tmp_path: Path) -> None:
-    assert load(tmp_path, "GRAFANA_PORT=13000\nPROMETHEUS_PORT=19090\n").links() == {
-        "GRAFANA_URL": "http://localhost:13000",
-        "PROMETHEUS_URL": "http://localhost:19090",
-        "ALERTMANAGER_URL": "http://localhost:9093",
-        "RUNBOOKS_URL": "http://localhost:19090/user/runbooks",
-    }
-    made = load(tmp_path, "PROMETHEUS_URL=https://prometheus.example/\n").links()
-    assert made["RUNBOOKS_URL"] == "https://prometheus.example/user/runbooks"
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("${A:-${B:-http://localhost:${C:-9090}}/user}", {}, "http://localhost:9090/user"),
+        ("${A:-${B:-http://localhost:${C:-9090}}/user}", {"C": "1"}, "http://localhost:1/user"),
+        ("${A:-${B:-http://localhost:${C:-9090}}/user}", {"B": "https://b.example"}, "https://b.example/user"),
+        ("${A:-${B:-http://localhost:${C:-9090}}/user}", {"A": "https://a.example", "B": "b"}, "https://a.example"),
+        ("$$__file{/run/secrets/$A}", {"A": "name"}, "$__file{/run/secrets/name}"),
+        ("${A}$B-${C:-}", {"A": "${B}", "B": "$B"}, "${B}$B-"),
+    ],
+)
+def test_variables_are_filled_in_as_compose_does(text: str, values: dict[str, str], expected: str) -> None:
+    assert fill(text, values) == expected
 
 
 def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
