@@ -1,7 +1,7 @@
 """`python3 -m ops COMMAND [NAME=value ...]`: what `make` calls.
 
 Docker mode, `secrets` and `adopt` need the standard library only; whatever needs packages goes on with the Python of
-`.venv`. Exit code 0: done, and well; 1: not, the last line says why; 2: this command line makes no sense.
+`.venv`. Exit code 0: success; 1: failure, the last line says why; 2: usage error.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Call:
 
 def _secrets(call: Call) -> None:
     made = secrets.make(call.settings.folder("SECRETS_DIR"))
-    print(f"Made: {', '.join(made)}" if made else "All secrets are there.")
+    print(f"Made: {', '.join(made)}" if made else "All secrets exist.")
 
 
 def _outdated(call: Call) -> None:
@@ -98,7 +98,7 @@ def _outdated(call: Call) -> None:
     outdated.report()
     if call.mode == "native":
         for server in programs.older():
-            print(f"Native mode runs {server}; `make pull` fetches what can be had.")
+            print(f"Native mode runs {server}; `make pull` fetches what is available.")
 
 
 def _kubernetes(call: Call) -> None:
@@ -200,7 +200,7 @@ def main(words: list[str]) -> int:
         log.error("%s", refusal(error))
         return 1
     except KeyboardInterrupt:
-        log.error("Interrupted. %s", "`make status` shows what runs, `make up` goes on." if command == "up" else "")
+        log.error("Interrupted. %s", "`make status` shows what runs, `make up` continues." if command == "up" else "")
         return 130
 
 

@@ -19,14 +19,14 @@ from ops.paths import PROJECT, locked
 from ops.settings import LINKS
 from ops.stack import Stack
 
-HEALTHY_TIMEOUT = 180.0  # seconds for everything to be well
-CRASHING_TIMEOUT = 15.0  # seconds that a server may go on dying before we give up
+HEALTHY_TIMEOUT = 180.0  # seconds for everything to become healthy
+CRASHING_TIMEOUT = 15.0  # seconds after which a server that keeps crashing ends the start
 LOOK_EVERY = 0.3
 NOTHING_RUNS = "Nothing runs; `make up` starts it."
 NO_DATABASE = "PostgreSQL does not run; `make up` starts it."
 
 RELOADABLE = ("alertmanager", "prometheus")
-RELOAD_TIMEOUT = 60.0  # seconds for a busy server to come to it
+RELOAD_TIMEOUT = 60.0  # seconds for a busy server to reload
 SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
 
 OPTIONAL_JOBS = {"locust"}  # scrape jobs whose targets need not be there
@@ -48,7 +48,7 @@ def start(stack: Stack) -> None:
     stack.check()
     secrets.make(stack.settings.folder("SECRETS_DIR"))
     already = stack.start()
-    _wait_until_well(stack)
+    _wait_until_healthy(stack)
     if already:
         _reload(stack)
     print("\nEverything is healthy.")
@@ -64,7 +64,7 @@ def start(stack: Stack) -> None:
 def pull(stack: Stack) -> None:
     """Have upstream's images, or the pinned releases, once more."""
     stack.fetch()
-    print("`make up` puts them to use.")
+    print("`make up` starts them.")
 
 
 def down(stack: Stack) -> None:
@@ -87,9 +87,8 @@ def status(stack: Stack) -> None:
         raise OpsError(NOTHING_RUNS)
     print(f"{'SERVER':<19}{'PROCESS':<36}{'HEALTH':<11}ADDRESS")
     for state in states:
-        print(
-            f"{state.name:<19}{state.process:<36}{'unhealthy' if state.problem else 'ok':<11}{state.address}".rstrip()
-        )
+        health = "unhealthy" if state.problem else "healthy"
+        print(f"{state.name:<19}{state.process:<36}{health:<11}{state.address}".rstrip())
         if state.problem:
             print(f"{'':<19}{state.problem}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
@@ -220,8 +219,8 @@ def only_one(stack: Stack) -> AbstractContextManager[None]:
     return locked(stack.settings.folder("SIGHTLINE_STATE") / "lock")
 
 
-def _wait_until_well(stack: Stack) -> None:
-    """Log each server as it becomes well, at last Prometheus' targets. Raises OpsError if it takes too long."""
+def _wait_until_healthy(stack: Stack) -> None:
+    """Log each server as it becomes healthy, then Prometheus' targets. Raises OpsError if it takes too long."""
     started = time.monotonic()
     waiting = {state.name for state in stack.states()}
     died: dict[str, float] = {}  # when it was first seen dead
@@ -230,10 +229,10 @@ def _wait_until_well(stack: Stack) -> None:
         for state in (state for state in stack.states() if state.name in waiting):
             now = time.monotonic()
             if state.problem is None:
-                log.info("  %-19sok after %.1f s", state.name, now - started)
+                log.info("  %-19shealthy after %.1f s", state.name, now - started)
                 waiting.discard(state.name)
             elif state.dead and now - died.setdefault(state.name, now) > CRASHING_TIMEOUT:
-                raise _gave_up(stack, state.name, "keeps dying")
+                raise _gave_up(stack, state.name, "keeps crashing")
             if state.problem and now - started > HEALTHY_TIMEOUT:
                 raise _gave_up(stack, state.name, state.problem)
         time.sleep(LOOK_EVERY)
@@ -260,11 +259,11 @@ def _reload(stack: Stack) -> None:
         while (state := _loaded(stack, name))[1] == loaded_before:
             if (taken_before and not state[0]) or time.monotonic() > deadline:
                 raise OpsError(
-                    f"{name} refuses its configuration and goes on with the former one;"
+                    f"{name} rejects its configuration and keeps the previous one;"
                     f" `make logs SERVICE={name}` shows why."
                 )
             time.sleep(0.1)
-        print(f"  {name:<19}has read its configuration again")
+        print(f"  {name:<19}configuration reloaded")
 
 
 def _loaded(stack: Stack, name: str) -> tuple[bool, str]:

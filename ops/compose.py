@@ -341,7 +341,7 @@ def host_propagation(mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 
 def _problem(container: Mapping[str, Any]) -> str | None:
-    """What is wrong with a container; one without a health check is well while it runs."""
+    """What is wrong with a container; one without a health check is healthy while it runs."""
     if container["Service"] not in SERVICES and container["State"] == "exited" and container.get("ExitCode") == 0:
         return None  # of an override: it did what it had to do once
     if container["State"] != "running":

@@ -69,9 +69,7 @@ class Cluster:
             "EXPORTER": self.exporter or "none",
         }.items():
             if not NAME.fullmatch(value):
-                raise OpsError(
-                    f"{setting}={value} is no name of a Kubernetes object: lower-case letters, digits and hyphens."
-                )
+                raise OpsError(f"{setting}={value} is not a Kubernetes name: lower-case letters, digits and hyphens.")
 
 
 def write(cluster: Cluster, out: Path) -> list[Path]:

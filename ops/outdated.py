@@ -60,7 +60,9 @@ def report() -> None:
         rows.append((repository, str(here), _if_newer(same_line, here), _if_newer(newest, here)))
     for image, *versions in rows:
         print(f"{image:<40}{versions[0]:<16}{versions[1]:<16}{versions[2]}")
-    print("Versions stand in docker-compose.yml, x-images. A new major version of PostgreSQL takes backup and restore.")
+    print(
+        "docker-compose.yml, x-images, sets the versions. A new major version of PostgreSQL needs backup and restore."
+    )
 
 
 def newer(here: Tag, found: Iterable[str], same: int = 1) -> tuple[Tag, Tag]:
@@ -126,7 +128,7 @@ def tags(registry: str, name: str) -> list[str]:
         why = reason(error)
     except (ValueError, KeyError, TypeError) as error:
         why = str(error)
-    raise OpsError(f"{registry} can't be asked for the tags of {name}: {why}")
+    raise OpsError(f"{registry} does not list the tags of {name}: {why}")
 
 
 def _token(session: requests.Session, answer: requests.Response, registry: str) -> str | None:

@@ -45,7 +45,7 @@ def _unavailable(port: int) -> str | None:
         try:
             probe.bind((HOST, port))
         except PermissionError:
-            return "is for root alone"
+            return "needs root"
         except OSError:
             holder = _holder(port)
             return f"is taken by {holder}" if holder else "is taken"

@@ -125,7 +125,7 @@ class ProcessStack:
         self._fetch()
         programs.find(*PROGRAMS)
         if older := programs.older():
-            raise OpsError(f"Not to be had: {', '.join(older)}.")
+            raise OpsError(f"Not available: {', '.join(older)}.")
 
     def _fetch(self) -> None:
         """Have the pinned releases, as far as the network, a mirror or the folder of archives has them."""
@@ -137,7 +137,7 @@ class ProcessStack:
             self.supervisor.start_stopped()
             return True
         if self.supervisor.leftovers():
-            log.info("Settings have changed, or the supervisor has died: starting anew")
+            log.info("Settings have changed, or the supervisor has died: restarting everything")
             self.supervisor.stop()
         log.info("Preparing the database")
         self.prepare()
@@ -169,7 +169,9 @@ class ProcessStack:
     def states(self) -> list[State]:
         processes = self.supervisor.processes()
         if not processes and self.supervisor.leftovers():
-            raise OpsError("The supervisor has died, its servers run on: `make up` starts anew, `make down` ends them.")
+            raise OpsError(
+                "The supervisor has died, its servers still run: `make up` restarts everything, `make down` stops it."
+            )
         return [self._state(server, processes.get(server.name)) for server in self.servers()] if processes else []
 
     @staticmethod
@@ -185,9 +187,13 @@ class ProcessStack:
     def notes(self) -> list[str]:
         notes = [] if self.has_grafana else [programs.no_grafana()]
         if older := programs.older(self._postgres_major):
-            notes.append(f"Not in the pinned versions: {', '.join(older)}. `make pull` fetches those that can be had.")
+            notes.append(
+                f"Not in the pinned versions: {', '.join(older)}. `make pull` fetches those that are available."
+            )
         if programs.from_debian("prometheus"):
-            notes.append("Debian's Prometheus has its old pages only, at /classic; its Alertmanager has none.")
+            notes.append(
+                "Debian's Prometheus has the classic web interface only, at /classic; its Alertmanager has none."
+            )
         return notes
 
     def last_words(self, server: str) -> str:

@@ -25,7 +25,7 @@ def make(folder: Path) -> list[str]:
     made = generate(folder)
     if PASSWORD_TO_SHOW in made:
         password = (folder / PASSWORD_TO_SHOW).read_text()
-        print(f"Made the passwords in {folder}. Grafana's user is admin, its password (shown this once) {password}")
+        print(f"Created the passwords in {folder}. Grafana's user is admin, its password (shown only once) {password}")
     return made
 
 

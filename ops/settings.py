@@ -134,7 +134,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
     made = dict(from_file)
     for name, value in environment.items():
         if name in DEFAULTS and name.endswith("_PORT") and "://" in value:
-            log.warning("%s=%s comes from Kubernetes, not from you: ignored.", name, value)
+            log.warning("%s=%s is set by Kubernetes, not by you: ignored.", name, value)
         elif value:
             made[name] = value
     values = {**DEFAULTS, **{name: value for name, value in made.items() if value}}
@@ -144,7 +144,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
 
 
 def unknown(name: str) -> str | None:
-    """Why this is no setting, None if it is one: of the stack, the service, Compose or an override of the user's."""
+    """Why this is not a setting, None if it is one: of the stack, the service, Compose or an override of the user's."""
     known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS}
     service = (PROJECT / "app" / "settings.py").read_text()
     known.update(field.upper() for field in re.findall(r"^    (\w+): ", service, re.MULTILINE))
@@ -153,7 +153,7 @@ def unknown(name: str) -> str | None:
     if name in known or FOREIGN.match(name):
         return None
     near = difflib.get_close_matches(name, known, 1, 0.8)
-    return f"{name} is no setting" + (f"; do you mean {near[0]}?" if near else ", and has no effect here.")
+    return f"{name} is not a setting" + (f"; do you mean {near[0]}?" if near else ", and has no effect here.")
 
 
 def _absolute(name: str, path: str) -> Path:

@@ -151,7 +151,7 @@ class Supervisor:
             with ServerProxy("http://localhost", transport=transport) as server:
                 return getattr(server.supervisor, method)(*arguments)
         except Fault as fault:
-            raise OpsError(f"supervisord refuses: {fault.faultString}. `make logs` shows why.") from None
+            raise OpsError(f"supervisord reports an error: {fault.faultString}. `make logs` shows why.") from None
 
 
 def config(supervisor: Supervisor, servers: Iterable[Server]) -> str:
@@ -175,6 +175,6 @@ def _quoted(name: str, value: str) -> str:
     """A value as supervisord's configuration wants it; it knows no escapes but the doubled percent sign."""
     if any(character in value for character in '"\n\r') or value.strip("'") != value:
         raise OpsError(
-            f"{name} holds a quotation mark or a line break, which can't be handed over; use a file instead."
+            f"{name} holds a quotation mark or a line break, which supervisord cannot pass on; use a file instead."
         )
     return '"' + value.replace("%", "%%") + '"'

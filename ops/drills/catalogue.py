@@ -33,7 +33,7 @@ class Drill:
 
 
 def fault(name: str, **parameters: Any) -> Break:
-    """Switch a fault of app/faults.py on and off."""
+    """Switch a fault of app/faults on and off."""
 
     @contextmanager
     def broken(target: Target) -> Iterator[None]:

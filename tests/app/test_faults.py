@@ -150,7 +150,7 @@ def test_requests_fail_in_every_worker(user: httpx.Client, switch: httpx.Client,
     on(switch, "exceptions", share=0.5, path_prefix="/items")
     wait_until(lambda: set(statuses(user, times=60)) == {200, 500})
     assert set(statuses(user, path="/users/me")) == {200}
-    assert "app.faults.InjectedError" in service.log
+    assert "app.faults.requests.InjectedError" in service.log
 
 
 def test_requests_are_slow(user: httpx.Client, switch: httpx.Client, metric: Callable[[str], float]) -> None:

@@ -119,7 +119,7 @@ def test_up_waits_for_everything_and_says_where_it_is(docker: Docker) -> None:
     assert "Everything is healthy." in result.stdout
     for name, port in docker.ports.items():
         assert f"  {name:<19}http://localhost:{port}" in result.stdout
-        assert f"  {name:<19}ok after " in result.stdout
+        assert f"  {name:<19}healthy after " in result.stdout
     assert not [line for line in (docker.folder / "asked").read_text().splitlines() if "locust" in line.split()]
     status = docker.ops("status")
     assert status.returncode == 0
@@ -243,7 +243,7 @@ def test_parameters_count_on_the_command_line_only(docker: Docker) -> None:
     wrong = docker.make("status", "MODE=dokcer")
     assert wrong.stderr.splitlines()[0] == "MODE is 'dokcer'; it must be docker or native."
     wrong = docker.make("up", "FAULTS_ENABLE=true")
-    assert wrong.stderr.splitlines()[0] == "FAULTS_ENABLE is no setting; do you mean FAULTS_ENABLED?"
+    assert wrong.stderr.splitlines()[0] == "FAULTS_ENABLE is not a setting; do you mean FAULTS_ENABLED?"
 
 
 def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker) -> None:

@@ -127,7 +127,7 @@ def test_a_token_of_metrics_is_a_secret_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_names_that_no_object_may_have(settings: dict[str, str], named: str) -> None:
-    with pytest.raises(OpsError, match=f"{named} is no name of a Kubernetes object"):
+    with pytest.raises(OpsError, match=f"{named} is not a Kubernetes name"):
         Cluster(**{"service": "shop", "namespace": "sales", **settings})
 
 

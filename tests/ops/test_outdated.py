@@ -98,7 +98,7 @@ def test_every_image_is_compared_with_its_registry(registry: Registry) -> None:
     registry.tags["library/python"] += ["3.14-slim", "3.15", "3.9-slim", "3.15-slim-trixie"]
     result = report(registry.url)
     assert result.returncode == 0, result.stderr
-    table, _, _ = result.stdout.partition("Versions stand in")
+    table, _, _ = result.stdout.partition("docker-compose.yml, x-images")
     rows = {cells[0]: cells[1:] for cells in (line.split() for line in table.splitlines()[1:])}
     assert set(rows) == {reference.rpartition(":")[0] for reference in images.upstream().values()}
     assert rows["postgres"] == [images.upstream()["postgres"].partition(":")[2], "18.10", "19.0"]
@@ -112,8 +112,8 @@ def test_every_image_is_compared_with_its_registry(registry: Registry) -> None:
 
 def test_who_cannot_be_asked_is_said_in_one_line(registry: Registry) -> None:
     for address, reason in (
-        (f"http://127.0.0.1:{free_port()}", "can't be asked for the tags of library/python: the connection failed"),
-        (registry.url, "can't be asked for the tags of library/python: the answer is 404"),
+        (f"http://127.0.0.1:{free_port()}", "does not list the tags of library/python: the connection failed"),
+        (registry.url, "does not list the tags of library/python: the answer is 404"),
         ("file:///etc/passwd", "IMAGE_REGISTRY is 'file:///etc/passwd'; it must be an address"),
     ):
         result = report(address)

@@ -95,7 +95,7 @@ class Stack:
     def processes(self) -> list[psutil.Process]:
         return self.supervisor.leftovers()
 
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         return self.run("status").returncode == 0
 
 
@@ -146,7 +146,7 @@ def first_start(made: Stack) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def stack(made: Stack, first_start: subprocess.CompletedProcess[str]) -> Stack:
-    """The stack, up and well."""
+    """The stack, up and healthy."""
     result = made.run("up")
     assert result.returncode == 0, result.stderr
     return made
@@ -206,7 +206,7 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
 
 def test_up_starts_everything_and_says_where(made: Stack, first_start: subprocess.CompletedProcess[str]) -> None:
     for server in SERVERS:
-        assert re.search(rf"^  {server} +ok after", first_start.stdout, re.MULTILINE), first_start.stdout
+        assert re.search(rf"^  {server} +healthy after", first_start.stdout, re.MULTILINE), first_start.stdout
     for server in ("app", "grafana", "prometheus", "alertmanager"):
         assert f"http://localhost:{made.port(server)}" in first_start.stdout
     password = (Path(made.environment["SECRETS_DIR"]) / "grafana_admin_password").read_text()
@@ -217,7 +217,7 @@ def test_status_shows_every_part(stack: Stack) -> None:
     result = stack.run("status")
     assert result.returncode == 0, result.stdout
     for server in SERVERS:
-        assert re.search(rf"^{server} +running pid \d+.* ok ", result.stdout, re.MULTILINE), result.stdout
+        assert re.search(rf"^{server} +running pid \d+.* healthy ", result.stdout, re.MULTILINE), result.stdout
     for job in ("app", "node", "postgres", "prometheus", "alertmanager", "grafana"):
         assert re.search(rf"^{job} +up$", result.stdout, re.MULTILINE), result.stdout
 
@@ -243,7 +243,7 @@ def test_a_setting_that_cannot_work_leaves_the_running_stack_alone(stack: Stack)
             assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
             assert result.stderr.startswith(says)
             assert {server: stack.pid(server) for server in SERVERS} == before
-            assert stack.well()
+            assert stack.healthy()
 
 
 def test_a_proxy_is_not_asked_for_what_is_on_this_machine(stack: Stack) -> None:
@@ -268,7 +268,7 @@ def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: St
             result = stack.run(command)
             assert result.returncode == 1
             assert result.stderr == (
-                "prometheus refuses its configuration and goes on with the former one; "
+                "prometheus rejects its configuration and keeps the previous one; "
                 "`make logs SERVICE=prometheus` shows why.\n"
             )
             assert "Everything is healthy" not in result.stdout
@@ -372,7 +372,7 @@ def test_what_dies_is_started_again(stack: Stack, server: str) -> None:
     before = stack.pid(server)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: stack.pid(server) not in (0, before))
-    wait_until(stack.well, timeout=120, interval=1)
+    wait_until(stack.healthy, timeout=120, interval=1)
 
 
 def test_an_unhealthy_server_shows_in_the_status(stack: Stack) -> None:
@@ -403,7 +403,7 @@ def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
     result = stack.run("status")
     assert (result.returncode, result.stderr) == (
         1,
-        "The supervisor has died, its servers run on: `make up` starts anew, `make down` ends them.\n",
+        "The supervisor has died, its servers still run: `make up` restarts everything, `make down` stops it.\n",
     )
 
 
@@ -427,7 +427,7 @@ def test_an_interrupted_backup_leaves_everything_running_and_nothing_behind(stac
     assert {one["statename"] for one in stack.supervisor.processes().values()} == {"RUNNING"}
     assert stack.pid("prometheus") != before["prometheus"]
     assert list(backups.iterdir()) == []
-    wait_until(stack.well, timeout=120, interval=1)
+    wait_until(stack.healthy, timeout=120, interval=1)
 
 
 def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -> None:
@@ -562,7 +562,7 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     result = made.run("up", DATABASE_POOL_TIMEOUT="never")
     assert result.returncode == 1
     assert "Settings have changed" in result.stdout
-    assert "app keeps dying" in result.stderr
+    assert "app keeps crashing" in result.stderr
     assert "DATABASE_POOL_TIMEOUT" in result.stderr
     assert "Traceback" not in result.stderr
     (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
@@ -574,7 +574,7 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     assert [port for port in made.ports.values() if listening(port)] == []
 
 
-def test_an_interrupted_restore_is_not_called_well(stack: Stack) -> None:
+def test_an_interrupted_restore_is_not_called_healthy(stack: Stack) -> None:
     """Killed while PostgreSQL is made anew: there is no chance to put anything back."""
     kept = keep(stack)
     whole = next(file for file in archives(stack) if "before" not in file.name)

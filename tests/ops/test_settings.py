@@ -44,7 +44,7 @@ OPENAI_API_KEY_FILE={key}
         load(tmp_path, text).check()
     assert sorted(str(refused.value).splitlines()) == sorted(
         [
-            ".env: FAULTS_ENABLE is no setting; do you mean FAULTS_ENABLED?",
+            ".env: FAULTS_ENABLE is not a setting; do you mean FAULTS_ENABLED?",
             "LOG_LEVEL in .env is 'verbose'; it must be debug, info, warning or error.",
             "PROMETHEUS_RETENTION_TIME in .env is 'lots'; it must be a duration such as 32d or 12h.",
             "PROMETHEUS_RETENTION_SIZE in .env is '5'; it must be a size such as 5GB or 500MB.",
@@ -77,7 +77,9 @@ def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
     text = "COMPOSE_PROJECT_NAME=mine\nHTTPS_PROXY=http://proxy\nLOG_FORMAT=json\nUSERS=5\nSOMETHING=else\n"
     with caplog.at_level(logging.WARNING):
         load(tmp_path, text).check()
-    assert [record.message for record in caplog.records] == [".env: SOMETHING is no setting, and has no effect here."]
+    assert [record.message for record in caplog.records] == [
+        ".env: SOMETHING is not a setting, and has no effect here."
+    ]
 
 
 def test_every_setting_of_the_example_is_known_and_valid(tmp_path: Path) -> None:

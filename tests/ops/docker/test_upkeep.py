@@ -78,7 +78,7 @@ def test_a_second_up_has_edited_configuration_read_and_names_a_refused_one(stack
         for command in ("reload", "up"):
             refused = try_to_make(stack, tmp_path, command)
             assert refused.returncode == 1
-            assert "alertmanager refuses its configuration and goes on with the former one" in refused.stderr
+            assert "alertmanager rejects its configuration and keeps the previous one" in refused.stderr
             assert "Everything is healthy" not in refused.stdout
         assert {service: one["Id"] for service, one in stack.containers().items()} == before
     finally:
