@@ -119,7 +119,7 @@ def test_the_commands_do_what_the_documents_say(checkout: Checkout) -> None:
     said = {
         command: checkout.run(command, "http://127.0.0.1:9/hook\n") for command in STACK_UP if command not in MISSING
     }
-    assert " ok " in said["make status"]
+    assert " healthy " in said["make status"]
     assert "prometheus         configuration reloaded" in said["make reload"]
     assert "unhealthy" not in said["make status"]
     assert "Serving on http://127.0.0.1:" in said["make logs SERVICE=app"]

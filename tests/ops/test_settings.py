@@ -108,4 +108,4 @@ def test_paths_begin_in_the_project_or_at_home(tmp_path: Path, monkeypatch: pyte
 def test_what_kubernetes_calls_our_ports_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = load(tmp_path, APP_PORT="tcp://10.0.0.1:80")
     assert made.get("APP_PORT") == "8000"
-    assert "APP_PORT=tcp://10.0.0.1:80 comes from Kubernetes" in caplog.text
+    assert "APP_PORT=tcp://10.0.0.1:80 is set by Kubernetes" in caplog.text
