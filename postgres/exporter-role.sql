@@ -14,15 +14,13 @@ SET client_min_messages = warning;
     \set VERBOSITY terse
     DO $$ BEGIN RAISE EXCEPTION 'set EXPORTER_PASSWORD_FILE to a file with the new password of postgres_exporter'; END $$;
 \endif
-\set password `cat "$EXPORTER_PASSWORD_FILE"`
-SELECT :'password' = '' AS empty \gset
+\set empty `grep -q . "$EXPORTER_PASSWORD_FILE" && echo no || echo yes`
 \if :empty
     \set VERBOSITY terse
     DO $$ BEGIN RAISE EXCEPTION 'EXPORTER_PASSWORD_FILE is missing, empty or not readable'; END $$;
 \endif
 
--- Keep the password out of the server's log. Only a superuser may change these settings; else the log settings of the
--- server decide, and log_statement = 'ddl' or 'all' logs it.
+-- Keep the password out of the server's log. Only a superuser may change these settings; else those of the server decide.
 DO $$
 BEGIN
     PERFORM set_config('log_statement', 'none', false);
@@ -31,16 +29,26 @@ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN
     IF current_setting('log_statement') IN ('ddl', 'all') THEN
         RAISE EXCEPTION 'log_statement = % would log the password; set it to none meanwhile', current_setting('log_statement');
+    ELSIF current_setting('log_min_duration_statement') = '0' THEN
+        RAISE EXCEPTION 'log_min_duration_statement = 0 would log the password; set it to 1s meanwhile';
     END IF;
 END $$;
+\set password `cat "$EXPORTER_PASSWORD_FILE"`
 
 SELECT 'CREATE ROLE postgres_exporter' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres_exporter') \gexec
 ALTER ROLE postgres_exporter LOGIN CONNECTION LIMIT 5 PASSWORD :'password';
 ALTER ROLE postgres_exporter SET default_transaction_read_only = on;
 ALTER ROLE postgres_exporter SET statement_timeout = '10s';
 ALTER ROLE postgres_exporter SET lock_timeout = '1s'; -- rather miss one table's size than the whole scrape
-GRANT CONNECT ON DATABASE :"DBNAME" TO postgres_exporter;
 
+DO $$
+BEGIN
+    IF has_database_privilege(current_database(), 'CONNECT WITH GRANT OPTION') THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO postgres_exporter', current_database());
+    ELSIF NOT has_database_privilege('postgres_exporter', current_database(), 'CONNECT') THEN
+        RAISE WARNING 'postgres_exporter may not connect to %: only its owner may grant that', current_database();
+    END IF;
+END $$;
 DO $$
 BEGIN
     GRANT pg_monitor TO postgres_exporter; -- statistics of all users, no row of any table
