@@ -69,6 +69,8 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 
 ##@ Develop
 .PHONY: test check test-rules-mutation soak-idle fuzz test-drills test-stack test-load bench standins
+# Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
+test check: export PYTHONDONTWRITEBYTECODE :=
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)

@@ -53,11 +53,9 @@ def like(name: str, **labels: str) -> Json:
 
 def send(alertmanager: Alertmanager, found: list[Json], resolved: bool = False) -> None:
     now = datetime.now(UTC)
-    times = {
-        # Of an older alert, Alertmanager would send the group at once, without waiting for the others of it.
-        "startsAt": (now - timedelta(minutes=10 if resolved else 0)).isoformat(),
-        "endsAt": (now if resolved else now + timedelta(hours=1)).isoformat(),
-    }
+    # One that fires begins when it arrives: if it were older than the group's wait, be it because this machine is slow,
+    # Alertmanager would send it at once, without the others of its group.
+    times = {"startsAt": (now - timedelta(minutes=10)).isoformat(), "endsAt": now.isoformat()} if resolved else {}
     request = urllib.request.Request(
         f"{alertmanager.url}/api/v2/alerts",
         json.dumps([{**alert, **times} for alert in found]).encode(),

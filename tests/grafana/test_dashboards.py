@@ -19,13 +19,13 @@ from ops import servers as native
 from prometheus.src.settings import SETTINGS
 from tests import servers
 from tests.grafana.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, panels, selectors, substituted, targets
-from tests.prometheus.rules import promtool
+from tests.prometheus.rules import document, promtool
 from tests.servers import Prometheus
 
 pytestmark = pytest.mark.check
 
 TARGETS = targets()
-RULES = {file.name: yaml.safe_load(file.read_text()) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
+RULES = {file.name: document(file) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
 RECORDS = {
     rule["record"]: rule["expr"]
     for rules in RULES.values()
@@ -482,7 +482,7 @@ def test_alerts_links_arrive_with_their_variables_filled() -> None:
     """As promtool's unit tests of the rules have them, after Prometheus has filled them in."""
     filled: dict[str, set[str]] = {}
     for file in (ROOT / "prometheus" / "tests").glob("*.yml"):
-        for case in yaml.safe_load(file.read_text())["tests"]:
+        for case in document(file)["tests"]:
             for check in case.get("alert_rule_test", ()):
                 for alert in check.get("exp_alerts", ()):
                     url = alert.get("exp_annotations", {}).get("dashboard_url", "")

@@ -48,12 +48,18 @@ class Rule:
 
 
 @cache
+def document(file: Path) -> Any:
+    """A YAML file's content, not to be changed; by libyaml, which takes a tenth of the time."""
+    return yaml.load(file.read_text(), yaml.CSafeLoader)
+
+
+@cache
 def load_rules() -> list[Rule]:
     """All rules in the order in which they stand in prometheus/rules."""
     return [
         Rule(file, group["name"], rule.get("alert") or rule["record"], "alert" in rule, rule)
         for file in sorted(RULES.glob("*.yml"))
-        for group in yaml.safe_load(file.read_text())["groups"]
+        for group in document(file)["groups"]
         for rule in group["rules"]
     ]
 
@@ -69,9 +75,7 @@ def recordings() -> list[Rule]:
 @cache
 def unit_tests() -> list[tuple[Path, dict[str, Any]]]:
     """Every test group of prometheus/tests with its file."""
-    return [
-        (file, test) for file in sorted(UNIT_TESTS.glob("*.yml")) for test in yaml.safe_load(file.read_text())["tests"]
-    ]
+    return [(file, test) for file in sorted(UNIT_TESTS.glob("*.yml")) for test in document(file)["tests"]]
 
 
 @cache

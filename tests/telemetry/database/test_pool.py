@@ -45,6 +45,13 @@ def gauges(pool: str) -> dict[str, float]:
     return {short: found[name] for name, short in names.items() if name in found}
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """As `wait_until`, but while other tasks run."""
+    async with asyncio.timeout(60):
+        while not true():  # noqa: ASYNC110  no event tells of it
+            await asyncio.sleep(0.01)
+
+
 def kill_backends(dsn: str) -> None:
     """End every other connection to the database from the server's side, and see them gone."""
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -284,8 +291,7 @@ async def test_waits_of_tasks(dsn: str) -> None:
         await second.execute(ONE)
         before = seconds(pool, WAIT)
         callers = [asyncio.create_task(hold()) for _ in range(8)]
-        await asyncio.sleep(0.05)
-        assert gauges(pool) == {"used": 2, "pending": 8}
+        await until(lambda: gauges(pool) == {"used": 2, "pending": 8})
     waited = await asyncio.gather(*callers)
     check_waits(pool, before, waited)
     assert pending[-1] == 0
@@ -363,7 +369,10 @@ def test_connecting_and_pinging_is_not_waiting(dsn: str, make: Callable[[str], E
 
 
 async def test_connecting_is_not_waiting_for_tasks_either(dsn: str) -> None:
+    all_asked = asyncio.Event()
+
     async def connect() -> Any:
+        await all_asked.wait()
         await asyncio.sleep(0.05)
         return await psycopg.AsyncConnection.connect(dsn)
 
@@ -375,8 +384,8 @@ async def test_connecting_is_not_waiting_for_tasks_either(dsn: str) -> None:
             await connection.execute(ONE)
 
     tasks = [asyncio.create_task(use()) for _ in range(3)]
-    await asyncio.sleep(0.02)
-    assert gauges(pool) == {"pending": 3}
+    await until(lambda: gauges(pool) == {"pending": 3})
+    all_asked.set()
     await asyncio.gather(*tasks)
     assert seconds(pool, WAIT) == 0
     await engine.dispose()
@@ -388,8 +397,7 @@ async def test_cancelled_while_waiting(dsn: str) -> None:
     async with engine.connect() as connection:
         await connection.execute(ONE)
         waiting = [asyncio.create_task(engine.connect().start()) for _ in range(3)]
-        await asyncio.sleep(0.01)
-        assert gauges(pool) == {"used": 1, "pending": 3}
+        await until(lambda: gauges(pool) == {"used": 1, "pending": 3})
         began = time.perf_counter()
         await asyncio.sleep(0.05)
         waited = time.perf_counter() - began
@@ -411,16 +419,16 @@ async def test_cancelled_while_the_query_runs(dsn: str) -> None:
     engine = create_async_engine(url(dsn))
     instrument_engine(engine, pool=(pool := new_pool()))
 
-    begun = asyncio.Event()
-
     async def sleep() -> None:
         async with engine.begin() as connection:
-            begun.set()
             await connection.execute(text("SELECT pg_sleep(60)"))
 
     task = asyncio.create_task(sleep())
-    await begun.wait()
-    await asyncio.sleep(0.1)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other:
+        asleep = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        async with asyncio.timeout(60):
+            while not await (await other.execute(asleep)).fetchone():  # noqa: ASYNC110  only the server knows
+                await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert numbers(pool) == {
