@@ -87,8 +87,18 @@ PIECES = {
     ),
 }
 
-# Where this project's own service is named: (files, text, text with the name of the adopting service).
-SERVICE_NAMES = (
+SOURCES = "grafana/provisioning/datasources/*.yml"
+# What is this project's own in the files: (files, text, text for the adopting service). Grafana overwrites a data
+# source of the same name, and does not start with two defaults.
+REPLACED = (
+    (SOURCES, "name: Prometheus\n    uid: prometheus\n", "name: Sightline Prometheus\n    uid: sightline-prometheus\n"),
+    (SOURCES, "isDefault: true", "isDefault: false"),
+    (SOURCES, "alertmanagerUid: alertmanager\n", "alertmanagerUid: sightline-alertmanager\n"),
+    (
+        SOURCES,
+        "name: Alertmanager\n    uid: alertmanager\n",
+        "name: Sightline Alertmanager\n    uid: sightline-alertmanager\n",
+    ),
     ("prometheus/prometheus.yml", "job_name: app\n", "job_name: {service}\n"),
     ("prometheus/prometheus.yml", "replacement: sightline\n", "replacement: {service}\n"),
     ("docs/runbooks/*.md", 'job="app"', 'job="{service}"'),
@@ -112,7 +122,7 @@ def plan(pieces: list[str], target: Path, package: str, service: str) -> dict[Pa
 
 def _content(source: Path, service: str) -> bytes:
     content = source.read_bytes()
-    for files, ours, theirs in SERVICE_NAMES:
+    for files, ours, theirs in REPLACED:
         if source.relative_to(PROJECT).match(files):
             content = content.replace(ours.encode(), theirs.format(service=service).encode())
     return content

@@ -38,20 +38,23 @@ ANY_MACHINE = (  # run where the machine has the program
     "top -b -n 1 | head -15",
     "ps -eo pid,user,rss,comm --sort=-rss | head",
 )
+PORTS_IN_USE = "[ ! -f .env ] || . ./.env"  # the first line of what asks for an address that settings change
 STACK_UP = (
+    PORTS_IN_USE,
     "make status",
     "make logs SERVICE=app",
     "make psql < postgres/init/10-roles.sql",
     "make reload",
     "curl -s localhost:8000/metrics -H @<(sed 's/^/Authorization: Bearer /' secrets/prometheus/metrics_token)",
     "install -m 0444 /dev/stdin secrets/alertmanager/slack_url",
-    "curl -s http://localhost:9090/api/v1/alertmanagers",
-    "curl -s http://localhost:9090/api/v1/targets | head -c 2000",
-    "curl -s http://localhost:9090/-/ready",
-    "curl -s http://localhost:9093/-/ready",
+    "curl -s http://localhost:${PROMETHEUS_PORT:-9090}/api/v1/alertmanagers",
+    "curl -s http://localhost:${PROMETHEUS_PORT:-9090}/api/v1/targets | head -c 2000",
+    "curl -s http://localhost:${PROMETHEUS_PORT:-9090}/-/ready",
+    "curl -s http://localhost:${ALERTMANAGER_PORT:-9093}/-/ready",
     "curl -sv https://YOUR-SERVICE/healthz",
-    "curl -sv http://localhost:8000/readyz",
-    "sed 's/^/Authorization: Bearer /' secrets/prometheus/metrics_token | curl -s -H @- localhost:8000/metrics "
+    "curl -sv http://localhost:${APP_PORT:-8000}/readyz",
+    "sed 's/^/Authorization: Bearer /' secrets/prometheus/metrics_token "
+    "| curl -s -H @- localhost:${APP_PORT:-8000}/metrics "
     "| grep -v '^#' | sed 's/[{ ].*//' | sort | uniq -c | sort -n | tail",
     "curl -s http://TARGET/metrics | grep -v '^#' | sed 's/[{ ].*//' | sort | uniq -c | sort -n | tail",
 )
@@ -62,7 +65,7 @@ SESSION = tuple(
 )
 THE_END = ("make down", "make clean", "cd .. && rm -rf sightline")
 RUN_HERE = {*ANY_TIME, *ANY_MACHINE, "make secrets", "make up", "make loadtest", *STACK_UP, *SESSION, *THE_END}
-OURS = {"amtool", "promtool", "cd", "KEY=$(curl"}  # the project brings them; the shell has it
+OURS = {"amtool", "promtool", "cd", "[", "KEY=$(curl"}  # the project brings them; the shell has it
 MISSING = {text: tool for text in RUN_HERE if (tool := text.split()[0]) not in OURS and not shutil.which(tool)}
 
 BY_ANOTHER_TEST = {"docs/adopt.md": "tests/docs/test_adopt.py"}  # all that the document has

@@ -493,6 +493,28 @@ def test_the_service_has_its_own_name_everywhere(tmp_path: Path) -> None:
     assert "SERVICE=my service" in refused.stderr
 
 
+def test_a_grafana_that_has_data_sources_keeps_them(tmp_path: Path) -> None:
+    """Grafana takes equal names for the same data source, and does not start with two defaults."""
+    assert adopt(tmp_path, "PIECES=dashboards").returncode == 0
+    folder = tmp_path / "monitoring" / "grafana"
+    [file] = (folder / "provisioning" / "datasources").iterdir()
+    prometheus, alertmanager = yaml.safe_load(file.read_text())["datasources"]
+    assert (prometheus["name"], prometheus["isDefault"]) == ("Sightline Prometheus", False)
+    assert "isDefault" not in alertmanager
+    assert prometheus["jsonData"]["alertmanagerUid"] == alertmanager["uid"] == "sightline-alertmanager"
+    assert prometheus["uid"] == "sightline-prometheus"
+    assert alertmanager["name"] == "Sightline Alertmanager"
+    [file] = (folder / "provisioning" / "dashboards").iterdir()
+    assert [one["folder"] for one in yaml.safe_load(file.read_text())["providers"]] == ["Sightline"]
+    for file in (folder / "dashboards").iterdir():
+        dashboard = json.loads(file.read_text())
+        assert dashboard.keys() & {"__inputs", "id"} == set(), (
+            "the import page would ask, the API take it for an update"
+        )
+        assert dashboard["uid"].startswith("sightline-")
+        assert '"uid": "prometheus"' not in file.read_text()
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert adopt(tmp_path).returncode == 0
     assert adopt(tmp_path).returncode == 0, "what is equal is in nobody's way"

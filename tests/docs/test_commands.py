@@ -17,7 +17,7 @@ from ops.paths import PROJECT
 from ops.programs import find
 from tests import servers
 from tests.copies import copy_project
-from tests.docs.commands import ANY_MACHINE, ANY_TIME, MISSING, SESSION, STACK_UP
+from tests.docs.commands import ANY_MACHINE, ANY_TIME, MISSING, PORTS_IN_USE, SESSION, STACK_UP
 from tests.servers import wait_until
 
 
@@ -53,6 +53,8 @@ class Checkout:
         )
         for standard, name in {**places, "9100": "NODE_EXPORTER_PORT"}.items():
             command = command.replace(f"localhost:{standard}", f"127.0.0.1:{self.ports[name]}")
+        if "_PORT:-" in command:
+            command = f"{PORTS_IN_USE}; {command}"
         return subprocess.Popen(
             ["bash", "-ec", command],
             cwd=self.folder,

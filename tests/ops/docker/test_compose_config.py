@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -17,11 +20,12 @@ from tests.ops.test_links import LINKS
 pytestmark = pytest.mark.stack
 
 
-def services(**environment: str) -> dict[str, Any]:
+def services(*overrides: Path, **environment: str) -> dict[str, Any]:
     known = (*settings.DEFAULTS, *settings.LINKS)
     outer = {name: value for name, value in os.environ.items() if name not in known}
+    files = [f"--file={file}" for file in ("docker-compose.yml", *overrides)]
     result = subprocess.run(
-        ["docker", "compose", "config", "--format=json"],
+        ["docker", "compose", *files, "config", "--format=json"],
         cwd=PROJECT, env={**outer, "COMPOSE_DISABLE_ENV_FILE": "1", **environment}, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -50,3 +54,30 @@ def test_links_are_those_of_native_mode(given: dict[str, str]) -> None:
     )
     # As Grafana reaches them, whatever the settings of these names are.
     assert made["grafana"]["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
+
+
+def documented(document: str) -> list[str]:
+    """The overrides in a document."""
+    text = (PROJECT / "docs" / document).read_text()
+    blocks = re.findall(r"^( *)```yaml\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [dedent(block) for _, block in blocks if dedent(block).startswith("services:\n")]
+
+
+@pytest.mark.parametrize("document", ["operations.md", "remote-write.md", "security.md"])
+def test_overrides_of_the_documents_change_what_they_say_and_nothing_else(document: str, tmp_path: Path) -> None:
+    before = services()
+    assert documented(document)
+    for number, override in enumerate(documented(document)):
+        file = tmp_path / f"{number}.yml"
+        file.write_text(override)
+        after = services(file)
+        [name] = [name for name in after if after[name] != before[name]]
+        added = {key for key in after[name] if after[name][key] != before[name].get(key)}
+        assert added <= {"networks", "extra_hosts"}
+        if "networks:" in override:
+            [joined] = re.findall(r"networks: \[(\w+)\]", override)
+            assert after[name]["networks"].keys() == {*before[name]["networks"], joined}
+        if "extra_hosts" in override:
+            assert after[name]["extra_hosts"] == ["host.docker.internal=host-gateway"]
+        if "!reset" in override:
+            assert "ports" not in after[name]
