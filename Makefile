@@ -69,13 +69,13 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 
 ##@ Develop
 .PHONY: test check test-rules-mutation soak-idle fuzz test-drills test-stack test-load bench standins
-# Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
-test check: export PYTHONDONTWRITEBYTECODE :=
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
 check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or a document lacks, in 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
+# Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
+test check: export PYTHONDONTWRITEBYTECODE :=
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
 soak-idle: $(BIN)/.installed  ## Run a separate stack without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
