@@ -107,6 +107,7 @@ def prometheus(data: Path) -> Iterator[tuple[str, int]]:
         config.write_text("")
         flags = (
             "--storage.tsdb.retention.time=100y",
+            "--storage.tsdb.retention.size=0",  # no limit
             *(
                 f"--storage.tsdb.{size}-block-duration=2h" for size in ("min", "max")
             ),  # compaction would be measured, too

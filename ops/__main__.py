@@ -72,7 +72,11 @@ class Call:
         return ProcessStack(self.settings)
 
     def need_packages(self) -> None:
-        """Go on as the Python of `.venv`, which `make venv` makes or brings up to date."""
+        """Continue as the Python of `.venv`, which `make venv` creates or updates.
+
+        Raises:
+            OpsError: the packages can't be installed.
+        """
         if sys.prefix == str(VENV):
             return
         plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}

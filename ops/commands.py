@@ -42,7 +42,11 @@ def up(stack: Stack) -> None:
 
 
 def start(stack: Stack) -> None:
-    """`up`, for a caller that has the lock."""
+    """`up`, for a caller that has the lock.
+
+    Raises:
+        OpsError: a restore was interrupted, or a part does not become healthy.
+    """
     if (marker := backup.interrupted(stack)).exists():
         raise OpsError(f"A restore was interrupted, the data are incomplete. {marker.read_text()}")
     stack.check()

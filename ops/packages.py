@@ -178,7 +178,11 @@ class Apt:
 
 
 def mirrors() -> dict[str, str]:
-    """The addresses of Debian's archive and of its security updates, as this machine's apt is set up to use them."""
+    """The addresses of Debian's archive and of its security updates, as this machine's apt is set up to use them.
+
+    Raises:
+        OpsError: apt has no mirror of Debian.
+    """
     uris = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True).stdout
     mirrors: dict[str, str] = {}
     for address, suite in re.findall(r"^'(\S+)/dists/(\S+)/InRelease'", uris, re.MULTILINE):

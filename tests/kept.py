@@ -1,4 +1,4 @@
-"""What people and servers make while a stack runs, and how to find it again: for tests of what must not be lost."""
+"""What users and servers make while a stack runs, and how to find it again: for tests of what must not be lost."""
 
 from __future__ import annotations
 

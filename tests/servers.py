@@ -221,7 +221,7 @@ class Postgres:
 
 
 def start(make: Callable[[int], servers.Server], folder: Path, kind: type[Running] = Running) -> Any:
-    """Start a server on a free port and wait until it answers; once more if somebody was faster at the port."""
+    """Start a server on a free port and wait until it answers; once more if another process was faster at the port."""
     for attempt in range(3):
         server = make(free_port())
         running = kind(server, folder / f"{server.name}.log")

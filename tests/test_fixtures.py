@@ -1,4 +1,4 @@
-"""The fixtures that every other test builds on: real servers, reachable and well."""
+"""The fixtures that every other test builds on: real servers, reachable and healthy."""
 
 from __future__ import annotations
 

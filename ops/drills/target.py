@@ -57,7 +57,11 @@ class Target:
             return
 
     def kill(self, service: str) -> None:
-        """Kill a service's main processes (SIGKILL)."""
+        """Kill a service's main processes (SIGKILL).
+
+        Raises:
+            DrillError: they belong to another user.
+        """
         for pid in self.servers.pids(service):
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -75,7 +75,7 @@ OURS, OTHERS = ("http", "llm", "database"), ("host", "monitoring")
     [
         (
             lambda receiver: switched_on('severity="critical"', receiver),
-            alerts_of("critical", *OURS, *OTHERS),  # a full disk wakes somebody, too
+            alerts_of("critical", *OURS, *OTHERS),  # a full disk pages on-call, too
             [*alerts_of("warning", *OURS, *OTHERS), *alerts_of("info", "http")],
         ),
         (

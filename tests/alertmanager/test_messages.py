@@ -76,7 +76,7 @@ class Services:
             [embed] = message["embeds"]
             assert 0 < len(embed["title"]) <= 256
             assert 0 < len(embed["description"]) <= 4096
-            assert not message["content"], "what mentions somebody"
+            assert not message["content"], "what mentions users"
         elif service == "teams":
             assert len(body) <= 28 * 1024
             [card] = message["attachments"]

@@ -1,4 +1,4 @@
-"""Each fault goes on, does what it says in every worker, and ends: by itself, or when told."""
+"""Each fault goes on, does what it says in every worker, and ends: by itself, or when it is switched off."""
 
 from __future__ import annotations
 

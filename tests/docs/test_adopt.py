@@ -35,7 +35,7 @@ from tests.telemetry.llm.fake_provider import anthropic_stream, anthropic_whole,
 
 GUIDE = (PROJECT / "docs" / "adopt.md").read_text()
 
-# A service as somebody may have it: FastAPI, SQLAlchemy, a way to sign in.
+# A typical service: FastAPI, SQLAlchemy, a way to sign in.
 SERVICE = """
 import os
 
@@ -308,8 +308,8 @@ def test_calls_of_models_are_counted_as_the_guide_has_them(tmp_path: Path) -> No
     assert value("llm_unpriced_requests_total{") == 0
 
 
-# As these two tell of one path that works, one that fails and one that is not there (prometheus-fastapi-instrumentator
-# 8.1, OpenTelemetry 1.45 with http semantic conventions), N times each.
+# What these two report of one path that works, one that fails and one that is not there
+# (prometheus-fastapi-instrumentator 8.1, OpenTelemetry 1.45 with http semantic conventions), N times each.
 INSTRUMENTATOR = """\
 http_requests_total{handler="/hello/{name}",method="GET",status="2xx"} N
 http_requests_total{handler="/broken",method="GET",status="5xx"} N

@@ -105,7 +105,7 @@ def test_the_commands_do_what_the_documents_say(checkout: Checkout) -> None:
     up = checkout.start("make up")
     said = {command: checkout.run(command) for command in ANY_TIME}
     for command in ANY_MACHINE:
-        if command not in MISSING:  # their exit code tells of the machine: df fails at a mount that it may not enter
+        if command not in MISSING:  # their exit code depends on the machine: df fails at a mount that it may not enter
             output, _ = checkout.start(command).communicate(timeout=60)
             assert output.strip(), command
     assert "make" in said["make"]

@@ -15,7 +15,7 @@ OURS = re.compile(r"^(http|llm|db|app|active)_")
 
 
 def families(text: str) -> set[str]:
-    """Names as people write them: of a counter with `_total`."""
+    """Names as they are usually written: of a counter with `_total`."""
     names = set()
     for family in text_string_to_metric_families(text):
         names.add(f"{family.name}_total" if family.type == "counter" else family.name)

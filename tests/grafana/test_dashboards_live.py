@@ -19,7 +19,7 @@ from tests.servers import Postgres, Prometheus, Running, wait_until
 
 TARGETS = targets()
 
-# Panels that show nothing although all is well, and what fills them. Everything else must have data under traffic.
+# Panels that show nothing in a healthy stack, and what fills them. Everything else must have data under traffic.
 NEEDS_MORE = {
     "Firing alerts": "an alert that fires; its query is asked for Watchdog below, which always does",
     "Exceptions": "an exception that no handler catches",
@@ -143,7 +143,7 @@ def _busy(prometheus: Prometheus, url: str) -> dict[Target, int]:
 
 @contextmanager
 def _load_test(url: str, metrics_port: int) -> Iterator[None]:
-    """Some simulated people, of whom many leave their streams, for as long as this lasts."""
+    """Some simulated users, of whom many abandon their streams, for as long as this lasts."""
     settings = {"HOST": url, "USERS": "3", "DURATION": "10m", "THINK": "0-0.2", "WEIGHTS": "stream=5,abandon=10"}
     locust = subprocess.Popen(
         [sys.executable, "-m", "loadtest"],

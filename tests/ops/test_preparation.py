@@ -85,10 +85,10 @@ def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:
         place.chmod(mode)
         with pytest.raises(OpsError) as refused:
             compose.require_readable(places)
-        mend = str(refused.value).partition(": ")[2]
-        assert mend.startswith("chmod -R go+rX ")
+        repair = str(refused.value).partition(": ")[2]
+        assert repair.startswith("chmod -R go+rX ")
         assert str(refused.value).count(named.name) == 2
-        subprocess.run(["bash", "-ec", mend], check=True, cwd=PROJECT)
+        subprocess.run(["bash", "-ec", repair], check=True, cwd=PROJECT)
         compose.require_readable(places)
         place.chmod(before)
 
@@ -212,7 +212,7 @@ def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -
 
 
 def test_a_virtual_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
-    """And PIP_USER, which somebody may have set, does not send its packages elsewhere."""
+    """And PIP_USER, which may be set, does not send its packages elsewhere."""
     project, bin_folder = tmp_path / "project", tmp_path / "bin"
     (project / "requirements").mkdir(parents=True)
     bin_folder.mkdir()

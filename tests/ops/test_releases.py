@@ -46,7 +46,7 @@ def release(content: bytes, address: str = "http://127.0.0.1:1") -> Release:
 
 
 class Publisher:
-    """A web server that answers as it is told: `answer(handler)` writes a response to GET."""
+    """A web server whose answers the test decides: `answer(handler)` writes a response to GET."""
 
     def __init__(self) -> None:
         self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)

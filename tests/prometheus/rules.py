@@ -95,7 +95,7 @@ def expected_labels() -> dict[str, list[dict[str, str]]]:
 
 @cache
 def runbook_queries() -> list[tuple[str, str]]:
-    """(file name, query) of every query that a runbook tells to run."""
+    """(file name, query) of every query in a runbook."""
     return [
         (file.name, query)
         for file in sorted(RUNBOOKS.glob("*.md"))

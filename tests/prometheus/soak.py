@@ -1,7 +1,7 @@
 """A healthy stack without traffic must be quiet: `make soak-idle`.
 
 Starts a stack of its own, leaves it alone and looks every 15 seconds: no alert but the Watchdog may fire, and no
-recording rule may yield NaN. Alerts about the host tell the truth about a machine that is busy otherwise.
+recording rule may yield NaN. Alerts about the host may fire on a machine that is busy otherwise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fourteen core metrics, asked of the real Prometheus while people use the real service.
+"""The fourteen core metrics, queried from a real Prometheus while the real service is in use.
 
 Everything is the stack's own: servers, roles, rules, scrape jobs; only the scrape interval is shorter.
 """
@@ -38,7 +38,7 @@ def watched(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         servers.prometheus_of_the_stack(app=app, postgres=postgres_exporter, node=node_exporter) as prometheus,
     ):
         wait_until(lambda: prometheus.targets() == dict.fromkeys(("app", "postgres", "node", "prometheus"), "up"))
-        assert prometheus.value(f"{_OWN_REQUESTS} or vector(0)") == 0, "the service has answered somebody else"
+        assert prometheus.value(f"{_OWN_REQUESTS} or vector(0)") == 0, "the service has answered another client"
         record = traffic.drive(app.url, seconds=15)
         total = sum(record.requests.values())
         wait_until(lambda: prometheus.value(_OWN_REQUESTS) == total)

@@ -38,7 +38,7 @@ def named(rule: Rule) -> str:
 
 
 def test_prometheus_accepts_configuration_and_rules(tmp_path: Path) -> None:
-    """With all that the configuration names: rules, address book, the token of the service's /metrics."""
+    """With all that the configuration names: rules, target files, the token of the service's /metrics."""
     secrets.generate(tmp_path / "secrets")
     folder = configs.link("prometheus", tmp_path / "config", tmp_path / "secrets")
     configs.write_targets(folder, {})

@@ -42,7 +42,7 @@ def test_an_idle_stack_is_quiet(live: Live) -> None:
     }  # what else this machine does is its own affair
     assert {name: state for name, state in live.alerts().items() if name not in host} == {"Watchdog": "firing"}
     assert live.recorded_nan() == []
-    # Nobody has asked for anything, and that is known: the scrape itself tells Prometheus that this is a service.
+    # No request yet, and that is known: the scrape itself shows Prometheus that this is a service.
     wait_until(lambda: list(live.prometheus.query("job:http_requests:rate5m").values()) == [0.0], 60)
     health = {
         rule["name"]: rule["health"] for group in live.prometheus.api("rules")["groups"] for rule in group["rules"]

@@ -210,7 +210,7 @@ async def context_seen() -> str:
 
 @app.websocket("/socket/{room}")
 async def socket(websocket: WebSocket, room: str) -> None:
-    """Does what it is told."""
+    """Does what the message says."""
     if room == "refused":
         await websocket.close(4403)
     elif room == "denied":

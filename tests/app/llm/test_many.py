@@ -135,7 +135,7 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
         mine = [plan for plan in script if plan.provider == provider]
         whole = [plan for plan in mine if plan.leave_after is None]
         gone = [plan for plan in mine if plan.leave_after is not None]
-        # Anthropic tells the input and one token of output when it starts, OpenAI nothing before the end.
+        # Anthropic reports the input and one token of output when it starts, OpenAI nothing before the end.
         counted = whole + (gone if provider == "anthropic" else [])
         given = sum(plan.given for plan in counted)
         made = sum(plan.made for plan in whole) + (len(gone) if provider == "anthropic" else 0)

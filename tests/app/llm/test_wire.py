@@ -47,7 +47,7 @@ OPENAI_TOKENS = tokens(120, 30, (20 * 1 + 100 * 0.1 + 30 * 10) / 1e6, cache_read
 # 20 fresh, 80 read, 40 written of which 10 for an hour, 30 output; per million: 1, 0.1, 1.25, 2 and 10 dollars
 ANTHROPIC_USD = (20 * 1 + 80 * 0.1 + 30 * 1.25 + 10 * 2 + 30 * 10) / 1e6
 ANTHROPIC_TOKENS = tokens(140, 30, ANTHROPIC_USD, cache_read=80, cache_write=40)
-# What a stream that breaks off has told: the input, and one token of output
+# What a stream that breaks off has reported: the input, and one token of output
 ANTHROPIC_START = tokens(140, 1, ANTHROPIC_USD - 29 * 10 / 1e6, cache_read=80, cache_write=40)
 RATE_LIMIT_HEADERS = {"x-ratelimit-remaining-requests": "59", "x-ratelimit-remaining-tokens": "149984"}
 RATE_LIMIT_LEFT = {
@@ -436,7 +436,7 @@ async def _leave(llm: LLMService, how: str, chunks: int) -> None:
 @pytest.mark.parametrize("how", ["break", "cancel", "cancel scope", "raise"])
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 async def test_client_leaves(how: str, provider: str, fake: FakeProvider, model: str) -> None:
-    """Accounted as cancelled, with the tokens that the provider told by then; and its request is closed."""
+    """Accounted as cancelled, with the tokens that the provider had reported by then; and its request is closed."""
     pieces = ("Hello", " to", " you")
     fake.replies = [
         openai_stream(pieces, stall_after=3) if provider == "openai" else anthropic_stream(pieces, stall_after=5)

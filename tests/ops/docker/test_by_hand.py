@@ -1,4 +1,4 @@
-"""What somebody does by hand at night, with Docker: psql, and a look at the configuration."""
+"""What an operator does by hand, with Docker: psql, and a look at the configuration."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
 
-# Service -> user id. Nobody is root, and whoever holds data is somebody else than the rest.
+# Service -> user id. None is root, and servers that hold data have a user of their own.
 USERS = {
     "app": 10001,
     "postgres": 999,

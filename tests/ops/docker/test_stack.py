@@ -31,7 +31,7 @@ TELL_SECONDS = 300  # scrape, the alert's two minutes, evaluation, and a busy ma
 
 @pytest.fixture(scope="module")
 def used(stack: Stack) -> Stack:
-    """The stack after some people have used the service."""
+    """The stack after some users have used the service."""
     traffic.drive(stack.url("app"), TRAFFIC_SECONDS)
     return stack
 

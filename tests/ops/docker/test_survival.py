@@ -1,4 +1,4 @@
-"""Every service is killed (SIGKILL) in turn while people use the stack: it comes back by itself and nothing is lost.
+"""Every service is killed (SIGKILL) in turn while the stack is in use: it comes back by itself and nothing is lost.
 
 A kill through Docker would count as a manual stop; a crash is a signal to the process, so these tests send that.
 """
@@ -32,7 +32,7 @@ SNAPSHOT_SECONDS = 90  # Alertmanager writes its state every 30 s
 
 
 class Writer(threading.Thread):
-    """Somebody who writes down what the service has confirmed, and takes an error for an answer."""
+    """A client that records what the service has confirmed, and accepts errors as answers."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -193,5 +193,5 @@ def test_alertmanager_keeps_its_silences(stack: Stack) -> None:
     crash(stack, "alertmanager")
     with urllib.request.urlopen(address, timeout=10) as answer:
         assert identity in {silence["id"] for silence in json.load(answer)}
-    # Prometheus tells of an alert again after a minute, at its next evaluation.
+    # Prometheus sends an alert again after a minute, at its next evaluation.
     wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()), 150)

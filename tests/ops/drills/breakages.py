@@ -28,14 +28,14 @@ Breakage = Callable[[Lab], AbstractContextManager[None]]
 
 @contextmanager
 def config_broken(lab: Lab) -> Iterator[None]:
-    """Somebody saved half a configuration."""
+    """Half a configuration is saved."""
     with lab.changed(lab.prometheus_folder / "prometheus.yml", "global: [", "prometheus"):
         yield
 
 
 @contextmanager
 def alertmanager_config_broken(lab: Lab) -> Iterator[None]:
-    """Somebody saved half a configuration of Alertmanager."""
+    """Half a configuration of Alertmanager is saved."""
     with lab.changed(lab.alertmanager_folder / "alertmanager.yml", "route: {}", "alertmanager"):
         yield
 
@@ -70,7 +70,7 @@ def rules_heavy(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def alertmanager_lost(lab: Lab) -> Iterator[None]:
-    """The address book has no Alertmanager any more."""
+    """The target file has no Alertmanager any more."""
     with lab.changed(lab.prometheus_folder / "targets" / "alertmanager.yml", "[]", "prometheus"):
         yield
 
@@ -98,7 +98,7 @@ def scrape_limit(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def exporter_rights(lab: Lab) -> Iterator[None]:
-    """Somebody took one of the exporter's rights away (without pg_monitor itself the whole scrape would fail)."""
+    """The exporter loses one of its rights (without pg_monitor itself the whole scrape would fail)."""
     with lab.superuser() as connection:
         connection.execute("REVOKE EXECUTE ON FUNCTION pg_ls_waldir() FROM pg_monitor")
         try:
@@ -335,7 +335,7 @@ def llm_stuck(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def llm_unpriced(lab: Lab) -> Iterator[None]:
-    """Somebody asks for a model that the price table does not know."""
+    """A client requests a model that the price table does not have."""
     key = lab.post("/users", {"name": "drill"})["api_key"]
     for _ in range(8):
         lab.post("/chat", {"message": "Hello", "model": "brand-new-model", "stream": False}, key)

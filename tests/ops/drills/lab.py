@@ -37,7 +37,7 @@ from tests.servers import wait_until
 
 
 class Receiver:
-    """A webhook that remembers which alerts it was told of as firing, and as resolved."""
+    """A webhook that remembers which alerts it received as firing, and as resolved."""
 
     def __init__(self) -> None:
         self.fired: set[str] = set()
@@ -159,7 +159,7 @@ class Lab:
 
     @contextmanager
     def changed(self, file: Path, text: str, service: str | None) -> Iterator[None]:
-        """A configuration file with another text; `service` is told, then and when the file is itself again."""
+        """A configuration file with another text; `service` is notified, then and when the file is restored."""
         before = file.read_text() if file.exists() else None
         file.write_text(text)
         try:
@@ -196,7 +196,7 @@ class Lab:
 
     @contextmanager
     def traffic(self) -> Iterator[None]:
-        """People who use the service all the time, until the end."""
+        """Users of the service, all the time until the end."""
         environment = {
             **os.environ,
             "HOST": self.stack.app,

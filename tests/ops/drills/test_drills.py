@@ -31,7 +31,7 @@ PATIENCE = 240.0  # seconds for an alert to fire, to arrive, to resolve: a loade
 # Whoever breaks the service, its database or what it depends on burns its error budgets, too: by design, that pages.
 AVAILABILITY = {"AvailabilityBurn"}
 LATENCY = {"LatencyBurn"}
-# The drills of which people who use the service feel nothing: no request fails. Answers may be slow even so, as the
+# The drills that no user notices: no request fails. Answers may be slow even so, as the
 # machine is shared.
 UNFELT = {
     "alertmanager-config-broken",
@@ -56,7 +56,7 @@ UNFELT = {
 BUSY = {"HostCpuBusy", "HostLoadHigh"}
 # Other critical alerts that a fault brings about as it should.
 CONSEQUENCES = {
-    "scrape-limit": {"ServiceDown"},  # what can't be scraped can't be told from what is down
+    "scrape-limit": {"ServiceDown"},  # what can't be scraped looks like what is down
     "event-loop": {"ServiceDown"},  # scrapes time out
     "cpu": {"ServiceDown"},
     "load-high": {"ServiceDown"},
@@ -188,7 +188,7 @@ def test_drill(name: str, lab: Lab, report: Report) -> None:
 
 
 def drill(name: str, lab: Lab, report: Report) -> None:
-    """Break it, see the expected alerts fire and arrive, mend it, see them resolve, and see nobody else woken."""
+    """Break it, see the expected alerts fire and arrive, repair it, see them resolve, and no other delivered."""
     expected = PLAN.alerts(name)
     recover(lab)  # from a drill that failed
     wait_until(lambda: not firing(lab) & set(expected) - BUSY, PATIENCE)

@@ -48,7 +48,7 @@ async def test_queries_by_name(pool: tuple[str, Any]) -> None:
             await connection.execute("UPDATE account SET balance = 1 WHERE id = 1")
         await connection.execute("DELETE FROM account WHERE id = 2")
         assert numbers(name)["pool_connections used"] == 1
-    await asyncio.sleep(0)  # asyncpg tells of a query a step later
+    await asyncio.sleep(0)  # asyncpg reports a query one step later
     assert numbers(name) == {
         "query_duration_seconds_count SELECT one": 1,
         "query_duration_seconds_count UPDATE other": 1,

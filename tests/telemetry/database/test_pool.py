@@ -541,7 +541,7 @@ def test_invalidated_and_detached_by_hand(run: Runner) -> None:
 
 
 def test_killed_when_detached(run: Runner) -> None:
-    """No pool hears of the end of a connection that has left it."""
+    """A pool is not notified when a connection that has left it ends."""
 
     def scenario(engine: Engine) -> None:
         with engine.connect() as connection:

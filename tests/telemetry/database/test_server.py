@@ -16,7 +16,7 @@ from tests.telemetry.database.test_agreement import scrape
 
 Connection = psycopg.Connection[Any]
 SCRAPE_TIMEOUT = 10.0  # seconds, of prometheus/prometheus.yml
-FLUSH = "SELECT pg_stat_force_next_flush()"  # else what a session did is told when it has been idle for ten seconds
+FLUSH = "SELECT pg_stat_force_next_flush()"  # else reported once the session was idle for ten seconds
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_in_progress_while_streams_and_handlers_last(server: Served) -> None:
 
 
 def test_durations(server: Served) -> None:
-    """A stream lasts to its last byte, its start is told apart; a background task is not part of a request."""
+    """A stream lasts to its last byte, its start is measured separately; a background task is not part of a request."""
     before = server.samples()
     server.send("GET", "/stream/4?pause=0.3")
     server.send("GET", "/background")

@@ -88,7 +88,7 @@ CHAT = [
         ),
         Usage(120, 30, cache_read=100, reasoning=10),
     ),
-    # 3: reasoning beside the output, told by the total
+    # 3: reasoning beside the output, as the total shows
     chat(
         "xAI, reasoning beside",
         openai_usage(12, 1, 399, completion_tokens_details={"reasoning_tokens": 386}),

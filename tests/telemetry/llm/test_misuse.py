@@ -1,4 +1,4 @@
-"""Wrappers, agent loops, exceptions and prompts: what callers hand over, and what they are told if it cannot work."""
+"""Wrappers, agent loops, exceptions and prompts: what callers pass, and the errors if it cannot work."""
 
 from __future__ import annotations
 

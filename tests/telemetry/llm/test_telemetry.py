@@ -321,7 +321,7 @@ def test_dict_stream_of_anthropic(model: str) -> None:
 
 
 def test_cumulative_usage_of_a_cancelled_stream(model: str) -> None:
-    """vLLM's continuous_usage_stats tells the usage so far in each chunk: what was told is counted."""
+    """vLLM's continuous_usage_stats reports the usage so far in each chunk: what was reported is counted."""
     usages = [{"prompt_tokens": 5, "completion_tokens": made, "total_tokens": 5 + made} for made in (1, 2, 3)]
     chunks: list[Body] = [
         {"choices": [{"delta": {"content": "x"}, "finish_reason": None}], "usage": usage} for usage in usages
@@ -492,7 +492,7 @@ async def test_async_generator_dropped_without_closing(fake: FakeProvider, model
 
 
 class Clock:
-    """Stands in for time.perf_counter: goes where it is told."""
+    """Stands in for time.perf_counter: the test sets it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""Four worker processes: any of them tells the numbers of all, also after one was killed."""
+"""Four worker processes: any of them reports the numbers of all, also after one was killed."""
 
 from __future__ import annotations
 

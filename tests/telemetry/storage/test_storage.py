@@ -100,7 +100,7 @@ for _ in range(3):
 
 
 def test_a_folder_that_is_removed_while_the_service_runs(tmp_path: Path) -> None:
-    """It is said, once, and the numbers of this worker are still told."""
+    """It is logged once, and the numbers of this worker are still reported."""
     code = (
         f"{COUNTS}\nimport shutil; shutil.rmtree(exposition.directory())\n"
         + "print(exposition.render().decode())\n" * 2
@@ -157,7 +157,7 @@ def test_orphans_of_a_killed_worker_do_not_hold_its_slot(tmp_path: Path) -> None
 
 
 def test_two_registries_with_a_metric_of_one_name() -> None:
-    """Each tells its own, also where their labels differ."""
+    """Each reports its own, also where their labels differ."""
     code = """
 import json
 import prometheus_client as p

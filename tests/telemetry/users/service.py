@@ -14,7 +14,7 @@ from app.telemetry.users import ActiveUsersMiddleware, active_users
 
 
 async def visit(request: Request) -> JSONResponse:
-    """One user by the middleware, as a dependency that authenticates would tell it; answers with the worker's pid."""
+    """One user by the middleware, as a dependency that authenticates passes it on; answers with the worker's pid."""
     request.state.user_id = request.headers.get("authorization")
     return JSONResponse(os.getpid())
 
