@@ -34,9 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 10
 SHOWN = ("overview", "http", "llm", "database")  # what shows the service's instances
 PANEL_SECONDS, DASHBOARD_SECONDS, TIMES_FASTER = 1.0, 8.0, 40.0
-END = 1_700_000_000 // blocks.BLOCK * blocks.BLOCK  # any time, at the edge of a block
+END = 1_700_000_000 // 7200 * 7200  # any time, at the edge of a block
 # Grafana's steps, in seconds: the largest below each bound is taken.
 STEPS = (15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600)
+# Compaction would be measured, too; a slow query is to end, not to be refused.
+MEASURED = ("--storage.tsdb.max-block-duration=2h", "--query.timeout=10m", "--query.max-samples=2000000000")
 CHOICES = {"before": "15m", "budget": "7200"}
 
 
@@ -100,21 +102,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def prometheus(data: Path) -> Iterator[tuple[str, int]]:
-    """A Prometheus over blocks, which scrapes and evaluates nothing; its address and process id."""
+def prometheus(data: Path, *flags: str) -> Iterator[tuple[str, int]]:
+    """A Prometheus over `data`, which scrapes and evaluates nothing; its address and process id."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "prometheus.yml"
         config.write_text("")
-        flags = (
-            "--storage.tsdb.retention.time=100y",
-            "--storage.tsdb.retention.size=0",  # no limit
-            *(
-                f"--storage.tsdb.{size}-block-duration=2h" for size in ("min", "max")
-            ),  # compaction would be measured, too
-            "--query.timeout=10m",
-            "--query.max-samples=2000000000",
-        )
-        server = servers.prometheus(config, data, free_port(), flags=flags)
+        kept = ("--storage.tsdb.retention.time=100y", "--storage.tsdb.retention.size=0")  # no limit
+        server = servers.prometheus(config, data, free_port(), flags=(*kept, *flags))
         process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while server.probe():
@@ -123,6 +117,20 @@ def prometheus(data: Path) -> Iterator[tuple[str, int]]:
         finally:
             process.terminate()
             process.wait()
+
+
+def build(series: list[blocks.Series], days: float, interval: int, data: Path) -> None:
+    """A Prometheus' folder `data` with `series` up to END: blocks, and the last hours in its log."""
+    with prometheus(data, "--web.enable-remote-write-receiver", "--storage.tsdb.max-block-duration=18h") as (url, _):
+        blocks.load(series, END - int(days * 86400), END, interval, f"{url}/api/v1/write")
+        while _head_hours(url) > 3.1:  # the rest becomes a block within a minute
+            time.sleep(1)
+
+
+def _head_hours(url: str) -> float:
+    with urllib.request.urlopen(f"{url}/api/v1/status/tsdb") as answer:
+        head = json.load(answer)["data"]["headStats"]
+    return float(head["maxTime"] - head["minTime"]) / 3.6e6
 
 
 def cpu_seconds(pid: int) -> float:
@@ -175,7 +183,7 @@ def report(now: dict[tuple[str, str], float], before: dict[tuple[str, str], floa
 
 def main() -> int:
     instances, days = int(os.environ.get("INSTANCES", "50")), float(os.environ.get("DAYS", "7"))
-    interval = int(os.environ.get("INTERVAL", "150"))
+    interval = int(os.environ.get("INTERVAL", "15"))
     raw_series = [one for number in range(instances) for one in blocks.instance(number)]
     series = raw_series + list(blocks.records(raw_series))
     name, old = earlier()
@@ -183,8 +191,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(os.environ.get("BLOCKS", folder))
         if not any(data.glob("*/meta.json")):
-            blocks.build(series, END - int(days * 86400), END, interval, data)
-        with prometheus(data) as server:
+            build(series, days, interval, data)
+        with prometheus(data, *MEASURED) as server:
             fast = measure(server, now, days)
             slow = measure(server, old, days)
     print(f"{instances} instances, {len(series)} series of which the rules record {len(series) - len(raw_series)},")

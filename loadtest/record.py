@@ -4,6 +4,7 @@ Locust's own statistics round response times; a histogram made from them would n
 for itself, workers send what they counted since their last report, and the master sums it.
 """
 
+import copy
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,11 +26,13 @@ Key = tuple[str, str]  # method, name
 
 @dataclass
 class Series:
-    """What was counted for one kind of request: a histogram of seconds, and failures by kind."""
+    """What was counted for one kind of request: a histogram of seconds, that of failures in it, failures by kind."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
+    failed_counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    failed_seconds: float = 0.0
 
     @property
     def requests(self) -> int:
@@ -40,19 +43,26 @@ class Series:
         return self.failures.total()
 
     def add(self, other: "Series") -> None:
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.counts = _sum(self.counts, other.counts)
         self.seconds += other.seconds
         self.failures.update(other.failures)
+        self.failed_counts = _sum(self.failed_counts, other.failed_counts)
+        self.failed_seconds += other.failed_seconds
 
     def since(self, earlier: "Series | None") -> "Series":
         """What was counted after `earlier`, a previous state of the same series."""
         if earlier is None:
             return self
-        counts = [now - then for now, then in zip(self.counts, earlier.counts, strict=True)]
-        return Series(counts, self.seconds - earlier.seconds, self.failures - earlier.failures)
+        return Series(
+            _difference(self.counts, earlier.counts),
+            self.seconds - earlier.seconds,
+            self.failures - earlier.failures,
+            _difference(self.failed_counts, earlier.failed_counts),
+            self.failed_seconds - earlier.failed_seconds,
+        )
 
     def copy(self) -> "Series":
-        return Series(list(self.counts), self.seconds, Counter(self.failures))
+        return copy.deepcopy(self)
 
     def quantile(self, share: float) -> float:
         """The quantile `share` of the response times in seconds, rounded up to the bound of its bucket.
@@ -81,21 +91,27 @@ class Record:
     def count(self, method: str, name: str, seconds: float, exception: BaseException | None) -> None:
         """Count one request that ended after `seconds`; `exception` if it failed."""
         series = self.series.setdefault((method, name), Series())
-        series.counts[bisect_left(BUCKETS, seconds)] += 1
+        bucket = bisect_left(BUCKETS, seconds)
+        series.counts[bucket] += 1
         series.seconds += seconds
         if exception is not None:
             series.failures[failure_kind(exception)] += 1
+            series.failed_counts[bucket] += 1
+            series.failed_seconds += seconds
 
     def drain(self) -> list[Any]:
         """Return everything counted so far as plain data for the master, and reset."""
         drained, self.series = self.series, {}
-        return [[*key, one.counts, one.seconds, dict(one.failures)] for key, one in drained.items()]
+        return [
+            [*key, one.counts, one.seconds, dict(one.failures), one.failed_counts, one.failed_seconds]
+            for key, one in drained.items()
+        ]
 
     def merge(self, data: Iterable[Any]) -> None:
         """Add what a worker drained."""
-        for method, name, counts, seconds, failures in data:
+        for method, name, counts, seconds, failures, failed_counts, failed_seconds in data:
             series = self.series.setdefault((method, name), Series())
-            series.add(Series(list(counts), seconds, Counter(failures)))
+            series.add(Series(list(counts), seconds, Counter(failures), list(failed_counts), failed_seconds))
 
     def snapshot(self) -> dict[Key, Series]:
         return {key: series.copy() for key, series in self.series.items()}
@@ -117,7 +133,9 @@ class Record:
             "locust_failures", "Requests that failed, by kind.", labels=[*labels, "error_class"]
         )
         times = HistogramMetricFamily(
-            "locust_response_time_seconds", "Response time to the last byte, measured by the client.", labels=labels
+            "locust_response_time_seconds",
+            "Response time to the last byte, measured by the client.",
+            labels=[*labels, "outcome"],
         )
         first = HistogramMetricFamily(
             "locust_time_to_first_token_seconds", "From the request to the first part of a stream.", labels=["name"]
@@ -130,19 +148,32 @@ class Record:
                 abandoned.add_metric([name], series.requests)
                 continue
             if method == FIRST_TOKEN:
-                first.add_metric([name], _buckets(series), series.seconds)
+                first.add_metric([name], _buckets(series.counts), series.seconds)
                 continue
             requests.add_metric([method, name], series.requests)
-            times.add_metric([method, name], _buckets(series), series.seconds)
+            succeeded = _difference(series.counts, series.failed_counts), series.seconds - series.failed_seconds
+            for outcome, (counts, seconds) in (
+                ("success", succeeded),
+                ("failure", (series.failed_counts, series.failed_seconds)),
+            ):
+                times.add_metric([method, name, outcome], _buckets(counts), seconds)
             for kind, count in series.failures.items():
                 failures.add_metric([method, name, kind], count)
         yield from (requests, failures, times, first, abandoned)
 
 
-def _buckets(series: Series) -> list[tuple[str, float]]:
+def _sum(mine: list[int], theirs: list[int]) -> list[int]:
+    return [a + b for a, b in zip(mine, theirs, strict=True)]
+
+
+def _difference(now: list[int], then: list[int]) -> list[int]:
+    return [a - b for a, b in zip(now, then, strict=True)]
+
+
+def _buckets(counts: list[int]) -> list[tuple[str, float]]:
     total = 0
     buckets: list[tuple[str, float]] = []
-    for bound, count in zip((*map(str, BUCKETS), "+Inf"), series.counts, strict=True):
+    for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
         total += count
         buckets.append((bound, float(total)))
     return buckets

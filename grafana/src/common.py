@@ -7,7 +7,7 @@ from functools import partial
 from prometheus.src import recorded
 from prometheus.src.recorded import Histogram
 
-from . import slo
+from . import bounds, slo
 from .model import Annotation, AnyVariable, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
 from .panels import Column, Legend, Steps, coloured, dashed, stat, table, timeseries, values
 from .promql import PROMETHEUS, SERVICE, Matchers, http_outcomes, mean, or_failing, or_zero, percentile
@@ -25,33 +25,20 @@ IN, OUT = "blue", "purple"  # received and sent, read and written
 service_stat = partial(stat, source=SERVICE)  # a tile of what the service counts
 
 # Every variable means the same on every dashboard, so links carry the choice from one to the next.
-JOB = Variable("job", "Service", "label_values(app_info, job)", "Prometheus job of the service")
-INSTANCE = Variable(
-    "instance", "Instance", 'label_values(app_info{job=~"$job"}, instance)', "Replicas of the service, as scraped"
-)
+JOB = Variable("job", "Service", "label_values(app_info, job)")
+INSTANCE = Variable("instance", "Instance", 'label_values(app_info{job=~"$job"}, instance)')
 ENDPOINT = Variable(
-    "endpoint",
-    "Endpoint",
-    'label_values(http_requests_total{job=~"$job", endpoint!~"$ignored"}, endpoint)',
-    "Route templates of the service",
+    "endpoint", "Endpoint", 'label_values(http_requests_total{job=~"$job", endpoint!~"$ignored"}, endpoint)'
 )
-PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)', "Who serves it")
-MODEL = Variable(
-    "model",
-    "Model",
-    'label_values(llm_requests_total{job=~"$job", provider=~"$provider"}, model)',
-    "Language models as asked for; unlisted ones are `other`",
-)
-POOL = Variable(
-    "pool", "Pool", 'label_values(db_pool_connections_max{job=~"$job"}, pool)', "Connection pools of the service"
-)
-NODE = Variable("node", "Host", "label_values(node_uname_info, instance)", "Hosts, as node_exporter is scraped")
-SERVER = Variable("server", "PostgreSQL", "label_values(pg_up, instance)", "PostgreSQL servers, by their exporter")
+PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)')
+MODEL = Variable("model", "Model", 'label_values(llm_requests_total{job=~"$job", provider=~"$provider"}, model)')
+POOL = Variable("pool", "Pool", 'label_values(db_pool_connections_max{job=~"$job"}, pool)')
+NODE = Variable("node", "Host", "label_values(node_uname_info, instance)")
+SERVER = Variable("server", "Postgres", "label_values(pg_up, instance)")
 DATNAME = Variable(
     "datname",
     "Database",
     'label_values(pg_stat_database_xact_commit{instance=~"$server", datname!~"template.*"}, datname)',
-    "Databases of the PostgreSQL servers",
 )
 
 # The endpoints that the objectives leave out (no scrape, no probe, no drill's switches, no scanner's guesses), and
@@ -70,8 +57,8 @@ STREAMING = Constant(
 )
 
 # On Monitoring, job and instance are those of any target; everywhere else they are the service's.
-TARGET_JOB = Variable("job", "Job", "label_values(up, job)", "Scrape jobs of Prometheus")
-TARGET = Variable("instance", "Target", 'label_values(up{job=~"$job"}, instance)', "Targets of the scrape jobs")
+TARGET_JOB = Variable("job", "Job", "label_values(up, job)")
+TARGET = Variable("instance", "Target", 'label_values(up{job=~"$job"}, instance)')
 
 UIDS = {
     "Overview": "sightline-overview",
@@ -167,9 +154,29 @@ def firing_alerts(*links: Link, others: str = _OTHERS) -> tuple[Panel, Panel]:
             links=links,
         )
         for title, severity, steps in (
-            ("Critical alerts", "critical", Steps(None, 1)),
+            ("Critical", "critical", Steps(None, 1)),
             ("Warnings", "warning", Steps(1, None)),
         )
+    )
+
+
+def alerts(*links: Link) -> Panel:
+    """Both severities in one tile: how many critical alerts fire, if none, how many warnings."""
+
+    def firing(severity: str, word: str, value: int) -> str:
+        counts = f'count_values("count", count(ALERTS{{alertstate="firing", severity="{severity}"}} {_OTHERS}))'
+        return f'label_replace({counts} * 0 + {value}, "said", "$1 {word}", "count", "(.*)")'
+
+    none = 'label_replace(vector(0), "said", "none", "", "")'
+    return stat(
+        "Alerts",
+        "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists both.",
+        f"{firing('critical', 'critical', 2)} or on () {firing('warning', 'warn', 1)} or on () {none}",
+        unit="none",
+        steps=Steps(1, 2),
+        name="{{said}}",
+        no_value="no data",
+        links=links,
     )
 
 
@@ -216,7 +223,6 @@ DEPLOYS = Annotation(
     "green",
     "{{job}} {{version}}",
     "The first instance with version {{version}}",
-    switch=False,
 )
 STARTS = Annotation(
     "Starts",
@@ -227,14 +233,12 @@ STARTS = Annotation(
     "blue",
     "{{job}} started",
     "A process of {{instance}} started, with the version it had before",
-    switch=False,
 )
 REBOOTS = Annotation(
     "Reboots",
     "changes(node_boot_time_seconds{@host}[$__rate_interval]) > 0",
     "blue",
     "{{instance}} started",
-    switch=False,
 )
 LOAD_TEST = Annotation(
     "Load tests", "max by (job) (locust_test_running) > 0", "purple", "Load test", "Locust is at work"
@@ -247,7 +251,10 @@ def active_users(legend: Legend, *links: Link) -> Panel:
         "Active users",
         "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound. With a "
         "restart, and so with a deploy, counting begins anew.",
-        tuple(Query(f'max(active_users{{@app, window="{window}"}})', window) for window in WINDOW_COLOURS),
+        tuple(
+            Query("max(" + recorded.ACTIVE_USERS.of(f'@app, window="{window}"') + ")", window)
+            for window in WINDOW_COLOURS
+        ),
         unit="none",
         overrides=coloured(WINDOW_COLOURS),
         legend=legend,
@@ -274,13 +281,14 @@ INTERPOLATED = "Percentiles are interpolated between the histogram's bounds."
 
 def response_p95(*links: Link, matchers: Matchers = "@quick", outcomes: str = "@traffic") -> Panel:
     return service_stat(
-        "Response p95",
+        "HTTP p95",
         "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
         "measures it. Without endpoints that wait for a model, such as /chat.",
         or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), *http_outcomes(outcomes)),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",
+        bounds=bounds.RESPONSE,
         links=links,
     )
 
@@ -338,11 +346,11 @@ def _top_link(tag: str, variables: bool) -> Json:
     """Links to all dashboards with a tag that there are: a single one that was copied links to none."""
     return {
         "type": "dashboards",
-        "title": "Sightline",
+        "title": "Sightline" if tag == "service" else "Monitoring",
         "tooltip": "",
         "url": "",
         "icon": "external link",
-        "asDropdown": tag == "service",
+        "asDropdown": True,
         "includeVars": variables,
         "keepTime": True,
         "targetBlank": False,

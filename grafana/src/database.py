@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus.src import recorded
 from prometheus.src.recorded import exported
 
-from . import slo
+from . import bounds, slo
 from .common import (
     DATNAME,
     INSTANCE,
@@ -97,7 +97,7 @@ def transactions(matchers: str) -> str:
 def postgresql_up(matchers: str, *links: Link) -> Panel:
     exporter_down = f"up == 0 and on (job, instance) last_over_time(pg_up{{{matchers}}}[30d])"
     return up_of(
-        "PostgreSQL up",
+        "Postgres",
         "Servers that answer their exporter, of those that did within the last 30 days. One whose exporter does not "
         "answer Prometheus counts as down.",
         f"(max by (instance) (pg_up{{{matchers}}}) or max by (instance) ({exporter_down}))",
@@ -106,17 +106,25 @@ def postgresql_up(matchers: str, *links: Link) -> Panel:
     )
 
 
+SQLSTATE = 'sqlstate_class!="23"'  # a violated constraint is no failure
+
+
 def pool_use(matchers: str) -> str:
     """Share of its connections in use, of the fullest pool: an average would hide the one that is exhausted."""
     used = f'sum without (state) (db_pool_connections{{{matchers}, state="used"}})'
     return or_zero(f"max({used} / (db_pool_connections_max{{{matchers}}} > 0))")
 
 
+def outcomes(matchers: str) -> tuple[str, str]:
+    """Selectors of queries, connections and commits that failed, and of queries that did not."""
+    return f"db_query_errors_total{{{matchers}, {SQLSTATE}}}", f"db_query_duration_seconds_count{{{matchers}}}"
+
+
 def pool_in_use(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Pool in use",
         "Connections that are checked out, of all that the pool may open: of the fullest of the application's pools.",
-        pool_use(matchers),
+        or_failing(pool_use(matchers), *outcomes(matchers)),  # a pool without connections is not an idle one
         unit="percentunit",
         decimals=0,
         steps=slo.red_at("pool_used_ratio", 0.8),
@@ -124,12 +132,9 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
     )
 
 
-SQLSTATE = 'sqlstate_class!="23"'
-
-
 def query_errors(matchers: str, *links: Link) -> Panel:
     return service_stat(
-        "Query errors",
+        "SQL errors",
         "Queries, connections and commits that failed per minute, as the application sees them, average of 5 minutes. "
         "Without SQLSTATE class 23: a violated constraint is how applications learn that a name is taken.",
         or_zero(f"60 * sum({recorded.QUERY_ERRORS.of(f'{matchers}, {SQLSTATE}')})"),
@@ -146,12 +151,12 @@ def query_p95(matchers: str, *links: Link) -> Panel:
         "95 of 100 queries are answered within this time, average of 5 minutes.",
         or_failing(
             percentile(0.95, recorded.QUERY, matchers=matchers),
-            f"db_query_errors_total{{{matchers}, {SQLSTATE}}}",
-            f"db_query_duration_seconds_count{{{matchers}}}",
+            *outcomes(matchers),
         ),
         unit="s",
         steps=slo.red_at("query_seconds", 0.2),
         no_value="idle",
+        bounds=bounds.QUERY,
         links=links,
     )
 
@@ -162,12 +167,13 @@ STRIP = (
     query_p95("@pool"),
     pool_in_use("@pool"),
     service_stat(
-        "Checkout wait p95",
+        "Wait p95",
         "95 of 100 checkouts get a connection from the pool within this time, average of 5 minutes.",
-        percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"),
+        or_failing(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), *outcomes("@pool")),
         unit="s",
         steps=slo.red_at("pool_wait_seconds", 0.2),
         no_value="no checkouts",
+        bounds=bounds.CHECKOUT_WAIT,
     ),
     stat(
         "TPS",
@@ -178,7 +184,7 @@ STRIP = (
         decimals=1,
     ),
     stat(
-        "Connections",
+        "Backends",
         "Connections to PostgreSQL, of all that it accepts: of the fullest server.",
         "max(sum by (instance) (pg_stat_activity_count{@db}) / sum by (instance) (pg_settings_max_connections{@db}))",
         unit="percentunit",
@@ -187,7 +193,7 @@ STRIP = (
         steps=Steps(slo.threshold("connections_high_ratio"), slo.threshold("connections_exhausted_ratio")),
     ),
     stat(
-        "Buffer cache hits",
+        "Cache hits",
         "Buffer cache hit ratio: reads that found their block in PostgreSQL's memory. A working set that fits is "
         "above 99 %.",
         hit_ratio(),
@@ -205,7 +211,7 @@ STRIP = (
         steps=slo.red_at("transaction_seconds", 0.2),
     ),
     stat(
-        "Blocked queries",
+        "Blocked",
         "Queries that wait for a lock of another transaction.",
         or_zero('sum(pg_stat_activity_count{@data, wait_event_type="Lock"})', POSTGRESQL),
         unit="none",
@@ -237,8 +243,8 @@ CONNECTIONS = (
         "Application: connection pool",
         "Connections of the application's pools. Callers that wait have none; at the limit they queue.",
         (
-            Query("sum by (state) (db_pool_connections{@pool})", "{{state}}"),
-            Query("sum(db_pool_connections_max{@pool})", "limit"),
+            Query(f"sum by (state) ({recorded.CONNECTIONS.of('@pool')})", "{{state}}"),
+            Query(f"sum({recorded.CONNECTION_LIMIT.of('@pool')})", "limit"),
             Query("sum(db_pool_pending_checkouts{@pool})", "waiting"),
         ),
         unit="none",

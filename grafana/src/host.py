@@ -165,7 +165,7 @@ SWAP_USED = "1 - node_memory_SwapFree_bytes{@host} / (node_memory_SwapTotal_byte
 STRIP = (
     cpu(),
     stat(
-        "Load per core",
+        "Load/core",
         "Processes that run or want to run, per processor; above 1 they wait. Of the worst host.",
         f"max({LOAD})",
         unit="none",
@@ -173,7 +173,7 @@ STRIP = (
         steps=LOAD_STEPS,
     ),
     stat(
-        "CPU pressure (PSI)",
+        "CPU PSI",
         "Pressure stall information: share of time in which something waited for a processor, of the worst host.",
         or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", HOSTS),
         unit="percentunit",
@@ -199,7 +199,7 @@ STRIP = (
     ),
     disk(),
     stat(
-        "Disk utilization",
+        "Disk util.",
         "Share of time in which the busiest disk had work to do.",
         or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", HOSTS),
         unit="percentunit",
@@ -207,7 +207,7 @@ STRIP = (
         steps=Steps(0.7, 0.9),
     ),
     stat(
-        "Network saturation",
+        "Net util.",
         "Share of its speed that the busiest network card sends or receives; 0 where no card has a known speed.",
         or_zero(f"max({SATURATION})", HOSTS),
         unit="percentunit",
@@ -215,7 +215,7 @@ STRIP = (
         steps=Steps(0.7, 0.9),
     ),
     stat(
-        "Network errors",
+        "Net errors",
         "Packets per second that were dropped or damaged, on all network cards.",
         or_zero(f"sum({NETWORK_ERRORS})", HOSTS),
         unit="count:/s",
@@ -223,7 +223,7 @@ STRIP = (
         steps=Steps(1, 10),
     ),
     stat(
-        "TCP retransmits",
+        "TCP resent",
         "Share of TCP segments that had to be sent again, of the worst host.",
         f"max({RETRANSMITTED})",
         unit="percentunit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus.src import recorded
 
-from . import slo
+from . import bounds, slo
 from .common import (
     ENDPOINT,
     IGNORED,
@@ -80,14 +80,14 @@ def error_ratio(matchers: str) -> str:
 
 STRIP = (
     service_stat(
-        "Request rate",
+        "Requests",
         "Requests per second that the service answers, average of 5 minutes.",
         or_zero(f"sum({REQUESTS})"),
         unit="reqps",
         decimals=1,
     ),
     service_stat(
-        "Server errors",
+        "5xx errors",
         "Share of requests answered with a 5xx status, average of 5 minutes. Orange from the objective on, red from "
         "ten times as much.",
         ratio(recorded.REQUESTS.of(f"@judged, {SERVER_ERRORS}"), REQUESTS),
@@ -96,7 +96,7 @@ STRIP = (
         steps=slo.ERROR_STEPS,
     ),
     service_stat(
-        "Client errors",
+        "4xx errors",
         "Share of requests answered with a 4xx status, average of 5 minutes, without 499 (the client left). Clients "
         "cause these; a jump often follows a release.",
         ratio(recorded.REQUESTS.of(f"@judged, {CLIENT_ERRORS}"), REQUESTS),
@@ -106,7 +106,7 @@ STRIP = (
     ),
     response_p95(matchers=QUICK, outcomes="@judged"),
     service_stat(
-        "Slow requests",
+        "Slow share",
         f"{SLOW_MEANS} Average of 5 minutes. The objective allows {100 * slo.SLOW_RATIO:g} %.",
         ratio(SLOW, JUDGED),
         unit="percentunit",
@@ -198,9 +198,9 @@ ENDPOINTS = (
             Column("Value #B", "Server errors", unit="percentunit", width=115, steps=slo.ERROR_STEPS, decimals=2),
             Column("Value #C", "Client errors", unit="percentunit", width=110, steps=Steps(0.1, 0.3), decimals=1),
             Column("Value #D", "Average", unit="s", width=90),
-            Column("Value #E", "p50", unit="s", width=90),
-            Column("Value #F", "p95", unit="s", width=90),
-            Column("Value #G", "p99", unit="s", width=90),
+            Column("Value #E", "p50", unit="s", width=90, bounds=bounds.RESPONSE),
+            Column("Value #F", "p95", unit="s", width=90, bounds=bounds.RESPONSE),
+            Column("Value #G", "p99", unit="s", width=90, bounds=bounds.RESPONSE),
             Column("Value #H", "In progress", unit="none", width=100),
         ),
         sort_by=(("Requests", True),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus.src import recorded
 
-from . import slo
+from . import bounds, slo
 from .common import (
     INSTANCE,
     JOB,
@@ -60,6 +60,7 @@ def model_p95(matchers: str, *links: Link) -> Panel:
         unit="s",
         steps=slo.red_at("llm_response_seconds", 0.5),
         no_value="idle",
+        bounds=bounds.CALL,
         links=links,
     )
 
@@ -67,12 +68,25 @@ def model_p95(matchers: str, *links: Link) -> Panel:
 def failed_calls(matchers: str, *links: Link) -> Panel:
     failed = recorded.CALLS.of(f'{matchers}, outcome="error"')
     return service_stat(
-        "Failed LLM calls",
+        "LLM errors",
         "Share of calls of language models that ended with an error, after all retries, average of 5 minutes.",
         ratio(failed, recorded.CALLS.of(matchers)),
         unit="percentunit",
         decimals=1,
         steps=slo.red_at("llm_error_ratio", 0.1),
+        links=links,
+    )
+
+
+def usage_missing(matchers: str, *links: Link) -> Panel:
+    return service_stat(
+        "No usage",
+        "Share of calls whose tokens and cost are unknown, so that the tiles of tokens and cost are too low by them. A "
+        "client that leaves a stream leaves before the provider sends them.",
+        ratio(recorded.USAGE_MISSING.of(matchers), recorded.CALLS.of(matchers)),
+        unit="percentunit",
+        decimals=1,
+        steps=Steps(0.1, 0.3),
         links=links,
     )
 
@@ -101,6 +115,7 @@ STRIP = (
         unit="s",
         steps=slo.red_at("llm_first_token_seconds", 0.4),
         no_value="idle",
+        bounds=bounds.TTFT,
     ),
     service_stat(
         "TPOT p95",
@@ -110,6 +125,7 @@ STRIP = (
         unit="s",
         steps=Steps(0.1, 0.25),
         no_value="idle",
+        bounds=bounds.TPOT,
     ),
     service_stat(
         "In progress",
@@ -131,24 +147,16 @@ STRIP = (
         unit=PER_MINUTE,
         colour=TOKEN_COLOURS["output"],
     ),
+    usage_missing("@llm"),
     service_stat(
-        "Usage missing",
-        "Share of calls whose tokens and cost are unknown, so that the tiles beside this one are too low by them. A "
-        "client that leaves a stream leaves before the provider sends them.",
-        ratio(recorded.USAGE_MISSING.of("@llm"), CALLS),
-        unit="percentunit",
-        decimals=1,
-        steps=Steps(0.1, 0.3),
-    ),
-    service_stat(
-        "Cost per hour",
+        "Cost/hour",
         "What tokens cost at the present pace, by the price table of the service.",
         or_zero(f"3600 * sum({recorded.COST.of('@llm')})"),
         unit="currencyUSD",
         decimals=2,
     ),
     service_stat(
-        "Cost per call",
+        "Cost/call",
         "Average cost of a call, all outcomes, over 5 minutes.",
         f"sum({recorded.COST.of('@llm')}) / (sum({CALLS}) > 0)",
         unit="currencyUSD",
@@ -156,7 +164,7 @@ STRIP = (
         no_value="idle",
     ),
     service_stat(
-        "Unpriced calls",
+        "Unpriced",
         "Share of calls whose tokens are known but whose model has no price: their cost is missing.",
         ratio(recorded.UNPRICED.of("@llm"), CALLS),
         unit="percentunit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus.src import recorded
 
-from . import slo
+from . import bounds, slo
 from .common import (
     IGNORED,
     INSTANCE,
@@ -57,8 +57,12 @@ from .promql import (
 SENT = "rate(locust_requests_total[1m])"
 FAILED = "rate(locust_failures_total[1m])"
 QUICK = 'name!~".*($streaming).*"'  # what waits for a language model has its own panels
-TIMES = f"rate(locust_response_time_seconds_bucket{{{QUICK}}}[1m])"
-EARLIER = f"rate(locust_response_time_seconds_bucket{{{QUICK}}}[1m] offset $before)"
+# Failures are not speed.
+SUCCEEDED = f'{QUICK}, outcome="success"'
+TIMES = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m])"
+FAILED_TIMES = f'rate(locust_response_time_seconds_bucket{{{QUICK}, outcome="failure"}}[1m])'
+EARLIER = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m] offset $before)"
+COUNTS = [f'locust_response_time_seconds_count{{outcome="{outcome}"}}' for outcome in ("failure", "success")]
 NO_TEST = "No load test ran in this range"
 BEFORE = Choice(
     "before",
@@ -84,7 +88,7 @@ STRIP = (
         colour="purple",
     ),
     stat(
-        "Request rate",
+        "Requests",
         "Requests per second that came to an end, failed ones too, as Locust counts them, average of a minute.",
         or_zero(f"sum({SENT})", PROMETHEUS),
         unit="reqps",
@@ -102,12 +106,13 @@ STRIP = (
     ),
     stat(
         "Client p95",
-        "95 of 100 requests are answered within this time, as the client measures it, without what waits for a "
-        "model. What it waits longer than the service measures is spent in queues and on the network.",
-        quantile(0.95, TIMES),
+        "95 of 100 requests that do not fail are answered within this time, as the client measures it, without what "
+        "waits for a model. What it waits longer than the service measures is spent in queues and on the network.",
+        or_failing(quantile(0.95, TIMES), *COUNTS),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="no test",
+        bounds=bounds.RESPONSE,
     ),
     service_stat(
         "Server p95",
@@ -117,6 +122,7 @@ STRIP = (
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",
+        bounds=bounds.RESPONSE,
         links=(drill("HTTP"),),
     ),
 )
@@ -138,20 +144,21 @@ CLIENT = (
     ),
     timeseries(
         "Response time, client side",
-        "As the client measures it, to the last byte, average and percentiles, without what waits for a model. The "
-        "line is the latency objective.",
+        "As the client measures it, to the last byte, average and percentiles of requests that do not fail, and p95 of "
+        "those that do (dashed); without what waits for a model. The line is the latency objective.",
         (
             Query(
-                f"sum(rate(locust_response_time_seconds_sum{{{QUICK}}}[1m]))"
-                f" / (sum(rate(locust_response_time_seconds_count{{{QUICK}}}[1m])) > 0)",
+                f"sum(rate(locust_response_time_seconds_sum{{{SUCCEEDED}}}[1m]))"
+                f" / (sum(rate(locust_response_time_seconds_count{{{SUCCEEDED}}}[1m])) > 0)",
                 "average",
             ),
             *(Query(quantile(q, TIMES), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)),
+            Query(quantile(0.95, FAILED_TIMES), "p95 of failures"),
         ),
         unit="s",
         log=True,
         limit=slo.LATENCY,
-        overrides=coloured(LATENCY_COLOURS),
+        overrides=(*coloured(LATENCY_COLOURS), *dashed("p95 of failures", colour="dark-red")),
         no_value=NO_TEST,
         legend="names",
     ),
@@ -251,10 +258,12 @@ COMPARISON = (
 )
 
 BY = ("method", "name")
+OF_SUCCESS, OF_FAILURE = ('outcome="success"', 'outcome="failure"')
 REQUESTS = (
     table(
         "Requests of the load test",
-        "Every kind of request over the whole time range, as Locust counts it.",
+        "Every kind of request over the whole time range, as Locust counts it. Average, p50, p95 and p99 are of those "
+        "that did not fail.",
         (
             Query("sum by (method, name) (increase(locust_requests_total[$__range]))", instant=True, format="table"),
             Query(
@@ -263,19 +272,19 @@ REQUESTS = (
                 format="table",
             ),
             Query(
-                "sum by (method, name) (increase(locust_response_time_seconds_sum[$__range]))"
-                " / (sum by (method, name) (increase(locust_response_time_seconds_count[$__range])) > 0)",
+                f"sum by (method, name) (increase(locust_response_time_seconds_sum{{{OF_SUCCESS}}}[$__range])) / "
+                f"(sum by (method, name) (increase(locust_response_time_seconds_count{{{OF_SUCCESS}}}[$__range])) > 0)",
                 instant=True,
                 format="table",
             ),
             *(
                 Query(
                     f"histogram_quantile({q}, sum by (le, method, name) "
-                    "(increase(locust_response_time_seconds_bucket[$__range]))) >= 0",
+                    f"(increase(locust_response_time_seconds_bucket{{{outcome}}}[$__range]))) >= 0",
                     instant=True,
                     format="table",
                 )
-                for q in (0.5, 0.95, 0.99)
+                for q, outcome in ((0.5, OF_SUCCESS), (0.95, OF_SUCCESS), (0.99, OF_SUCCESS), (0.95, OF_FAILURE))
             ),
         ),
         unit="short",
@@ -292,9 +301,15 @@ REQUESTS = (
                 decimals=2,
             ),
             Column("Value #C", "Average", unit="s", width=110),
-            Column("Value #D", "p50", unit="s", width=110),
-            Column("Value #E", "p95", unit="s", width=110),
-            Column("Value #F", "p99", unit="s", width=110),
+            *(
+                Column(f"Value #{letter}", title, unit="s", width=width, bounds=bounds.RESPONSE)
+                for letter, title, width in (
+                    ("D", "p50", 90),
+                    ("E", "p95", 90),
+                    ("F", "p99", 90),
+                    ("G", "Failed p95", 110),
+                )
+            ),
         ),
         sort_by=(("Requests", True),),
         no_value=NO_TEST,
@@ -311,8 +326,11 @@ DETAIL = (
     ),
     timeseries(
         "Response time p95 by request",
-        "95 of 100 requests of this kind are answered within this time, as the client measures it.",
-        Query(quantile(0.95, "rate(locust_response_time_seconds_bucket[1m])", "method", "name"), "{{method}} {{name}}"),
+        "95 of 100 requests of this kind that do not fail are answered within this time, as the client measures it.",
+        Query(
+            quantile(0.95, f"rate(locust_response_time_seconds_bucket{{{OF_SUCCESS}}}[1m])", "method", "name"),
+            "{{method}} {{name}}",
+        ),
         unit="s",
         log=True,
         no_value=NO_TEST,

@@ -123,12 +123,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Variable:
-    """A drop-down filled by a query for label values, with several choices and All."""
+    """A drop-down filled by a query for label values, with several choices and All.
+
+    It has no description: its icon takes the room for which the controls would need another line.
+    """
 
     name: str
     label: str
     query: str
-    description: str
 
     def to_json(self) -> Json:
         everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
@@ -136,7 +138,6 @@ class Variable:
             "type": "query",
             "name": self.name,
             "label": self.label,
-            "description": self.description,
             "datasource": DATASOURCE,
             "query": {"query": expand(self.query), "refId": f"Variable-{self.name}"},
             "regex": "",
@@ -227,10 +228,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Annotation:
-    """Marks on every time series: a line where the query returns one point, a region where it goes on.
-
-    switch: whether it can be switched off at the top of the dashboard.
-    """
+    """Marks on every time series: a line where the query returns one point, a region where it goes on."""
 
     name: str
     expr: str
@@ -238,7 +236,6 @@ class Annotation:
     title: str
     text: str = ""
     tags: str = ""
-    switch: bool = True
 
     def to_json(self) -> Json:
         expr = expand(self.expr)
@@ -246,7 +243,7 @@ class Annotation:
             "name": self.name,
             "datasource": DATASOURCE,
             "enable": True,
-            "hide": not self.switch,
+            "hide": True,  # no switch at the top, where the choices need the room
             "iconColor": self.colour,
             # Grafana 12.0 reads expr and step, later versions read target.
             "expr": expr,
@@ -320,7 +317,7 @@ _DATASOURCE_VARIABLE: Json = {
     "includeAll": False,
     "multi": False,
     "refresh": 1,
-    "hide": 0,
+    "hide": 1,  # its label
     "skipUrlSync": False,
 }
 

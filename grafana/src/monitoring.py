@@ -30,7 +30,7 @@ OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
 
 STRIP = (
     stat(
-        "Targets down",
+        "Down",
         "Targets that Prometheus cannot scrape: what they watch is out of sight. A load test is not missed.",
         or_zero('count(up{job!="locust"} == 0)', PROMETHEUS),
         unit="none",
@@ -38,7 +38,7 @@ STRIP = (
     ),
     *firing_alerts(others=""),
     stat(
-        "Rule failures",
+        "Rule errors",
         "Evaluations of rules that failed in the last hour. An alert that cannot be evaluated cannot fire.",
         or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))", PROMETHEUS),
         unit="none",
@@ -46,7 +46,7 @@ STRIP = (
         steps=Steps(1, 10),
     ),
     stat(
-        "Lost notifications",
+        "Unsent",
         "Alerts that Prometheus could not hand to Alertmanager, and notifications that Alertmanager could not "
         "deliver, in the last hour.",
         "(sum(increase(prometheus_notifications_dropped_total[1h])) or vector(0))"
@@ -56,7 +56,7 @@ STRIP = (
         steps=Steps(1, 5),
     ),
     stat(
-        "Configuration",
+        "Config",
         "Whether the latest configuration of Prometheus and of Alertmanager was accepted.",
         "min(prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful)",
         unit="none",
@@ -65,14 +65,14 @@ STRIP = (
         no_value="unknown",
     ),
     stat(
-        "Slowest scrape",
+        "Scrape max",
         "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
         "max(scrape_duration_seconds)",
         unit="s",
         steps=slo.red_at("scrape_seconds", 0.4),
     ),
     stat(
-        "Slowest rules",
+        "Rules max",
         "Time that the slowest group of rules takes, of its interval. At 100 % evaluations are missed.",
         "max(prometheus_rule_group_last_duration_seconds / prometheus_rule_group_interval_seconds)",
         unit="percentunit",

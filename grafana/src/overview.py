@@ -21,10 +21,10 @@ from .common import (
     STREAMING,
     TOKEN_COLOURS,
     active_users,
+    alerts,
     average_and_percentiles,
     dashboard,
     drill,
-    firing_alerts,
     objective,
     response_p95,
     response_time,
@@ -34,7 +34,7 @@ from .common import (
 from .database import PER_CHECKOUT, pool_in_use, postgresql_up, query_errors, query_p95, transactions
 from .host import cpu, cpu_by_host, disk, disk_throughput, memory, memory_by_host, network_throughput
 from .http import error_ratio
-from .llm import failed_calls, model_p95
+from .llm import failed_calls, model_p95, usage_missing
 from .model import Panel, Query, Row
 from .panels import PER_MINUTE, Steps, coloured, dashed, halves, quarters, sixths, stat, thirds, timeseries
 from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
@@ -42,10 +42,10 @@ from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
 KNOWN = "up{@app} and on (job, instance) last_over_time(app_info{@app}[30d])"
 
 
-def error_budget(name: str, objective_of: str) -> Panel:
+def error_budget(title: str, name: str, objective_of: str) -> Panel:
     """What is left of one objective's error budget, of the service that is worse off."""
     return stat(
-        f"{name.capitalize()} budget",
+        title,
         f"Error budget remaining of the {name} objective: {objective_of} 100 % is untouched, at 0 the objective of 30 "
         "days is missed; less than -100 % is shown as -100 %.",
         f'clamp_min(min(job_slo:error_budget_remaining:ratio{{job=~"$job", slo="{name}"}}), -1)'
@@ -60,19 +60,19 @@ def error_budget(name: str, objective_of: str) -> Panel:
 
 STRIP = (
     up_of(
-        "Instances up",
+        "Instances",
         "Instances of the service that answer Prometheus, of those that did within the last 30 days. While one is "
         "down, its numbers are missing everywhere below.",
         KNOWN,
         "none known",
         drill("Monitoring"),
     ),
-    *firing_alerts(drill("Monitoring")),
-    error_budget("availability", "requests that are not answered with a 5xx status."),
-    error_budget("latency", "requests that are answered in time."),
+    alerts(drill("Monitoring")),
+    error_budget("SLO 5xx", "availability", "requests that are not answered with a 5xx status."),
+    error_budget("SLO slow", "latency", "requests that are answered in time."),
     postgresql_up("@db", drill("Database")),
     service_stat(
-        "Request rate",
+        "Requests",
         "Requests per second that the service answers, all endpoints, average of 5 minutes.",
         or_zero(f"sum({recorded.REQUESTS.of('@traffic')})"),
         unit="reqps",
@@ -95,11 +95,12 @@ STRIP = (
     service_stat(
         "Tokens",
         "Tokens per minute, input and output of all models, average of 5 minutes. Calls without known usage are "
-        "missing: the LLM dashboard has their share.",
+        "missing: the next tile has their share.",
         or_zero(f"60 * sum({recorded.TOKENS.of('@app')})"),
         unit=PER_MINUTE,
         links=(drill("LLM"),),
     ),
+    usage_missing("@app", drill("LLM")),
     query_errors("@app", drill("Database")),
     query_p95("@app", drill("Database")),
     pool_in_use("@app", drill("Database")),
@@ -247,8 +248,8 @@ DATABASE = (
         "Connection pool",
         "Connections of the application's pools, and how many they may open at most.",
         (
-            Query("sum by (state) (db_pool_connections{@app})", "{{state}}"),
-            Query("sum(db_pool_connections_max{@app})", "limit"),
+            Query(f"sum by (state) ({recorded.CONNECTIONS.of('@app')})", "{{state}}"),
+            Query(f"sum({recorded.CONNECTION_LIMIT.of('@app')})", "limit"),
         ),
         unit="none",
         stacked=True,

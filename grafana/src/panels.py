@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .bounds import mappings as at_most
 from .errors import DashboardError
 from .model import COLUMNS, Json, Link, Panel, Query
 from .promql import FAILING
@@ -146,6 +147,7 @@ def stat(
     mappings: Sequence[Json] = (),
     source: str = "",
     name: str = "",
+    bounds: Sequence[float] = (),
 ) -> Panel:
     """The number of now; `steps` colour it, otherwise it is `colour`.
 
@@ -153,9 +155,12 @@ def stat(
     percentile that `or_failing` completes says "failing" in red.
     source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of.
     name: a legend to show instead of the value, such as {{up}}/{{known}}, in the colour of the value.
+    bounds: of the histogram that a percentile is of; it is shown as the bound of its bucket, such as "≤ 250 ms".
     """
     if f"vector({FAILING})" in expr:
         mappings = (*mappings, values({str(FAILING): ("failing", "red")}))
+    if bounds:
+        mappings = (*mappings, *at_most(bounds, first=len(mappings)))
     expr = f"({expr}) and on () {source}" if source else expr
     if not name:  # without a number Grafana would show the words in the colour of the lowest threshold
         expr = f"{expr} or vector(NaN)"
@@ -369,6 +374,7 @@ class Column:
     decimals: int | None = None
     links: tuple[Link, ...] = ()
     mappings: tuple[Json, ...] = ()
+    bounds: Sequence[float] = ()  # as of `stat`
 
     def override(self) -> Json:
         # The table's own words for "nothing" are meant for the table, not for an empty cell.
@@ -382,6 +388,8 @@ class Column:
         if self.mappings:
             properties["mappings"] = list(self.mappings)
             properties["custom_cellOptions"] = {"type": "color-text"}
+        if self.bounds:
+            properties["mappings"] = at_most(self.bounds)
         if self.steps:
             properties["thresholds"] = self.steps.to_json()
             properties["custom_cellOptions"] = {"type": "color-text"}

@@ -98,6 +98,7 @@ REQUESTS = rate("job_endpoint_status", "http_requests_total", "method")
 IN_PROGRESS = gauge("job_endpoint", "http_requests_in_progress", "sum", "method")
 RECEIVED = rate("job_endpoint", "http_request_size_bytes_sum", "method")
 SENT = rate("job_endpoint", "http_response_size_bytes_sum", "method")
+ACTIVE_USERS = gauge("job_window", "active_users", "max")  # instances share users
 # With the label `instance`, of the endpoints that the objectives judge.
 REQUESTS_BY_INSTANCE = Recorded(
     "instance:http_requests:rate5m",
@@ -135,6 +136,8 @@ CHECKOUT_WAIT = histogram(_POOL, "db_pool_checkout_wait_seconds")
 HOLD_TIME = histogram(_POOL, "db_pool_connection_use_seconds")
 CHECKOUT_TIMEOUTS = rate(_POOL, "db_pool_checkout_timeouts_total")
 INVALIDATIONS = rate("job_pool_kind", "db_pool_invalidations_total")
+CONNECTIONS = gauge("job_pool_state", "db_pool_connections", "sum")
+CONNECTION_LIMIT = gauge(_POOL, "db_pool_connections_max", "sum")
 
 # Load test: what the service answers, a minute at a time
 RESPONSE_1M = successes("job_endpoint", *_DURATION, "method", window="1m")
@@ -192,6 +195,7 @@ GROUPS: dict[str, tuple[Recorded, ...]] = {
         IN_PROGRESS,
         RECEIVED,
         SENT,
+        ACTIVE_USERS,
     ),
     "dashboards-llm": (
         CALL.buckets,
@@ -228,6 +232,8 @@ GROUPS: dict[str, tuple[Recorded, ...]] = {
         HOLD_TIME.sum,
         CHECKOUT_TIMEOUTS,
         INVALIDATIONS,
+        CONNECTIONS,
+        CONNECTION_LIMIT,
     ),
     "dashboards-loadtest": (
         RESPONSE_1M.buckets,

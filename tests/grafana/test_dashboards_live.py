@@ -38,7 +38,7 @@ LATER = {
 # Panels that have nothing to say at idle, not even zero, though they show no percentile and no average.
 NOTHING_YET = {
     "Rate limit remaining": "the first answer of a provider that reports its limits",
-    "Cost per call": "the first call",
+    "Cost/call": "the first call",
     "Cost per call by model": "the first call",
 }
 # Series that nothing exposes (or no query shows) before something happens, or that another version exposes.
@@ -252,7 +252,7 @@ def test_nothing_of_a_dead_service_is_zero(answers: Answers) -> None:
         if target.kind == "stat":
             found = answers.prometheus.query(substituted(target.expr, rate_interval="3s", span="3s"))
             numbers = [value for value in found.values() if value == value]  # NaN differs from itself
-            if (target.dashboard, target.panel) == ("overview", "Instances up"):
+            if (target.dashboard, target.panel) == ("overview", "Instances"):
                 assert numbers == [0]
                 assert [dict(labels) for labels in found] == [{"up": "0", "known": "1"}]
             counted = {s.metric for s in selectors(target.expr)}

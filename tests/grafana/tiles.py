@@ -46,8 +46,11 @@ def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300
 def _mapped(defaults: dict[str, Any], value: float) -> tuple[str, str] | None:
     """Text and colour of a value that is mapped to words."""
     for mapping in defaults["mappings"]:
-        if mapping["type"] == "value" and (result := mapping["options"].get(f"{value:g}")):
+        options = mapping["options"]
+        if mapping["type"] == "value" and (result := options.get(f"{value:g}")):
             return result["text"], result["color"]
+        if mapping["type"] == "range" and options["from"] <= value <= options["to"]:
+            return options["result"]["text"], _colour(defaults, value)
     return None
 
 

@@ -40,6 +40,8 @@ def test_workers_drained_at_any_time_add_up_to_the_whole(
         assert master.series[key].counts == series.counts
         assert master.series[key].failures == series.failures
         assert master.series[key].seconds == pytest.approx(series.seconds)
+        assert master.series[key].failed_counts == series.failed_counts
+        assert master.series[key].failed_seconds == pytest.approx(series.failed_seconds)
     assert sum(series.requests for series in master.series.values()) == len(sent)
 
 
@@ -48,6 +50,8 @@ def test_what_prometheus_reads_is_what_was_counted() -> None:
     for seconds in (0.005, 0.0051, 0.3, 99.0):
         record.count("GET", "/items", seconds, None)
     record.count("POST", "/chat (streamed)", 2.0, OSError())
+    record.count("DELETE", "/items", 0.004, None)
+    record.count("DELETE", "/items", 4.0, OSError())
     record.count(FIRST_TOKEN, "/chat (streamed)", 0.2, None)
     record.count(ABANDONED, "/chat (streamed)", 0.9, None)
     registry = CollectorRegistry()
@@ -58,11 +62,16 @@ def test_what_prometheus_reads_is_what_was_counted() -> None:
     }
     assert samples["locust_requests_total", "/items", "GET"] == 4
     assert samples["locust_requests_total", "/chat (streamed)", "POST"] == 1
-    assert sum(value for key, value in samples.items() if key[0] == "locust_requests_total") == 5
+    assert sum(value for key, value in samples.items() if key[0] == "locust_requests_total") == 7
     assert samples["locust_failures_total", "/chat (streamed)", "OSError", "POST"] == 1
-    assert samples["locust_response_time_seconds_bucket", "/items", "0.005", "GET"] == 1
-    assert samples["locust_response_time_seconds_bucket", "/items", "0.01", "GET"] == 2
-    assert samples["locust_response_time_seconds_bucket", "+Inf", "/items", "GET"] == 4
+    times = "locust_response_time_seconds"
+    assert samples[f"{times}_bucket", "/items", "0.005", "GET", "success"] == 1
+    assert samples[f"{times}_bucket", "/items", "0.01", "GET", "success"] == 2
+    assert samples[f"{times}_bucket", "+Inf", "/items", "GET", "success"] == 4
+    assert samples[f"{times}_count", "/items", "GET", "failure"] == 0
+    for outcome, seconds in (("success", 0.004), ("failure", 4.0)):
+        assert samples[f"{times}_count", "/items", "DELETE", outcome] == 1
+        assert samples[f"{times}_sum", "/items", "DELETE", outcome] == pytest.approx(seconds)
     assert samples["locust_time_to_first_token_seconds_count", "/chat (streamed)"] == 1
     assert samples["locust_streams_abandoned_total", "/chat (streamed)"] == 1
 
