@@ -271,8 +271,17 @@ MODELS = (
                 "Value #B", "Failed", unit="percentunit", width=90, steps=slo.red_at("llm_error_ratio", 0.1), decimals=1
             ),
             Column("Value #C", "Average", unit="s", width=90),
-            Column("Value #D", "p95", unit="s", width=90, steps=slo.red_at("llm_response_seconds", 0.5)),
-            Column("Value #E", "TTFT p95", unit="s", width=100, steps=slo.red_at("llm_first_token_seconds", 0.4)),
+            Column(
+                "Value #D", "p95", unit="s", width=90, steps=slo.red_at("llm_response_seconds", 0.5), bounds=bounds.CALL
+            ),
+            Column(
+                "Value #E",
+                "TTFT p95",
+                unit="s",
+                width=100,
+                steps=slo.red_at("llm_first_token_seconds", 0.4),
+                bounds=bounds.TTFT,
+            ),
             Column("Value #F", "Input tokens", unit="short", width=110),
             Column("Value #G", "Output tokens", unit="short", width=115),
             Column("Value #H", "Cost", unit="currencyUSD", width=100, decimals=2),
