@@ -34,6 +34,7 @@ LATER = {
     ":5m]": "the first full five minutes",
     "deriv(": "a file system that fills up",
     "offset $before": "a load test 15 minutes earlier",
+    'outcome="failure"': "a request of a load test that fails",
 }
 # Panels that have nothing to say at idle, not even zero, though they show no percentile and no average.
 NOTHING_YET = {
