@@ -182,8 +182,8 @@ async def release() -> None:
 
 
 @app.get("/background")
-async def background(tasks: BackgroundTasks) -> str:
-    tasks.add_task(asyncio.sleep, 1.5)
+async def background(tasks: BackgroundTasks, held: bool = False) -> str:
+    tasks.add_task(finish.wait if held else seen.get)
     return "done"
 
 

@@ -202,15 +202,21 @@ def test_durations(server: Served) -> None:
     """A stream lasts to its last byte, its start is measured separately; a background task is not part of a request."""
     before = server.samples()
     server.send("GET", "/stream/4?pause=0.3")
-    server.send("GET", "/background")
+    server.send("GET", "/background?held=true")
+    ended = "http_request_duration_seconds_count"
+    wait_until(
+        lambda: (
+            ("endpoint", "/background")
+            in {pair for labels in moved(before, server.samples(), ended) for pair in labels}
+        )
+    )
+    assert server.send("POST", "/release")[0] == 200  # what the task has waited for
     after = server.samples()
     spent = moved(before, after, "http_request_duration_seconds_sum")
     started = moved(before, after, "http_response_start_seconds_sum")
     stream = frozenset({("method", "GET"), ("endpoint", "/stream/{pieces}")})
-    background = frozenset({("method", "GET"), ("endpoint", "/background")})
     assert spent[stream] >= 4 * 0.3
     assert started[stream] <= spent[stream] - 4 * 0.3 + 0.1
-    assert spent[background] < 1.5  # seconds, what its task takes alone
 
 
 def test_sizes(server: Served) -> None:
