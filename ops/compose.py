@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from ops import commands, configs, images, ports, shell
+from ops import commands, configs, images, mounts, ports, shell
 from ops.console import step
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -34,7 +33,6 @@ OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this check
 SERVICES = ("app", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
 PUBLISHED = ("app", "prometheus", "alertmanager", "grafana", "locust")
 PAGES = {"app": "/"}
-READABLE_TYPES = ("container_file_t", "container_ro_file_t")  # SELinux's, for what containers may read
 # PostgreSQL's programs read the password from a private file; it is in no argument and no environment variable.
 CLIENT = r"""
 umask 077
@@ -88,9 +86,9 @@ class ComposeStack:
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
         published = {f"{name.upper()}_PORT": port for name, port in self.published().items() if name != "locust"}
         ports.check(published, held)
-        require_readable(self.mounted())
+        mounts.require_readable(self.mounted())
         if "name=selinux" in self.docker_info("{{.SecurityOptions}}"):
-            require_labels(self.mounted())
+            mounts.require_labels(self.mounted())
         self.pull_missing()
 
     def _require_ownership(self) -> None:
@@ -126,7 +124,7 @@ class ComposeStack:
     def _host_propagation(self) -> str:
         name, _, system = self.docker_info("{{.Name}} {{.OperatingSystem}}").partition(" ")
         here = name == os.uname().nodename and "Docker Desktop" not in system
-        return host_propagation() if here else "rprivate"
+        return mounts.host_propagation() if here else "rprivate"
 
     def stop(self) -> bool:
         self._require_ownership()
@@ -285,59 +283,6 @@ class ComposeStack:
 def mark(settings: Settings) -> Path:
     """The file that is there while Docker may have data of this checkout's stack."""
     return settings.folder("SIGHTLINE_STATE") / "in-docker"
-
-
-def require_readable(places: Iterable[Path]) -> None:
-    """Raises OpsError where a place is closed to others (a strict umask): the containers' users have other ids."""
-
-    def closed(path: Path) -> bool:
-        needed = 0o5 if path.is_dir() else 0o4
-        return path.exists() and path.stat().st_mode & needed != needed
-
-    def seen(place: Path) -> Iterator[Path]:
-        """The place and what is in it, but for what is hidden (an editor's files, say): no server reads that."""
-        yield place
-        for path in place.rglob("*"):
-            if not any(part.startswith(".") for part in path.relative_to(place).parts):
-                yield path
-
-    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if any(map(closed, seen(place)))]
-    if found:
-        raise OpsError(
-            f"The containers' users can't read {', '.join(found)}. This lets them: chmod -R go+rX {shlex.join(found)}"
-        )
-
-
-def require_labels(places: Iterable[Path], enforce: Path = Path("/sys/fs/selinux/enforce")) -> None:
-    """Raises OpsError where SELinux is enforcing and the label of a place lets no container read it."""
-    if not enforce.exists() or enforce.read_text().strip() != "1":
-        return
-    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if _selinux_type(place) not in READABLE_TYPES]
-    if found:
-        raise OpsError(
-            f"SELinux lets no container read {', '.join(found)}. This lets them:"
-            f" sudo chcon -R -t {READABLE_TYPES[0]} {shlex.join(found)}"
-        )
-
-
-def _selinux_type(place: Path) -> str:
-    try:
-        return os.getxattr(place, "security.selinux").decode().rstrip("\0").split(":")[2]
-    except (OSError, IndexError):
-        return ""
-
-
-def host_propagation(mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """How the host's mounts reach node-exporter: `rslave`, or `rprivate` (no later ones) where / is private.
-
-    Source of the format: proc_pid_mountinfo(5).
-    """
-    if not mounts.exists():
-        return "rprivate"
-    # number, parent, device, root, place, options, then any tags such as shared:1 up to a hyphen; the last / is on top
-    roots = [fields for line in mounts.read_text().splitlines() if (fields := line.split())[4] == "/"]
-    tags = roots[-1][6 : roots[-1].index("-")] if roots else []
-    return "rslave" if any(tag.startswith(("shared:", "master:")) for tag in tags) else "rprivate"
 
 
 def _problem(container: Mapping[str, Any]) -> str | None:

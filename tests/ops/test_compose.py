@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ops import compose
+from ops import mounts
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from tests.servers import free_port
@@ -278,12 +278,12 @@ def test_options_that_are_read_at_the_start_only_make_another_container(docker: 
     ],
 )
 def test_later_mounts_reach_node_exporter_where_the_host_shares_them(tmp_path: Path, roots: str, expected: str) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
         f"22 27 0:21 / /proc rw shared:12 - proc proc rw\n{roots}\n25 24 0:23 / /dev rw shared:2 - tmpfs t rw\n"
     )
-    assert compose.host_propagation(mounts) == expected
-    assert compose.host_propagation(tmp_path / "elsewhere") == "rprivate"
+    assert mounts.host_propagation(mountinfo) == expected
+    assert mounts.host_propagation(tmp_path / "elsewhere") == "rprivate"
 
 
 def test_what_selinux_keeps_from_containers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,12 +291,12 @@ def test_what_selinux_keeps_from_containers_is_named(tmp_path: Path, monkeypatch
     labels = {"rules": b"u:object_r:user_home_t:s0\0", "routes": b"system_u:object_r:container_file_t:s0\0"}
     monkeypatch.setattr(os, "getxattr", lambda place, _: labels[place.name], raising=False)
     enforce = tmp_path / "enforce"
-    compose.require_labels([tmp_path / "rules"], enforce)  # no SELinux at all
+    mounts.require_labels([tmp_path / "rules"], enforce)  # no SELinux at all
     enforce.write_text("0")
-    compose.require_labels([tmp_path / "rules"], enforce)  # permissive
+    mounts.require_labels([tmp_path / "rules"], enforce)  # permissive
     enforce.write_text("1")
-    compose.require_labels([tmp_path / "routes"], enforce)
+    mounts.require_labels([tmp_path / "routes"], enforce)
     with pytest.raises(
         OpsError, match=r"SELinux lets no container read \S+/rules\. .* chcon -R -t container_file_t \S+/rules$"
     ):
-        compose.require_labels([tmp_path / "rules", tmp_path / "routes"], enforce)
+        mounts.require_labels([tmp_path / "rules", tmp_path / "routes"], enforce)

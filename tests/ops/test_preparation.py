@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from ops import compose, images, settings
+from ops import images, mounts, settings
 from ops.__main__ import COMMANDS
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -79,17 +79,17 @@ def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:
         folder.chmod(0o755)
     for file in (rule, key):
         file.chmod(0o644)
-    compose.require_readable(places)
+    mounts.require_readable(places)
     for place, mode, named in ((rule, 0o640, rules.parent), (rules, 0o754, rules.parent), (key, 0o600, key)):
         before = place.stat().st_mode
         place.chmod(mode)
         with pytest.raises(OpsError) as refused:
-            compose.require_readable(places)
+            mounts.require_readable(places)
         repair = str(refused.value).partition(": ")[2]
         assert repair.startswith("chmod -R go+rX ")
         assert str(refused.value).count(named.name) == 2
         subprocess.run(["bash", "-ec", repair], check=True, cwd=PROJECT)
-        compose.require_readable(places)
+        mounts.require_readable(places)
         place.chmod(before)
 
 

@@ -1,0 +1,74 @@
+"""Whether containers can read what they mount, and whether they see what the host mounts later."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ops.errors import OpsError
+from ops.paths import PROJECT
+
+READABLE_TYPES = ("container_file_t", "container_ro_file_t")  # SELinux's, for what containers may read
+
+
+def require_readable(places: Iterable[Path]) -> None:
+    """Check that containers' users, who have other ids, can read these files and folders.
+
+    Raises:
+        OpsError: a place is closed to others (a strict umask); says how to open it.
+    """
+
+    def closed(path: Path) -> bool:
+        needed = 0o5 if path.is_dir() else 0o4
+        return path.exists() and path.stat().st_mode & needed != needed
+
+    def seen(place: Path) -> Iterator[Path]:
+        """The place and what is in it, but for what is hidden (an editor's files, say): no server reads that."""
+        yield place
+        for path in place.rglob("*"):
+            if not any(part.startswith(".") for part in path.relative_to(place).parts):
+                yield path
+
+    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if any(map(closed, seen(place)))]
+    if found:
+        raise OpsError(
+            f"The containers' users can't read {', '.join(found)}. This lets them: chmod -R go+rX {shlex.join(found)}"
+        )
+
+
+def require_labels(places: Iterable[Path], enforce: Path = Path("/sys/fs/selinux/enforce")) -> None:
+    """Check that SELinux, where it is enforcing, lets containers read these files and folders.
+
+    Raises:
+        OpsError: the label of a place lets no container read it; says how to change it.
+    """
+    if not enforce.exists() or enforce.read_text().strip() != "1":
+        return
+    found = [os.path.relpath(place, PROJECT) for place in sorted(places) if _selinux_type(place) not in READABLE_TYPES]
+    if found:
+        raise OpsError(
+            f"SELinux lets no container read {', '.join(found)}. This lets them:"
+            f" sudo chcon -R -t {READABLE_TYPES[0]} {shlex.join(found)}"
+        )
+
+
+def _selinux_type(place: Path) -> str:
+    try:
+        return os.getxattr(place, "security.selinux").decode().rstrip("\0").split(":")[2]
+    except (OSError, IndexError):
+        return ""
+
+
+def host_propagation(mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
+    """How the host's mounts reach node-exporter: `rslave`, or `rprivate` (no later ones) where / is private.
+
+    Source of the format: proc_pid_mountinfo(5).
+    """
+    if not mountinfo.exists():
+        return "rprivate"
+    # number, parent, device, root, place, options, then any tags such as shared:1 up to a hyphen; the last / is on top
+    roots = [fields for line in mountinfo.read_text().splitlines() if (fields := line.split())[4] == "/"]
+    tags = roots[-1][6 : roots[-1].index("-")] if roots else []
+    return "rslave" if any(tag.startswith(("shared:", "master:")) for tag in tags) else "rprivate"
