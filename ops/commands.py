@@ -66,7 +66,7 @@ def start(stack: Stack) -> None:
 
 
 def pull(stack: Stack) -> None:
-    """Have upstream's images, or the pinned releases, once more."""
+    """Fetch upstream's images, or the pinned releases, again."""
     stack.fetch()
     print("`make up` starts them.")
 

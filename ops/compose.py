@@ -205,7 +205,7 @@ class ComposeStack:
         return [*cli, *arguments], self.environment
 
     def pull_missing(self, load_test: bool = False) -> None:
-        """Have the upstream images; Locust's for load tests only. Raises OpsError where one can't be had."""
+        """Pull missing upstream images; Locust's for load tests only. Raises OpsError where one is not available."""
 
         def missing() -> list[str]:
             found = images.missing(self.environment)

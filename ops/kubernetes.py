@@ -75,7 +75,8 @@ class Cluster:
 def write(cluster: Cluster, out: Path) -> list[Path]:
     """Write the folder `out` and return its files.
 
-    Raises OpsError where it holds something else, which is left as it is.
+    Raises:
+        OpsError: it holds something else, which is left as it is.
     """
     if out.exists() and any(out.iterdir()) and not (out / "kustomization.yaml").exists():
         raise OpsError(f"{out} holds other files; name an empty folder, or one that this command has made.")

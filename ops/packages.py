@@ -71,7 +71,8 @@ def unpacked(name: str) -> Path | None:
 def obtain(*names: str) -> None:
     """Have the packages of these programs unpacked.
 
-    Raises OpsError where this can't be done, naming what to install.
+    Raises:
+        OpsError: this can't be done; says what to install.
     """
     with lock():  # another process may have unpacked them while this one waited
         absent = [name for name in names if not unpacked(name)]

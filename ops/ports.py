@@ -24,7 +24,8 @@ def number(setting: str, value: str) -> int:
 def check(ports: Mapping[str, int], held: Collection[int] = ()) -> None:
     """`ports`: setting -> port; `held`: ports that the stack itself has.
 
-    Raises OpsError that names every port that can't be had, one a line.
+    Raises:
+        OpsError: a port is not available; names each of them on a line.
     """
     problems = []
     for setting, port in ports.items():

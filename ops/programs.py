@@ -32,13 +32,13 @@ _tried: list[Release] = []  # by this process, which does not try again
 
 
 def find(*names: str, major: int | None = None) -> dict[str, Path]:
-    """The executables of these programs by upstream name; had first where the machine lacks them.
+    """The executables of these programs by upstream name; fetched first where the machine lacks them.
 
     Args:
         major: the major version of PostgreSQL, for data that have one.
 
     Raises:
-        OpsError: a program is missing and can't be had; says what to install.
+        OpsError: a program is missing and not available; says what to install.
     """
     missing = [name for name in names if not _present(name, major)]
     if missing:
@@ -56,7 +56,10 @@ def find(*names: str, major: int | None = None) -> dict[str, Path]:
 def fetch(*names: str) -> None:
     """Have the pinned releases of these programs, where neither PATH nor `.native/releases` has them.
 
-    Logs one line where one can't be had: whatever else there is serves then. Raises OpsError for a wrong archive.
+    Logs one line where one is not available; another version is used then.
+
+    Raises:
+        OpsError: an archive is not the release.
     """
     missing: dict[str, list[str]] = {}
     for release in dict.fromkeys(_releases()[name] for name in names if not _pinned(name)):

@@ -37,7 +37,7 @@ READ_TIMEOUT = 30.0  # seconds without a byte until a download counts as stuck
 
 
 class UnavailableError(OpsError):
-    """The release can't be had here and now; whatever else there is may do instead."""
+    """The release is not available here and now; another version may serve instead."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,8 @@ def _absolute(name: str, path: str) -> Path:
 def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict[str, str]:
     """The settings in a file's text as Compose reads it: quoted, or up to a blank and a #; ${NAME} is filled in.
 
-    Raises OpsError that names file and line.
+    Raises:
+        OpsError: a line sets nothing; names file and line.
     """
     values: dict[str, str] = {}
     given = {name: value for name, value in environment.items() if value}

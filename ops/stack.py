@@ -56,7 +56,7 @@ class Stack(Servers, Protocol):
         """Raises OpsError for what would make a start fail, before anything starts or stops."""
 
     def fetch(self) -> None:
-        """Have upstream's images, or the pinned releases, once more. Raises OpsError where they can't be had."""
+        """Fetch upstream's images, or the pinned releases, again. Raises OpsError where they are not available."""
 
     def start(self) -> bool:
         """Start what does not run; returns whether it ran already, so that edited files are to be read again."""

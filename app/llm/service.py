@@ -36,7 +36,8 @@ class LLMService:
     async def complete(self, messages: Sequence[Message], model: str | None = None) -> Completion:
         """The whole answer.
 
-        Raises LLMError if the provider fails.
+        Raises:
+            LLMError: the provider fails.
         """
         provider, model = self.provider, model or self.default_model
         try:
@@ -54,7 +55,8 @@ class LLMService:
     async def stream(self, messages: Sequence[Message], model: str | None = None) -> AsyncGenerator[Chunk]:
         """The answer piece by piece. Close the generator to leave early: the provider's request is closed with it.
 
-        Raises LLMError if the provider fails, also in the middle, and with kind `incomplete` if the answer is cut off.
+        Raises:
+            LLMError: the provider fails, also in the middle; of kind `incomplete` if the answer is cut off.
         """
         provider, model = self.provider, model or self.default_model
         try:
@@ -81,7 +83,8 @@ class LLMService:
 def create_service(settings: Settings) -> LLMService:
     """The service for these settings. LLM_PROVIDER=auto takes OpenAI, then Anthropic, by what is set, else simulates.
 
-    Raises SettingsError if a key or an SDK is missing or the price table is wrong.
+    Raises:
+        SettingsError: a key or an SDK is missing, or the price table is wrong.
     """
     provider = _create_provider(settings)
     try:
@@ -143,7 +146,8 @@ def _prompt(messages: Sequence[Message]) -> str:
 def _check(call: telemetry.Call) -> None:
     """See that the answer is one: providers report errors inside answers, too, and streams may end without a word.
 
-    Raises LLMError.
+    Raises:
+        LLMError: it is not.
     """
     if call.outcome != "success":
         kind = call.error or "incomplete"

@@ -28,7 +28,8 @@ _CHUNK_SECONDS = 0.02  # a fast model sends several tokens at a time, as over a 
 class SimulatedBehaviour:
     """How the simulated model behaves. Replace it at run time: `provider.behaviour = SimulatedBehaviour(...)`.
 
-    Raises ValueError for values that make no sense.
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     first_token_seconds: float = 0.25

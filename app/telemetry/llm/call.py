@@ -19,9 +19,10 @@ from typing import Any, Self, TypeVar, overload
 
 from . import readers
 from .config import config
-from .errors import completion_in, error_status, error_type, is_callers_own, is_cancellation
+from .errors import completion_in
 from .metrics import ERRORS, FINISHES, OPERATIONS, OTHER, RATE_LIMIT_REMAINING, USAGE_MISSING, series_of
 from .misuse import NotAnAnswerError, answer_of, check_stream
+from .outcome import Ending, judge, why_missing
 from .peaks import peaks
 from .prices import Usage
 from .prompt import prompt_length
@@ -316,7 +317,9 @@ class Call:
         """Add one answer to the metrics; its outcome."""
         answer = self._answer
         ended = time.perf_counter() if self._ended is None else self._ended
-        outcome, self.error = self._judge(error)
+        streamed = self._source is not None
+        ending = Ending(answer, error, self._failure, streamed, self._begun, self._exhausted)
+        outcome, self.error = judge(ending)
         self.usage, missing = answer.resolve()
 
         requests, durations = self._series.ended(self.operation, outcome)
@@ -335,56 +338,7 @@ class Call:
                 after = self.usage.output_tokens - (0 if answer.reasoning_streamed else self.usage.reasoning) - 1
                 if after > 0:
                     self._series.time_per_output_token.observe((ended - answer.first_token) / after)
-        missing = self._why_missing(outcome, error, missing)
+        missing = why_missing(ending, outcome, self.usage is not None, missing)
         if missing is not None:
             self._series.of(USAGE_MISSING, missing).inc()
         return outcome
-
-    def _judge(self, error: BaseException | None) -> tuple[str, str | None]:
-        """The outcome, and for an error its type."""
-        answer = self._answer
-        if answer.failure is not None:
-            return "error", answer.failure
-        streamed = self._source is not None
-        cause = error if self._failure is None else self._failure
-        if isinstance(cause, NotAnAnswerError):
-            return "cancelled", None
-        if self._failure is None and cause is not None and not is_cancellation(cause) and readers.is_malformed(answer):
-            return "error", "server"  # the caller stumbled over what the provider sent
-        if cause is not None and completion_in(cause) is not None:
-            # Whole, and not to the caller's liking: its own limit of tokens was reached, or the provider's filter.
-            kind = error_type(cause)
-            return ("success", None) if kind == OTHER else ("error", kind)
-        if answer.outcome is not None:
-            return answer.outcome, None
-        if not streamed and (self._begun or cause is None):
-            return "success", None
-        if self._exhausted:
-            return ("success" if answer.is_whole() else "incomplete"), None
-        if cause is None or is_cancellation(cause):
-            # Whole: only the usage after it was not read. Else the caller stopped reading.
-            return ("success" if streamed and answer.is_whole() else "cancelled"), None
-        kind = error_type(cause)
-        if self._failure is None and (is_callers_own(cause) or (streamed and kind == OTHER)):
-            return "cancelled", None
-        return "error", kind
-
-    def _why_missing(self, outcome: str, error: BaseException | None, missing: str | None) -> str | None:
-        """Why the final usage is not known, if it is not; `missing` is what the answer itself has to say."""
-        answer = self._answer
-        told_all = self.usage is not None and missing is None
-        if outcome == "error":
-            cause = error if self._failure is None else self._failure
-            # A rejected call used no tokens; one that ended early may have used tokens that are never reported.
-            refused = self._source is None and not self._begun and error_status(cause) is not None
-            final = told_all and answer.failure is not None and (self._source is None or answer.is_whole())
-            return None if refused or final else "error"
-        if outcome == "success" and told_all:
-            return None
-        if outcome == "cancelled" or (self._source is not None and not self._exhausted):
-            return "cancelled"
-        if missing == "unreadable":
-            return missing
-        return (
-            "not_returned" if self._source is None or readers.may_carry_usage(answer) or self.usage else "not_requested"
-        )

@@ -57,7 +57,8 @@ class Price:
 def read_prices(path: str | Path) -> dict[tuple[str, str], Price]:
     """Read a price table: TOML, one table per `[provider."model"]`, US dollars per million tokens.
 
-    Raises ValueError, saying which entry and why, if the file is missing, is not TOML or has a bad price.
+    Raises:
+        ValueError: the file is missing, is not TOML or has a bad price; says which entry and why.
     """
     try:
         providers = tomllib.loads(Path(path).read_text(encoding="utf-8"))
