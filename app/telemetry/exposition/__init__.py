@@ -10,7 +10,8 @@ answers. Process metrics are given for each living worker, with the label `worke
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from itertools import chain
 
@@ -100,6 +101,23 @@ class _Scrape:
 
         return piece
 
+    def custom(self, collector: Collector, owners: Mapping[str, Collector]) -> Iterator[Metric]:
+        """What a collector of the application gives, one metric of each name, without what is another's or twice."""
+        merged: dict[str, Metric] = {}
+        for given in collector.collect():
+            known = merged.get(given.name)
+            if known is None:
+                merged[given.name] = copy(given)  # the object is the collector's, which may keep it
+            elif known.type == given.type:
+                known.samples = [*known.samples, *given.samples]
+        for metric in merged.values():
+            metric.samples = list({(s.name, frozenset(s.labels.items())): s for s in metric.samples}.values())
+            names = {metric.name, *(sample.name for sample in metric.samples)}
+            if any(owners.get(name, collector) is not collector for name in names):
+                self.collides(metric.name)
+            elif self.take(metric.name, names):
+                yield metric
+
     def stored(self, metric: Metric) -> Iterator[Piece]:
         """The text of a metric in the storage, nothing where another metric has one of its names."""
         self.described.add(metric.name)
@@ -123,10 +141,14 @@ class _Scrape:
         """Whether none of a metric's names is in the text yet, as they are written there."""
         written = set(names) if self.utf8 else {_NOT_PLAIN.sub("_", name) for name in names}
         if written & self.taken:
-            storage.log_once(f"/metrics: {metric} is missing: its names collide with another metric's")
+            self.collides(metric)
             return False
         self.taken |= written
         return True
+
+    @staticmethod
+    def collides(metric: str) -> None:
+        storage.log_once(f"/metrics: {metric} is missing: its names collide with another metric's")
 
     def of_others(self) -> Iterator[Piece]:
         """What other workers defined and this one did not."""
@@ -146,6 +168,7 @@ def _all_pieces(
         yield scrape.collected("target_info", lambda: [metric])
     # The registry hands out its collectors under a private name only; without it, all go through collect().
     collectors = getattr(registry, "_collector_to_names", None)
+    owners = getattr(registry, "_names_to_collectors", {})
     for collector in list(collectors) if collectors is not None else [registry]:
         what = type(collector).__name__
         stored_metric = metric_in_storage(collector)
@@ -163,7 +186,7 @@ def _all_pieces(
         elif scrape.shared and isinstance(collector, ProcessCollector):
             yield scrape.collected(what, lambda: _process_metrics(scrape.workers))
         elif not (scrape.shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
-            yield scrape.collected(what, collector.collect)
+            yield scrape.collected(what, partial(scrape.custom, collector, owners))
     if scrape.shared and registry is REGISTRY:
         yield from scrape.of_others()
 

@@ -57,7 +57,7 @@ class Row:
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.statuses: dict[int, int] = {}
-        self.exceptions: dict[str, int] = {}
+        self.exceptions: dict[str, int] | None = None  # most rows never have one
         self.in_progress = SCRATCH
         self.failed_start = self.failed_duration = 0  # the sums' cells, once something failed
         self.cells: tuple[int, ...] = (SCRATCH,) * 8  # of the four histograms, each the sum's and the first bucket's
@@ -215,8 +215,10 @@ class Series:
     @locked
     def count_exception(self, row: Row, error: BaseException) -> None:
         name = _class_name(error)
-        if name not in row.exceptions and (row is self._overflow or not self.room()):
+        if name not in (row.exceptions or ()) and (row is self._overflow or not self.room()):
             row, name = self._overflow, OVERFLOW
+        if row.exceptions is None:
+            row.exceptions = {}
         cell = row.exceptions.get(name)
         if cell is None:
             cell = self.cell(self._exceptions, (*row.labels[:2], name, *self.constant))

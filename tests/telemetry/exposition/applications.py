@@ -8,8 +8,11 @@ For every seed FOLDER gets `SEED-WORKER-FORMAT` files, one for each worker and f
 import os
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 NAMES = ("a", "a_total", "a_count", "a_sum", "a_bucket", "b", "b_seconds", "c:d", "my.dotted", "my_dotted", "telemetry")
 LABELS = ("worker", "telemetry_worker", "x", "method", "my-label", "endpoint")
@@ -52,6 +55,31 @@ def define(dice: random.Random) -> None:
         for _ in range(dice.randint(0, 4)):
             child = metric.labels(*(dice.choice(VALUES) for _ in labels)) if labels else metric
             use(child, dice)
+
+    for _ in range(dice.randint(0, 2)):
+        p.REGISTRY.register(Custom(dice))
+
+
+class Custom:
+    """A collector of the application, which does not say before what it will give."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.metrics: list[Metric] = []
+        for _ in range(dice.randint(1, 4)):
+            name = dice.choice((*NAMES, "http_requests", "http_requests_in_progress", "process_open_fds"))
+            labels = dice.sample(LABELS, dice.randint(0, 2))
+            kind: Any = dice.choice((CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily))
+            metric = kind(name, dice.choice(VALUES), labels=labels)
+            for _ in range(dice.randint(0, 3)):
+                value = {"version": "1"} if kind is InfoMetricFamily else dice.choice(NUMBERS)
+                metric.add_metric([dice.choice(VALUES) for _ in labels], value)
+            self.metrics.append(metric)
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Sequence[Metric]:
+        return self.metrics
 
 
 def use(child: object, dice: random.Random) -> None:

@@ -72,3 +72,39 @@ def test_what_is_not_shared_is_logged_once() -> None:
     assert done.stderr.count("holds the numbers of this process alone") == 1
     for line in ("shared_total 1", 'build_info{v="1"} 1.0', "asked 1.0", 'busy{worker="mine",telemetry_worker="0"} 2'):
         assert done.stdout.count(f"{line}\n") == 2
+
+
+COLLECTORS = """
+from app.telemetry import exposition
+from app.telemetry.http import PrometheusMiddleware
+import prometheus_client as p
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+p.Counter("mine", "m").inc()
+kept = GaugeMetricFamily("kept", "k", labels=["a"])
+for value in (1, 2):
+    kept.add_metric(["x"], value)
+more = GaugeMetricFamily("kept", "k", labels=["a"])
+more.add_metric(["y"], 3)
+class Collector:
+    def describe(self): return []
+    def collect(self):
+        yield from (kept, more)
+        yield from (CounterMetricFamily("mine", "m", value=9), GaugeMetricFamily("mine_total", "m", value=9))
+        yield from (GaugeMetricFamily(name, "g", value=9) for name in ("process_open_fds", "http_requests_in_progress"))
+p.REGISTRY.register(Collector())
+p.REGISTRY.register(Collector())
+exposition.render()
+print(exposition.render().decode())
+"""
+
+
+def test_collectors_that_give_what_is_anothers_or_twice() -> None:
+    """Of two with one name the registered metric stays, or the first; the rest is named in the log."""
+    done = subprocess.run([sys.executable, "-c", COLLECTORS], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert {line for line in lines if line.startswith("kept{")} == {'kept{a="x"} 2.0', 'kept{a="y"} 3.0'}
+    assert [line for line in lines if line.startswith("mine")] == ["mine_total 1"]
+    for name in ("kept", "process_open_fds", "http_requests_in_progress"):
+        assert lines.count(f"# TYPE {name} gauge") == 1
+    for name in ("kept", "mine", "mine_total", "process_open_fds", "http_requests_in_progress"):
+        assert done.stderr.count(f"/metrics: {name} is missing: its names collide") == 1
