@@ -27,6 +27,8 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/prometheus/test_core_metrics.py": 50,
     "tests/alertmanager/test_config.py": 50,
     "tests/docs/test_contributing.py": 40,
+    "tests/ops/test_upgrade.py": 40,
+    "tests/alertmanager/test_messages.py": 25,
     "tests/loadtest/test_exactness.py": 40,
     "tests/telemetry/database/test_pool.py": 30,
     "tests/prometheus/test_rules.py": 30,

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ def listening(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[Stack]:
+@contextmanager
+def new_stack() -> Iterator[Stack]:
     """A stack that has not been started; its Prometheus, for which commands wait, scrapes every 3 s instead of 15."""
     with folder("stack") as state:
         state.chmod(0o711)
@@ -135,6 +136,12 @@ def made() -> Iterator[Stack]:
             yield stack
         finally:
             stack.run("down")
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Stack]:
+    with new_stack() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
