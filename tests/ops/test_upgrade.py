@@ -61,8 +61,10 @@ def old_stack() -> Iterator[tuple[Stack, float]]:
         last = time.time() - 600
         samples = "".join(f"http_requests_total{SERIES} {n} {last - 60 + 15 * n:.3f}\n" for n in range(1, 5))
         (stack.state / "samples").write_text(f"# TYPE http_requests counter\n{samples}# EOF\n")
-        command = [find("promtool")["promtool"], "tsdb", "create-blocks-from", "openmetrics"]
-        subprocess.run([*command, stack.state / "samples", data / "prometheus"], check=True, capture_output=True)
+        command = [str(find("promtool")["promtool"]), "tsdb", "create-blocks-from", "openmetrics"]
+        subprocess.run(
+            [*command, str(stack.state / "samples"), str(data / "prometheus")], check=True, capture_output=True
+        )
         yield stack, last
 
 
