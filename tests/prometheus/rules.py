@@ -115,11 +115,12 @@ def metrics(expr: str) -> set[str]:
     return {name for name in names if name not in KEYWORDS}
 
 
-def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run promtool; nothing is raised if it complains."""
+def promtool(*arguments: str | Path, merged: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run promtool; nothing is raised if it complains. merged: what it complains of is in stdout, in its place."""
     command = [str(find("promtool")["promtool"]), *map(str, arguments)]
     environment = {**os.environ, "GOGC": "400"}  # it ends before collecting garbage more often is of use
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    errors = subprocess.STDOUT if merged else subprocess.PIPE
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
 
 
 def in_parallel() -> ThreadPoolExecutor:

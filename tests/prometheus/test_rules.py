@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ops import configs, secrets
+from prometheus.src.settings import seconds
 from tests.prometheus.rules import (
     RUNBOOKS,
     UNIT_TESTS,
@@ -114,6 +115,21 @@ def test_runbook_is_complete(alert: Rule) -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
     for section in re.split(r"^## .+$", text, flags=re.MULTILINE)[1:]:
         assert len(section.split()) >= 5, f"a section of {alert.name} says next to nothing"
+
+
+SPANS = {"half a minute": 30, "a minute": 60, "a minute and a half": 90}
+SPANS |= {f"{word} minutes": 60 * n for word, n in {"two": 2, "three": 3, "five": 5, "ten": 10, "20": 20}.items()}
+
+
+def test_runbooks_name_the_time_that_a_condition_holds_before_it_alerts() -> None:
+    """"Has been above X for two minutes" is `for: 2m`; windows are "within" or "over" theirs."""
+    wrong = []
+    for alert in ALERTS:
+        meaning = (RUNBOOKS / f"{alert.name}.md").read_text().partition("## Impact")[0]
+        hold = seconds(alert.definition.get("for", "0s"))
+        said = re.findall(r"(?<!firing )\b[Ff]or ((?:half )?an? minute(?: and a half)?|\w+ minutes)\b", meaning)
+        wrong += [f"{alert.name}: for {span}, and not for {hold} s" for span in said if SPANS.get(span) != hold]
+    assert wrong == []
 
 
 def test_queries_of_the_runbooks_are_valid(tmp_path: Path) -> None:

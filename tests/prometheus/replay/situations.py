@@ -72,9 +72,13 @@ def fail(world: World, start: float, end: float, share: float, **labels: str) ->
                 (end, rate * share),
                 (world.minutes, 0),
             ]
-    if share >= 0.5:
-        own = 'job="app", service="sightline", instance="a:8000", method="GET", endpoint="/items", exception="Broken"'
-        world.series[f"http_exceptions_total{{{own}}}"] = [(start, None), (end, 2 * share), (world.minutes, 0)]
+        if share >= 0.5:
+            place = base.rstrip("}")
+            world.series[f'http_exceptions_total{{{place}, exception="Broken"}}'] = [
+                (start, None),
+                (end, rate * share),
+                (world.minutes, 0),
+            ]
 
 
 def slow(world: World, start: float, end: float, share: float, **labels: str) -> None:
