@@ -122,7 +122,7 @@ SPANS |= {f"{word} minutes": 60 * n for word, n in {"two": 2, "three": 3, "five"
 
 
 def test_runbooks_name_the_time_that_a_condition_holds_before_it_alerts() -> None:
-    """"Has been above X for two minutes" is `for: 2m`; windows are "within" or "over" theirs."""
+    """ "Has been above X for two minutes" is `for: 2m`; windows are "within" or "over" theirs."""
     wrong = []
     for alert in ALERTS:
         meaning = (RUNBOOKS / f"{alert.name}.md").read_text().partition("## Impact")[0]

@@ -116,7 +116,8 @@ def _looks(situation: Situation) -> range:
 def _write(situation: Situation, groups: list[Group], folder: Path) -> Path:
     """A test of promtool's that expects nothing, so that it says what it got."""
     world, ordinary = situation.world().series, healthy(situation.minutes).series
-    changed = {name.partition("{")[0] for name in world.keys() | ordinary.keys() if world.get(name) != ordinary.get(name)}
+    differing = (name for name in world.keys() | ordinary.keys() if world.get(name) != ordinary.get(name))
+    changed = {name.partition("{")[0] for name in differing}
     own = affected(groups, changed or {name.partition("{")[0] for name in world})
     read = {name for group in own for rule in group["rules"] for name in metrics(str(rule["expr"]))}
     series = {name: pieces for name, pieces in world.items() if name.partition("{")[0] in read}
