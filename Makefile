@@ -72,7 +72,7 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
-check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or a document lacks, in 30 seconds
+check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or a document lacks, in about 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
 # Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
 test check: export PYTHONDONTWRITEBYTECODE :=

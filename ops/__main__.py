@@ -1,6 +1,6 @@
 """`python3 -m ops COMMAND [NAME=value ...]`: what `make` calls.
 
-Docker mode, `secrets` and `adopt` need the standard library only; whatever needs packages goes on with the Python of
+Docker mode, `secrets` and `adopt` need the standard library only; whatever needs packages continues with the Python of
 `.venv`. Exit code 0: success; 1: failure, the last line says why; 2: usage error.
 """
 
@@ -85,14 +85,14 @@ class Call:
         sys.stdout.flush()
         python = str(VENV / "bin" / "python")
         if "mode" in self.__dict__:
-            self.given["MODE"] = self.mode  # not to be found out twice
+            self.given["MODE"] = self.mode  # so that it is not determined twice
         words = [f"{name}={value}" for name, value in self.given.items()]
         os.execv(python, [python, "-m", "ops", self.command, *words])
 
 
 def _secrets(call: Call) -> None:
     made = secrets.make(call.settings.folder("SECRETS_DIR"))
-    print(f"Made: {', '.join(made)}" if made else "All secrets exist.")
+    print(f"Created: {', '.join(made)}" if made else "All secrets exist.")
 
 
 def _outdated(call: Call) -> None:

@@ -17,7 +17,7 @@ def exporter_options() -> str:
 
 
 def link(name: str, folder: Path, secrets: Path) -> Path:
-    """Make `folder` anew as a copy of the project's folder `name` by links; its `secrets` leads to `secrets`/`name`."""
+    """Make `folder` a copy, by links, of the project's folder `name`; its `secrets` leads to `secrets`/`name`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for entry in (PROJECT / name).iterdir():

@@ -1,4 +1,4 @@
-"""Servers out of Debian's packages, unpacked into `.native/packages`: where no official release can be had.
+"""Servers from Debian's packages, unpacked into `.native/packages`, where no official release is available.
 
 Nothing is installed and no root is needed: apt downloads into a state of its own, checks Debian's signatures and the
 packages' checksums as always, and `dpkg-deb` unpacks them into a folder that git ignores. Prometheus and its exporters

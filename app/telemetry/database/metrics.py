@@ -198,7 +198,7 @@ class OpenConnections:
         self.changed()
 
     def forked(self) -> None:
-        """In the child: the connections are the parent's, and the gauges begin anew with the first one of its own."""
+        """In the child: the connections are the parent's, and the gauges start again with the first one of its own."""
         self.used.clear()
         self.idle.clear()
 

@@ -54,7 +54,7 @@ class Peaks(Collector):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._words: memoryview | None = None
-        self._unshared = False  # there are other workers, and this one's file could not be had
+        self._unshared = False  # there are other workers, and this one has no file
         self._records: dict[tuple[str, str], int] = {}
 
     def observe(self, pair: tuple[str, str], length: int) -> None:
@@ -72,7 +72,7 @@ class Peaks(Collector):
             self._ring(self._open(), pair)
 
     def forget(self) -> None:
-        """Open anew on the next use: after a fork the worker has another file."""
+        """Open again on the next use: after a fork the worker has another file."""
         self._lock = threading.Lock()
         self._words = None
         self._unshared = False

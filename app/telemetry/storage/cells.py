@@ -264,7 +264,7 @@ class Storage:
             self.log_once("metrics: no room for exemplars in %s (%s)", self.directory, error)
 
     def read_exemplar(self, cell: int) -> Exemplar | None:
-        """This process' exemplar of one cell: prometheus_client asks for each value anew."""
+        """This process' exemplar of one cell: prometheus_client asks again for each value."""
         if not self.memory.header[HAS_EXEMPLARS]:
             return None
         record = self.memory.exemplar(cell % EXEMPLARS)

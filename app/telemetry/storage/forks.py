@@ -3,7 +3,7 @@
 
 The first number that the child touches claims a slot of its own; one that counts nothing (a helper process) takes none.
 So does a parent that had none (gunicorn's arbiter, Celery's main process): what it counts is added to its children's.
-Where nothing is shared, the child's numbers are its own, which is said once it counts.
+Where nothing is shared, the child's numbers are its own, which is logged once it counts.
 """
 
 import logging

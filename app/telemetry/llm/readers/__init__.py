@@ -2,7 +2,7 @@
 """Readers of answers, one for each protocol, by shape: as objects of an SDK or as dicts, without importing any SDK.
 
 A reader is a module with `claims(thing)`, `whole(answer, response)` and `event(answer, event)`, which note in an
-`Answer` what they find. Each event finds its reader anew: a first event that says nothing decides nothing.
+`Answer` what they find. The reader is looked up for each event: a first event that says nothing decides nothing.
 """
 
 from __future__ import annotations
