@@ -9,7 +9,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # Parameters count where they are given on make's command line, not where a shell happens to export such a name.
-FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR ONLY FIX CHECK JOBS
+FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR SEED ONLY FIX CHECK JOBS
 quote = '$(subst ','\'',$1)'
 GIVEN = $(foreach name,$(filter-out $(FOR_TESTS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
 $(foreach name,$(FOR_TESTS),$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
@@ -55,12 +55,14 @@ venv: $(BIN)/.installed
 .venv/bin/.installed: requirements/dev.txt
 .venv-bench/bin/.installed: bench/requirements.txt
 .venv-audit/bin/.installed: requirements/audit.txt
+# An installation that was interrupted is begun anew.
 $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
-	@$*/bin/python -c 'import pip' 2> /dev/null || python3 -m venv --clear $* \
+	@{ test ! -e $*/bin/.installing && $*/bin/python -c 'import pip' 2> /dev/null; } || python3 -m venv --clear $* \
 		|| { rm -rf $*; echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned Python packages into $*"
+	@touch $*/bin/.installing
 	@$*/bin/python $(PIP_INSTALL) -r $(filter %.txt,$^)
-	@touch $@
+	@touch $*/bin/.installing && mv $*/bin/.installing $@
 
 # SQLAlchemy 2.0 in a folder of its own: on PYTHONPATH it goes before the environment's 2.1.
 %/sqlalchemy-2.0/.installed: requirements/sqlalchemy-2.0.txt | %/bin/.installed
@@ -68,10 +70,10 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 	@touch $@
 
 ##@ Develop
-.PHONY: test check test-rules-mutation soak-idle fuzz test-drills test-stack test-load bench standins
+.PHONY: test check test-rules-mutation soak-idle fuzz chaos test-drills test-stack test-load bench standins
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
-	@$(BIN)/python -m pytest -m "not stack and not drill" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
+	@$(BIN)/python -m pytest -m "not stack and not drill and not chaos" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
 check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or a document lacks, in about 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
 # Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
@@ -84,6 +86,8 @@ fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and attack the servic
 	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
 test-drills: $(BIN)/.installed  ## Trigger every alert by a real fault, from pending to resolved, on a separate stack (root on Linux; 20 minutes)
 	@$(BIN)/python -m pytest -m drill -s $(or $(TESTS),tests/ops/drills)
+chaos: $(BIN)/.installed  ## Interrupt up, down, backup, restore, clean at random moments: nothing is lost (FOR=seconds SEED=n)
+	@CHAOS_SECONDS=$(FOR) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -m chaos -s $(or $(TESTS),tests/ops/test_chaos.py)
 test-stack: $(BIN)/.installed  ## Test the containers; uses a private Docker engine if none answers (root on Debian)
 	@python3 -m tests.rig run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/ops/docker)
 test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)

@@ -26,6 +26,8 @@ from app.settings import Settings, SettingsError
 
 logger = logging.getLogger("app.server")
 
+WORKER_TIMEOUT = 60  # seconds without a sign of life until a worker is replaced; on a busy machine importing takes some
+
 
 class ServeError(Exception):
     """The server could not start; the message says why."""
@@ -143,6 +145,7 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,  # nothing here depends on the client's address
         limit_concurrency=settings.app_max_connections,
         timeout_graceful_shutdown=settings.app_shutdown_timeout,
+        timeout_worker_healthcheck=WORKER_TIMEOUT,
     )
     with _listen(settings.app_host, settings.app_port) as listener:
         host, port = listener.getsockname()[:2]

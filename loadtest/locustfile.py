@@ -4,8 +4,11 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from typing import Any
+from urllib.parse import urlsplit
 
+import flask
 import gevent
 from locust import LoadTestShape, events, runners
 from locust.env import Environment
@@ -16,7 +19,7 @@ from loadtest import shapes
 from loadtest.record import Record
 from loadtest.run import Run, Step
 from loadtest.settings import SettingError, Settings
-from loadtest.users import configure, in_flight, stream_events
+from loadtest.users import configure, in_flight, stream_events, unfinished
 from loadtest.verdict import load_thresholds, threshold_of
 
 try:
@@ -29,8 +32,10 @@ User = configure(settings)
 record = Record()
 run = Run(settings, thresholds, record)
 waiting_of: dict[str, int] = {}  # worker process -> how many of its users wait beyond their threshold
+unfinished_of: dict[str, int] = {}  # worker process -> how many requests it ended because the run was over
 PROGRESS_SECONDS = 5.0
 LOOK_SECONDS = 0.5
+runners.HEARTBEAT_LIVENESS = 10  # seconds; on a busy machine workers are missed after the default 3, and the run ends
 runners.WORKER_REPORT_INTERVAL = LOOK_SECONDS  # steps of a short run may be shorter than Locust's 3 s
 
 
@@ -39,7 +44,11 @@ class Shape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         users = shapes.users_at(settings, self.get_run_time())
-        return None if users is None else (users, max(1.0, settings.users / 10))
+        if users is None:
+            if isinstance(self.runner, MasterRunner):
+                self.runner.stop()  # waits for the workers' requests; Locust's own end gives them half a second
+            return None
+        return users, max(1.0, settings.users / 10)
 
 
 @events.request.add_listener
@@ -58,12 +67,14 @@ def _count_stream_event(kind: str, name: str, seconds: float) -> None:
 def _send(client_id: str, data: dict[str, Any]) -> None:
     data["record"] = record.drain()
     data["waiting"] = _waiting()
+    data["unfinished"] = len(unfinished)
 
 
 @events.worker_report.add_listener
 def _receive(client_id: str, data: dict[str, Any]) -> None:
     record.merge(data.get("record", ()))
     waiting_of[client_id] = data.get("waiting", 0)
+    unfinished_of[client_id] = data.get("unfinished", 0)
 
 
 def _waiting() -> int:
@@ -77,6 +88,8 @@ def _begin(environment: Environment, **_: Any) -> None:
     logging.getLogger("locust.stats_logger").disabled = True  # the verdict's table has exact numbers
     if isinstance(environment.runner, WorkerRunner):
         return
+    if environment.web_ui and environment.web_ui.app:
+        environment.web_ui.app.before_request(_refuse_other_sites)
     registry = CollectorRegistry()
     registry.register(record)
     try:
@@ -89,14 +102,31 @@ def _begin(environment: Environment, **_: Any) -> None:
     gevent.spawn(_watch, environment)
 
 
+def _refuse_other_sites() -> None:
+    """Another web page in the user's browser could send the form that starts load, or read what is here: by a name of
+    its own that leads to this machine (DNS rebinding).
+    """
+    here = urlsplit(f"//{flask.request.host}")
+    if here.hostname not in ("localhost", "127.0.0.1"):
+        flask.abort(403, "The page answers as localhost and 127.0.0.1 only.")
+    origin = flask.request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != here.netloc:
+        flask.abort(403, "Another site has sent this.")
+
+
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
+    unfinished.clear()
+    unfinished_of.clear()
     record.running = True
     run.start()
 
 
 @events.test_stop.add_listener
 def _stop(environment: Environment, **_: Any) -> None:
+    if isinstance(environment.runner, WorkerRunner):
+        environment.runner._send_stats()  # the master drops what comes after a worker's "stopped"
+        return
     record.running = False
     _print_step(run.stop())
 
@@ -148,7 +178,11 @@ def _finish(environment: Environment, **_: Any) -> None:
     record.users = 0
     if environment.web_ui and environment.runner and environment.runner.state == runners.STATE_INIT:
         return  # the web page was opened, and no test started
-    text, passed = run.report()
+    exceptions = environment.runner.exceptions.values() if environment.runner else ()
+    raised = Counter[str]()
+    for one in exceptions:
+        raised[f"{one['msg']} {' '.join(one['traceback'].strip().splitlines()[-2:])}"] += one["count"]
+    text, passed = run.report(raised, len(unfinished) + sum(unfinished_of.values()))
     print(f"\n{text}", flush=True)
     if report := os.environ.get("LOADTEST_REPORT"):
         print(f"Report: {report}", flush=True)

@@ -131,8 +131,13 @@ class Run:
         """Each route with its threshold."""
         return judge(self._since(self.began), self.thresholds)
 
-    def report(self) -> tuple[str, bool]:
-        """The table with the verdict, and whether every threshold was met."""
+    def report(self, exceptions: Mapping[str, int] | None = None, unfinished: int = 0) -> tuple[str, bool]:
+        """The table with the verdict, and whether the run has passed.
+
+        Args:
+            exceptions: those that tasks or the start of users have raised, with their numbers.
+            unfinished: requests that were still open at the end, and so were not counted.
+        """
         findings = self.findings()
         lines = [f"{self.settings.shape} with {self.settings.users} users against {self.settings.host}"]
         lines.append(table(findings))
@@ -140,12 +145,18 @@ class Run:
             lines.append(self.capacity())
         late = _overdue(self.began, self._mark())
         lines += [f"Users waited too long: {reason}." for reason in late]
+        exceptions = exceptions or {}
+        lines += [f"Raised {times} times: {what}" for what, times in exceptions.items()]
         passed = False
-        if not findings:
+        if exceptions:
+            lines.append(f"Verdict: FAILED, {sum(exceptions.values())} exceptions in tasks.")
+        elif not findings:
             lines.append("Verdict: FAILED, no request completed.")
         elif self.interrupted:
             after = f"{self.stopped_after or self.elapsed:.0f} s of {self.settings.duration:g} s"
             lines.append(f"Verdict: none, interrupted after {after}.")
+        elif unfinished:
+            lines.append(f"Verdict: FAILED, {unfinished} requests were still open at the end.")
         elif late or any(finding.missed for finding in findings) or any(step.missed for step in self.steps):
             lines.append("Verdict: FAILED, thresholds were missed (loadtest/thresholds.toml).")
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from gevent import GreenletExit
 from geventhttpclient import HTTPParseError
 from locust import between
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
@@ -31,6 +32,9 @@ stream_events = EventHook()
 
 # The request that each user waits for: its name, and its start (time.monotonic).
 in_flight: dict["SimulatedUser", tuple[str, float]] = {}
+
+# The requests, by their names, that were given up at the end of the run.
+unfinished: list[str] = []
 
 
 class SimulatedUser(FastHttpUser):
@@ -68,6 +72,9 @@ class SimulatedUser(FastHttpUser):
         in_flight[self] = name, time.monotonic()
         try:
             yield
+        except GreenletExit:  # the run is over, and so is the time that requests have to finish
+            unfinished.append(name)
+            raise
         finally:
             del in_flight[self]
 

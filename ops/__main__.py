@@ -30,6 +30,7 @@ VENV = PROJECT / ".venv"
 ENGINE_TIMEOUT = 20  # seconds for an engine to answer
 MODES = ("docker", "native")
 CHECKED = ("up", "restore", "check-config")  # commands that bad settings stop before anything starts or stops
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS")
 
 
@@ -173,14 +174,18 @@ PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in 
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the command; further ones (make passes SIGTERM on) don't interrupt its clearing up."""
+    for end in ENDS:
+        signal.signal(end, lambda *_: None)
     raise KeyboardInterrupt
 
 
 def main(words: list[str]) -> int:
     console.configure()
     os.umask(0o022)
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(end, _interrupt)  # what was stopped or changed for a while is put right whoever ends us
+    for end in ENDS:
+        if signal.getsignal(end) != signal.SIG_IGN:  # as under nohup
+            signal.signal(end, _interrupt)
     if not words or words[0] not in COMMANDS or any("=" not in word for word in words[1:]):
         print(__doc__, file=sys.stderr)
         for name, (_, takes) in COMMANDS.items():

@@ -10,7 +10,8 @@ The last kind is what a restore makes of the present state before it touches any
 that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
 
 Prometheus could take snapshots, but only with an API that also deletes series for every client that reaches its port,
-such as a web page. So it is stopped for the seconds that copying takes; its data have a gap of that length.
+such as a web page. So it is stopped for the seconds that copying takes; its data have a gap of that length. A process
+of its own stops and starts these servers, so that they run again however the command ends.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ops import secrets, shell
 from ops.console import confirm, log
@@ -58,7 +61,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
     `start` starts everything and waits until it is healthy.
 
     Raises OpsError, with nothing changed, where the archive is damaged, of something else, or too new for the
-    servers here; if a later step fails, the previous data are put back.
+    servers here; if a later step fails, the previous data stay or are put back.
     """
     if not name:
         raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
@@ -70,14 +73,15 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
         before = None
         if stack.has_data():
             confirm(f"Replace the data of the stack by those of {made}?", confirmed)
-            stack.stop()
-            log.info("Saving the current state")
             try:
+                stack.stop()
+                log.info("Saving the current state")
                 before = _write(stack, folder, "-before-restore", complete=True)
-            except OpsError:
+            except (OpsError, KeyboardInterrupt):
                 start()
                 raise
             log.info("  %s", before)
+        stack.recover()  # of a restore that was killed
         marker = interrupted(stack)
         first = not marker.exists()
         if first:
@@ -90,24 +94,48 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
                 raise
             log.info("Restore failed: putting the previous data back")
             try:
-                with _opened(before, folder) as (old, its_manifest):
-                    _put(stack, old, its_manifest)
+                if not stack.recover():
+                    with _opened(before, folder) as (old, its_manifest):
+                        _put(stack, old, its_manifest)
                 if first:
                     marker.unlink()
                 start()
             except OpsError as also:
                 raise OpsError(f"{error}\n{also}\nThe previous data are in {before}.") from error
-            raise OpsError(f"{error}\nNothing was restored; the previous data are back.") from error
+            raise OpsError(f"{error or 'Interrupted.'}\nNothing was restored; the previous data are back.") from error
         marker.unlink()
-    start()
+    undo = f"The previous data: `make restore FROM={before}`." if before else ""
+    try:
+        start()
+    except OpsError as error:
+        raise OpsError(f"{error}\n{undo}".strip()) from error
     print(f"\nRestored: the state of {made}.")
-    if before:
-        print(f"The previous data: `make restore FROM={before}`.")
+    if undo:
+        print(undo)
 
 
 def interrupted(stack: Stack) -> Path:
     """The file that is there while a restore replaces the data; its text says what to do if the restore was killed."""
     return stack.settings.folder("SIGHTLINE_STATE") / "restoring"
+
+
+def clear_up(stack: Stack) -> None:
+    """Have nothing half done of a backup or a restore that was killed.
+
+    Raises OpsError that says what the user has to do, where data are incomplete.
+    """
+    _clear(stack.settings.folder("BACKUPS_DIR"))
+    whole = stack.recover()
+    if (marker := interrupted(stack)).exists():
+        if not whole:
+            raise OpsError(f"A restore was interrupted, the data are incomplete. {marker.read_text()}")
+        marker.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what backups that were killed have left; one runs at a time."""
+    for partial in folder.glob(".partial-*"):
+        shutil.rmtree(partial)
 
 
 def newest(folder: Path) -> str:
@@ -122,8 +150,7 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
     archive = folder / f"sightline-{made:%Y%m%d-%H%M%S}{suffix}.tar"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for partial_folder in folder.glob(".partial-*"):  # of a backup that was killed: one runs at a time
-            shutil.rmtree(partial_folder)
+        _clear(folder)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
             work = Path(name)
             _pack(stack, work, complete=complete)
@@ -158,10 +185,54 @@ def _pack(stack: Stack, work: Path, *, complete: bool) -> None:
     shell.to_file("Dumping", stack.client("pg_dump", "--format=custom"), work / DUMP, stack.environment, PROJECT)
     log.info("Copying the data of %s", ", ".join(FOLDERS))
     stopped = time.monotonic()
-    with stack.paused(FOLDERS):
+    with _paused(stack):
         for server in FOLDERS:
             stack.pack(server, work / f"{server}.tar")
     log.info("  stopped for %.1f s", time.monotonic() - stopped)
+
+
+@contextmanager
+def _paused(stack: Stack) -> Iterator[None]:
+    """The servers of FOLDERS stand still. A process of its own sees to it: they run again even if this one is killed.
+
+    It also inherits the lock of `only_one`: the next command begins when they run. Raises OpsError where they don't.
+    """
+    ours, its = socket.socketpair()
+    guard = os.fork()
+    if not guard:
+        ours.close()
+        _guard(stack, its)
+    its.close()
+    try:
+        with ours.makefile() as said:
+            if complaint := said.readline().strip():
+                raise OpsError(complaint)
+        yield
+    finally:
+        ours.close()
+        if os.waitpid(guard, 0)[1]:
+            raise OpsError(f"{', '.join(FOLDERS)} may not run again; `make up` starts them.")
+
+
+def _guard(stack: Stack, parent: socket.socket) -> NoReturn:
+    """Stop the servers, write an empty line, or what failed; start them again once the parent's end is closed."""
+    os.setsid()  # what ends a whole group of processes, such as Ctrl-C, passes by
+    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(end, lambda *_: None)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nothing, stream)
+    failed = True
+    try:
+        with stack.paused(FOLDERS), suppress(OSError):
+            parent.sendall(b"\n")
+            parent.recv(1)
+        failed = False
+    except (OpsError, OSError) as error:
+        with suppress(OSError):
+            parent.sendall(" ".join(f"{error}".split()).encode() + b"\n")
+    finally:
+        os._exit(failed)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -246,6 +317,7 @@ def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> Non
                     shell.feed("Loading", command, part, stack.environment, PROJECT)
             else:
                 stack.unpack(name.removesuffix(".tar"), part)
+    stack.replace()
 
 
 def _digest(part: Path | IO[bytes]) -> str:

@@ -47,8 +47,7 @@ def start(stack: Stack) -> None:
     Raises:
         OpsError: a restore was interrupted, or a part does not become healthy.
     """
-    if (marker := backup.interrupted(stack)).exists():
-        raise OpsError(f"A restore was interrupted, the data are incomplete. {marker.read_text()}")
+    backup.clear_up(stack)
     stack.check()
     secrets.make(stack.settings.folder("SECRETS_DIR"))
     already = stack.start()

@@ -85,7 +85,7 @@ class ComposeStack:
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
         published = {f"{name.upper()}_PORT": port for name, port in self.published().items() if name != "locust"}
-        ports.check(published, held)
+        ports.check(published, lambda: held)
         mounts.require_readable(self.mounted())
         if "name=selinux" in self.docker_info("{{.SecurityOptions}}"):
             mounts.require_labels(self.mounted())
@@ -268,6 +268,12 @@ class ComposeStack:
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]
         shell.feed(f"Restoring {server}", command, tar, self.environment, PROJECT)
+
+    def replace(self) -> None:
+        """Volumes can't be renamed: everything is in its place already."""
+
+    def recover(self) -> bool:
+        return False
 
     def mounted(self) -> set[Path]:
         """The files and folders of ours that containers get to read: what else overrides mount is not our affair."""

@@ -6,10 +6,16 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from ops.console import log
+from ops.errors import OpsError
+
+LOCK_TIMEOUT = 600.0  # seconds
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -34,11 +40,34 @@ def temporary_folder(prefix: str) -> Path:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """One process at a time; another one waits. Makes the lock's folder, if there is none."""
+    """One process at a time; another one waits, at most LOCK_TIMEOUT. Makes the lock's folder, if there is none.
+
+    Raises OpsError where that takes too long.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(file, "a+") as lock:
+        deadline = None
+        while not _lock(lock):
+            lock.seek(0)
+            other = f"Another command (process {lock.read().strip() or 'unknown'}) is at work"
+            if deadline is None:
+                log.info("%s: waiting until it ends", other)
+                deadline = time.monotonic() + LOCK_TIMEOUT
+            if time.monotonic() > deadline:
+                raise OpsError(f"{other} for more than {LOCK_TIMEOUT / 60:g} minutes; try again when it has ended.")
+            time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

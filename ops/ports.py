@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ops.errors import OpsError
@@ -21,8 +21,8 @@ def number(setting: str, value: str) -> int:
     return int(value)
 
 
-def check(ports: Mapping[str, int], held: Collection[int] = ()) -> None:
-    """`ports`: setting -> port; `held`: ports that the stack itself has.
+def check(ports: Mapping[str, int], held: Callable[[], Collection[int]] = tuple) -> None:
+    """`ports`: setting -> port; `held`: asks for the ports that the stack itself has.
 
     Raises:
         OpsError: a port is not available; names each of them on a line.
@@ -32,7 +32,8 @@ def check(ports: Mapping[str, int], held: Collection[int] = ()) -> None:
         same = [other for other in ports if ports[other] == port and other != setting]
         if same:
             problems.append(f"{setting} and {' and '.join(same)} are both {port}; give each a port of its own.")
-        elif port not in held and (reason := _unavailable(port)):
+        # In this order: after a command that was interrupted, servers of the stack may just be starting or ending.
+        elif _unavailable(port) and port not in held() and (reason := _unavailable(port)):
             problems.append(
                 f"Port {port} {reason}. Free it, or set {setting} to another one (in .env or as a variable)."
             )

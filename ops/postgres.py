@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ SET log_statement = 'none';
 ALTER ROLE postgres PASSWORD :'password';
 """
 START_TIMEOUT = 60.0  # seconds
+STOP_TIMEOUT = 60.0
+STEP_TIMEOUT = 300.0  # of initdb, and of one script
 USER = "sightline-postgres"  # where root starts the stack
 PRIVATE_PORT = 5432  # of `private()`: part of its socket's name, nothing listens on TCP
 
@@ -64,7 +67,14 @@ def _user() -> pwd.struct_passwd:
     raise OpsError(f"PostgreSQL can't run as root, and `{' '.join(command)}` failed: {made.stderr.strip()}")
 
 
-def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: int | None = None) -> None:
+def initialise(
+    data: Path,
+    secrets: Path,
+    *,
+    flags: tuple[str, ...] = (),
+    new: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Make the data folder, if there is none, and bring roles, passwords and settings up to date.
 
     `secrets` holds the files postgres_password, app_db_password and exporter_db_password. Local superuser access is
@@ -72,6 +82,7 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: i
 
     Args:
         new: the major version of PostgreSQL for a folder that is made now; the best that is here unless given.
+        environment: of the programs that run meanwhile; this process' own unless given.
 
     Raises:
         OpsError: the data are of a version of PostgreSQL that is not here.
@@ -83,7 +94,7 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: i
         partial.mkdir(mode=0o700, parents=True)
         own(partial)
         options = (f"--pgdata={partial}", "--username=postgres", "--encoding=UTF8", "--locale=C", "--data-checksums")
-        _run(as_owner(initdb, *options, "--auth-local=peer", "--auth-host=scram-sha-256"))
+        _run(as_owner(initdb, *options, "--auth-local=peer", "--auth-host=scram-sha-256"), environment)
         (partial / "pg_hba.conf").write_text(
             "local all postgres peer map=owner\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
@@ -92,7 +103,7 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: i
     own(data)
     users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
     (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))
-    with private(data, flags=flags):
+    with private(data, flags=flags, environment=environment):
         psql = [
             str(find("psql", major=major(data))["psql"]),
             "-X",
@@ -104,14 +115,14 @@ def initialise(data: Path, secrets: Path, *, flags: tuple[str, ...] = (), new: i
             "-U",
             "postgres",
         ]
-        environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
-        _run(tuple(psql), environment, SUPERUSER_SQL)
+        own_environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
+        _run(tuple(psql), own_environment, SUPERUSER_SQL)
         for file in sorted(INIT.glob("*.sql")):
-            _run((*psql, "-f", str(file)), environment)
+            _run((*psql, "-f", str(file)), own_environment)
 
 
 @contextmanager
-def private(data: Path, *, flags: tuple[str, ...] = ()) -> Iterator[None]:
+def private(data: Path, *, flags: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """PostgreSQL for a while, reachable through a socket in its own folder only."""
     with open(data / "initialise.log", "w") as log:
         settings = (
@@ -121,13 +132,17 @@ def private(data: Path, *, flags: tuple[str, ...] = ()) -> Iterator[None]:
             "-clogging_collector=off",
         )
         postgres = as_owner(_program("postgres", data), "-D", str(data), *settings, *flags)
-        server = subprocess.Popen(postgres, stdout=log, stderr=log, cwd="/")
+        server = subprocess.Popen(postgres, stdout=log, stderr=log, cwd="/", env=environment)
     try:
         _wait_for(server, data)
         yield
     finally:
-        server.terminate()
-        server.wait()
+        server.send_signal(signal.SIGINT)  # "fast": waits for no client
+        try:
+            server.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
@@ -145,8 +160,13 @@ def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
         time.sleep(0.05)
 
 
-def _run(command: tuple[str, ...], environment: dict[str, str] | None = None, text: str = "") -> None:
-    result = subprocess.run(command, env=environment, input=text, capture_output=True, text=True, cwd="/")
+def _run(command: tuple[str, ...], environment: Mapping[str, str] | None = None, text: str = "") -> None:
+    try:
+        result = subprocess.run(
+            command, env=environment, input=text, capture_output=True, text=True, cwd="/", timeout=STEP_TIMEOUT
+        )
+    except subprocess.TimeoutExpired:
+        raise OpsError(f"Setting up PostgreSQL failed: {command[0]} takes longer than {STEP_TIMEOUT:.0f} s.") from None
     if result.returncode:
         lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
         raise OpsError(f"Setting up PostgreSQL failed: {' '.join(lines[-2:])}")

@@ -41,6 +41,8 @@ class ProcessStack:
         self.settings = settings
         self.state = settings.folder("SIGHTLINE_STATE")
         self.data = self.state / "data"
+        # Beside them while a restore or `clean` is at work: what is loaded, what it replaced, what is being removed.
+        self.new, self.old, self.removed = (self.state / f"data.{name}" for name in ("new", "old", "removed"))
         self.secrets = settings.folder("SECRETS_DIR")
         self.supervisor = Supervisor(self.state)
         self.environment = {**settings.environment(), "SECRETS_DIR": str(self.secrets)}
@@ -119,7 +121,7 @@ class ProcessStack:
         programs.find(*PROGRAMS)
         programs.find(*POSTGRES, major=self._postgres_major)
         self._wanted = config(self.supervisor, self.servers())
-        ports.check(self.ports, self.supervisor.listening())
+        ports.check(self.ports, self.supervisor.listening)
 
     def fetch(self) -> None:
         self._fetch()
@@ -152,17 +154,22 @@ class ProcessStack:
         return True
 
     def remove(self) -> None:
-        for folder in (self.data, self.supervisor.run, self.supervisor.logs):
-            if folder.exists():
-                shutil.rmtree(folder)
+        if self.data.exists():  # whole or not at all
+            self._remove(self.removed)
+            self.data.rename(self.removed)
+        for folder in (self.removed, self.new, self.old, self.supervisor.run, self.supervisor.logs):
+            self._remove(folder)
 
     def prepare(self) -> None:
         """Make the folders, the lists of targets and the database."""
-        self._make_folders()
+        self._make_folders(self.data)
         for name in ("prometheus", "alertmanager", "grafana"):
             (self.data / name).mkdir(mode=0o700, exist_ok=True)
         self._link_configs()
-        postgres.initialise(self.data / "postgres", self.secrets)
+        self._initialise(self.data / "postgres")
+
+    def _initialise(self, folder: Path) -> None:
+        postgres.initialise(folder, self.secrets, environment=self.supervisor.marked)
 
     # Looking
 
@@ -234,12 +241,12 @@ class ProcessStack:
     # Programs
 
     def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
-        return self._client(program, *options, port=self.settings.port("POSTGRES_PORT"))
+        return self._client(program, *options, data=self.data / "postgres", port=self.settings.port("POSTGRES_PORT"))
 
-    def _client(self, program: str, *options: str, port: int) -> list[str]:
+    def _client(self, program: str, *options: str, data: Path, port: int) -> list[str]:
         """The kernel vouches for the user: no password is needed."""
-        place = (f"--host={self.data / 'postgres'}", f"--port={port}", "--dbname=sightline")
-        found = programs.find(program, major=self._postgres_major)[program]
+        place = (f"--host={data}", f"--port={port}", "--dbname=sightline")
+        found = programs.find(program, major=postgres.major(data))[program]
         return [str(found), *options, *place, "--username=postgres", "--no-password"]
 
     def tool(self, server: str, program: str, *arguments: str) -> list[str]:
@@ -278,30 +285,52 @@ class ProcessStack:
 
     @contextmanager
     def new_database(self) -> Iterator[Callable[..., list[str]]]:
-        folder = self.data / "postgres"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = self.new / "postgres"
         secrets.generate(self.secrets)
-        self.prepare()
-        with postgres.private(folder):
-            yield lambda program, *options: self._client(program, *options, port=postgres.PRIVATE_PORT)
+        self._make_folders(self.new)
+        self._initialise(folder)
+        with postgres.private(folder, environment=self.supervisor.marked):
+            yield lambda program, *options: self._client(program, *options, data=folder, port=postgres.PRIVATE_PORT)
 
     def pack(self, server: str, file: Path) -> None:
         folder = self.data / server
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = ["tar", f"--directory={folder}", "--create", "--file=-", "."]
-        shell.to_file(f"Copying {server}", command, file, self.environment, "/")
+        shell.to_file(f"Copying {server}", command, file, self.supervisor.marked, "/")
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
-        folder = self.data / server
-        shutil.rmtree(folder, ignore_errors=True)
-        self._make_folders()
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = self.new / server
+        self._make_folders(self.new)
+        folder.mkdir(mode=0o700)
         command: tuple[str, ...] = ("tar", f"--directory={folder}", "--extract", "--no-same-owner", "--file=-")
         if server == "postgres":
             postgres.own(folder)
             command = postgres.as_owner(*command)
-        shell.feed(f"Restoring {server}", command, tar, self.environment, "/")
+        shell.feed(f"Restoring {server}", command, tar, self.supervisor.marked, "/")
         folder.chmod(0o700)
+
+    def replace(self) -> None:
+        self._remove(self.old)
+        if self.data.exists():
+            self.data.rename(self.old)
+        self.new.rename(self.data)
+
+    def recover(self) -> bool:
+        if self.new.exists() and not self.supervisor.running:
+            self.supervisor.stop()  # what loads into it
+        if self.old.exists() and not self.data.exists():
+            self.old.rename(self.data)
+        if self.new.exists():
+            log.info("Removing what an unfinished restore has loaded; it has replaced nothing")
+            self._remove(self.new)
+        for folder in (self.old, self.removed):
+            self._remove(folder)
+        return self.has_data()
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        if folder.exists():
+            shutil.rmtree(folder)
 
     # What servers are given
 
@@ -321,8 +350,8 @@ class ProcessStack:
             "METRICS_TOKEN_FILE": str(self.secrets / METRICS_TOKEN),
         }
 
-    def _make_folders(self) -> None:
-        for folder in (self.state, self.data):  # PostgreSQL, run by another user where root starts it, gets through
+    def _make_folders(self, data: Path) -> None:
+        for folder in (self.state, data):  # PostgreSQL, run by another user where root starts it, gets through
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o711)
 

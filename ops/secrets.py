@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 METRICS_TOKEN = "prometheus/metrics_token"  # noqa: S105  a file: what /metrics asks for, and Prometheus brings
@@ -41,12 +44,25 @@ def generate(folder: Path) -> list[str]:
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o755)
     made = []
-    for name in NAMES:
-        file = folder / name
-        if not file.exists() or not file.stat().st_size:
-            partial = file.with_name(f".{file.name}.{os.getpid()}")
-            partial.write_text(secrets.token_urlsafe(24))
-            partial.chmod(0o444)
-            partial.replace(file)
-            made.append(name)
+    with _lock(folder):
+        for name in NAMES:
+            file = folder / name
+            if not file.exists() or not file.stat().st_size:
+                partial = file.with_name(f".{file.name}.partial")
+                partial.unlink(missing_ok=True)
+                partial.write_text(secrets.token_urlsafe(24))
+                partial.chmod(0o444)
+                partial.replace(file)
+                made.append(name)
     return made
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One at a time makes secrets; the others then find them."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -101,10 +101,16 @@ class Stack(Servers, Protocol):
         """Those of `servers` that run are stopped meanwhile."""
 
     def new_database(self) -> AbstractContextManager[Callable[..., list[str]]]:
-        """An empty database made with the present secrets, and `client` for it."""
+        """An empty database made with the present secrets, and `client` for it; in its place after `replace()`."""
 
     def pack(self, server: str, file: Path) -> None:
         """Write a server's folder into a tar file."""
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
-        """Replace all that a server has by the files in the archive."""
+        """Replace all that a server has by the files in the archive; in their place after `replace()`."""
+
+    def replace(self) -> None:
+        """Put what was unpacked and loaded in the place of the present data; nothing runs."""
+
+    def recover(self) -> bool:
+        """Clear away what a restore that did not end has left; whether the data are those from before it, and whole."""

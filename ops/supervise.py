@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -42,6 +44,9 @@ chmod=0700
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[rpcinterface:restarts]
+supervisor.rpcinterface_factory=ops.restarts:bound
 """
 PROGRAM = """
 [program:{name}]
@@ -74,10 +79,16 @@ class Supervisor:
             raise OpsError(f"The path {state} is too long for a Unix socket; set SIGHTLINE_STATE to a shorter folder.")
 
     @property
+    def marked(self) -> dict[str, str]:
+        """The environment of every process of the stack, also of those at work while it stands still."""
+        return {**plain_environment(), MARK: str(self.state)}
+
+    @property
     def running(self) -> bool:
+        """Whether it takes orders; one that is shutting down doesn't."""
         try:
             self._call("getState")
-        except OSError:
+        except (OSError, OpsError):
             return False
         return True
 
@@ -87,8 +98,7 @@ class Supervisor:
         self.config.touch(mode=0o600)  # it may hold API keys
         self.config.write_text(config)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
-        environment = {**plain_environment(), MARK: str(self.state)}
-        result = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True)
+        result = subprocess.run(command, env=self.marked, cwd=PROJECT, capture_output=True, text=True)
         if result.returncode:
             raise OpsError(f"supervisord does not start: {(result.stderr or result.stdout).strip()}")
 
@@ -119,11 +129,13 @@ class Supervisor:
             return {}
 
     def stop(self) -> None:
-        """End every process of the stack, also what a supervisor that died has left behind."""
+        """End every process of the stack, also what a supervisor or a command that died has left behind."""
         if self.running:
-            daemon = psutil.Process(self._call("getPID"))
             self._call("shutdown")
-            psutil.wait_procs([daemon], STOP_TIMEOUT + 5)
+        with suppress(OSError, ValueError, psutil.NoSuchProcess):
+            daemon = psutil.Process(int((self.run / "supervisord.pid").read_text()))
+            if daemon in self.leftovers():  # else the number is another process's by now
+                psutil.wait_procs([daemon], STOP_TIMEOUT + 5)
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for process in self.leftovers():
                 with suppress(psutil.NoSuchProcess):
@@ -147,11 +159,28 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        transport.connection = _Connection(self.socket)
+        transport.headers = {"Content-Type": "text/xml"}
         try:
             with ServerProxy("http://localhost", transport=transport) as server:
                 return getattr(server.supervisor, method)(*arguments)
         except Fault as fault:
+            if fault.faultCode == Faults.SHUTDOWN_STATE:
+                raise OpsError("The stack is being stopped.") from None
             raise OpsError(f"supervisord reports an error: {fault.faultString}. `make logs` shows why.") from None
+
+
+class _Connection(HTTPConnection):
+    """To supervisord's socket; one that hangs is given up."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__("localhost")
+        self._file = file
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(STOP_TIMEOUT + 15)  # it answers when the server that is to be stopped has ended
+        self.sock.connect(str(self._file))
 
 
 def config(supervisor: Supervisor, servers: Iterable[Server]) -> str:

@@ -20,6 +20,7 @@ from ops.ports import HOST
 from ops.stack import Stack
 
 PATIENCE = 15 * 60.0  # seconds to wait for the alerts to fire, and again to resolve; a fault lasts half an hour at most
+LOAD_STARTS = 60.0  # seconds for the load test to open its metrics port
 LATER = 10 * 60.0  # alerts with a longer `for` are named, not waited for
 LOOK_EVERY = 2.0
 SAY_EVERY = 30.0  # seconds between lines that say what is waited for
@@ -130,21 +131,31 @@ def _print(alert: str, stage: str, seconds: float) -> None:
 @contextmanager
 def _traffic(target: Target) -> Iterator[None]:
     """A small load test in the background, unless one runs already: without traffic an outage is not noticed."""
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, target.load_metrics_port)) == 0:
-            print("A load test runs already; its traffic is used.")
-            yield
-            return
+    if _listens(target.load_metrics_port):
+        print("A load test runs already; its traffic is used.")
+        yield
+        return
     environment = {**os.environ, "HOST": target.app, "USERS": "15", "DURATION": "1h", "SHAPE": "steady"}
     with open(os.devnull, "w") as devnull:
         load = subprocess.Popen(
             [sys.executable, "-m", "loadtest"], cwd=PROJECT, env=environment, stdout=devnull, stderr=subprocess.PIPE
         )
     try:
-        time.sleep(2)
+        deadline = time.monotonic() + LOAD_STARTS
+        while load.poll() is None and not _listens(target.load_metrics_port) and time.monotonic() < deadline:
+            time.sleep(0.2)
         if load.poll() is not None and load.stderr is not None:
             raise DrillError(f"The load test did not start: {load.stderr.read().decode().strip()}")
         yield
     finally:
         load.terminate()
-        load.wait(60)
+        try:
+            load.wait(90)  # its requests have 60 s to finish
+        except subprocess.TimeoutExpired:
+            load.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((HOST, port)) == 0

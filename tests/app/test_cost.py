@@ -187,3 +187,34 @@ def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
         assert answers[-1].headers["Retry-After"] == "60"
         assert client.get("/healthz").status_code == 200
         assert neighbour.post("/users", json={"name": "x"}).status_code == 201
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "message",
+    ["word " * 40_000, "é" * 200_000, "\\u00e9" * 170_000, "\\ud83e\\udd89" * 87_000, "🦉" * 200_000, "\\n" * 200_000],
+    ids=["words", "two bytes", "escaped", "escaped pairs", "four bytes", "lines"],
+)
+def test_a_valid_question_at_the_limits_costs_little(
+    service: Running, client: httpx.Client, message: str, stream: bool, tell: Callable[[str, str], None]
+) -> None:
+    """As long as a message or a body may be; later ones of the conversation come with those before."""
+    body = f'{{"message": "{message}", "stream": {json.dumps(stream)}'
+    with sign_up(client) as user:
+        answer = user.post("/chat", json={"message": "Hello", "stream": False})
+        conversation = answer.json()["conversation_id"]
+        cost = Cost(service)
+        for _ in range(TIMES):
+            content = f'{body}, "conversation_id": {conversation}}}'.encode()
+            answer = user.post("/chat", content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 200, answer.text[:500]
+            if stream:
+                assert "event: done" in answer.text
+        cpu, memory = cost.look()
+    tell(
+        "cost of the largest questions",
+        f"{len(content) / 1000:.0f} kB, {'streamed' if stream else 'whole'}: {cpu / TIMES * 1000:.0f} ms CPU time, "
+        f"{memory / 2**20:.1f} MiB",
+    )
+    assert cpu / TIMES <= CPU_SECONDS
+    assert memory <= MEMORY

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -264,6 +265,19 @@ def test_a_worker_that_dies_is_replaced(postgres: Postgres) -> None:
         wait_until(lambda: len(now := workers(service)) == 2 and before[0] not in now)
         wait_until(lambda: service.log.count("Application startup complete") == 3)
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_worker_that_does_nothing_for_a_while_is_kept(postgres: Postgres) -> None:
+    """As one that still imports on a busy machine; uvicorn's default would kill it after 5 s."""
+    environment = postgres.environment(postgres.create_database())
+    with servers.app({**environment, "APP_WORKERS": "2"}) as service:
+        wait_until(lambda: service.log.count("Application startup complete") == 2)
+        before = workers(service)
+        before[0].suspend()
+        time.sleep(7)
+        before[0].resume()
+        wait_until(lambda: httpx.get(f"{service.url}/readyz", timeout=10).status_code == 200)
+        assert workers(service) == before
 
 
 def _refuses(port: int) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from loadtest import launch
@@ -84,6 +85,38 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
             assert "Verdict" not in said.read_text()
     finally:
         run.kill()  # it would wait for its users, and they for their response
+        run.wait()
+
+
+def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path: Path) -> None:
+    port = free_port()
+    page = f"http://127.0.0.1:{port}"
+    form = {"user_count": "1", "spawn_rate": "1", "host": "http://127.0.0.1:9"}
+    with (tmp_path / "said").open("w") as output:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "loadtest", "--ui"],
+            env={**os.environ, "LOCUST_PORT": str(port), "LOCUST_METRICS_PORT": str(free_port()), "HOST": hanging.url},
+            cwd=Path(__file__).parents[2],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: urllib.request.urlopen(page, timeout=10).status == 200)
+        for headers in (
+            {"Origin": "http://elsewhere.example"},
+            {"Origin": "null"},
+            {"Origin": f"http://127.0.0.1:{port + 1}"},
+            {"Host": f"rebound.example:{port}", "Origin": f"http://rebound.example:{port}"},
+            {"Host": f"localhost.rebound.example:{port}"},
+        ):
+            assert httpx.post(f"{page}/swarm", data=form, headers=headers, timeout=30).status_code == 403, headers
+        assert httpx.get(f"{page}/stats/requests", headers={"Host": f"rebound.example:{port}"}).status_code == 403
+        assert httpx.get(f"{page}/stats/requests", timeout=30).json()["state"] == "ready"
+        assert not hanging.asked.is_set()
+        own = {"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}"}
+        assert httpx.get(page, headers=own, timeout=30).status_code == 200
+    finally:
+        run.kill()
         run.wait()
 
 

@@ -21,7 +21,7 @@ import yaml
 from ops import postgres, secrets
 from ops.paths import PROJECT
 from ops.programs import find
-from tests.ops.test_processes import Stack, new_stack
+from tests.ops.native import Stack, native_stack
 from tests.servers import PrometheusApi
 
 LAST_RELEASE = Path(__file__).with_name("last_release")
@@ -43,7 +43,7 @@ SERIES = '{endpoint="/items",instance="127.0.0.1:8000",job="app",method="POST",s
 @pytest.fixture
 def old_stack() -> Iterator[tuple[Stack, float]]:
     """A stack with the last release's data, not running, and the time of the last sample that it stored."""
-    with new_stack() as stack:
+    with native_stack() as stack:
         passwords = Path(stack.environment["SECRETS_DIR"])
         secrets.generate(passwords)
         for file in [path for path in passwords.rglob("*") if path.is_file()]:

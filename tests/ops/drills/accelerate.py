@@ -107,9 +107,8 @@ def accelerated(server: Server) -> Server:
     if server.name != "prometheus":
         return server
     flags = {"--query.lookback-delta": "5m", "--rules.alert.resend-delay": "1m"}
-    return replace(
-        server, command=(*server.command, *(f"{flag}={shorter(time, SCRAPE_TIMES)}" for flag, time in flags.items()))
-    )
+    kept = (word for word in server.command if word.partition("=")[0] not in flags)
+    return replace(server, command=(*kept, *(f"{flag}={shorter(time, SCRAPE_TIMES)}" for flag, time in flags.items())))
 
 
 def accelerate(prometheus_folder: Path, alertmanager_folder: Path) -> None:
