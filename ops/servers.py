@@ -101,7 +101,6 @@ def prometheus(
         f"--storage.tsdb.path={data}",
         f"--web.listen-address={HOST}:{port}",
         f"--web.user-assets={PROJECT / 'docs'}",
-        "--enable-feature=expand-external-labels",  # Prometheus 2, Debian's, does not do it otherwise
         *flags,
     )
     words = _flags("prometheus", settings, *own)

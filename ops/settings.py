@@ -56,6 +56,7 @@ VALUES = {  # setting -> what it must match, and that in words
     "OPENAI_BASE_URL": ("https?://.+", "an address such as https://api.example/v1"),
     "ANTHROPIC_BASE_URL": ("https?://.+", "an address such as https://api.example"),
     **dict.fromkeys(LINKS, _ADDRESS),
+    "TRACE_URL": ("https?://.+", "an address such as https://jaeger.example/trace/"),
     "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
     "HOST_PROPAGATION": ("rprivate|rslave", "rprivate or rslave"),
     "PROMETHEUS_RETENTION_TIME": (r"(\d+(ms|[smhdwy]))+", "a duration such as 32d or 12h"),

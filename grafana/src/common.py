@@ -10,7 +10,7 @@ from prometheus.src.recorded import Histogram
 from . import bounds, slo
 from .model import Annotation, AnyVariable, Constant, Dashboard, Json, Link, Panel, Query, Row, Variable
 from .panels import Column, Legend, Steps, coloured, dashed, stat, table, timeseries, values
-from .promql import PROMETHEUS, SERVICE, Matchers, http_outcomes, mean, or_failing, or_zero, percentile
+from .promql import PROMETHEUS, SERVICE, Matchers, exemplars, http_outcomes, mean, or_failing, or_zero, percentile
 
 # One meaning, one colour, on all dashboards.
 SLO_COLOURS = {"availability": "green", "latency": "blue"}
@@ -294,14 +294,23 @@ def response_p95(*links: Link, matchers: Matchers = "@quick", outcomes: str = "@
 
 
 def response_time(
-    title: str, legend: Legend, *links: Link, histogram: Histogram = recorded.RESPONSE, matchers: Matchers = "@quick"
+    title: str,
+    legend: Legend,
+    *links: Link,
+    histogram: Histogram = recorded.RESPONSE,
+    matchers: Matchers = "@quick",
+    traced: str = "@traffic",
 ) -> Panel:
+    """traced: matchers of the requests whose traces are shown."""
     return timeseries(
         title,
         "To the last byte of the response, average and percentiles of requests that do not fail, as the service "
         "measures it. Without endpoints that wait for a model, such as /chat. The line is the latency objective. "
-        f"{INTERPOLATED}",
-        average_and_percentiles(histogram, matchers=matchers),
+        f"{INTERPOLATED} Dots are requests whose trace the service names (exemplars).",
+        (
+            *average_and_percentiles(histogram, matchers=matchers),
+            Query(exemplars(f"http_request_duration_seconds_bucket{{{traced}}}"), "traces", exemplar=True),
+        ),
         unit="s",
         log=True,
         limit=slo.LATENCY,

@@ -150,7 +150,7 @@ RED = (
         legend="names",
         links=(ONE_ENDPOINT,),
     ),
-    response_time("Response time", "names", matchers=QUICK),
+    response_time("Response time", "names", matchers=QUICK, traced="@judged"),
 )
 
 BY = ("method", "endpoint")

@@ -55,7 +55,8 @@ from .promql import (
 
 # A load test changes within seconds: a minute is the window here, on both sides.
 SENT = "rate(locust_requests_total[1m])"
-FAILED = "rate(locust_failures_total[1m])"
+# By outcome, which is counted from 0 on: a kind of failure appears with its first one.
+FAILED = 'rate(locust_response_time_seconds_count{outcome="failure"}[1m])'
 QUICK = 'name!~".*($streaming).*"'  # what waits for a language model has its own panels
 # Failures are not speed.
 SUCCEEDED = f'{QUICK}, outcome="success"'
@@ -267,7 +268,11 @@ REQUESTS = (
         (
             Query("sum by (method, name) (increase(locust_requests_total[$__range]))", instant=True, format="table"),
             Query(
-                ratio("increase(locust_failures_total[$__range])", "increase(locust_requests_total[$__range])", *BY),
+                ratio(
+                    f"increase(locust_response_time_seconds_count{{{OF_FAILURE}}}[$__range])",
+                    "increase(locust_requests_total[$__range])",
+                    *BY,
+                ),
                 instant=True,
                 format="table",
             ),

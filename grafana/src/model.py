@@ -27,12 +27,16 @@ DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL query. instant: only the last value (tables)."""
+    """One PromQL query.
+
+    instant: only the last value (tables). exemplar: Grafana asks for its series' exemplars, too.
+    """
 
     expr: str
     legend: str = "__auto"
     instant: bool = False
     format: Literal["time_series", "table", "heatmap"] = "time_series"
+    exemplar: bool = False
 
     def to_json(self, ref_id: str) -> Json:
         return {
@@ -44,7 +48,7 @@ class Query:
             "format": self.format,
             "range": not self.instant,
             "instant": self.instant,
-            "exemplar": False,
+            "exemplar": self.exemplar,
         }
 
 

@@ -65,7 +65,7 @@ STRIP = (
         no_value="unknown",
     ),
     stat(
-        "Scrape max",
+        "Scrape",
         "Time of the slowest scrape. Beyond the scrape timeout (10 s) the target counts as down.",
         "max(scrape_duration_seconds)",
         unit="s",

@@ -111,10 +111,10 @@ STRIP = (
 
 OBJECTIVES = (
     timeseries(
-        "Error budget remaining",
-        "Availability: requests that are not answered with a 5xx status. Latency: requests that are answered in time. "
-        "Of the budget of 30 days; time that Prometheus does not remember counts as unspent. Less than -100 % is drawn "
-        "at -100 %.",
+        "Error budget",
+        "What remains of it. Availability: requests that are not answered with a 5xx status. Latency: requests that "
+        "are answered in time. Of the budget of 30 days; time that Prometheus does not remember counts as unspent. "
+        "Less than -100 % is drawn at -100 %.",
         Query(
             'clamp_min(min by (slo) (job_slo:error_budget_remaining:ratio{job=~"$job"})'
             " or max by (slo) (sightline:slo_objective:ratio) * 0 + 1, -1)",

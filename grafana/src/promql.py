@@ -175,6 +175,14 @@ def occurrences(counter: str, matchers: str, *by: str) -> str:
     return f"round({total(f'({new}) or increase({selector}[$__range])', *by)}) > 0"
 
 
+def exemplars(buckets: str) -> str:
+    """No series, and names raw buckets: Grafana draws the exemplars of what a query names. Evaluated once per graph.
+
+    What is recorded has no exemplars.
+    """
+    return f"{buckets} @ end() < 0"
+
+
 def heat(histogram: Histogram, matchers: str = "@app") -> str:
     """Observations per second in each bucket, for a heatmap; an empty one where the time range knows no histogram."""
     known = f'last_over_time({histogram.buckets.name}{{{matchers}, le="+Inf"}}[$__range] @ end())'

@@ -35,6 +35,7 @@ LATER = {
     "deriv(": "a file system that fills up",
     "offset $before": "a load test 15 minutes earlier",
     'outcome="failure"': "a request of a load test that fails",
+    "@ end() < 0": "an exemplar, which is no series",
 }
 # Panels that have nothing to say at idle, not even zero, though they show no percentile and no average.
 NOTHING_YET = {
