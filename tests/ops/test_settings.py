@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops import settings
+from ops.console import log
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.settings import fill
@@ -75,9 +76,9 @@ def test_variables_are_filled_in_as_compose_does(text: str, values: dict[str, st
 
 def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "COMPOSE_PROJECT_NAME=mine\nHTTPS_PROXY=http://proxy\nLOG_FORMAT=json\nUSERS=5\nSOMETHING=else\n"
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, log.name):
         load(tmp_path, text).check()
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in caplog.records if record.name == log.name] == [
         ".env: SOMETHING is not a setting, and has no effect here."
     ]
 

@@ -77,6 +77,15 @@ def queries(**operations: int) -> Numbers:
     return {f"query_duration_seconds_count {operation} other": count for operation, count in operations.items()}
 
 
+def kill_backends(dsn: str) -> None:
+    """End the role's other connections to the database from the server's side, and see them gone."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+        )
+
+
 @dataclass
 class Runner:
     """Runs scenarios written against a sync Engine; `async` runs them on the engine inside an AsyncEngine."""

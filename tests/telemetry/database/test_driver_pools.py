@@ -17,8 +17,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from app.telemetry.database.driver_pools import instrument_pool, query_name
 from tests.servers import wait_until
-from tests.telemetry.database.measured import new_pool, numbers
-from tests.telemetry.database.test_pool import kill_backends
+from tests.telemetry.database.measured import kill_backends, new_pool, numbers
 from tests.telemetry.serving import ROOT
 
 

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
 from tests.servers import Postgres, free_port, wait_until
-from tests.telemetry.database.measured import Runner, ended, pool_numbers, queries
-from tests.telemetry.database.test_pool import kill_backends
+from tests.telemetry.database.measured import Runner, ended, kill_backends, pool_numbers, queries
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = 1")
 ONE = text("SELECT 1")

@@ -24,7 +24,16 @@ from sqlalchemy.pool import Pool
 from app.telemetry.database import Instrumentation, instrument_engine, metrics
 from tests import servers
 from tests.servers import Running, wait_until
-from tests.telemetry.database.measured import Runner, ended, new_pool, numbers, pool_numbers, queries, seconds
+from tests.telemetry.database.measured import (
+    Runner,
+    ended,
+    kill_backends,
+    new_pool,
+    numbers,
+    pool_numbers,
+    queries,
+    seconds,
+)
 
 ONE = text("SELECT 1")
 
@@ -50,15 +59,6 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(0.01)
-
-
-def kill_backends(dsn: str) -> None:
-    """End every other connection to the database from the server's side, and see them gone."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
 
 
 def test_gauges_start_at_zero(dsn: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.telemetry.llm import Price
 from app.telemetry.llm.metrics import series_of
+
+if TYPE_CHECKING:
+    import pytest  # not in the workers that read their numbers with this
 
 PRICE = Price(input=1.0, output=10.0, cache_read=0.1, cache_write=1.25, cache_write_1h=2.0)
 
@@ -66,6 +69,11 @@ def seconds(metric: str, provider: str, model: str) -> float:
         for sample in family.samples
         if sample.name.endswith("_sum") and (sample.labels["provider"], sample.labels["model"]) == (provider, model)
     )
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the telemetry has logged; not what libraries say, be it about what an earlier test has left."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("app.telemetry")]
 
 
 def call(outcome: str, prompt: int = 11, operation: str = "chat", calls: int = 1) -> Numbers:

@@ -24,7 +24,7 @@ from tests.telemetry.llm.fake_provider import (
     openai_stream,
     openai_whole,
 )
-from tests.telemetry.llm.measured import measured
+from tests.telemetry.llm.measured import logged, measured
 from tests.telemetry.llm.shapes import completion, openai_usage
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -156,9 +156,7 @@ def test_an_unknown_response_is_logged(model: str, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.WARNING)
     with track_call("openai", model) as call:
         call.record(SimpleNamespace(answer="text"))
-    assert [record.getMessage() for record in caplog.records] == [
-        "LLM response of an unknown shape, not measured: SimpleNamespace"
-    ]
+    assert logged(caplog) == ["LLM response of an unknown shape, not measured: SimpleNamespace"]
 
 
 class BothWays:

@@ -47,6 +47,7 @@ from tests.telemetry.llm.measured import (
     call,
     failed,
     finish,
+    logged,
     measured,
     missing,
     retried,
@@ -354,9 +355,7 @@ def test_unknown_chunks_do_no_harm(thing: Any, model: str, caplog: pytest.LogCap
         assert list(it.stream([thing, thing])) == [thing, thing]
     assert measured("openai", model) == INCOMPLETE | missing("not_returned")
     name = "RuntimeError" if isinstance(thing, NastyChunk) else "TypeError" if thing == {"type": [1]} else None
-    assert [record.getMessage() for record in caplog.records] == (
-        [f"LLM response of an unknown shape, not measured: {name}"] if name else []
-    )
+    assert logged(caplog) == ([f"LLM response of an unknown shape, not measured: {name}"] if name else [])
 
 
 def test_an_error_that_cannot_be_read_is_the_callers_all_the_same(model: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -373,7 +372,7 @@ def test_an_error_that_cannot_be_read_is_the_callers_all_the_same(model: str, ca
         "llm_prompt_length_characters_sum": 2 * len(PROMPT),
         "llm_prompt_length_characters_max": len(PROMPT),
     }
-    assert [record.getMessage() for record in caplog.records] == ["LLM call not measured: RuntimeError"] * 2
+    assert logged(caplog) == ["LLM call not measured: RuntimeError"] * 2
 
 
 def test_retries_belong_to_the_innermost_call_and_then_to_the_outer_one(
