@@ -1,4 +1,4 @@
-"""Commands are ended at random moments: nothing is lost, nothing stays half done, and the next `make up` is well.
+"""Commands are ended at random moments: nothing is lost, nothing stays half done, and the next `make up` works.
 
 `make chaos` prints the seed and a table of what was tried; FOR=3600 SEED=n: for an hour, in that order. Each round runs
 one command of `make` on a stack without Docker while a client signs users up, sends a signal to the whole process
