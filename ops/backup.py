@@ -4,10 +4,12 @@ An archive is a tar file (0600) of a manifest and these parts:
 
     database.dump                               the database `sightline`, by pg_dump in its custom format
     prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders, copied while these three stand still
+    grafana_secret_key                          what Grafana encrypts stored credentials with
     postgres.tar                                instead of the dump: PostgreSQL's folder as it is, PostgreSQL stopped
 
 The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
 that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
+Only Grafana's key goes with its data: with another one it can neither read stored credentials nor store new ones.
 
 Prometheus could take snapshots, but only with an API that also deletes series for every client that reaches its port,
 such as a web page. So it is stopped for the seconds that copying takes; its data have a gap of that length. A process
@@ -42,6 +44,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
 FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data are files to copy
+KEY = secrets.GRAFANA_KEY  # archives of older versions have none
 PARTS = [{database, *(f"{name}.tar" for name in FOLDERS)} for database in (DUMP, "postgres.tar")]
 MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 MODES = ("docker", "native")
@@ -52,7 +55,8 @@ def backup(stack: Stack, folder: Path) -> None:
     """Write an archive of the running stack into `folder` and say where it is."""
     archive = _write(stack, folder, "", complete=False)
     print(f"\n{archive} ({_size(archive)})")
-    print(f"It holds all user data, but no passwords: keep it safe. `make restore FROM={archive}` restores it.")
+    print("It holds all user data and the key to credentials in Grafana, but no passwords of the stack: keep it safe.")
+    print(f"`make restore FROM={archive}` restores it.")
 
 
 def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Callable[[], None]) -> None:
@@ -177,6 +181,9 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
 
 
 def _pack(stack: Stack, work: Path, *, complete: bool) -> None:
+    key = stack.settings.folder("SECRETS_DIR") / KEY
+    if key.exists():
+        shutil.copyfile(key, work / KEY)
     if complete:
         for server in ("postgres", *FOLDERS):
             stack.pack(server, work / f"{server}.tar")
@@ -268,7 +275,7 @@ def _opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict
 def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
     with _part(tar, MANIFEST) as file:
         manifest: dict[str, Any] = json.loads(file.read(LIMIT))
-    if manifest["sightline"] != FORMAT or set(manifest["parts"]) not in PARTS:
+    if manifest["sightline"] != FORMAT or set(manifest["parts"]) - {KEY} not in PARTS:
         raise ValueError("of another kind")
     if (
         not re.fullmatch(MADE, manifest["made"])
@@ -308,7 +315,7 @@ def _major(version: str) -> int:
 
 def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> None:
     stack.stop()
-    for name in sorted(manifest["parts"]):
+    for name in sorted(set(manifest["parts"]) - {KEY}):
         log.info("Restoring %s", name)
         with _part(tar, name) as part:
             if name == DUMP:
@@ -318,6 +325,9 @@ def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> Non
             else:
                 stack.unpack(name.removesuffix(".tar"), part)
     stack.replace()
+    if KEY in manifest["parts"]:
+        with _part(tar, KEY) as part:
+            secrets.replace_grafana_key(stack.settings.folder("SECRETS_DIR"), part.read(LIMIT).decode())
 
 
 def _digest(part: Path | IO[bytes]) -> str:

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 METRICS_TOKEN = "prometheus/metrics_token"  # noqa: S105  a file: what /metrics asks for, and Prometheus brings
+GRAFANA_KEY = "grafana_secret_key"
 NAMES = (
     "postgres_password",
     "app_db_password",
     "exporter_db_password",
     "grafana_admin_password",
-    "grafana_secret_key",
+    GRAFANA_KEY,
     "faults_token",
     METRICS_TOKEN,
 )
@@ -48,13 +49,23 @@ def generate(folder: Path) -> list[str]:
         for name in NAMES:
             file = folder / name
             if not file.exists() or not file.stat().st_size:
-                partial = file.with_name(f".{file.name}.partial")
-                partial.unlink(missing_ok=True)
-                partial.write_text(secrets.token_urlsafe(24))
-                partial.chmod(0o444)
-                partial.replace(file)
+                _write(file, secrets.token_urlsafe(24))
                 made.append(name)
     return made
+
+
+def replace_grafana_key(folder: Path, key: str) -> None:
+    """Have Grafana decrypt with the key of the backup that its data come from."""
+    with _lock(folder):
+        _write(folder / GRAFANA_KEY, key)
+
+
+def _write(file: Path, secret: str) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.write_text(secret)
+    partial.chmod(0o444)
+    partial.replace(file)
 
 
 @contextmanager

@@ -409,10 +409,12 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
         dump = tar.extractfile("database.dump")
         assert dump is not None
         sql = subprocess.run([find("pg_restore")["pg_restore"], "-f", "-"], input=dump.read(), capture_output=True)
-    assert names == ["manifest.json", "alertmanager.tar", "database.dump", "grafana.tar", "prometheus.tar"]
+    parts = ["alertmanager.tar", "database.dump", "grafana.tar", "grafana_secret_key", "prometheus.tar"]
+    assert names == ["manifest.json", *parts]
     assert kept.name.encode() in sql.stdout
     folder = Path(stack.environment["SECRETS_DIR"])
     old = {name: (folder / name).read_bytes() for name in secrets.NAMES}
+    grafana_key = old.pop(secrets.GRAFANA_KEY)
     assert not [name for name, value in old.items() if value in archive.read_bytes() + sql.stdout]
 
     # Refused with one line, and nothing is changed.
@@ -453,6 +455,8 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     assert kept.missing() == []
     assert database(stack).read_text() == kept.name
     assert not set(old.values()) & {(folder / name).read_bytes() for name in secrets.NAMES}
+    assert (folder / secrets.GRAFANA_KEY).read_bytes() == grafana_key, "Grafana's data are encrypted with it"
+    assert stat.S_IMODE((folder / secrets.GRAFANA_KEY).stat().st_mode) == 0o444
     assert archives(stack) == [archive], "there was nothing to keep"
 
 
