@@ -4,7 +4,8 @@
 
 Prints JSON: the CPU seconds of every round, peer by peer. Peers take turns within a round, in an order by chance, and
 all use one and the same connection to the server, so that none of them has a better one.
-With PROMETHEUS_MULTIPROC_DIR in the environment all of them count as one of several workers.
+With PROMETHEUS_MULTIPROC_DIR in the environment all of them count as one of several workers. With BENCH_INSTRUCTIONS it
+runs under valgrind, which writes the counts of what lies between two marks, and prints their order instead of seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import psycopg
 import sqlalchemy
 from prometheus_client import Histogram
 from sqlalchemy import Engine, create_engine, event, text
+
+from bench.instructions import mark
 
 ROUNDS = 121
 QUERIES = 150
@@ -120,6 +123,21 @@ def rounds(of: Callable[[Engine], Callable[[], float]], engines: dict[str, Engin
     return seconds
 
 
+def counted(engines: dict[str, Engine]) -> list[tuple[str, str, int]]:
+    """What was done between each two marks: what, by which peer, and how often."""
+    gc.disable()
+    done = []
+    for what, of, count in (("query", queries, QUERIES), ("transaction", transactions, TRANSACTIONS)):
+        for name, engine in engines.items():
+            measure = of(engine)
+            measure()  # warms up
+            mark()
+            measure()
+            mark()
+            done.append((what, name, count))
+    return done
+
+
 def main() -> int:
     url = os.environ["BENCH_DATABASE_URL"]
     connection = psycopg.connect(url.replace("+psycopg", "", 1))
@@ -132,6 +150,9 @@ def main() -> int:
             continue
         engines[name] = create_engine(url, creator=lambda: connection)
         instrument(engines[name])
+    if os.environ.get("BENCH_INSTRUCTIONS"):
+        json.dump(counted(engines), sys.stdout)
+        return 0
     of = {"query": rounds(queries, engines), "transaction": rounds(transactions, engines)}
     json.dump({"sqlalchemy": sqlalchemy.__version__, "seconds": of}, sys.stdout)
     return 0

@@ -16,6 +16,7 @@ from ..storage import locked, storage
 from .metrics import CLIENT_GONE, SIZE_BUCKETS
 from .series import Series
 
+NOT_STARTED: Message = {"status": 0}  # of a response
 _SMALL = int(SIZE_BUCKETS[0])
 
 
@@ -33,7 +34,6 @@ class Exchange:
         "server_receive",
         "server_send",
         "started",
-        "status",
     )
 
     series: Series
@@ -42,8 +42,7 @@ class Exchange:
     server_send: Send
     open: float  # since when; 0 once it is counted
     gone: bool  # the client
-    status: int
-    head: Message | None  # the message with which the response started
+    head: Message  # the one with which the response started, NOT_STARTED before
     started: float  # when it did
     received: int  # bytes of the bodies
     sent: int
@@ -62,7 +61,6 @@ class Exchange:
         kind = message["type"]
         if kind == "http.response.start":
             self.started = perf_counter()
-            self.status = message["status"]
             self.head = message
         elif kind == "http.response.body":
             try:  # noqa: SIM105 - suppress() would cost more than the rest of this method
@@ -87,11 +85,12 @@ class Exchange:
 
     def _complete(self) -> bool:
         """Whether all of the body that the head announced was sent: a client may close its connection then."""
-        if self.head is None:
+        head = self.head
+        if head is NOT_STARTED:
             return False
-        if self.scope["method"] == "HEAD" or self.status in (204, 304):
+        if self.scope["method"] == "HEAD" or head.get("status") in (204, 304):
             return True
-        for name, value in self.head.get("headers", ()):
+        for name, value in head.get("headers", ()):
             if name.lower() == b"content-length":
                 return bool(value.isdigit() and self.sent >= int(value))
         return False
@@ -107,15 +106,15 @@ class Exchange:
             self.series.warn("an exception was not counted", exc_info=True)
         if self.open:
             if not self._complete():
-                self.gone, self.status = left, status or 500
+                self.gone, self.head = left, {"status": status or 500}
             elif status:
-                self.status = status
+                self.head = {"status": status}
             self.finish()
 
     def cut(self) -> None:
         """The application returned without the rest: the client is gone, or the server will say 500 or cut it off."""
         if not self._complete():
-            self.status = 500
+            self.head = {"status": 500}
         self.finish()
 
     def _cannot_send(self, error: BaseException) -> bool:
@@ -126,7 +125,7 @@ class Exchange:
         """Count it. Never raises."""
         now = perf_counter()
         began, self.open = self.open, 0.0
-        status = CLIENT_GONE if self.gone else self.status
+        status = CLIENT_GONE if self.gone else self.head["status"]
         series = self.series
         try:
             scope = self.scope

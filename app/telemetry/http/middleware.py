@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..storage import LABEL_NAME, storage, worker
-from .exchange import Exchange
+from .exchange import NOT_STARTED, Exchange
 from .metrics import DURATION_BUCKETS, RESERVED_LABELS
 from .routes import path_below, routes_of
 from .series import ExemplarLabels, Series
@@ -91,9 +91,9 @@ class PrometheusMiddleware:
         exchange.server_receive = receive
         exchange.server_send = send
         exchange.gone = False
-        exchange.head = None
+        exchange.head = NOT_STARTED
         exchange.started = 0.0
-        exchange.received = exchange.sent = exchange.status = 0
+        exchange.received = exchange.sent = 0
         if self._shared and not series.waiting:
             series.show_soon()
         series.waiting[exchange] = None
