@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -56,7 +57,7 @@ def backup(stack: Stack, folder: Path) -> None:
     archive = _write(stack, folder, "", complete=False)
     print(f"\n{archive} ({_size(archive)})")
     print("It holds all user data and the key to credentials in Grafana, but no passwords of the stack: keep it safe.")
-    print(f"`make restore FROM={archive}` restores it.")
+    print(f"`make restore FROM={shlex.quote(str(archive))}` restores it.")
 
 
 def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Callable[[], None]) -> None:
@@ -89,7 +90,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
         marker = interrupted(stack)
         first = not marker.exists()
         if first:
-            again = f"make restore FROM={before or archive}"
+            again = f"make restore FROM={shlex.quote(str(before or archive))}"
             marker.write_text(f"`{again}` {'puts back what was there before' if before else 'does it again'}.")
         try:
             _put(stack, tar, manifest)
@@ -108,7 +109,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
                 raise OpsError(f"{error}\n{also}\nThe previous data are in {before}.") from error
             raise OpsError(f"{error or 'Interrupted.'}\nNothing was restored; the previous data are back.") from error
         marker.unlink()
-    undo = f"The previous data: `make restore FROM={before}`." if before else ""
+    undo = f"The previous data: `make restore FROM={shlex.quote(str(before))}`." if before else ""
     try:
         start()
     except OpsError as error:

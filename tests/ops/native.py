@@ -85,10 +85,15 @@ class Stack:
 
 
 @contextmanager
-def native_stack(interval: str = "3s") -> Iterator[Stack]:
-    """A stack that has not been started; its Prometheus, for which commands wait, scrapes at this interval."""
-    with folder("stack") as state:
-        state.chmod(0o711)
+def native_stack(interval: str = "3s", place: str = ".") -> Iterator[Stack]:
+    """A stack that has not been started; its Prometheus, for which commands wait, scrapes at this interval.
+
+    All of it is in a folder called `place`.
+    """
+    with folder("stack") as parent:
+        parent.chmod(0o711)
+        state = parent / place
+        state.mkdir(mode=0o711, exist_ok=True)
         project = copy_project(state / "sightline")
         config = project / "prometheus" / "prometheus.yml"
         config.write_text(

@@ -43,7 +43,7 @@ SERIES = '{endpoint="/items",instance="127.0.0.1:8000",job="app",method="POST",s
 @pytest.fixture
 def old_stack() -> Iterator[tuple[Stack, float]]:
     """A stack with the last release's data, not running, and the time of the last sample that it stored."""
-    with native_stack() as stack:
+    with native_stack(place="a path with blanks") as stack:
         passwords = Path(stack.environment["SECRETS_DIR"])
         secrets.generate(passwords)
         for file in [path for path in passwords.rglob("*") if path.is_file()]:
@@ -69,10 +69,15 @@ def old_stack() -> Iterator[tuple[Stack, float]]:
 
 
 def test_data_of_the_last_release_are_kept(old_stack: tuple[Stack, float]) -> None:
+    """In a path with blanks, by a shell with a strict umask."""
     stack, last = old_stack
     passwords = Path(stack.environment["SECRETS_DIR"])
     before = {name: (passwords / name).read_text() for name in SECRETS}
-    result = stack.run("up")
+    usual = os.umask(0o077)
+    try:
+        result = stack.run("up")
+    finally:
+        os.umask(usual)
     assert result.returncode == 0, result.stderr
     assert "Everything is healthy." in result.stdout
     assert {name: (passwords / name).read_text() for name in SECRETS} == before
@@ -93,6 +98,9 @@ def test_data_of_the_last_release_are_kept(old_stack: tuple[Stack, float]) -> No
     prometheus.url = f"http://127.0.0.1:{stack.port('prometheus')}"
     assert prometheus.value(f"http_requests_total{SERIES} @ {last:.3f}") == 4.0
 
+    saved = stack.run("backup")
+    assert saved.returncode == 0, saved.stderr
+    assert "make restore FROM='" in saved.stdout, "to be pasted, blanks and all"
     again = stack.run("up")
     assert again.returncode == 0, "and once more, with nothing to migrate"
     assert stack.healthy()
