@@ -138,6 +138,8 @@ def _busy(prometheus: Prometheus, url: str) -> dict[Target, int]:
     wait_until(lambda: prometheus.query("rate(llm_time_to_first_token_seconds_count[10s]) > 0"))
     wait_until(lambda: prometheus.query("rate(locust_time_to_first_token_seconds_count[10s]) > 0"))
     wait_until(lambda: prometheus.query("rate(locust_streams_abandoned_total[10s]) > 0"))
+    quick = 'locust_response_time_seconds_count{name!~".*chat.*", outcome="success"}'  # the fewest of the requests
+    wait_until(lambda: prometheus.query(f"rate({quick}[10s]) > 0"))
     wait_until(lambda: prometheus.query("job_endpoint:http_slow:rate5m"))
     wait_until(lambda: prometheus.query("job_slo:error_budget_burn:rate6h"), timeout=90)  # every 15 s
     return _ask(prometheus)
