@@ -30,11 +30,12 @@ TIMES = Histogram("times_seconds", "t", buckets=(1, 2))
 EVENTS = Counter("events", "Of the main process.")
 LIVE = Gauge("live", "One per process of the pool.", multiprocess_mode="livesum")
 EVENTS.inc(2)  # before the pool is forked
-queue = str(Path("queue").absolute())
-os.makedirs(queue, exist_ok=True)
+queue, outbox = (str(Path(name).absolute()) for name in ("queue", os.environ.get("OUTBOX", "queue")))
+for folder in (queue, outbox):
+    os.makedirs(folder, exist_ok=True)
 app = Celery("tasks", broker="filesystem://")
 app.conf.broker_transport_options = {
-    "data_folder_in": queue, "data_folder_out": queue, "control_folder": queue, "polling_interval": 0.02
+    "data_folder_in": queue, "data_folder_out": outbox, "control_folder": queue, "polling_interval": 0.02
 }
 app.conf.worker_max_tasks_per_child = int(os.environ.get("MAX_TASKS", 0)) or None
 app.conf.worker_prefetch_multiplier = 1
@@ -86,8 +87,14 @@ class Worker:
             return parse(response.read().decode())
 
     def send(self, count: int, kind: str) -> None:
+        """The messages arrive whole: a worker ends if it meets one in the queue that is still being written."""
         command = [str(self.python), "-c", SEND, str(count), kind]
-        subprocess.run(command, cwd=self.folder, env=self.environ, check=True, timeout=60)
+        environ = {**self.environ, "OUTBOX": "outbox"}
+        subprocess.run(command, cwd=self.folder, env=environ, check=True, timeout=60)
+        messages = list((self.folder / "outbox").iterdir())
+        assert len(messages) == count
+        for message in messages:
+            message.rename(self.folder / "queue" / message.name)
 
     def pids(self) -> list[int]:
         """Of the processes that did each task."""
