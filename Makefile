@@ -70,7 +70,7 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 	@touch $@
 
 ##@ Develop
-.PHONY: test check test-rules-mutation soak-idle fuzz chaos test-drills test-stack test-load bench standins
+.PHONY: test check replay test-rules-mutation soak-idle fuzz chaos test-drills test-stack test-load bench standins
 # More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill and not chaos" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
@@ -78,6 +78,8 @@ check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or 
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
 # Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
 test check: export PYTHONDONTWRITEBYTECODE :=
+replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: detected, after how long, how often heard, false alarms
+	@$(BIN)/python -m tests.prometheus.replay
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
 soak-idle: $(BIN)/.installed  ## Run a separate stack without traffic for 15 minutes: no alert, no NaN (MINUTES=n)

@@ -1,31 +1,47 @@
-"""`python -m tests.prometheus.replay [--rules FILE ...] [NAME ...]`: a line for each situation, and the sum.
+"""`make replay`: a line for each situation, the sum, and an exit code of 1 if it falls short of the targets.
+
+`python -m tests.prometheus.replay [--rules FILE ...] [NAME ...]`
 
 --rules: other rule files than this project's, to compare; then nothing is inhibited, as only this project's
-Alertmanager knows these alerts.
+Alertmanager knows these alerts, and no target is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from .play import HEAD, OURS, line, play, summary
+from . import variants  # noqa: F401  registers its situations
+from .play import HEAD, OURS, line, play
 from .situations import SITUATIONS
+from .summary import summarize
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.prometheus.replay")
     parser.add_argument("--rules", nargs="+", type=Path, help="rule files of others, to compare")
     parser.add_argument("names", nargs="*", help="parts of names of situations")
     options = parser.parse_args()
+    if missing := [file for file in options.rules or () if not file.is_file()]:
+        parser.error(f"no such file: {', '.join(map(str, missing))}")
     chosen = [one for one in SITUATIONS if not options.names or any(part in one.name for part in options.names)]
+    if not chosen:
+        parser.error(f"no situation is called like {', '.join(options.names)}")
     results = []
     print(HEAD)
     for result in play(chosen, tuple(options.rules or OURS), inhibited=not options.rules):
         print(line(result), flush=True)
         results.append(result)
-    print(summary(results))
+    summary = summarize(results)
+    print(summary)
+    if options.rules or options.names:
+        return 0
+    missed = summary.missed()
+    for target in missed:
+        print(f"Missed: {target}", file=sys.stderr)
+    return bool(missed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

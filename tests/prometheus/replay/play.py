@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -224,17 +223,3 @@ def line(result: Result) -> str:
     late = " LATE" if result.situation.late and not result.in_time else ""
     alerts = " ".join(result.heard) or f"({result.first})"
     return f"{result.situation.name:<58}{minutes:>8}{len(result.heard):>7}  {alerts}{late}"
-
-
-def summary(results: list[Result]) -> str:
-    faults = [result for result in results if result.situation.late]
-    healthy = [result for result in results if not result.situation.late]
-    detected = [result for result in faults if result.minutes is not None]
-    minutes = statistics.median(result.minutes for result in detected if result.minutes is not None) if detected else 0
-    heard = sum(len(result.heard) for result in detected) / max(len(detected), 1)
-    false = sum(bool(result.heard) for result in healthy)
-    late = sum(not result.in_time for result in detected)
-    return (
-        f"{len(detected)} of {len(faults)} faults detected ({late} too late), median {minutes:.1f} minutes, "
-        f"{heard:.2f} heard for each; false alarms in {false} of {len(healthy)} healthy situations"
-    )

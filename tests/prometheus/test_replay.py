@@ -1,0 +1,60 @@
+"""The replay itself: what it counts as sent, and when it falls short. All situations are `make replay`'s."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.prometheus.replay.play import LOOK, OURS, Labels, Result, _judge, affected, load, play
+from tests.prometheus.replay.situations import SITUATIONS, Situation
+from tests.prometheus.replay.summary import summarize
+
+FAULT = Situation("fault", lambda *_: None, late=5, start=1)
+HEALTHY = Situation("healthy", lambda *_: None, late=0, start=1)
+DOWN = {"alertname": "ServiceDown", "severity": "critical", "job": "app", "service": "s"}
+FAILING = {"alertname": "HttpEndpointFailing", "severity": "warning", "job": "app", "service": "s", "endpoint": "/a"}
+BUSY = {"alertname": "HostCpuBusy", "severity": "info", "instance": "n"}
+
+
+def judged(*looks: list[Labels], situation: Situation = FAULT) -> Result:
+    return _judge(situation, [(number * LOOK, alerts) for number, alerts in enumerate(looks)], True)
+
+
+def test_an_alert_is_sent_once_it_has_fired_from_look_to_look_and_again_when_it_comes_back() -> None:
+    quiet: list[Labels] = []
+    result = judged(quiet, quiet, [DOWN], [DOWN], [DOWN], quiet, [DOWN], [DOWN])
+    assert (result.first, result.minutes, result.heard) == ("ServiceDown", 0, ["ServiceDown", "ServiceDown"])
+    assert judged(quiet, quiet, [DOWN], quiet, quiet).heard == []
+
+
+def test_what_is_inhibited_or_only_information_is_not_heard() -> None:
+    result = judged([], [], [FAILING, DOWN, BUSY], [FAILING, DOWN, BUSY], [FAILING, BUSY], [FAILING, BUSY])
+    assert result.heard == ["ServiceDown", "HttpEndpointFailing"]
+
+
+def test_what_fired_before_a_fault_is_not_its_alert_but_a_healthy_situations_false_alarm() -> None:
+    looks: list[list[Labels]] = [[DOWN]] * 4
+    assert (judged(*looks).minutes, judged(*looks).heard) == (None, [])
+    assert judged(*looks, situation=HEALTHY).heard == ["ServiceDown"]
+
+
+def test_a_summary_names_each_target_that_is_missed() -> None:
+    good = Result(FAULT, ["ServiceDown"], "ServiceDown", 2)
+    fine = summarize([good, Result(HEALTHY)])
+    assert fine.missed() == []
+    assert "1 of 1 faults detected (0 too late), median 2.0 minutes, 1.00 heard" in str(fine)
+    for change in ({"detected": 0}, {"late": 1}, {"median": 3.5}, {"heard": 1.4}, {"false": 1}):
+        assert len(replace(fine, **change).missed()) == 1, change
+
+
+def test_only_the_rules_that_a_change_can_reach_are_played() -> None:
+    groups = affected(load(OURS), {"pg_up"})
+    names = {rule.get("alert") or rule["record"] for group in groups for rule in group["rules"]}
+    assert names == {"PostgresDown", "TargetVanished"}
+
+
+def test_a_fault_is_detected_and_a_restart_is_not_reported() -> None:
+    """Two situations through promtool; all of them are played by `make replay`."""
+    chosen = [one for one in SITUATIONS if one.name in ("database exporter down", "Prometheus restarts")]
+    detected, restart = play(chosen, OURS)
+    assert (detected.first, detected.heard) == ("TargetDown", ["TargetDown"])
+    assert restart.heard == []
