@@ -72,7 +72,7 @@ BY_ANOTHER_TEST = {"docs/adopt.md": "tests/docs/test_adopt.py"}  # all that the 
 ONLY_CHECKED = {
     r"git clone <": "needs the repository's address",
     r"cd sightline$": "the tests' copy is made there",
-    r"make (test|lint|check|bench|fuzz|chaos|soak-idle|test-\S+|lock|dashboards-types)\b": "takes long, or runs this",
+    r"make (test|lint|check|bench|fuzz|chaos|replay|soak-idle|test-\S+|lock|dashboards-types)\b": "long, or runs this",
     r"(sed -i .* prometheus/slo.toml|make generate)": "done in a copy by tests/prometheus/test_settings.py",
     r"make loadtest-ui": "waits for a person with a browser",
     r"make incident NAME=": "takes minutes: make test-drills runs every drill",
