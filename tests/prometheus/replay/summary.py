@@ -30,7 +30,8 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.detected} of {self.faults} faults detected ({self.late} too late), "
-            f"median {self.median:.1f} minutes, {self.heard:.2f} heard for each; false alarms in {self.false} of {self.healthy} healthy situations"
+            f"median {self.median:.1f} minutes, {self.heard:.2f} heard for each; "
+            f"false alarms in {self.false} of {self.healthy} healthy situations"
         )
 
     def missed(self) -> list[str]:
