@@ -162,13 +162,6 @@ def _(w: World, s: float, e: float) -> None:
         w.series[series] = [(s, None), (w.minutes, value)]
 
 
-@harmless("Prometheus is down for five minutes: nothing is scraped", lasts=5, tail=30)
-def _(w: World, s: float, e: float) -> None:
-    for series in list(w.find(".*")):
-        value = w.series[series][0][1]
-        w.series[series] = [(s, value), (e, None), (w.minutes, value)]
-
-
 @harmless("counters start anew: each instance restarts once an hour", lasts=60)
 def _(w: World, s: float, e: float) -> None:
     for offset, instance in ((0, A), (30, B)):
@@ -183,10 +176,10 @@ def _(w: World, s: float, e: float) -> None:
         vanished(w, s + number, 999, job="shop", instance=f"s{number}:8000")
 
 
-@harmless("a night at 0.01 requests a second: each third is slow", lasts=60)
+@harmless("a night at 0.01 requests a second: one in ten is slow", lasts=60)
 def _(w: World, s: float, e: float) -> None:
     traffic(w, 0, 999, 0.001)
-    slow(w, s, e, 0.3)
+    slow(w, s, e, 0.1)
 
 
 @harmless("a batch job: processors and disk for eight minutes", lasts=8)
