@@ -12,6 +12,7 @@ ALONE = {
     "tests/alertmanager/test_delivery.py",
     "tests/docs/test_adopt.py",
     "tests/loadtest/test_exactness.py",
+    "tests/loadtest/test_failing_users.py",
     "tests/telemetry/storage/test_workers.py",
 }
 
@@ -31,6 +32,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/alertmanager/test_messages.py": 25,
     "tests/loadtest/test_exactness.py": 40,
     "tests/telemetry/database/test_pool.py": 30,
+    "tests/loadtest/test_failing_users.py": 30,
     "tests/prometheus/test_rules.py": 30,
     "tests/telemetry/test_package.py": 25,
     "tests/app/test_start.py": 20,

@@ -94,7 +94,7 @@ def test_what_fails_in_the_users_is_no_pass(service: Running, what: str, workers
             "PYTHONPATH": str(PROJECT),
             "HOST": service.url,
             "USERS": "3",
-            "DURATION": "20s",
+            "DURATION": "10s" if workers == 1 else "20s",
             "THINK": "0.1-0.2",
             "WEIGHTS": "write=0,chat=0,stream=0,abandon=0",
             "LOCUST_METRICS_PORT": str(free_port()),
