@@ -204,13 +204,17 @@ def test_a_valid_question_at_the_limits_costs_little(
         answer = user.post("/chat", json={"message": "Hello", "stream": False})
         conversation = answer.json()["conversation_id"]
         cost = Cost(service)
-        for _ in range(TIMES):
-            content = f'{body}, "conversation_id": {conversation}}}'.encode()
-            answer = user.post("/chat", content=content, headers={"Content-Type": "application/json"})
-            assert answer.status_code == 200, answer.text[:500]
-            if stream:
-                assert "event: done" in answer.text
-        cpu, memory = cost.look()
+        costs = []
+        for _ in range(2):  # the smaller one counts: whatever else the machine does makes the same work dearer
+            cost.start()
+            for _ in range(TIMES):
+                content = f'{body}, "conversation_id": {conversation}}}'.encode()
+                answer = user.post("/chat", content=content, headers={"Content-Type": "application/json"})
+                assert answer.status_code == 200, answer.text[:500]
+                if stream:
+                    assert "event: done" in answer.text
+            costs.append(cost.look())
+        cpu, memory = min(costs)[0], max(costs, key=lambda one: one[1])[1]
     tell(
         "cost of the largest questions",
         f"{len(content) / 1000:.0f} kB, {'streamed' if stream else 'whole'}: {cpu / TIMES * 1000:.0f} ms CPU time, "
