@@ -79,6 +79,7 @@ ONLY_CHECKED = {
     r"make (up|down|clean|logs|status|loadtest|adopt)\b": "with other settings run here, or in tests of its own",
     r"make psql": "waits for a person, or for a file that the reader has",
     r"make (backup|restore|grafana-password)": "tests/ops loses everything, and has it back",
+    r"make venv": "installs all packages: tests/ops/test_chaos.py does it with one",
     r"make (outdated|audit)": "asks registries: tests/ops/test_outdated.py asks one of its own",
     r"make pull": "asks registries: tests/ops/test_preparation.py sees what for",
     r"(make kubernetes|kubectl )": "tests/ops/test_kubernetes.py looks at what is written; the rest needs a cluster",
