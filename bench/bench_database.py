@@ -4,8 +4,8 @@
 
 Three processes, one after the other: alone, as one of several workers, and alone on SQLAlchemy 2.0. In each of them all
 peers take turns on one connection; what counts is the CPU time that they add to a bare engine in the same round. A
-second bare engine shows what the machine adds by chance, and no target counts as met, or not met, within that. What
-peers add as a share of each other is counted in instructions where valgrind is there, which other work does not change.
+second bare engine shows what the machine adds by chance, and no target counts as met, or not met, within that. Where
+valgrind is there, instructions are counted as well: other work does not change them, but they are no time.
 Exits 1 where a target is not met or the noise leaves it open.
 """
 
@@ -107,11 +107,8 @@ def beyond_noise(measured: Estimate, seconds: dict[str, list[float]]) -> Estimat
 
 
 def share(case: Case, what: str, peer: str) -> Estimate:
-    """What ours adds as a share of what the peer adds: in instructions, else in seconds, round by round."""
-    counts, seconds = case.instructions, case.seconds[what]
-    if counts:
-        bare = counts[what, "bare"]
-        return estimate([(counts[what, OURS] - bare) / (counts[what, peer] - bare)])
+    """What ours adds as a share of what the peer adds, round by round."""
+    seconds = case.seconds[what]
     rounds = zip(seconds[OURS], seconds[peer], seconds["bare"], strict=True)
     return estimate((ours - bare) / (theirs - bare) for ours, theirs, bare in rounds if theirs > bare)
 
