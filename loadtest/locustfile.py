@@ -125,6 +125,7 @@ def _start(environment: Environment, **_: Any) -> None:
 @events.test_stop.add_listener
 def _stop(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
+        environment.stop_timeout = 0  # its users have ended; it would wait that long before it takes another order
         environment.runner._send_stats()  # the master drops what comes after a worker's "stopped"
         return
     record.running = False
