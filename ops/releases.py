@@ -48,7 +48,7 @@ class Release:
     version: str
     archive: str  # file name
     address: str  # of the folder that has it, at its publisher
-    sha256: str | None  # None: upstream builds none for this machine
+    sha256: str | None  # None: none is known for this kind of machine
     programs: Mapping[str, str]  # program -> its file in the archive, below the archive's one folder
 
 
@@ -122,7 +122,7 @@ class Store:
 
     def _archive(self, release: Release) -> Path:
         if release.sha256 is None:
-            raise UnavailableError(f"There is no release for {sys.platform} on {platform.machine()}")
+            raise UnavailableError(f"{PINS.name} has no SHA-256 for {sys.platform} on {platform.machine()}")
         file = self.archives / release.archive
         if not file.exists():
             self._download(release)

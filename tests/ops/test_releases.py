@@ -204,7 +204,7 @@ def test_an_archive_without_the_program(store: Store) -> None:
 
 def test_no_release_for_another_architecture(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    with pytest.raises(UnavailableError, match="There is no release for linux on riscv64"):
+    with pytest.raises(UnavailableError, match=r"releases.toml has no SHA-256 for linux on riscv64"):
         store.obtain(releases.releases()["prometheus"])
     assert nothing_but(store)
 
