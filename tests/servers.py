@@ -56,6 +56,12 @@ PORTS = range(20_000, 32_768)  # below those that Linux gives to clients, which 
 _reserved: list[socket.socket] = []
 
 
+def default_signals() -> None:
+    """As `preexec_fn`: a program reacts as in a terminal, also where the tests run behind `nohup` or a shell's &."""
+    for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_DFL)
+
+
 def free_port() -> int:
     """A port that nothing listens on, reserved for this process among all test processes of the machine.
 

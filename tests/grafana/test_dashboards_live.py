@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -128,9 +129,22 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         wait_until(lambda: prometheus.query("job_pool:db_pool_checkout_timeouts:rate5m"))
         wait_until(lambda: prometheus.query("rate(instance:pg_stat_database_xact_commit:exported_total[10s])"))
         wait_until(lambda: prometheus.query("instance:pg_transactions:rate5m"))
+        for _ in range(2):  # what is recorded of what was scraped last, and a rate of that
+            _wait_for_rules(prometheus)
         idle = _ask(prometheus)
         with _load_test(app.url, locust):
             yield Answers(app, prometheus, idle, _busy(prometheus, app.url))
+
+
+def _wait_for_rules(prometheus: Prometheus) -> None:
+    """Until all rules but those with an interval of their own have been evaluated from now on."""
+    since = datetime.now(UTC)
+
+    def evaluated() -> bool:
+        groups = [group for group in prometheus.api("rules")["groups"] if group["interval"] <= 1]
+        return bool(groups) and all(datetime.fromisoformat(group["lastEvaluation"]) > since for group in groups)
+
+    wait_until(evaluated)
 
 
 def _busy(prometheus: Prometheus, url: str) -> dict[Target, int]:

@@ -30,7 +30,7 @@ from ops import backup
 from ops.paths import PROJECT
 from ops.supervise import MARK
 from tests.ops.native import Stack, native_stack
-from tests.servers import folder, wait_until
+from tests.servers import default_signals, folder, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -129,8 +129,15 @@ class Chaos:
         else:
             self.write_some()
         started = time.monotonic()
-        place = {"cwd": self.stack.project, "env": self.stack.environment}
-        with subprocess.Popen(self.words(command), **place, stdout=-3, stderr=-3, start_new_session=True) as run:  # type: ignore[call-overload]
+        with subprocess.Popen(
+            self.words(command),
+            cwd=self.stack.project,
+            env=self.stack.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=default_signals,
+        ) as run:
             hit = strike(run, end, group, self.dice.uniform(0, self.seconds[command]), "ops")
             run.wait(ENDS)
         if not hit:
@@ -222,7 +229,14 @@ def interrupt_installation(dice: random.Random, end: signal.Signals, group: bool
         pins = (PROJECT / "requirements" / "dev.txt").read_text()
         (pin,) = re.findall(r"^psutil==(?:.*\\\n)*.*\n", pins, re.MULTILINE)
         (project / "requirements" / "dev.txt").write_text(pin)
-        with subprocess.Popen(["make", "venv"], cwd=project, stdout=-3, stderr=-3, start_new_session=True) as run:
+        with subprocess.Popen(
+            ["make", "venv"],
+            cwd=project,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=default_signals,
+        ) as run:
             hit = strike(run, end, group, dice.uniform(0, 12), "-m")
             run.wait(ENDS)
         again = subprocess.run(["make", "venv"], cwd=project, capture_output=True, text=True, timeout=ENDS)

@@ -28,7 +28,7 @@ from ops.paths import PROJECT
 from ops.programs import find
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack, native_stack
-from tests.servers import free_port, wait_until
+from tests.servers import default_signals, free_port, wait_until
 
 
 def listening(port: int) -> bool:
@@ -334,6 +334,7 @@ def test_an_interrupted_backup_leaves_everything_running_and_nothing_behind(stac
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=default_signals,
     ) as run:
         wait_until(lambda: stack.supervisor.processes()["prometheus"]["statename"] == "STOPPED", interval=0.01)
         run.send_signal(signal.SIGHUP)

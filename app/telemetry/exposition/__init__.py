@@ -28,6 +28,10 @@ from .text import family_lines, header
 __all__ = ["Piece", "SharedMetric", "directory", "pieces", "render", "worker"]
 
 _OPENMETRICS = "application/openmetrics-text"
+_HEADED = {
+    "counter": "_total",
+    "info": "_info",
+}  # text 0.0.4 has the suffix in the header, also where there is no sample
 _NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_:]")
 
 Piece = str | Callable[[], str]  # text, or what makes it and may take its time
@@ -113,6 +117,8 @@ class _Scrape:
         for metric in merged.values():
             metric.samples = list({(s.name, frozenset(s.labels.items())): s for s in metric.samples}.values())
             names = {metric.name, *(sample.name for sample in metric.samples)}
+            if metric.type in _HEADED:
+                names.add(metric.name + _HEADED[metric.type])
             if any(owners.get(name, collector) is not collector for name in names):
                 self.collides(metric.name)
             elif self.take(metric.name, names):

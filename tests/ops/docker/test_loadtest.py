@@ -17,7 +17,7 @@ import pytest
 
 from ops.paths import PROJECT
 from tests.ops.docker.conftest import LOCUST, UP_SECONDS, Stack
-from tests.servers import wait_until
+from tests.servers import default_signals, wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -72,6 +72,7 @@ def make_loadtest(stack: Stack, **settings: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=default_signals,
     )
 
 
