@@ -98,7 +98,7 @@ def _play(situations: list[Situation], groups: list[Group], inhibited: bool) -> 
     with tempfile.TemporaryDirectory(prefix="sightline-replay-") as folder:
         files = [_write(one, groups, Path(folder) / str(number)) for number, one in enumerate(situations)]
         output = promtool("test", "rules", *files, merged=True).stdout
-    parts = output.split("Unit Testing:")[1:]
+    parts = re.split(r"^  (?:SUCCESS|FAILED:)$", output, flags=re.MULTILINE)[1:]  # only 2.53 names the files
     assert len(parts) == len(situations), output
     results = []
     for situation, part in zip(situations, parts, strict=True):
