@@ -54,7 +54,7 @@ LIMIT = 1 << 20  # bytes of a manifest that can be ours
 
 def backup(stack: Stack, folder: Path) -> None:
     """Write an archive of the running stack into `folder` and say where it is."""
-    archive = _write(stack, folder, "", complete=False)
+    archive = _write(stack, folder, "", complete=False, key=True)
     print(f"\n{archive} ({_size(archive)})")
     print("It holds all user data and the key to credentials in Grafana, but no passwords of the stack: keep it safe.")
     print(f"`make restore FROM={shlex.quote(str(archive))}` restores it.")
@@ -73,7 +73,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
     archive = Path(name)
     with _opened(archive, folder) as (tar, manifest):
         _refuse_unsuitable(archive, manifest, stack)
-        secrets.make(stack.settings.folder("SECRETS_DIR"))
+        created = secrets.make(stack.settings.folder("SECRETS_DIR"))
         made = manifest["made"]
         before = None
         if stack.has_data():
@@ -81,7 +81,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
             try:
                 stack.stop()
                 log.info("Saving the current state")
-                before = _write(stack, folder, "-before-restore", complete=True)
+                before = _write(stack, folder, "-before-restore", complete=True, key=KEY not in created)
             except (OpsError, KeyboardInterrupt):
                 start()
                 raise
@@ -149,8 +149,13 @@ def newest(folder: Path) -> str:
     return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` makes one."
 
 
-def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
-    """Make an archive; it appears whole or not at all. `complete`: everything stands still, PostgreSQL too."""
+def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool, key: bool) -> Path:
+    """Make an archive; it appears whole or not at all.
+
+    Args:
+        complete: everything stands still, PostgreSQL too.
+        key: Grafana's key is the one that its data are encrypted with.
+    """
     made = datetime.now(UTC)
     archive = folder / f"sightline-{made:%Y%m%d-%H%M%S}{suffix}.tar"
     try:
@@ -158,7 +163,7 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
         _clear(folder)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
             work = Path(name)
-            _pack(stack, work, complete=complete)
+            _pack(stack, work, complete=complete, key=key)
             parts = sorted(work.iterdir())
             manifest = {
                 "sightline": FORMAT,
@@ -181,10 +186,9 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool) -> Path:
     return archive
 
 
-def _pack(stack: Stack, work: Path, *, complete: bool) -> None:
-    key = stack.settings.folder("SECRETS_DIR") / KEY
-    if key.exists():
-        shutil.copyfile(key, work / KEY)
+def _pack(stack: Stack, work: Path, *, complete: bool, key: bool) -> None:
+    if key and (file := stack.settings.folder("SECRETS_DIR") / KEY).exists():
+        shutil.copyfile(file, work / KEY)
     if complete:
         for server in ("postgres", *FOLDERS):
             stack.pack(server, work / f"{server}.tar")

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops import images
+from ops import images, secrets
 from ops.paths import PROJECT
 from tests.kept import Kept
 from tests.ops.docker.conftest import UP_SECONDS, Stack
@@ -150,8 +150,10 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
     with tarfile.open(archive) as tar:
         names = tar.getnames()
-    assert names == ["manifest.json", "alertmanager.tar", "database.dump", "grafana.tar", "prometheus.tar"]
+    parts = ["alertmanager.tar", "database.dump", "grafana.tar", "grafana_secret_key", "prometheus.tar"]
+    assert names == ["manifest.json", *parts]
     old = stack.passwords()
+    grafana_key = old.pop(secrets.GRAFANA_KEY)
     content = archive.read_bytes()
     assert not [name for name, value in old.items() if value.encode() in content]
     assert lets_in(stack, old["grafana_admin_password"])
@@ -162,6 +164,7 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
     assert kept.missing() == []
     assert {"row", "silence"} <= set(younger.missing())
     new = stack.passwords()
+    assert new[secrets.GRAFANA_KEY] == grafana_key, "Grafana's data are encrypted with it"
     assert not set(old.values()) & set(new.values())
 
     # Grafana keeps its users, and so their passwords, in its own database.
@@ -175,5 +178,8 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
     shutil.rmtree(stack.secrets)
     shutil.move(tmp_path / "secrets", stack.secrets)
     make(stack, tmp_path, "restore", f"FROM={before}", "CONFIRM=1")
+    assert stack.passwords()[secrets.GRAFANA_KEY] == grafana_key, (
+        "the archive holds none that was created for the restore"
+    )
     assert kept.missing() + younger.missing() == []
     assert lets_in(stack, old["grafana_admin_password"])
