@@ -31,7 +31,8 @@ class Kept:
         wait_until(self._look)
 
     def _look(self) -> bool:
-        self._moment = time.time() - 5  # what was scraped by then has come
+        # What was scraped by then has come, and what was recorded of it, also on a busy machine.
+        self._moment = time.time() - 20
         self._series = self._count()
         return sum(self._series.values()) > 1000
 
