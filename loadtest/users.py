@@ -14,6 +14,7 @@ from locust import between
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 from locust.event import EventHook
 from locust.exception import RescheduleTask, StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadtest.record import ABANDONED, FIRST_TOKEN
 from loadtest.settings import Settings
@@ -72,8 +73,11 @@ class SimulatedUser(FastHttpUser):
         in_flight[self] = name, time.monotonic()
         try:
             yield
-        except GreenletExit:  # the run is over, and so is the time that requests have to finish
-            unfinished.append(name)
+        except GreenletExit:
+            # The run is over, and so is the time that requests have to finish. A user whose pause ends in the moment in
+            # which Locust ends it begins one more request, which is none of the run's.
+            if self._state == LOCUST_STATE_STOPPING:
+                unfinished.append(name)
             raise
         finally:
             del in_flight[self]

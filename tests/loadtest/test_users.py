@@ -89,3 +89,31 @@ def test_a_stream_is_one_request_however_it_ends(
     requests, seen = json.loads(read.stdout)
     assert requests == [["POST", name, failure]]
     assert seen == [[kind, "/chat (streamed)"] for kind in events]
+
+
+ENDED = """
+import gevent
+from locust.env import Environment
+from loadtest import users
+from loadtest.settings import Settings
+
+user = users.configure(Settings(host="http://127.0.0.1:9"))(Environment())
+
+def ask(route):
+    with user.tracked(route):
+        gevent.sleep(60)
+
+for state in ("running", "stopping"):
+    user._state = state
+    request = gevent.spawn(ask, state)
+    gevent.sleep(0)
+    request.kill()
+assert not users.in_flight
+print(*users.unfinished)
+"""
+
+
+def test_a_request_that_begins_as_its_user_is_ended_was_not_open_at_the_end() -> None:
+    """Locust ends users that pause at once; those in a request it asks to stop first, and waits for."""
+    ended = subprocess.run([sys.executable, "-c", ENDED], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.split() == ["stopping"], ended.stderr
