@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.instructions import between_marks, callgrind
 from bench.timing import Estimate, difference, estimate
 from tests import servers
 
@@ -61,18 +60,15 @@ def measure(url: str, **environment: str) -> dict[str, Any]:
 
 def instructions(url: str, **environment: str) -> Instructions:
     """What a query and a transaction take with each peer, in thousands of instructions; empty without valgrind."""
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
-        return {}
     with tempfile.TemporaryDirectory() as folder:
-        tool = [valgrind, "--tool=callgrind", "--dump-before=getloadavg", f"--callgrind-out-file={folder}/%p"]
+        tool = callgrind(folder)
+        if not tool:
+            return {}
         inherited = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
         more = {"BENCH_DATABASE_URL": url, "BENCH_INSTRUCTIONS": "1", "PYTHONHASHSEED": "1", **environment}
         command = [*tool, sys.executable, "-m", "bench.queries"]
         done = subprocess.run(command, env={**inherited, **more}, check=True, capture_output=True, text=True)
-        dumps = sorted((path for path in Path(folder).iterdir() if path.suffix), key=lambda path: int(path.suffix[1:]))
-        totals = [int(n) for path in dumps for n in re.findall(r"(?m)^totals: (\d+)", path.read_text(errors="replace"))]
-    between = totals[1::2]
+        between = between_marks(folder)
     found = json.loads(done.stdout)
     return {(what, peer): total / count / 1e3 for (what, peer, count), total in zip(found, between, strict=True)}
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.instructions import between_marks, callgrind
 from bench.peers import MULTIPROCESS, PEERS
 from bench.timing import Estimate, estimate, ratio
 
@@ -88,10 +88,8 @@ def costs_with(seed: int) -> dict[Case, Cost]:
     requests = {True: (30, 3), False: (5, 2)} if valgrind else {True: (200, 15), False: (200, 5)}
     jobs = [(*case, *requests[case.peer in ("Sightline", FLOOR)]) for case in wanted]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bench.instructions", json.dumps([jobs, bool(valgrind)])]
-        if valgrind:
-            tool = ["--tool=callgrind", "--dump-before=getloadavg", f"--callgrind-out-file={folder}/%p"]
-            command = [valgrind, *tool, *command]
+        ours = [sys.executable, "-m", "bench.instructions", json.dumps([jobs, bool(valgrind)])]
+        command = [*callgrind(folder), *ours]
         environment = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
         environment["PYTHONHASHSEED"] = str(seed)
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -101,10 +99,7 @@ def costs_with(seed: int) -> dict[Case, Cost]:
             number, pid, seconds = json.loads(line)
             spent = [value * 1e6 for value in seconds]
             if valgrind:
-                dumps = sorted(Path(folder).glob(f"{pid}.*"), key=lambda path: int(path.suffix[1:]))
-                texts = [path.read_text(errors="replace") for path in dumps]
-                counts = [int(total) / 1e3 for text in texts for total in re.findall(r"(?m)^totals: (\d+)", text)]
-                spent = counts[1::2][2:]  # between two marks; without the two warm-ups
+                spent = [total / 1e3 for total in between_marks(folder, pid)[2:]]  # without the two warm-ups
             asked = jobs[number][3]
             added = [(after - before) / asked for before, after in zip(spent[::2], spent[1::2], strict=True)]
             costs[wanted[number]] = Cost(estimate(spent[::2]).value / asked, estimate(added).value)

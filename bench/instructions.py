@@ -15,9 +15,12 @@ import gc
 import itertools
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 WARM_UP = 30
@@ -26,6 +29,20 @@ WARM_UP = 30
 def mark() -> None:
     """callgrind writes its counts and starts again whenever this function is called."""
     os.getloadavg()
+
+
+def callgrind(folder: str) -> list[str]:
+    """What stands before the command of a program to be counted, which calls mark(); empty without valgrind."""
+    valgrind = shutil.which("valgrind")
+    tool = ["--tool=callgrind", "--dump-before=getloadavg", f"--callgrind-out-file={folder}/%p"]
+    return [valgrind, *tool] if valgrind else []
+
+
+def between_marks(folder: str, pid: int | str = "*") -> list[int]:
+    """The instructions between the first and the second mark of a process, the third and the fourth, and so on."""
+    dumps = sorted(Path(folder).glob(f"{pid}.*"), key=lambda path: int(path.suffix[1:]))
+    texts = (path.read_text(errors="replace") for path in dumps)
+    return [int(total) for text in texts for total in re.findall(r"(?m)^totals: (\d+)", text)][1::2]
 
 
 async def measure(peer: str, routes: int, requests: int, windows: int) -> list[float]:

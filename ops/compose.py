@@ -87,7 +87,7 @@ class ComposeStack:
         published = {f"{name.upper()}_PORT": port for name, port in self.published().items() if name != "locust"}
         ports.check(published, lambda: held)
         mounts.require_readable(self.mounted())
-        if "name=selinux" in self.docker_info("{{.SecurityOptions}}"):
+        if "name=selinux" in self._engine:
             mounts.require_labels(self.mounted())
         self.pull_missing()
 
@@ -118,12 +118,14 @@ class ComposeStack:
             self.compose("up", "--detach", "--no-build")
         return running.issuperset(commands.RELOADABLE)
 
-    def docker_info(self, template: str) -> str:
-        return shell.run(["docker", "info", "--format", template], self.environment).strip()
+    @cached_property
+    def _engine(self) -> str:
+        """The name of the engine's host, its security options and its operating system."""
+        template = "{{.Name}} {{.SecurityOptions}} {{.OperatingSystem}}"
+        return shell.run(["docker", "info", "--format", template], self.environment)
 
     def _host_propagation(self) -> str:
-        name, _, system = self.docker_info("{{.Name}} {{.OperatingSystem}}").partition(" ")
-        here = name == os.uname().nodename and "Docker Desktop" not in system
+        here = self._engine.partition(" ")[0] == os.uname().nodename and "Docker Desktop" not in self._engine
         return mounts.host_propagation() if here else "rprivate"
 
     def stop(self) -> bool:

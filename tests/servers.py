@@ -15,12 +15,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +56,31 @@ def wait_until(predicate: Callable[[], T], timeout: float = 60.0, interval: floa
 
 PORTS = range(20_000, 32_768)  # below those that Linux gives to clients, which would take one between two starts
 _reserved: list[socket.socket] = []
+
+
+@contextmanager
+def web_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server whose requests this class answers, each in a thread of its own."""
+    server = ThreadingHTTPServer((servers.HOST, 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{servers.HOST}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`work(over)` runs in a thread until the end of the context, which sets `over` and waits for it."""
+    over = threading.Event()
+    worker = threading.Thread(target=work, args=(over,))
+    worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        worker.join()
 
 
 def default_signals() -> None:

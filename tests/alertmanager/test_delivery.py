@@ -5,14 +5,13 @@ from __future__ import annotations
 import email
 import email.policy
 import json
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from ops.drills.target import Target
 from ops.settings import Settings
 from tests.alertmanager.config import CONFIG, FOLDER, RECEIVERS, Json, switched_on
 from tests.prometheus.rules import unit_tests
-from tests.servers import Alertmanager, free_port, wait_until
+from tests.servers import Alertmanager, free_port, wait_until, web_server
 
 
 def shown(*names: str) -> list[Json]:
@@ -86,7 +85,7 @@ def impatient(config: str, folder: Path, secrets: dict[str, str]) -> Path:
 
 
 @contextmanager
-def web_server() -> Iterator[tuple[str, list[Json]]]:
+def receiver() -> Iterator[tuple[str, list[Json]]]:
     """A web server's address, and the JSON documents that it was sent."""
     got: list[Json] = []
 
@@ -100,13 +99,8 @@ def web_server() -> Iterator[tuple[str, list[Json]]]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/hook", got
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web_server(Handler) as url:
+        yield f"{url}/hook", got
 
 
 class Mailbox:
@@ -165,7 +159,7 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
         "DbCommitsFailing",
     ]
     of_others = ["HostMemoryLow", "LlmCostHigh"]
-    with web_server() as (url, got):
+    with receiver() as (url, got):
         folder = impatient(CONFIG.replace('receiver: "null"', "receiver: webhook"), tmp_path, {"webhook_url": url})
         alertmanager = start_alertmanager(folder)
         # The cause first, as the real group_wait of 30 s has it; here all waits are of a second.
@@ -206,7 +200,7 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
 def test_a_service_that_is_down_is_one_page(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
     down = shown("TargetDown")[0]
     down["labels"] |= {"job": "app", "instance": "a:8000", "service": "sightline"}
-    with web_server() as (url, got):
+    with receiver() as (url, got):
         folder = impatient(CONFIG.replace('receiver: "null"', "receiver: webhook"), tmp_path, {"webhook_url": url})
         alertmanager = start_alertmanager(folder)
         # The cause first, as the real group_wait of 30 s has it; here all waits are of a second.
@@ -232,9 +226,9 @@ def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartA
     webhook = next(receiver for receiver in document["receivers"] if receiver["name"] == "webhook")
     document["receivers"].append({**parts, **webhook, "name": "all"})
     with (
-        web_server() as (url, got),
-        web_server() as (slack_url, slacks),
-        web_server() as (pagerduty_url, pages),
+        receiver() as (url, got),
+        receiver() as (slack_url, slacks),
+        receiver() as (pagerduty_url, pages),
         smtp_server("a password") as (port, mails),
     ):
         document["global"] |= {"smtp_smarthost": f"127.0.0.1:{port}", "pagerduty_url": pagerduty_url}
@@ -297,7 +291,7 @@ def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartA
 
 
 def test_one_alert_is_named_in_the_title(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
-    with web_server() as (url, got):
+    with receiver() as (url, got):
         folder = impatient(switched_on('severity="critical"', "slack"), tmp_path, {"slack_url": url})
         send(start_alertmanager(folder), shown("PostgresDown"))
         wait_until(lambda: got)
@@ -307,7 +301,7 @@ def test_one_alert_is_named_in_the_title(start_alertmanager: StartAlertmanager, 
 
 
 def test_the_heartbeat_beats(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
-    with web_server() as (url, got):
+    with receiver() as (url, got):
         config = switched_on('alertname="Watchdog"', "heartbeat").replace("repeat_interval: 55s", "repeat_interval: 1s")
         folder = impatient(config, tmp_path, {"heartbeat_url": url})
         send(start_alertmanager(folder), shown("Watchdog"))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from markdown_it import MarkdownIt
 
 from ops.paths import PROJECT
 from tests.alertmanager.config import CONFIG, NULL, Json, switched_on
-from tests.alertmanager.test_delivery import Mailbox, StartAlertmanager, impatient, send, shown, smtp_server, web_server
-from tests.servers import free_port, wait_until
+from tests.alertmanager.test_delivery import Mailbox, StartAlertmanager, impatient, receiver, send, shown, smtp_server
+from tests.servers import free_port, wait_until, web_server
 
 TOKEN = "1234:a-bots-token"
 CHAT = -1001234567890
@@ -115,13 +114,8 @@ def services() -> Iterator[tuple[str, Services]]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", kept
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web_server(Handler) as url:
+        yield url, kept
 
 
 def to_all(url: str, folder: Path, *others: str, **changes: object) -> Path:
@@ -223,7 +217,7 @@ def test_hundreds_of_hostile_alerts_are_one_message_within_every_limit(
     ]
     with (
         services() as (url, kept),
-        web_server() as (pagerduty, pages),
+        receiver() as (pagerduty, pages),
         smtp_server("a password") as (port, mails),
     ):
 
@@ -296,7 +290,7 @@ def test_receivers_are_reached_through_the_proxy_of_the_environment(
     start_alertmanager: StartAlertmanager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = yaml.safe_load(CONFIG.replace(f"receiver: {NULL}", "receiver: both"))
-    with web_server() as (proxy, asked), web_server() as (direct, got):
+    with receiver() as (proxy, asked), receiver() as (direct, got):
         hooks = [{"url": "http://hooks.invalid/hook"}, {"url": direct}]
         document["receivers"].append({"name": "both", "webhook_configs": hooks})
         folder = impatient(yaml.safe_dump(document), tmp_path, {})

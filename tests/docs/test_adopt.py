@@ -9,13 +9,12 @@ import re
 import subprocess
 import sys
 import textwrap
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from ops.servers import Server, plain_environment
 from ops.servers import prometheus as prometheus_server
 from tests import servers
 from tests.grafana.dashboards import Target, substituted, targets
-from tests.servers import Alertmanager, Postgres, Prometheus, wait_until
+from tests.servers import Alertmanager, Postgres, Prometheus, wait_until, web_server
 from tests.telemetry.llm import fake_provider
 from tests.telemetry.llm.fake_provider import anthropic_stream, anthropic_whole, openai_stream, openai_whole
 
@@ -344,13 +343,8 @@ def exposing(text: str) -> Iterator[int]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web_server(Handler) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def test_other_instrumentations_are_translated(tmp_path: Path, start_prometheus: Callable[..., Prometheus]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import yaml
@@ -47,18 +46,11 @@ class Metrics(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def prometheus() -> Iterator[Prometheus]:
-    server = HTTPServer(("127.0.0.1", 0), Metrics)
-    worker = threading.Thread(target=server.serve_forever)
-    worker.start()
-    job = {"job_name": "app", "static_configs": [{"targets": [f"127.0.0.1:{server.server_port}"]}]}
-    config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
-    try:
+    with servers.web_server(Metrics) as url:
+        job = {"job_name": "app", "static_configs": [{"targets": [url.removeprefix("http://")]}]}
+        config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
         with servers.prometheus(yaml.safe_dump(config)) as running:
             yield running
-    finally:
-        server.shutdown()
-        worker.join()
-        server.server_close()
 
 
 def test_response_times_show_exemplars() -> None:

@@ -40,12 +40,11 @@ class Stack:
     @contextmanager
     def users(self) -> Iterator[None]:
         """Requests one after the other until the end of the context, however they are answered."""
-        stop = threading.Event()
 
-        def work() -> None:
+        def work(over: threading.Event) -> None:
             headers = {"Authorization": f"Bearer {self.key}"}
             with httpx.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False) as client:
-                while not stop.wait(0.2):
+                while not over.wait(0.2):
                     for request in (
                         ("GET", "/items?limit=5", None),
                         ("GET", "/users/me", None),
@@ -55,13 +54,8 @@ class Stack:
                             method, path, body = request
                             client.request(method, path, json=body)
 
-        worker = threading.Thread(target=work)
-        worker.start()
-        try:
+        with servers.meanwhile(work):
             yield
-        finally:
-            stop.set()
-            worker.join()
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
 import pytest
 
 from loadtest import launch
-from tests.servers import free_port, wait_until
+from tests.servers import free_port, wait_until, web_server
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,9 @@ def hanging() -> Iterator[Service]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hanging)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield Service(f"http://127.0.0.1:{server.server_port}", asked)
-    finally:
+    with web_server(Hanging) as url:
+        yield Service(url, asked)
         over.set()
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize("begun", [False, True])

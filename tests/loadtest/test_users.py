@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from ops.paths import PROJECT
+from tests.servers import web_server
 
 START, DELTA, DONE, ERROR = (f"event: {name}\ndata: {{}}\n\n" for name in ("start", "delta", "done", "error"))
 
@@ -55,13 +55,8 @@ def streaming(parts: list[str], whole: bool) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web_server(Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

@@ -129,17 +129,8 @@ class Chaos:
         else:
             self.write_some()
         started = time.monotonic()
-        with subprocess.Popen(
-            self.words(command),
-            cwd=self.stack.project,
-            env=self.stack.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=default_signals,
-        ) as run:
-            hit = strike(run, end, group, self.dice.uniform(0, self.seconds[command]), "ops")
-            run.wait(ENDS)
+        place = (self.stack.project, self.stack.environment)
+        hit = struck(self.words(command), *place, end, group, self.dice.uniform(0, self.seconds[command]), "ops")
         if not hit:
             self.seconds[command] = time.monotonic() - started
         return hit
@@ -198,6 +189,30 @@ class Chaos:
         return found
 
 
+def struck(
+    command: list[str],
+    place: Path,
+    environment: dict[str, str] | None,
+    end: signal.Signals,
+    group: bool,
+    after: float,
+    program: str,
+) -> bool:
+    """Run the command until it ends, `strike` it meanwhile; whether it was hit."""
+    with subprocess.Popen(
+        command,
+        cwd=place,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=default_signals,
+    ) as run:
+        hit = strike(run, end, group, after, program)
+        run.wait(ENDS)
+    return hit
+
+
 def strike(run: subprocess.Popen[bytes], end: signal.Signals, group: bool, after: float, program: str) -> bool:
     """Send the signal after so many seconds: to the group, or to the process of `make`'s that runs this program."""
     with suppress(subprocess.TimeoutExpired):
@@ -229,16 +244,7 @@ def interrupt_installation(dice: random.Random, end: signal.Signals, group: bool
         pins = (PROJECT / "requirements" / "dev.txt").read_text()
         (pin,) = re.findall(r"^psutil==(?:.*\\\n)*.*\n", pins, re.MULTILINE)
         (project / "requirements" / "dev.txt").write_text(pin)
-        with subprocess.Popen(
-            ["make", "venv"],
-            cwd=project,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=default_signals,
-        ) as run:
-            hit = strike(run, end, group, dice.uniform(0, 12), "-m")
-            run.wait(ENDS)
+        hit = struck(["make", "venv"], project, None, end, group, dice.uniform(0, 12), "-m")
         again = subprocess.run(["make", "venv"], cwd=project, capture_output=True, text=True, timeout=ENDS)
         assert again.returncode == 0, again.stderr
         subprocess.run([project / ".venv" / "bin" / "python", "-c", "import pip, psutil"], check=True)

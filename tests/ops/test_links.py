@@ -11,7 +11,7 @@ import yaml
 from ops import servers, settings
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
-from tests.alertmanager.test_delivery import web_server
+from tests.alertmanager.test_delivery import receiver
 from tests.servers import Alertmanager, Prometheus, start, wait_until
 
 LINKS = {
@@ -46,7 +46,7 @@ def test_settings_reach_every_server(tmp_path: Path) -> None:
 
 
 def test_links_in_a_message_lead_to_the_addresses_of_the_settings(tmp_path: Path) -> None:
-    with web_server() as (url, got):
+    with receiver() as (url, got):
         routes = {"receiver": "hook", "group_wait": "0s"}
         receivers = [{"name": "hook", "webhook_configs": [{"url": url}]}]
         (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump({"route": routes, "receivers": receivers}))

@@ -28,10 +28,8 @@ from .text import family_lines, header
 __all__ = ["Piece", "SharedMetric", "directory", "pieces", "render", "worker"]
 
 _OPENMETRICS = "application/openmetrics-text"
-_HEADED = {
-    "counter": "_total",
-    "info": "_info",
-}  # text 0.0.4 has the suffix in the header, also where there is no sample
+# Text 0.0.4 has these suffixes in the header, also where there is no sample.
+_HEADED = {"counter": "_total", "info": "_info"}
 _NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_:]")
 
 Piece = str | Callable[[], str]  # text, or what makes it and may take its time

@@ -22,6 +22,7 @@ import yaml
 
 from ops.drills.catalogue import fault
 from tests.ops.drills.lab import Lab
+from tests.servers import meanwhile
 
 Breakage = Callable[[Lab], AbstractContextManager[None]]
 
@@ -121,43 +122,33 @@ def connections(lab: Lab) -> Iterator[None]:
             assert row is not None
             return float(row[0])
 
-        def hold() -> None:
-            while not done.wait(0.2):
+        def hold(over: threading.Event) -> None:
+            while not over.wait(0.2):
                 while share() < 0.98:
                     with suppress(psycopg.OperationalError):
                         stack.enter_context(lab.superuser())
 
-        done = threading.Event()
-        holder = threading.Thread(target=hold)
-        holder.start()
-        try:
+        with meanwhile(hold):
             yield
-        finally:
-            done.set()
-            holder.join()
 
 
 @contextmanager
 def cold_cache(lab: Lab) -> Iterator[None]:
     """Queries read tables that are larger than the cache, again and again."""
-    done = threading.Event()
 
-    def read() -> None:
+    def read(over: threading.Event) -> None:
         with lab.superuser() as connection:
-            while not done.is_set():
+            while not over.is_set():
                 connection.execute("SELECT count(*) FROM filler")
 
     with lab.superuser() as connection:
         connection.execute(
             "CREATE UNLOGGED TABLE filler AS SELECT i, repeat('x', 400) AS text FROM generate_series(1, 700000) AS i"
         )
-        reader = threading.Thread(target=read)
-        reader.start()
         try:
-            yield
+            with meanwhile(read):
+                yield
         finally:
-            done.set()
-            reader.join()
             connection.execute("DROP TABLE filler")
 
 
@@ -204,28 +195,24 @@ def disk_full(lab: Lab) -> Iterator[None]:
         file.truncate(64 * 2**20)
     _run("mkfs.ext4", "-q", "-F", "-m", "0", "-N", "128", str(image))
     _run("mount", "-o", "loop", str(image), str(mount))
-    done = threading.Event()
 
-    def fill() -> None:
+    def fill(over: threading.Event) -> None:
         for number in range(100):
             with suppress(OSError):
                 (mount / f"empty-{number}").touch()
         for number in range(20):  # slowly, so that where it leads can be foreseen
             with suppress(OSError):
                 (mount / f"empty-{number}").write_bytes(b"x" * (4 * 2**20))
-            if done.wait(1):
+            if over.wait(1):
                 return
         for number in range(100, 200):
             with suppress(OSError):
                 (mount / f"empty-{number}").touch()
 
-    filler = threading.Thread(target=fill)
-    filler.start()
     try:
-        yield
+        with meanwhile(fill):
+            yield
     finally:
-        done.set()
-        filler.join()
         _run("umount", str(mount))
         image.unlink()
 
