@@ -5,41 +5,14 @@ from __future__ import annotations
 from prometheus.src import recorded
 
 from . import bounds, slo
-from .common import (
-    IGNORED,
-    INSTANCE,
-    JOB,
-    LATENCY_COLOURS,
-    NODE,
-    STATUS_COLOURS,
-    STREAMING,
-    dashboard,
-    drill,
-    percentile_lines,
-    response_time,
-    service_stat,
-)
-from .database import pool_use
-from .host import CPU, MEMORY
+from .common import IGNORED, INSTANCE, JOB, LATENCY_COLOURS, NODE, STATUS_COLOURS, STREAMING, dashboard, drill
+from .common_panels import percentile_lines, response_time, service_stat
+from .database_application import pool_use
+from .host_usage import CPU, MEMORY
+from .layout import full, halves, sixths, thirds
+from .looks import PER_MINUTE, Steps, coloured, dashed, fixed, override, values
 from .model import Choice, Query, Row
-from .panels import (
-    PER_MINUTE,
-    Column,
-    Steps,
-    coloured,
-    dashed,
-    fixed,
-    full,
-    halves,
-    heatmap,
-    override,
-    sixths,
-    stat,
-    table,
-    thirds,
-    timeseries,
-    values,
-)
+from .panels import heatmap, stat, timeseries
 from .promql import (
     EMPTY_HEATMAP,
     PROMETHEUS,
@@ -52,6 +25,7 @@ from .promql import (
     quantile,
     ratio,
 )
+from .tables import Column, table
 
 # A load test changes within seconds: a minute is the window here, on both sides.
 SENT = "rate(locust_requests_total[1m])"
@@ -141,7 +115,6 @@ CLIENT = (
             *coloured({"users": "purple"}),
             override("requests per second", color=fixed("blue"), unit="reqps", custom_axisPlacement="right"),
         ),
-        legend="names",
     ),
     timeseries(
         "Response time, client side",
@@ -161,7 +134,6 @@ CLIENT = (
         limit=slo.LATENCY,
         overrides=(*coloured(LATENCY_COLOURS), *dashed("p95 of failures", colour="dark-red")),
         no_value=NO_TEST,
-        legend="names",
     ),
     timeseries(
         "Failures by kind",
@@ -170,7 +142,6 @@ CLIENT = (
         unit=PER_MINUTE,
         stacked=True,
         shades="red",
-        legend="names",
     ),
 )
 
@@ -183,7 +154,6 @@ SERVICE = (
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
         links=(drill("HTTP"),),
-        legend="names",
     ),
     response_time("Response time, server side", "names", drill("HTTP"), histogram=recorded.RESPONSE_1M),
     timeseries(
@@ -198,7 +168,6 @@ SERVICE = (
         highest=1,
         overrides=coloured({"CPU": "blue", "connection pool": "orange", "memory": "green"}),
         links=(drill("Host"),),
-        legend="names",
     ),
     timeseries(
         "Requests in progress",
@@ -210,7 +179,6 @@ SERVICE = (
         unit="none",
         overrides=coloured({"in progress": "blue", "waiting for a connection": "red"}),
         links=(drill("HTTP"),),
-        legend="names",
     ),
     timeseries(
         "Query time p95",
@@ -220,7 +188,6 @@ SERVICE = (
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("Database"),),
         no_value="No queries in this range",
-        legend="names",
     ),
     timeseries(
         "Model response time p95",
@@ -230,7 +197,6 @@ SERVICE = (
         overrides=coloured(LATENCY_COLOURS),
         links=(drill("LLM"),),
         no_value="No successful calls in this range",
-        legend="names",
     ),
 )
 
@@ -245,7 +211,6 @@ COMPARISON = (
         ),
         unit="reqps",
         overrides=(*coloured({"this run": "purple"}), *_EARLIER),
-        legend="names",
     ),
     timeseries(
         "p95, compared",
@@ -254,7 +219,6 @@ COMPARISON = (
         unit="s",
         overrides=(*coloured({"this run": "purple"}), *_EARLIER),
         no_value=NO_TEST,
-        legend="names",
     ),
 )
 
@@ -266,29 +230,17 @@ REQUESTS = (
         "Every kind of request over the whole time range, as Locust counts it. Average, p50, p95 and p99 are of those "
         "that did not fail.",
         (
-            Query("sum by (method, name) (increase(locust_requests_total[$__range]))", instant=True, format="table"),
-            Query(
-                ratio(
-                    f"increase(locust_response_time_seconds_count{{{OF_FAILURE}}}[$__range])",
-                    "increase(locust_requests_total[$__range])",
-                    *BY,
-                ),
-                instant=True,
-                format="table",
+            "sum by (method, name) (increase(locust_requests_total[$__range]))",
+            ratio(
+                f"increase(locust_response_time_seconds_count{{{OF_FAILURE}}}[$__range])",
+                "increase(locust_requests_total[$__range])",
+                *BY,
             ),
-            Query(
-                f"sum by (method, name) (increase(locust_response_time_seconds_sum{{{OF_SUCCESS}}}[$__range])) / "
-                f"(sum by (method, name) (increase(locust_response_time_seconds_count{{{OF_SUCCESS}}}[$__range])) > 0)",
-                instant=True,
-                format="table",
-            ),
+            f"sum by (method, name) (increase(locust_response_time_seconds_sum{{{OF_SUCCESS}}}[$__range])) / "
+            f"(sum by (method, name) (increase(locust_response_time_seconds_count{{{OF_SUCCESS}}}[$__range])) > 0)",
             *(
-                Query(
-                    f"histogram_quantile({q}, sum by (le, method, name) "
-                    f"(increase(locust_response_time_seconds_bucket{{{outcome}}}[$__range]))) >= 0",
-                    instant=True,
-                    format="table",
-                )
+                f"histogram_quantile({q}, sum by (le, method, name) "
+                f"(increase(locust_response_time_seconds_bucket{{{outcome}}}[$__range]))) >= 0"
                 for q, outcome in ((0.5, OF_SUCCESS), (0.95, OF_SUCCESS), (0.99, OF_SUCCESS), (0.95, OF_FAILURE))
             ),
         ),
@@ -339,7 +291,6 @@ DETAIL = (
         unit="s",
         log=True,
         no_value=NO_TEST,
-        legend="names",
     ),
     timeseries(
         "TTFT p95, client side",
@@ -347,21 +298,18 @@ DETAIL = (
         Query(quantile(0.95, "rate(locust_time_to_first_token_seconds_bucket[1m])", "name"), "{{name}}"),
         unit="s",
         no_value="Nothing streamed in a load test in this range",
-        legend="names",
     ),
     timeseries(
         "Abandoned streams",
         "Streamed answers per minute that a simulated user left before the end, as some users do.",
         Query(happened_raw("locust_streams_abandoned_total", "name", source=PROMETHEUS), "{{name}}"),
         unit=PER_MINUTE,
-        legend="names",
     ),
     timeseries(
         "Locust workers",
         "Processes that report to Locust's master; none where one process does it all.",
         Query(or_zero("sum(locust_workers)", PROMETHEUS), "workers"),
         unit="none",
-        legend="names",
         overrides=coloured({"workers": "purple"}),
     ),
 )

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from . import slo
-from .common import ALL_ALERTS_TABLE, TARGET, TARGET_JOB, dashboard, firing_alerts, only
+from .common import TARGET, TARGET_JOB, dashboard, only
+from .common_panels import ALL_ALERTS_TABLE, firing_alerts
+from .layout import halves, quarters, sixths, thirds
+from .looks import PER_MINUTE, Steps, coloured, fixed, override_matching, values
 from .model import Query, Row
-from .panels import (
-    PER_MINUTE,
-    Steps,
-    coloured,
-    fixed,
-    halves,
-    override_matching,
-    quarters,
-    sixths,
-    stat,
-    state_timeline,
-    thirds,
-    timeseries,
-    values,
-)
+from .panels import stat, state_timeline, timeseries
 from .promql import PROMETHEUS, occurring, or_zero
 
 UP = values({"0": ("down", "red"), "1": ("up", "green")})
@@ -129,7 +118,6 @@ TARGETS = (
         Query("max by (job) (scrape_duration_seconds{@target})", "{{job}}"),
         unit="s",
         log=True,
-        legend="names",
         links=(ONE_JOB,),
     ),
     timeseries(
@@ -140,7 +128,6 @@ TARGETS = (
             "{{job}}",
         ),
         unit="short",
-        legend="names",
         links=(ONE_JOB,),
     ),
 )
@@ -157,7 +144,6 @@ ALERTING = (
         unit="none",
         stacked=True,
         overrides=coloured({"firing": "red", "pending": "yellow"}),
-        legend="names",
     ),
     timeseries(
         "Alerts in Alertmanager",
@@ -167,7 +153,6 @@ ALERTING = (
         unit="none",
         stacked=True,
         overrides=coloured({"active": "orange", "suppressed": "blue", "unprocessed": "text"}),
-        legend="names",
     ),
 )
 
@@ -184,7 +169,6 @@ NOTIFICATIONS = (
         ),
         unit="none",
         overrides=coloured({"sent": "green", "failed": "orange", "dropped": "red"}),
-        legend="names",
     ),
     timeseries(
         "Alertmanager notifications, 15 min",
@@ -207,7 +191,6 @@ NOTIFICATIONS = (
         ),
         unit="none",
         overrides=(override_matching(".* failed: .*", color=fixed("red")),),
-        legend="names",
     ),
 )
 
@@ -221,7 +204,6 @@ RULES = (
             "{{file}}",
         ),
         unit="s",
-        legend="names",
     ),
     timeseries(
         "Evaluations failed or missed",
@@ -232,7 +214,6 @@ RULES = (
         ),
         unit=PER_MINUTE,
         overrides=coloured({"failed": "red", "missed": "orange"}),
-        legend="names",
     ),
     timeseries(
         "Query time p90",
@@ -240,7 +221,6 @@ RULES = (
         Query('max by (slice) (prometheus_engine_query_duration_seconds{quantile="0.9"}) >= 0', "{{slice}}"),
         unit="s",
         no_value="No queries in this range",
-        legend="names",
     ),
 )
 
@@ -250,14 +230,12 @@ STORAGE = (
         "Time series that Prometheus holds in memory.",
         Query("sum(prometheus_tsdb_head_series)", "series"),
         unit="short",
-        legend="names",
     ),
     timeseries(
         "Ingestion rate",
         "Samples per second.",
         Query("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))", "samples"),
         unit="short",
-        legend="names",
     ),
     timeseries(
         "Disk space of Prometheus",
@@ -269,7 +247,6 @@ STORAGE = (
         ),
         unit="bytes",
         stacked=True,
-        legend="names",
     ),
     timeseries(
         "TSDB failures",
@@ -285,7 +262,6 @@ STORAGE = (
         ),
         unit=PER_MINUTE,
         overrides=coloured({"failed compactions": "red", "damaged segments": "dark-red"}),
-        legend="names",
     ),
     timeseries(
         "Memory",

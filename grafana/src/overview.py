@@ -6,13 +6,11 @@ from prometheus.src import recorded
 
 from . import slo
 from .common import (
-    ALERTS_TABLE,
     IGNORED,
     INSTANCE,
     JOB,
     LATENCY_COLOURS,
     NODE,
-    OBJECTIVE_LINE,
     OUTCOME_COLOURS,
     POOL_COLOURS,
     SERVER,
@@ -20,23 +18,30 @@ from .common import (
     STATUS_COLOURS,
     STREAMING,
     TOKEN_COLOURS,
+    dashboard,
+    drill,
+)
+from .common_panels import (
+    ALERTS_TABLE,
+    OBJECTIVE_LINE,
     active_users,
     alerts,
     average_and_percentiles,
-    dashboard,
-    drill,
     objective,
     response_p95,
     response_time,
     service_stat,
     up_of,
 )
-from .database import PER_CHECKOUT, pool_in_use, postgresql_up, query_errors, query_p95, transactions
-from .host import cpu, cpu_by_host, disk, disk_throughput, memory, memory_by_host, network_throughput
+from .database_application import PER_CHECKOUT, pool_in_use, query_errors, query_p95, transactions
+from .database_postgresql import postgresql_up
+from .host_usage import cpu, cpu_by_host, disk, disk_throughput, memory, memory_by_host, network_throughput
 from .http import error_ratio
+from .layout import halves, quarters, sixths, thirds
 from .llm import failed_calls, model_p95, usage_missing
+from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Panel, Query, Row
-from .panels import PER_MINUTE, Steps, coloured, dashed, halves, quarters, sixths, stat, thirds, timeseries
+from .panels import stat, timeseries
 from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
 
 KNOWN = "up{@app} and on (job, instance) last_over_time(app_info{@app}[30d])"
@@ -126,7 +131,6 @@ OBJECTIVES = (
         highest=1,
         decimals=0,
         overrides=coloured(SLO_COLOURS),
-        legend="names",
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
     ).sized(6, 7),
@@ -143,7 +147,6 @@ OBJECTIVES = (
         limit=slo.BURN_LIMIT,
         soft_highest=slo.BURN_LIMIT + 1,
         overrides=coloured(SLO_COLOURS),
-        legend="names",
         links=(drill("HTTP"),),
         no_value="The recording rules are not loaded",
     ).sized(6, 7),
@@ -158,7 +161,6 @@ SERVICE = (
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
-        legend="names",
         links=(drill("HTTP"),),
     ),
     response_time("Response time", "names", drill("HTTP")),
@@ -179,7 +181,6 @@ SERVICE = (
         ),
         unit="percentunit",
         overrides=OBJECTIVE_LINE,
-        legend="names",
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
     ),
 )
@@ -192,7 +193,6 @@ BUSINESS = (
         Query(or_zero("60 * sum(rate(app_items_created_total{@app}[5m]))"), "items"),
         unit=PER_MINUTE,
         overrides=coloured({"items": "blue"}),
-        legend="names",
         links=(drill("HTTP"),),
     ),
 )
@@ -205,7 +205,6 @@ MODELS = (
         unit="count:tokens/s",
         stacked=True,
         overrides=coloured(TOKEN_COLOURS),
-        legend="names",
         links=(drill("LLM"),),
     ),
     timeseries(
@@ -214,7 +213,6 @@ MODELS = (
         average_and_percentiles(recorded.CALL, 0.5, 0.95),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
-        legend="names",
         links=(drill("LLM"),),
         no_value="No successful calls in this range",
     ),
@@ -227,7 +225,6 @@ MODELS = (
         ),
         unit="short",
         overrides=coloured({"average": "text", "maximum": "red"}),
-        legend="names",
         links=(drill("LLM"),),
     ),
 )
@@ -240,7 +237,6 @@ DATABASE = (
         unit="s",
         log=True,
         overrides=coloured(LATENCY_COLOURS),
-        legend="names",
         links=(drill("Database"),),
         no_value="No queries in this range",
     ),
@@ -254,7 +250,6 @@ DATABASE = (
         unit="none",
         stacked=True,
         overrides=(*coloured(POOL_COLOURS), *dashed("limit")),
-        legend="names",
         links=(drill("Database"),),
     ),
     timeseries(
@@ -268,7 +263,6 @@ DATABASE = (
         unit="count:tps",
         stacked=True,
         overrides=(*coloured(OUTCOME_COLOURS), *dashed("PostgreSQL")),
-        legend="names",
         links=(drill("Database"),),
     ),
 )

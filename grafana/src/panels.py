@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from .bounds import mappings as at_most
-from .errors import DashboardError
-from .model import COLUMNS, Json, Link, Panel, Query
+from .looks import PER_MINUTE, PLAIN, Steps, fixed, override_matching, plain, set_known, values
+from .model import Json, Link, Panel, Query
 from .promql import FAILING
 
 Queries = Query | Sequence[Query]
@@ -16,119 +15,9 @@ Legend = Literal["below", "right", "names"]
 
 NO_WORDS = "No data in this range"  # for panels that have data at all times; others say what has not happened
 
-PER_MINUTE = "count:/min"  # what happens seldom is easier to read per minute than per second
-
 
 def _tuple(queries: Queries) -> tuple[Query, ...]:
     return (queries,) if isinstance(queries, Query) else tuple(queries)
-
-
-def full(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """One to a line. Raises DashboardError as `halves` does."""
-    return _columns(panels, COLUMNS, height)
-
-
-def halves(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Two to a line. Raises DashboardError for a panel that sets another width: it would be lost."""
-    return _columns(panels, 12, height)
-
-
-def thirds(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Three to a line. Raises DashboardError as `halves` does."""
-    return _columns(panels, 8, height)
-
-
-def quarters(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Four to a line. Raises DashboardError as `halves` does."""
-    return _columns(panels, 6, height)
-
-
-def sixths(panels: Sequence[Panel], height: int = 3) -> tuple[Panel, ...]:
-    """Six to a line: the strip on top. Raises DashboardError as `halves` does."""
-    return _columns(panels, 4, height)
-
-
-def _columns(panels: Sequence[Panel], width: int, height: int) -> tuple[Panel, ...]:
-    for panel in panels:
-        if panel.width not in (None, width):
-            raise DashboardError(
-                f"panel {panel.title!r} sets width={panel.width}, but its row gives every panel {width} of the 24 "
-                "columns. Remove width= from the panel, or size each panel of the row with .sized(width, height)."
-            )
-    return tuple(panel.sized(width, height) for panel in panels)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Thresholds: green, then orange from `warning` and red from `critical` on; without one, without its colour.
-
-    With `critical` below `warning` lower values are the bad ones (a budget that runs out).
-    """
-
-    warning: float | None
-    critical: float | None
-
-    def to_json(self) -> Json:
-        bounds = [(bound, colour) for bound, colour in ((self.warning, "orange"), (self.critical, "red"))]
-        known = [(bound, colour) for bound, colour in bounds if bound is not None]
-        if known != sorted(known, key=lambda step: step[0]):
-            (high, _), (low, _) = known
-            known, lowest = [(low, "orange"), (high, "green")], "red"
-        else:
-            lowest = "green"
-        steps = [{"color": lowest, "value": None}, *({"color": colour, "value": bound} for bound, colour in known)]
-        return {"mode": "absolute", "steps": steps}
-
-
-_PLAIN: Json = {"mode": "absolute", "steps": [{"color": "text", "value": None}]}
-
-
-def plain(colour: str) -> Json:
-    """No thresholds: one colour for a number that is neither good nor bad."""
-    return {"mode": "absolute", "steps": [{"color": colour, "value": None}]}
-
-
-def override(name: str, /, **properties: Any) -> Json:
-    """Properties for the series called `name`. `custom_x` sets the panel's own option x."""
-    return {"matcher": {"id": "byName", "options": name}, "properties": _properties(properties)}
-
-
-def override_matching(regex: str, /, **properties: Any) -> Json:
-    return {"matcher": {"id": "byRegexp", "options": regex}, "properties": _properties(properties)}
-
-
-def _properties(properties: Mapping[str, Any]) -> list[Json]:
-    return [{"id": key.replace("custom_", "custom."), "value": value} for key, value in properties.items()]
-
-
-def fixed(colour: str) -> Json:
-    return {"mode": "fixed", "fixedColor": colour}
-
-
-def coloured(colours: Mapping[str, str]) -> tuple[Json, ...]:
-    """One fixed colour per series name."""
-    return tuple(override(name, color=fixed(colour)) for name, colour in colours.items())
-
-
-def dashed(*names: str, colour: str = "text", **properties: Any) -> tuple[Json, ...]:
-    """A thin dashed line without area: a limit beside what is measured."""
-    return tuple(
-        override(
-            name,
-            color=fixed(colour),
-            custom_lineStyle={"fill": "dash", "dash": [8, 6]},
-            custom_fillOpacity=0,
-            custom_lineWidth=1,
-            custom_stacking={"mode": "none", "group": "A"},
-            **properties,
-        )
-        for name in names
-    )
-
-
-def below_zero(*names: str, colour: str) -> tuple[Json, ...]:
-    """Drawn downwards, named and counted as what it is: bytes sent under bytes received."""
-    return tuple(override(name, color=fixed(colour), custom_transform="negative-Y") for name in names)
 
 
 def stat(
@@ -171,7 +60,7 @@ def stat(
         "noValue": no_value,
         "mappings": [*mappings, nothing],
     }
-    _set(defaults, decimals=decimals)
+    set_known(defaults, decimals=decimals)
     return Panel(
         kind="stat",
         title=title,
@@ -231,7 +120,7 @@ def timeseries(
     overrides: Sequence[Json] = (),
     links: Sequence[Link] = (),
     no_value: str = NO_WORDS,
-    legend: Legend = "below",
+    legend: Legend = "names",
     shades: str = "",
     sort_by: str = "Max",
     log: bool = False,
@@ -277,7 +166,7 @@ def timeseries(
         soft_highest = _SOFT_HIGHEST.get(unit)
     if limit is not None and highest is None:  # the line is in the picture
         soft_highest = max(soft_highest or 0, 1.1 * limit)
-    _set(custom, axisSoftMin=soft_lowest, axisSoftMax=soft_highest)
+    set_known(custom, axisSoftMin=soft_lowest, axisSoftMax=soft_highest)
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
@@ -290,7 +179,7 @@ def timeseries(
         "noValue": no_value,
         "mappings": [],
     }
-    _set(defaults, decimals=decimals, min=lowest, max=highest)
+    set_known(defaults, decimals=decimals, min=lowest, max=highest)
     return Panel(
         kind="timeseries",
         title=title,
@@ -361,105 +250,6 @@ def heatmap(
     )
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: the query's field `source`, called `title`."""
-
-    source: str
-    title: str
-    unit: str = ""
-    width: int | None = None
-    steps: Steps | None = None
-    bar: bool = False
-    decimals: int | None = None
-    links: tuple[Link, ...] = ()
-    mappings: tuple[Json, ...] = ()
-    bounds: Sequence[float] = ()  # as of `stat`
-
-    def override(self) -> Json:
-        # The table's own words for "nothing" are meant for the table, not for an empty cell.
-        properties: dict[str, Any] = {"unit": self.unit or "string", "noValue": "-"}
-        if self.decimals is not None:
-            properties["decimals"] = self.decimals
-        if self.width:
-            properties["custom_width"] = self.width
-        if self.links:
-            properties["links"] = [link.to_json() for link in self.links]
-        if self.mappings:
-            properties["mappings"] = list(self.mappings)
-            properties["custom_cellOptions"] = {"type": "color-text"}
-        if self.bounds:
-            properties["mappings"] = at_most(self.bounds)
-        if self.steps:
-            properties["thresholds"] = self.steps.to_json()
-            properties["custom_cellOptions"] = {"type": "color-text"}
-        if self.bar:
-            properties["color"] = {"mode": "continuous-BlPu"}
-            properties["fieldMinMax"] = True
-            properties["min"] = 0
-            properties["custom_cellOptions"] = {"type": "gauge", "mode": "gradient", "valueDisplayMode": "text"}
-        return override(self.title, **properties)
-
-
-def table(
-    title: str,
-    description: str,
-    queries: Queries,
-    *,
-    unit: str,
-    columns: Sequence[Column],
-    width: int | None = None,
-    height: int = 8,
-    sort_by: Sequence[tuple[str, bool]] = (),
-    no_value: str = "-",
-) -> Panel:
-    """A table of instant queries joined on their labels; shows `columns` and nothing else.
-
-    With several queries their values are the fields "Value #A", "Value #B" and so on, else "Value".
-    sort_by: titles of columns, and whether the largest comes first.
-    """
-    several = not isinstance(queries, Query) and len(queries) > 1
-    names = [c.source for c in columns]
-    organize: Json = {
-        "id": "organize",
-        "options": {
-            "excludeByName": {},
-            "indexByName": {name: i for i, name in enumerate(names)},
-            "renameByName": {c.source: c.title for c in columns},
-            "includeByName": dict.fromkeys(names, True),
-        },
-    }
-    return Panel(
-        kind="table",
-        title=title,
-        description=description,
-        unit=unit,
-        queries=_tuple(queries),
-        width=width,
-        height=height,
-        options={
-            "cellHeight": "sm",
-            "showHeader": True,
-            "sortBy": [{"displayName": name, "desc": descending} for name, descending in sort_by],
-        },
-        custom={
-            "align": "auto",
-            "cellOptions": {"type": "auto"},
-            "inspect": False,
-            "filterable": False,
-            "minWidth": 60,  # 150 if not said, and a table in a third of the width would scroll sideways
-        },
-        defaults={
-            "color": {"mode": "thresholds"},
-            "thresholds": _PLAIN,
-            "noValue": no_value,
-            "mappings": [],
-        },
-        overrides=tuple(c.override() for c in columns),
-        transformations=(*(({"id": "merge", "options": {}},) if several else ()), organize),
-    )
-
-
 def state_timeline(
     title: str,
     description: str,
@@ -498,23 +288,8 @@ def state_timeline(
         defaults={
             "color": {"mode": "palette-classic"},
             "mappings": list(mappings),
-            "thresholds": _PLAIN,
+            "thresholds": PLAIN,
             "noValue": no_value,
         },
         links=tuple(links),
     )
-
-
-def values(mapping: Mapping[str, tuple[str, str]]) -> Json:
-    """A value mapping: value -> (text, colour)."""
-    return {
-        "type": "value",
-        "options": {
-            value: {"text": text, "color": colour, "index": i}
-            for i, (value, (text, colour)) in enumerate(mapping.items())
-        },
-    }
-
-
-def _set(target: Json, **entries: Any) -> None:
-    target.update({key: value for key, value in entries.items() if value is not None})

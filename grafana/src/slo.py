@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus.src.settings import SETTINGS
 
-from .panels import Steps
+from .looks import Steps
 
 ERROR_RATIO = SETTINGS.objectives["availability"].budget
 SLOW_RATIO = SETTINGS.objectives["latency"].budget

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from grafana.src import __main__ as command
-from grafana.src import model
+from grafana.src import document, model
+from grafana.src.document import Dashboard
 from grafana.src.errors import DashboardError
-from grafana.src.model import Dashboard, Panel, Query, Row
-from grafana.src.panels import halves, thirds, timeseries
+from grafana.src.layout import halves, thirds
+from grafana.src.model import Panel, Query, Row
+from grafana.src.panels import timeseries
 from grafana.src.promql import expand
 
 pytestmark = pytest.mark.check
@@ -61,7 +63,7 @@ def test_the_command_prints_one_line_and_fails(
     def broken(*_: Any) -> list[model.Json]:
         raise DashboardError("panel 'X' sets width=8")
 
-    monkeypatch.setattr(model, "_place", broken)
+    monkeypatch.setattr(document, "place", broken)
     monkeypatch.setattr(sys, "argv", ["grafana.src", "--check"])
     assert command.main() == 1
     assert capsys.readouterr().err == "grafana/src: panel 'X' sets width=8\n"

@@ -1,0 +1,200 @@
+"""Panels that several dashboards have."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prometheus.src import recorded
+from prometheus.src.recorded import Histogram
+
+from . import bounds, slo
+from .common import LATENCY_COLOURS, WINDOW_COLOURS
+from .looks import Steps, coloured, dashed, values
+from .model import Link, Panel, Query
+from .panels import Legend, stat, timeseries
+from .promql import PROMETHEUS, SERVICE, Matchers, exemplars, http_outcomes, mean, or_failing, or_zero, percentile
+from .tables import Column, table
+
+service_stat = partial(stat, source=SERVICE)  # a tile of what the service counts
+
+
+# Runbooks lie beside Prometheus, which serves them; through Grafana's way to its data source they are reached from
+# wherever Grafana is, whatever Prometheus' address.
+RUNBOOK = Link(
+    "Runbook",
+    "/api/datasources/proxy/uid/${datasource}/user/runbooks/${__value.text}.md",
+    new_tab=True,
+)
+# The labels that distinguish alerts of the same name.
+_WHERE = (
+    '"job", "slo", "endpoint", "exception", "provider", "model", "query_name", "pool", "datname", '
+    '"device", "mountpoint", "instance"'
+)
+# Alerts of other services than the chosen ones are left out; those of hosts, databases and Prometheus stay.
+_OTHERS = 'unless on (job) (app_info unless app_info{job=~"$job"})'
+
+
+def _alerts_table(others: str) -> Panel:
+    return table(
+        "Firing alerts",
+        "Alerts of severity warning or critical, of the chosen services and of what they run on, and for how long "
+        "their condition has held. A click on a name opens its runbook, a click on a column's head sorts by it.",
+        f"label_join((time() - ALERTS_FOR_STATE {others}) and ignoring (alertstate) "
+        'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
+        f'"where", " ", {_WHERE})',
+        unit="s",
+        columns=(
+            Column(
+                "severity",
+                "Severity",
+                width=85,
+                mappings=(values({"critical": ("critical", "red"), "warning": ("warning", "orange")}),),
+            ),
+            Column("alertname", "Alert", links=(RUNBOOK,)),
+            Column("where", "Where"),
+            Column("Value", "For", unit="s", width=85, decimals=0),
+        ),
+        sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
+        no_value="Nothing is firing",
+    )
+
+
+ALERTS_TABLE = _alerts_table(_OTHERS)
+ALL_ALERTS_TABLE = _alerts_table("")
+
+
+def firing_alerts(*links: Link, others: str = _OTHERS) -> tuple[Panel, Panel]:
+    """Critical alerts page on-call, so one is red; any number of warnings is orange."""
+    return tuple(  # type: ignore[return-value]
+        stat(
+            title,
+            f"Alerts of severity {severity} that fire now.",
+            or_zero(f'count(ALERTS{{alertstate="firing", severity="{severity}"}} {others})', PROMETHEUS),
+            unit="none",
+            steps=steps,
+            links=links,
+        )
+        for title, severity, steps in (
+            ("Critical", "critical", Steps(None, 1)),
+            ("Warnings", "warning", Steps(1, None)),
+        )
+    )
+
+
+def alerts(*links: Link) -> Panel:
+    """Both severities in one tile: how many critical alerts fire, if none, how many warnings."""
+
+    def firing(severity: str, word: str, value: int) -> str:
+        counts = f'count_values("count", count(ALERTS{{alertstate="firing", severity="{severity}"}} {_OTHERS}))'
+        return f'label_replace({counts} * 0 + {value}, "said", "$1 {word}", "count", "(.*)")'
+
+    none = 'label_replace(vector(0), "said", "none", "", "")'
+    return stat(
+        "Alerts",
+        "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists both.",
+        f"{firing('critical', 'critical', 2)} or on () {firing('warning', 'warn', 1)} or on () {none}",
+        unit="none",
+        steps=Steps(1, 2),
+        name="{{said}}",
+        no_value="no data",
+        links=links,
+    )
+
+
+def up_of(title: str, description: str, up: str, no_value: str, *links: Link) -> Panel:
+    """How many are up of how many there are, as 2/2: green if all, red if half or fewer; `up` has a 0 or 1 for each."""
+    counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
+    return stat(
+        title,
+        description,
+        f"{counts} * on () group_left () avg({up})",
+        unit="none",
+        steps=Steps(1, 0.5),
+        name="{{up}}/{{known}}",
+        no_value=no_value,
+        links=links,
+    )
+
+
+def active_users(legend: Legend, *links: Link) -> Panel:
+    """Users in all windows, in the order of their length."""
+    return timeseries(
+        "Active users",
+        "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound. With a "
+        "restart, and so with a deploy, counting begins anew.",
+        tuple(
+            Query("max(" + recorded.ACTIVE_USERS.of(f'@app, window="{window}"') + ")", window)
+            for window in WINDOW_COLOURS
+        ),
+        unit="none",
+        overrides=coloured(WINDOW_COLOURS),
+        legend=legend,
+        links=links,
+    )
+
+
+def average_and_percentiles(
+    histogram: Histogram, *percentiles: float, matchers: Matchers = "@app"
+) -> tuple[Query, ...]:
+    """Average and percentiles of what a recorded histogram observed; 50, 95 and 99 by default."""
+    return (
+        Query(mean(histogram, matchers=matchers), "average"),
+        *percentile_lines(histogram, *(percentiles or (0.5, 0.95, 0.99)), matchers=matchers),
+    )
+
+
+def percentile_lines(histogram: Histogram, *percentiles: float, matchers: Matchers = "@app") -> tuple[Query, ...]:
+    return tuple(Query(percentile(q, histogram, matchers=matchers), f"p{q * 100:g}") for q in percentiles)
+
+
+INTERPOLATED = "Percentiles are interpolated between the histogram's bounds."
+
+
+def response_p95(*links: Link, matchers: Matchers = "@quick", outcomes: str = "@traffic") -> Panel:
+    return service_stat(
+        "HTTP p95",
+        "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
+        "measures it. Without endpoints that wait for a model, such as /chat.",
+        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), *http_outcomes(outcomes)),
+        unit="s",
+        steps=Steps(slo.LATENCY / 2, slo.LATENCY),
+        no_value="idle",
+        bounds=bounds.RESPONSE,
+        links=links,
+    )
+
+
+def response_time(
+    title: str,
+    legend: Legend,
+    *links: Link,
+    histogram: Histogram = recorded.RESPONSE,
+    matchers: Matchers = "@quick",
+    traced: str = "@traffic",
+) -> Panel:
+    """traced: matchers of the requests whose traces are shown."""
+    return timeseries(
+        title,
+        "To the last byte of the response, average and percentiles of requests that do not fail, as the service "
+        "measures it. Without endpoints that wait for a model, such as /chat. The line is the latency objective. "
+        f"{INTERPOLATED} Dots are requests whose trace the service names (exemplars).",
+        (
+            *average_and_percentiles(histogram, matchers=matchers),
+            Query(exemplars(f"http_request_duration_seconds_bucket{{{traced}}}"), "traces", exemplar=True),
+        ),
+        unit="s",
+        log=True,
+        limit=slo.LATENCY,
+        overrides=coloured(LATENCY_COLOURS),
+        legend=legend,
+        links=links,
+        no_value="No requests in this range",
+    )
+
+
+def objective(slo_name: str) -> Query:
+    """The share of bad requests that an objective allows, from the recording rules; a dashed red line."""
+    return Query(f'max(1 - sightline:slo_objective:ratio{{slo="{slo_name}"}})', "objective")
+
+
+OBJECTIVE_LINE = dashed("objective", colour="red", links=[])  # it is no endpoint that a click could lead to
