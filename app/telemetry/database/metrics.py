@@ -81,25 +81,49 @@ log = logging.getLogger(__package__)
 Number = Callable[[float], None]
 
 
+# What children do at a part of its price. Numbers of the package's own storage make such functions by themselves;
+# without the package beside it these are numbers of prometheus_client.
+
+
 def observer(histogram: Any) -> Number:
-    """The observe() of a histogram's child at two thirds of its price."""
-    add, buckets, bounds = histogram._sum.inc, [bucket.inc for bucket in histogram._buckets], histogram._upper_bounds
+    """The observe() of a histogram's child."""
+    total, bounds = histogram._sum, tuple(histogram._upper_bounds)
+    if hasattr(total, "observer"):
+        return total.observer(bounds)  # type: ignore[no-any-return]
+    add, buckets = total.inc, [bucket.inc for bucket in histogram._buckets]
 
     def observe(seconds: float) -> None:
         add(seconds)
-        buckets[bisect_left(bounds, seconds)](1)
+        buckets[bisect_left(bounds, seconds)](1.0)
 
     return observe
 
 
 def zero_observer(histogram: Any) -> Number:
     """How to count that many observations of 0, which leave the sum as it is."""
-    return histogram._buckets[0].inc  # type: ignore[no-any-return]
+    return _adder(histogram._buckets[0])
 
 
 def adder(child: Any) -> Number:
-    """The inc() of the child of a counter or a gauge at half its price."""
-    return child._value.inc  # type: ignore[no-any-return]
+    """The inc() of the child of a counter or a gauge."""
+    return _adder(child._value)
+
+
+def _adder(number: Any) -> Number:
+    return number.adder() if hasattr(number, "adder") else number.inc  # type: ignore[no-any-return]
+
+
+def setter(first: Any, second: Any) -> Callable[[float, float], None]:
+    """The set() of the children of two gauges."""
+    one, other = first._value, second._value
+    if hasattr(one, "setter_with"):
+        return one.setter_with(other)  # type: ignore[no-any-return]
+
+    def set_both(first_value: float, second_value: float) -> None:
+        one.set(first_value)
+        other.set(second_value)
+
+    return set_both
 
 
 class PoolMetrics:
@@ -139,32 +163,30 @@ class PoolMetrics:
 class OpenConnections:
     """The open connections of all engines of one pool name, as sets of their states, and the gauges that follow them.
 
+    `used` is a part of `open`: who adds to both begins with `open`, who removes from both with `used`.
+
     The garbage collector may return a forgotten connection to its pool at any moment, also in the middle of a method
     here, and so may other threads. There is no lock: adding to a set is atomic, and each thread checks after it has set
     a gauge whether the value is still right.
     """
 
     def __init__(self, pool: str) -> None:
+        self.open: set[ConnectionState] = set()
         self.used: set[ConnectionState] = set()
-        self.idle: set[ConnectionState] = set()
         self._limits: dict[object, tuple[float, float]] = {}  # by engine: size, and size with overflow
-        self.moved = self._mover(
-            pool
-        )  # an idle connection was taken, or one was given back: as many are open as before
+        self.moved = self._mover(pool)  # a connection was taken or given back: as many are open as before
         self._max: Any = POOL_CONNECTIONS_MAX.labels(pool)._value
         self._overflow: Any = POOL_OVERFLOW.labels(pool)._value
 
     def _mover(self, pool: str) -> Callable[[], None]:
-        used, idle = self.used, self.idle
-        set_used = POOL_CONNECTIONS.labels(pool, "used")._value.set
-        set_idle = POOL_CONNECTIONS.labels(pool, "idle")._value.set
+        used, open_ = self.used, self.open
+        set_both = setter(POOL_CONNECTIONS.labels(pool, "used"), POOL_CONNECTIONS.labels(pool, "idle"))
 
         def moved() -> None:
             while True:
-                in_use, free = len(used), len(idle)
-                set_used(float(in_use))
-                set_idle(float(free))
-                if in_use == len(used) and free == len(idle):
+                in_use, in_all = len(used), len(open_)
+                set_both(in_use + 0.0, in_all - in_use + 0.0)  # not float(), which is a call
+                if in_use == len(used) and in_all == len(open_):
                     return
 
         return moved
@@ -180,31 +202,28 @@ class OpenConnections:
     def _totals(self) -> tuple[float, float]:
         """The limit, and what is open beyond the sizes."""
         limits = self._limits.copy()
-        open_ = collections.Counter(state.owner for state in (*self.used.copy(), *self.idle.copy()))
-        overflow = sum(max(0.0, count - limits[owner][0]) for owner, count in open_.items() if owner in limits)
+        counts = collections.Counter(state.owner for state in self.open.copy())
+        overflow = sum(max(0.0, count - limits[owner][0]) for owner, count in counts.items() if owner in limits)
         return sum(limit for _, limit in limits.values()), overflow
 
     def set_limits(self, owner: object, size: float, limit: float) -> None:
         """Of an engine; what is idle is not its new pool's."""
         self._limits[owner] = size, limit
-        self._drop(self.idle, owner)
+        self.open -= {state for state in self.open.copy() - self.used if state.owner is owner}
         self.changed()
 
     def remove(self, owner: object) -> None:
         """Forget an engine."""
         self._limits.pop(owner, None)
-        self._drop(self.used, owner)
-        self._drop(self.idle, owner)
+        gone = {state for state in self.open.copy() if state.owner is owner}
+        self.used -= gone
+        self.open -= gone
         self.changed()
 
     def forked(self) -> None:
         """In the child: the connections are the parent's, and the gauges start again with the first one of its own."""
         self.used.clear()
-        self.idle.clear()
-
-    @staticmethod
-    def _drop(states: set[ConnectionState], owner: object) -> None:
-        states -= {state for state in states.copy() if state.owner is owner}
+        self.open.clear()
 
 
 _pools: dict[str, PoolMetrics] = {}

@@ -7,7 +7,7 @@ What is measured, and where it is seen:
     pool._pool.get()        the wait: an empty queue is what makes a caller wait. Connecting, its listeners and pings
                             happen elsewhere, in any case
     pool._invoke_creator()  connecting; callers are pending here and while they wait
-    pool._do_return_conn()  the end of the use: used - 1, and idle + 1 where the connection is still open and the pool's
+    pool._do_return_conn()  the end of the use: used - 1, and open - 1 where it is not open, or not the pool's, any more
     events                  close, invalidate, soft_invalidate: rare, so that the price of a listener does not matter
     pool.recreate()         the pool's successor, which engine.dispose() puts in its place
 """
@@ -28,7 +28,7 @@ from .errors import CONNECTION
 from .metrics import Number, PoolMetrics, warn_once
 from .patches import Patches
 
-# Seconds that this thread or task has waited in queues so far: what a checkout adds to it is its wait.
+# Seconds that the checkout of this thread or task has waited in a queue.
 _waited: ContextVar[float] = ContextVar("sightline_pool_waited", default=0.0)
 
 
@@ -68,39 +68,45 @@ class PoolWatcher:
 
     def _measured_connect(self, pool_connect: Callable[[], Any]) -> Callable[[], Any]:
         key, made, connections = self._states.key, self._states.made, self._metrics.connections
-        used, idle, moved, no_wait = connections.used, connections.idle, connections.moved, self._metrics.no_wait
+        open_, used, moved, no_wait = connections.open, connections.used, connections.moved, self._metrics.no_wait
+        waited = _waited.get
 
         def connect() -> Any:
-            waited = _waited.get()
             try:
                 proxy = pool_connect()
             except BaseException as error:
-                self._failed(error, _waited.get() - waited)
+                self._failed(error)
                 raise
             try:
-                state = proxy.info.get(key) or made(proxy)
-                if state in idle:
+                record = proxy._connection_record  # whose `info` is at hand; the proxy would have to make its own
+                state = record.info.get(key) or made(record)
+                if state in open_:
                     used.add(state)
-                    idle.discard(state)
                     moved()
-                elif state not in used:  # it is where a pool gives a thread the connection that the thread has already
+                else:
+                    open_.add(state)
                     used.add(state)
                     connections.changed()
                 state.since = perf_counter()
-                if _waited.get() == waited:
-                    no_wait(1)
+                if waited():
+                    self._count_wait()
                 else:
-                    self._metrics.wait(_waited.get() - waited)
+                    no_wait(1.0)
             except Exception:
                 warn_once("pool.connect")
             return proxy
 
         return connect
 
-    def _failed(self, error: BaseException, waited: float) -> None:
+    def _count_wait(self) -> None:
+        seconds = _waited.get()
+        _waited.set(0.0)
+        self._metrics.wait(seconds)
+
+    def _failed(self, error: BaseException) -> None:
         """No connection, for any reason: SQLAlchemy reports only errors of its own driver."""
         try:
-            self._metrics.wait(waited)
+            self._count_wait()
             if isinstance(error, exc.TimeoutError):
                 self._metrics.timeouts(1)
             elif isinstance(error, Exception):  # else cancelled
@@ -142,7 +148,7 @@ class PoolWatcher:
 
     def _measured_return(self, pool: Any) -> Callable[[Any], None]:
         key, connections, use = self._states.key, self._metrics.connections, self._metrics.use
-        used, idle, moved, pool_return = connections.used, connections.idle, connections.moved, pool._do_return_conn
+        open_, used, moved, pool_return = connections.open, connections.used, connections.moved, pool._do_return_conn
 
         def do_return_conn(record: Any) -> None:
             try:
@@ -150,9 +156,9 @@ class PoolWatcher:
                 if state in used:
                     used.discard(state)
                     if record.dbapi_connection is not None and pool is self._pool:
-                        idle.add(state)
                         moved()
                     else:  # invalidated, detached, or of a pool that was disposed of
+                        open_.discard(state)
                         connections.changed()
                     use(perf_counter() - state.since)
             except Exception:
@@ -182,7 +188,7 @@ class PoolWatcher:
             connections = self._metrics.connections
             in_use = state in connections.used
             connections.used.discard(state)
-            connections.idle.discard(state)
+            connections.open.discard(state)
             connections.changed()
             if in_use:
                 self._metrics.use(perf_counter() - state.since)

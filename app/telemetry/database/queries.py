@@ -50,12 +50,13 @@ class Queries:
 
         def measured(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
             try:
-                state = context._dbapi_connection.info[key]
+                state = context._dbapi_connection._connection_record.info[key]
                 options = context.execution_options
-                if state.phase is IDLE and "isolation_level" not in options:
-                    state.phase = default_phase
-                elif state.phase is not ACTIVE:
-                    self._transactions.begin(state, options)
+                if state.phase is not ACTIVE:
+                    if state.phase is IDLE and "isolation_level" not in options:
+                        state.phase = default_phase
+                    else:
+                        self._transactions.begin(state, options)
             except Exception:
                 state = self._late_state(context)
             if state is None:
@@ -69,7 +70,8 @@ class Queries:
                 raise
             seconds = perf_counter() - started
             try:
-                observe = observers.get(options.get("query_name"), unnamed).get(statement)
+                known = observers.get(options.get("query_name"), unnamed) if options else unnamed
+                observe = known.get(statement)
                 if observe is None or state.errors or state.phase is AUTOCOMMIT:
                     self._executed(state, statement, context, seconds, None)
                 else:
@@ -84,10 +86,12 @@ class Queries:
         return lambda cursor, statement, context=None: measured(cursor, statement, None, context)
 
     def _late_state(self, context: Any) -> ConnectionState | None:
-        """Of a connection from before the engine was instrumented; None for SQLAlchemy's own look at a new server."""
+        """Of a detached connection, or one from before the engine was instrumented; None for SQLAlchemy's own look at
+        a new server."""
         try:
             state = self._states.made(context._dbapi_connection)
-            self._transactions.begin(state, context.execution_options)
+            if state.phase is not ACTIVE:
+                self._transactions.begin(state, context.execution_options)
         except NotImplementedError:  # that look has a connection without `info`
             return None
         except Exception:

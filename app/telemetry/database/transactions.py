@@ -72,19 +72,20 @@ class Transactions:
             warn_once("do_rollback")
 
     def _measured_commit(self, do_commit: Callable[[Any], None]) -> Callable[[Any], None]:
-        key, metrics = self._states.key, self._metrics
+        states, metrics, commits = self._states, self._metrics, self._metrics.commits
+        key = states.key
 
         def commit(connection: Any) -> None:
             try:
-                state = connection.info[key]
+                state = connection._connection_record.info[key]
             except Exception:
-                state = None
+                state = states.of(connection)
             if state is not None:
                 state.ending = "COMMIT"
             if state is None or state.phase is not ACTIVE:  # nothing was sent, or AUTOCOMMIT
                 do_commit(connection)
                 return
-            outcome = metrics.rollbacks if state.errors and self._is_aborted(state, connection) else metrics.commits
+            outcome = metrics.rollbacks if state.errors and self._is_aborted(state, connection) else commits
             started = perf_counter()
             try:
                 do_commit(connection)
@@ -99,7 +100,7 @@ class Transactions:
         state.phase = IDLE
         state.errors = state.refused = False
         try:
-            outcome(1)
+            outcome(1.0)
             self._metrics.commit_duration(seconds)
         except Exception:
             warn_once("do_commit")
@@ -118,13 +119,13 @@ class Transactions:
             return state.refused
 
     def _measured_rollback(self, do_rollback: Callable[[Any], None]) -> Callable[[Any], None]:
-        key = self._states.key
+        states, key = self._states, self._states.key
 
         def rollback(connection: Any) -> None:
             try:
-                state = connection.info[key]
+                state = connection._connection_record.info[key]
             except Exception:
-                state = None
+                state = states.of(connection)
             if state is not None:
                 state.ending = "ROLLBACK"
                 if state.phase is ACTIVE:

@@ -194,8 +194,10 @@ def test_pools_of_other_kinds(run: Runner, poolclass: type[Pool]) -> None:
     [({"pool_size": 0}, float("inf")), ({"max_overflow": -1}, float("inf")), ({"pool_size": 1, "max_overflow": 0}, 1)],
 )
 def test_limits(dsn: str, options: dict[str, int], limit: float) -> None:
-    instrument_engine(create_engine(url(dsn), **options), pool=(pool := new_pool()))
+    engine = create_engine(url(dsn), **options)  # held: the gauges forget an engine that is collected
+    instrument_engine(engine, pool=(pool := new_pool()))
     assert numbers(pool) == {"pool_connections_max": limit}
+    engine.dispose()
 
 
 def test_limit_of_a_pool_per_thread() -> None:
