@@ -34,13 +34,14 @@ class ServeError(Exception):
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients and header size.
+    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients, header size, pieces of a body.
 
     A connection is closed when it has had `timeout` seconds, counted from its start or from the end of the last
     response, and no complete request headers have come, or when the client has not read for that long what was sent.
     """
 
     MAX_HEADER_BYTES = 64 * 1024
+    MAX_BODY_PIECES = 16 * 1024  # each is a call: 1 MiB in chunks of a byte would take 0.2 s of CPU time
 
     def __init__(self, *args: Any, timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,6 +51,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None
         self._in_headers = True
         self._header_bytes = 0
+        self._body_pieces = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -74,6 +76,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_headers = True
         self._header_bytes = 0
+        self._body_pieces = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
@@ -87,6 +90,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._request_timer.cancel()
             self._request_timer = None
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_pieces += 1
+        if self._body_pieces > self.MAX_BODY_PIECES:
+            raise ValueError("too many pieces")  # as above: 400
+        super().on_body(body)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

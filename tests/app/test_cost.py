@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -138,6 +140,31 @@ def test_any_address_and_header_costs_little(service: Running, client: httpx.Cli
     cpu, memory = cost.look()
     assert cpu / TIMES <= CPU_SECONDS
     assert memory <= MEMORY
+
+
+@pytest.mark.parametrize("path", ["/chat", "/users", "/healthz"])
+def test_a_body_in_chunks_of_one_byte_costs_little(service: Running, path: str) -> None:
+    """The largest body of any route; each chunk is five more bytes on the wire, and a call in the server."""
+    request = f"POST {path} HTTP/1.1\r\nHost: any\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    cost = Cost(service)
+    for _ in range(TIMES):
+        with socket.create_connection(("127.0.0.1", service.port), 60) as connection:
+            answer = connection.makefile("rb")
+            with suppress(ConnectionError):  # it is closed while the rest is still sent
+                connection.sendall(request + b"1\r\n \r\n" * 2**20 + b"0\r\n\r\n")
+            with suppress(ConnectionError):
+                assert answer.readline().split()[1] in {b"400", b"405", b"413"}
+    cpu, memory = cost.look()
+    assert cpu / TIMES <= CPU_SECONDS
+    assert memory <= MEMORY
+
+
+def test_a_body_in_many_small_chunks_is_taken(service: Running, client: httpx.Client) -> None:
+    body = json.dumps({"message": "word " * 2**13, "stream": False}).encode()
+    with sign_up(client) as user:
+        chunks = (body[start : start + 16] for start in range(0, len(body), 16))
+        answer = user.post("/chat", content=chunks, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200, answer.text
 
 
 def test_too_long_and_too_many(client: httpx.Client) -> None:

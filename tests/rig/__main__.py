@@ -6,8 +6,10 @@ Standard library only.
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
+from types import FrameType
 
 from ops import console
 from ops.compose import EVERYTHING
@@ -17,6 +19,7 @@ from ops.shell import run
 from tests.rig import engine, standins
 from tests.rig.paths import PROJECT
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 USAGE = """usage: python3 -m tests.rig COMMAND
   run PROGRAM ...  run a program with a Docker engine and all images; a private engine ends with its last user
   check            check docker-compose.yml with Docker's client
@@ -53,8 +56,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the command, and the engine with it; further ones don't interrupt that."""
+    for end in ENDS:
+        signal.signal(end, lambda *_: None)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     console.configure()
+    for end in ENDS:
+        if signal.getsignal(end) != signal.SIG_IGN:  # as under nohup
+            signal.signal(end, _interrupt)
     try:
         sys.exit(main(sys.argv[1:]))
     except OpsError as error:

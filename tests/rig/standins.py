@@ -24,6 +24,18 @@ LABEL = "sightline.stand-in"  # on every stand-in; its value is the version of w
 SOURCES_LABEL = "sightline.stand-in.sources"  # the checksum of what it was built from
 BASE = "sightline-stand-in-base"
 SUITE = "trixie"  # has the Python (3.13) of the app's image
+# debootstrap starts programs and mounts /proc and /sys into the new root: they end with this process, however it does.
+ISOLATED = [
+    "setpriv",
+    "--pdeathsig=KILL",
+    "unshare",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--",
+]
 SOURCES = Path(__file__).parent / "images"
 
 
@@ -80,12 +92,12 @@ def build_standins(wanted: Mapping[str, str], environment: Mapping[str, str]) ->
 def _import_base(environment: Mapping[str, str]) -> None:
     # debootstrap and chroot would pass a TMPDIR on that the new root does not have
     plain = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+    for killed in HOME.glob("base-*"):
+        shutil.rmtree(killed)
     with tempfile.TemporaryDirectory(dir=HOME, prefix="base-") as folder:
         root = Path(folder) / "root"
-        run(
-            ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), mirrors()["main"]],
-            plain,
-        )
+        options = ["--variant=minbase", "--include=ca-certificates"]
+        run([*ISOLATED, "debootstrap", *options, SUITE, str(root), mirrors()["main"]], plain)
         # What this machine needs to reach its mirrors, a build needs too: its certificates and its apt's leniency.
         for certificate in images.CERTIFICATES.glob("*.crt"):
             shutil.copy(certificate, root / "usr/local/share/ca-certificates")
