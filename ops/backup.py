@@ -88,10 +88,10 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
             log.info("  %s", before)
         stack.recover()  # of a restore that was killed
         marker = interrupted(stack)
-        first = not marker.exists()
+        first = not _advice(marker)
         if first:
             again = f"make restore FROM={shlex.quote(str(before or archive))}"
-            marker.write_text(f"`{again}` {'puts back what was there before' if before else 'does it again'}.")
+            _write_durably(marker, f"`{again}` {'puts back what was there before' if before else 'does it again'}.")
         try:
             _put(stack, tar, manifest)
         except (OpsError, OSError, KeyboardInterrupt) as error:
@@ -132,9 +132,21 @@ def clear_up(stack: Stack) -> None:
     _clear(stack.settings.folder("BACKUPS_DIR"))
     whole = stack.recover()
     if (marker := interrupted(stack)).exists():
-        if not whole:
-            raise OpsError(f"A restore was interrupted, the data are incomplete. {marker.read_text()}")
+        if not whole and (advice := _advice(marker)):
+            raise OpsError(f"A restore was interrupted, the data are incomplete. {advice}")
         marker.unlink()
+
+
+def _advice(marker: Path) -> str:
+    """What a restore that was killed has left to do; nothing if it had not begun to replace anything."""
+    return marker.read_text() if marker.exists() else ""
+
+
+def _write_durably(file: Path, text: str) -> None:
+    with open(file, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _clear(folder: Path) -> None:
