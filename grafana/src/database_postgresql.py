@@ -10,7 +10,7 @@ from .common_panels import up_of
 from .looks import PER_MINUTE, Steps, coloured, values
 from .model import Link, Panel, Query
 from .panels import timeseries
-from .promql import POSTGRESQL, or_named
+from .promql import POSTGRESQL, occurring, or_named
 from .tables import Column, table
 
 NO_ANSWER = "no answer"  # of the exporter, or of PostgreSQL to it
@@ -88,7 +88,7 @@ SERVER_ROW = (
     timeseries(
         "Locks",
         "Locks that are held, by mode, of the modes that occurred in the time range. Exclusive ones block others.",
-        Query(or_named(f"{LOCKS} and on (mode) ({HELD})", "mode", HELD, source=POSTGRESQL), "{{mode}}"),
+        Query(occurring(LOCKS, HELD, "mode", source=POSTGRESQL), "{{mode}}"),
         unit="none",
         stacked=True,
     ),

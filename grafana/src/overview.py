@@ -44,7 +44,8 @@ from .model import Panel, Query, Row
 from .panels import stat, timeseries
 from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
 
-KNOWN = "up{@app} and on (job, instance) last_over_time(app_info{@app}[30d])"
+# All targets of a job that was a service within the last 30 days.
+KNOWN = f'up{{@app}} and on (job) last_over_time({recorded.ALIVE.name}{{job=~"$job"}}[30d])'
 
 
 def error_budget(title: str, name: str, objective_of: str) -> Panel:
@@ -66,8 +67,8 @@ def error_budget(title: str, name: str, objective_of: str) -> Panel:
 STRIP = (
     up_of(
         "Instances",
-        "Instances of the service that answer Prometheus, of those that did within the last 30 days. While one is "
-        "down, its numbers are missing everywhere below.",
+        "Instances of the service that answer Prometheus, of all that it scrapes. While one is down, its numbers are "
+        "missing everywhere below.",
         KNOWN,
         "none known",
         drill("Monitoring"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from prometheus.src.recorded import CHOSEN, Histogram, Recorded
+from prometheus.src.recorded import ALIVE, CHOSEN, Histogram, Recorded
 
 from .errors import DashboardError
 
@@ -31,7 +31,7 @@ ABBREVIATIONS = {
 }
 
 # Where zero is the truth and not the silence of a dead source: what has a value while the source is there to count.
-SERVICE = "app_info{@app}"
+SERVICE = ALIVE.of("@app")
 POSTGRESQL = "pg_up{@db} == 1"
 HOSTS = "node_uname_info{@host}"
 PROMETHEUS = ""  # answers itself
@@ -129,7 +129,7 @@ def by_status_class(requests: Recorded, matchers: str) -> str:
         return f'sum by (class) (label_replace({expr}, "class", "${{1}}xx", "status_code", "(.).."))'
 
     kinds = classes(moved(requests, "http_requests_total", matchers))
-    return or_named(f"{classes(requests.of(matchers))} and on (class) ({kinds})", "class", kinds, name="2xx")
+    return occurring(classes(requests.of(matchers)), kinds, "class", name="2xx")
 
 
 def moved(recorded: Recorded, counter: str, matchers: str) -> str:
@@ -146,13 +146,16 @@ def moved(recorded: Recorded, counter: str, matchers: str) -> str:
     )
 
 
-def occurring(expr: str, kinds: str, *by: str, source: str = SERVICE) -> str:
-    """`expr` by the labels `by`, of those only that `kinds` (of `moved`) has; a line "none" if it has none.
+def occurring(expr: str, kinds: str, *by: str, name: str = "none", source: str = SERVICE) -> str:
+    """`expr` by the labels `by`, of those only that `kinds` (of `moved`) has; if it has none, one line `name` at zero.
 
     Counters of rare things exist at zero from the start, and a legend with ten zeros hides the one that is not.
+    `kinds` reads much, so that it stands here once: the line is always in, and is dropped with the kinds that it lacks.
     """
-    kinds = total(kinds, *by)
-    return or_named(f"({expr}) and on ({', '.join(by)}) ({kinds})", by[0], kinds, source=source)
+    none, nothing = (
+        f'label_replace({at_zero}, "{by[0]}", "{name}", "", "")' for at_zero in (zero(source), "vector(0)")
+    )
+    return f"({expr} or {none}) and on ({', '.join(by)}) ({total(kinds, *by)} or on () {nothing})"
 
 
 def happened(recorded: Recorded, counter: str, *by: str, matchers: str = "@app") -> str:

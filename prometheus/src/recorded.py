@@ -89,6 +89,8 @@ def gauge(level: str, metric: str, how: str, *without: str, only: str = "") -> R
     return Recorded(name, f"{how} without ({', '.join(('instance', *without))}) ({metric}{{%}})", only)
 
 
+ALIVE = gauge("job", "app_info", "max")  # is there while an instance answers, which tells zero from silence
+
 # HTTP
 _DURATION = ("http_request_duration_seconds", "http_failed_request_duration_seconds")
 _START = ("http_response_start_seconds", "http_failed_response_start_seconds")
@@ -187,6 +189,7 @@ def exported(counter: str) -> str:
 
 GROUPS: dict[str, tuple[Recorded, ...]] = {
     "dashboards-http": (
+        ALIVE,
         RESPONSE.buckets,
         RESPONSE.sum,
         TTFB.buckets,

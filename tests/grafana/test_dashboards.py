@@ -277,7 +277,7 @@ def test_counters_are_rated(target: Any) -> None:
 START = 1_700_000_000  # any time in the past
 _RECORD = 'job_endpoint_status:http_requests:rate5m{job="app",'
 AN_HOUR = {  # series -> its value, and the second at which it appears with it
-    'app_info{job="app",instance="a"}': (1, 0),
+    'job:app_info:max{job="app"}': (1, 0),
     'http_exceptions_total{job="app",instance="a",exception="Old"}': (3, 0),
     'http_exceptions_total{job="app",instance="a",exception="New"}': (1, 1800),
     'http_requests_total{job="app",instance="a",endpoint="/old",status_code="404"}': (3, 0),
