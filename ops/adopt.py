@@ -74,7 +74,7 @@ PIECES = {
         "switch a receiver on (docs/adopt.md, Alertmanager)",
     ),
     "dashboards": Piece(
-        ("dashboards/*.json", "provisioning/**/*.y*ml"),
+        ("dashboards/*.json", "provisioning/*/sightline.yml"),
         "grafana",
         "monitoring/grafana",
         "mount both folders into Grafana, or import the JSON (docs/adopt.md, Dashboards)",
@@ -87,7 +87,7 @@ PIECES = {
     ),
 }
 
-SOURCES = "grafana/provisioning/datasources/*.yml"
+SOURCES = "grafana/provisioning/datasources/sightline.yml"
 # What is this project's own in the files: (files, text, text for the adopting service). Grafana overwrites a data
 # source of the same name, and does not start with two defaults.
 REPLACED = (

@@ -12,7 +12,7 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ops import backup, secrets, shell
+from ops import backup, remote_write, secrets, shell
 from ops.console import confirm, log
 from ops.errors import OpsError
 from ops.paths import PROJECT, locked
@@ -27,6 +27,7 @@ NO_DATABASE = "PostgreSQL does not run; `make up` starts it."
 
 RELOADABLE = ("alertmanager", "prometheus")
 RELOAD_TIMEOUT = 60.0  # seconds for a busy server to reload
+SENT_TIMEOUT = 15.0  # seconds for the first samples to reach a store elsewhere
 SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
 
 OPTIONAL_JOBS = {"locust"}  # scrape jobs whose targets need not be there
@@ -48,6 +49,7 @@ def start(stack: Stack) -> None:
         OpsError: a restore was interrupted, or a part does not become healthy.
     """
     backup.clear_up(stack)
+    remote_write.check(stack.settings)
     stack.check()
     secrets.make(stack.settings.folder("SECRETS_DIR"))
     already = stack.start()
@@ -59,6 +61,8 @@ def start(stack: Stack) -> None:
         if state.address.startswith("http"):
             print(f"  {state.name:<19}{state.address}")
     _print_links(stack)
+    for store, problem in _first_samples(stack).items():
+        print(f"Samples also go to {store}{f', which {problem}: see `make status`' if problem else ''}.")
     for note in stack.notes():
         print(note)
     print("Next: `make loadtest` puts load on it, `make status` shows its health, `make down` stops it.")
@@ -100,13 +104,37 @@ def status(stack: Stack) -> None:
         print(f"{job:<19}{health}")
     if not targets:
         print("Prometheus does not answer, or has not scraped yet.")
+    stores = _stores(stack)
+    if stores:
+        print("\nSAMPLES ALSO GO TO")
+    for store, problem in stores.items():
+        print(f"{store} {problem or ''}".rstrip())
     _print_links(stack)
     for note in stack.notes():
         print(f"\n{note}")
     unhealthy = [state.name for state in states if state.problem]
     unhealthy += [job for job, health in targets.items() if health != "up"] if targets else ["prometheus' targets"]
+    unhealthy += ["remote write"] if any(stores.values()) else []
     if unhealthy:
         raise OpsError(f"Unhealthy: {', '.join(dict.fromkeys(unhealthy))}. `make logs SERVICE=...` shows why.")
+
+
+def _first_samples(stack: Stack) -> dict[str, str | None]:
+    """`_stores`, once something has arrived or was refused, or after a while."""
+    deadline = time.monotonic() + SENT_TIMEOUT
+    while any((found := _stores(stack)).values()) and time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY)
+    return found
+
+
+def _stores(stack: Stack) -> dict[str, str | None]:
+    """What Prometheus says of the stores that it sends samples to; nothing where it can't be asked, or has none."""
+    if not remote_write.is_on(stack.settings):
+        return {}
+    try:
+        return remote_write.report(stack.ask("prometheus", "/metrics"))
+    except OpsError:
+        return {}
 
 
 def _print_links(stack: Stack) -> None:
@@ -150,6 +178,7 @@ def check_config(stack: Stack) -> int:
         if code := subprocess.run(command, env=stack.environment).returncode:
             return code
     _require_receivers(stack)
+    remote_write.check(stack.settings)
     return 0
 
 
@@ -177,6 +206,7 @@ def reload(stack: Stack) -> None:
     if not stack.states():
         raise OpsError(NOTHING_RUNS)
     _require_receivers(stack)
+    remote_write.check(stack.settings)
     _reload(stack)
 
 
@@ -204,6 +234,8 @@ def make_backup(stack: Stack) -> None:
     require_database(stack)
     with only_one(stack):
         backup.backup(stack, stack.settings.folder("BACKUPS_DIR"))
+    if stack.settings.get(remote_write.RETENTION):
+        print("It does not hold what VictoriaMetrics keeps for years: docs/remote-write.md says how to copy that.")
 
 
 def restore(stack: Stack, archive: str, confirmed: str) -> None:
@@ -255,6 +287,7 @@ def _gave_up(stack: Stack, name: str, problem: str) -> OpsError:
 
 
 def _reload(stack: Stack) -> None:
+    stack.write_configs()
     for name in RELOADABLE:
         taken_before, loaded_before = _loaded(stack, name)
         stack.hang_up(name)

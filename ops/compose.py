@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from ops import commands, configs, images, mounts, ports, shell
+from ops import commands, configs, images, mounts, ports, remote_write, shell
 from ops.console import step
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -33,6 +33,9 @@ OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this check
 SERVICES = ("app", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
 PUBLISHED = ("app", "prometheus", "alertmanager", "grafana", "locust")
 PAGES = {"app": "/"}
+OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")  # which Compose reads by itself
+REMOTE_WRITE_FILE = "docker-compose.remote-write.yml"
+LONGTERM = "victoriametrics"
 # PostgreSQL's programs read the password from a private file; it is in no argument and no environment variable.
 CLIENT = r"""
 umask 077
@@ -52,8 +55,19 @@ class ComposeStack:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.environment = {**settings.environment(), "EXPORTER_OPTIONS_DIGEST": configs.exporter_options()}
+        if remote_write.is_on(settings):
+            self.environment |= self._remote_write()
         if not settings.get("CERTIFICATES_DIR") and (folder := images.certificates()):
             self.environment["CERTIFICATES_DIR"] = str(folder)
+
+    @property
+    def longterm(self) -> bool:
+        """Whether the stack has a store of its own for years."""
+        return bool(self.settings.get(remote_write.RETENTION))
+
+    @property
+    def _prometheus_yml(self) -> Path:
+        return self.settings.folder("SIGHTLINE_STATE") / "remote-write" / "prometheus.yml"
 
     @property
     def location(self) -> str:
@@ -81,6 +95,7 @@ class ComposeStack:
     # Starting and stopping
 
     def check(self) -> None:
+        self.write_configs()
         self._require_ownership()
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
@@ -115,8 +130,32 @@ class ComposeStack:
         with step("Building the service's image"):
             self.compose("build", "--quiet")
         with step("Starting the services"):
+            if LONGTERM in running and not self.longterm:
+                self.compose(EVERYTHING, "rm", "--stop", "--force", LONGTERM)
             self.compose("up", "--detach", "--no-build")
         return running.issuperset(commands.RELOADABLE)
+
+    def write_configs(self) -> None:
+        if remote_write.is_on(self.settings):
+            self._prometheus_yml.parent.mkdir(parents=True, exist_ok=True)
+            remote_write.write(self._prometheus_yml, self.settings, f"http://{LONGTERM}:8428")
+
+    def _remote_write(self) -> dict[str, str]:
+        """Variables: docker-compose.remote-write.yml goes to Compose's files, our own store to its profiles."""
+        separator = self.environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
+        files = self.environment.get("COMPOSE_FILE") or separator.join(
+            ["docker-compose.yml", *[name for name in OVERRIDES if (PROJECT / name).exists()][:1]]
+        )
+        made = {
+            "COMPOSE_FILE": separator.join([files, REMOTE_WRITE_FILE]),
+            "REMOTE_WRITE_CONFIG": str(self._prometheus_yml),
+            **remote_write.grafana(self.settings),
+        }
+        if self.settings.get(remote_write.URL):
+            made["REMOTE_WRITE_NETWORK"] = "outside"
+        if self.longterm:
+            made["COMPOSE_PROFILES"] = ",".join(filter(None, [self.environment.get("COMPOSE_PROFILES"), "longterm"]))
+        return made
 
     @cached_property
     def _engine(self) -> str:
@@ -207,11 +246,13 @@ class ComposeStack:
         return [*cli, *arguments], self.environment
 
     def pull_missing(self, load_test: bool = False) -> None:
-        """Pull missing upstream images; Locust's for load tests only. Raises OpsError where one is not available."""
+        """Pull missing upstream images, of those that are used. Raises OpsError where one is not available."""
+        unused = {"locust"} if not load_test else set()
+        unused |= {LONGTERM} if not self.longterm else set()
 
         def missing() -> list[str]:
             found = images.missing(self.environment)
-            return [image for name, image in found.items() if load_test or name != "locust"]
+            return [image for name, image in found.items() if name not in unused]
 
         reason = images.pull(missing(), self.environment)
         if reason:

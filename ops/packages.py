@@ -43,7 +43,10 @@ PROGRAMS = {
     "amtool": Program("prometheus-alertmanager", "usr/bin/amtool", (0, 28)),
     "node_exporter": Program("prometheus-node-exporter", "usr/bin/prometheus-node-exporter", (1, 9)),
     "postgres_exporter": Program("prometheus-postgres-exporter", "usr/bin/prometheus-postgres-exporter", (0, 17)),
+    "victoria-metrics": Program("victoria-metrics", "usr/bin/victoria-metrics", (1, 112)),
 }
+OPTIONAL = ("victoria-metrics",)  # has no pinned release: what PATH has, else Debian's
+NEEDED = tuple(name for name in PROGRAMS if name not in OPTIONAL)
 POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
 
 # Debian's Alertmanager and amtool read their default templates from a compiled-in folder that only an installed package

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from app.settings import Settings as AppSettings
-from ops import configs, http, ports, postgres, programs, secrets, servers, shell
+from ops import configs, http, ports, postgres, programs, remote_write, secrets, servers, shell
 from ops.console import log
 from ops.errors import OpsError
-from ops.packages import POSTGRES, PROGRAMS
+from ops.packages import NEEDED, POSTGRES
 from ops.paths import PROJECT
 from ops.secrets import METRICS_TOKEN
 from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
@@ -43,6 +43,9 @@ class ProcessStack:
         self.data = self.state / "data"
         # Beside them while a restore or `clean` is at work: what is loaded, what it replaced, what is being removed.
         self.new, self.old, self.removed = (self.state / f"data.{name}" for name in ("new", "old", "removed"))
+        self.longterm = (
+            self.state / "longterm"
+        )  # VictoriaMetrics' data: no backup has them, and no restore replaces them
         self.secrets = settings.folder("SECRETS_DIR")
         self.supervisor = Supervisor(self.state)
         self.environment = {**settings.environment(), "SECRETS_DIR": str(self.secrets)}
@@ -69,6 +72,7 @@ class ProcessStack:
         """Setting -> port of every server that will listen."""
         names = ["APP", "PROMETHEUS", "ALERTMANAGER", "POSTGRES", "NODE_EXPORTER", "POSTGRES_EXPORTER"]
         names += ["GRAFANA"] if self.has_grafana else []
+        names += ["LONGTERM"] if self.settings.get(remote_write.RETENTION) else []
         return {f"{name}_PORT": self.settings.port(f"{name}_PORT") for name in names}
 
     def servers(self) -> list[Server]:
@@ -93,6 +97,8 @@ class ProcessStack:
                 settings=self.settings.values,
             ),
         ]
+        if self.settings.get(remote_write.RETENTION):
+            stack.append(servers.victoriametrics(self.longterm, port("LONGTERM_PORT"), self.settings.values))
         if self.has_grafana:
             stack.append(
                 servers.grafana(
@@ -102,7 +108,8 @@ class ProcessStack:
                     alertmanager_url=f"http://{HOST}:{port('ALERTMANAGER_PORT')}",
                     secrets=self.secrets,
                     home=self._grafana_home,
-                    settings=self.settings.values,
+                    longterm_url=self._longterm_url,
+                    settings={**self.settings.values, **remote_write.grafana(self.settings)},
                 )
             )
         return stack
@@ -118,14 +125,14 @@ class ProcessStack:
 
     def check(self) -> None:
         self._fetch()
-        programs.find(*PROGRAMS)
+        programs.find(*NEEDED)
         programs.find(*POSTGRES, major=self._postgres_major)
         self._wanted = config(self.supervisor, self.servers())
         ports.check(self.ports, self.supervisor.listening)
 
     def fetch(self) -> None:
         self._fetch()
-        programs.find(*PROGRAMS)
+        programs.find(*NEEDED)
         if older := programs.older():
             raise OpsError(f"Not available: {', '.join(older)}.")
 
@@ -146,6 +153,13 @@ class ProcessStack:
         self.supervisor.start(self._wanted)
         return False
 
+    def write_configs(self) -> None:
+        remote_write.write(self._configs("prometheus") / "prometheus.yml", self.settings, self._longterm_url)
+
+    @property
+    def _longterm_url(self) -> str:
+        return f"http://{HOST}:{self.settings.port('LONGTERM_PORT')}"
+
     def stop(self) -> bool:
         if not self.supervisor.running and not self.supervisor.leftovers():
             return False
@@ -157,7 +171,7 @@ class ProcessStack:
         if self.data.exists():  # whole or not at all
             self._remove(self.removed)
             self.data.rename(self.removed)
-        for folder in (self.removed, self.new, self.old, self.supervisor.run, self.supervisor.logs):
+        for folder in (self.removed, self.new, self.old, self.longterm, self.supervisor.run, self.supervisor.logs):
             self._remove(folder)
 
     def prepare(self) -> None:
@@ -365,3 +379,4 @@ class ProcessStack:
         jobs = {job: name for job, name in TARGETS.items() if job != "grafana" or self.has_grafana}
         addresses = {job: [f"{HOST}:{self.settings.port(name)}"] for job, name in jobs.items()}
         configs.write_targets(prometheus, addresses)
+        self.write_configs()

@@ -23,11 +23,11 @@ from pathlib import Path
 from ops import images, packages, releases, settings
 from ops.console import log
 from ops.errors import OpsError
-from ops.packages import POSTGRES, POSTGRES_SINCE, PROGRAMS
+from ops.packages import NEEDED, OPTIONAL, POSTGRES, POSTGRES_SINCE, PROGRAMS
 from ops.paths import HOME, locked, made_as_a_whole, reachable
 from ops.releases import Release, Store, UnavailableError
 
-RELEASED = (*PROGRAMS, "grafana")
+RELEASED = (*NEEDED, "grafana")
 _tried: list[Release] = []  # by this process, which does not try again
 
 
@@ -42,7 +42,7 @@ def find(*names: str, major: int | None = None) -> dict[str, Path]:
     """
     missing = [name for name in names if not _present(name, major)]
     if missing:
-        fetch(*(name for name in missing if name not in POSTGRES))
+        fetch(*(name for name in missing if name not in (*POSTGRES, *OPTIONAL)))
         packages.obtain(*(name for name in missing if not _present(name, major)))
     found = {name: path for name in names if (path := _present(name, major))}
     for name in names:
@@ -134,6 +134,8 @@ def _present(name: str, major: int | None) -> Path | None:
     """The best one that is there now."""
     if name in POSTGRES:
         return next((path for path in _postgres(name, major) if path), None)
+    if name in OPTIONAL:
+        return _on_path(name, PROGRAMS[name].minimum) or packages.unpacked(name)
     oldest = PROGRAMS[name].minimum if name in PROGRAMS else pinned_version(name)
     return _pinned(name) or _on_path(name, oldest) or (packages.unpacked(name) if name in PROGRAMS else None)
 

@@ -8,6 +8,7 @@ Everything listens on 127.0.0.1 only. Passwords are handed over as files, never 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -202,6 +203,7 @@ def grafana(
     alertmanager_url: str,
     secrets: Path,
     home: str,
+    longterm_url: str,
     settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Server:
     """Grafana from `home` (the folder of a release) or, where that is empty, as installed; the container's settings."""
@@ -227,12 +229,28 @@ def grafana(
             "GF_PATHS_DATA": str(data),
             "GF_PATHS_LOGS": str(data / "log"),
             "GF_PATHS_PLUGINS": str(data / "plugins"),
-            "GF_PATHS_PROVISIONING": str(PROJECT / "grafana" / "provisioning"),
             "PROMETHEUS_URL": prometheus_url,
             "ALERTMANAGER_URL": alertmanager_url,
+            "LONGTERM_URL": longterm_url,
         },
         probe=http_probe(f"http://{HOST}:{port}/api/health"),
         page=f"http://localhost:{port}",
+    )
+
+
+def victoriametrics(data: Path, port: int, settings: Mapping[str, str] = NO_SETTINGS) -> Server:
+    """VictoriaMetrics, the store for years; flags are the container's, as far as they are no places."""
+    service = _container("victoriametrics")
+    start, *words = (fill(word, settings) for word in service["command"])
+    program = find("victoria-metrics")["victoria-metrics"]
+    own = (f"-storageDataPath={data}", f"-httpListenAddr={HOST}:{port}")
+    flags = {word.partition("=")[0]: word for word in (*words, *own)}.values()
+    return Server(
+        name="victoriametrics",
+        port=port,
+        command=(*service["entrypoint"], start.replace("/victoria-metrics-prod", shlex.quote(str(program))), *flags),
+        probe=http_probe(f"http://{HOST}:{port}/health"),
+        page=f"http://localhost:{port}/vmui",
     )
 
 

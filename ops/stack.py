@@ -61,6 +61,9 @@ class Stack(Servers, Protocol):
     def start(self) -> bool:
         """Start what does not run; returns whether it ran already, so that edited files are to be read again."""
 
+    def write_configs(self) -> None:
+        """Write anew what servers read and `make up` makes of settings: Prometheus' configuration."""
+
     def stop(self) -> bool:
         """Stop everything; False where nothing ran. The data stay."""
 

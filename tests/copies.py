@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.packages import POSTGRES, PROGRAMS
+from ops.packages import NEEDED, POSTGRES
 from ops.paths import HOME, PROJECT
 from ops.programs import find
 from tests import servers
@@ -25,7 +25,7 @@ def copy_project(folder: Path) -> Path:
 
     shutil.copytree(PROJECT, folder, ignore=ignored)
     (folder / ".venv").symlink_to(PROJECT / ".venv")
-    find(*PROGRAMS, *POSTGRES)
+    find(*NEEDED, *POSTGRES)
     (folder / ".native").mkdir(mode=0o711)
     if (HOME / "packages").exists():
         (folder / ".native" / "packages").symlink_to(HOME / "packages")

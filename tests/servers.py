@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -329,9 +329,12 @@ def prometheus(config: Path | str, flags: tuple[str, ...] = ()) -> Iterator[Prom
 
 
 @contextmanager
-def prometheus_of_the_stack(interval: str = "1s", **targets: Running | int) -> Iterator[Prometheus]:
+def prometheus_of_the_stack(
+    interval: str = "1s", also: str = "", data: Path | None = None, **targets: Running | int
+) -> Iterator[Prometheus]:
     """Prometheus with the stack's own configuration and rules, scraping these targets (scrape job -> server or port).
 
+    `also` goes to the end of its configuration; `data` is its folder, where another one has been at work before.
     It scrapes itself as the job `prometheus`. Scrapes and evaluations come every `interval` instead of 15 s.
     """
     with folder("stack") as path:
@@ -340,16 +343,42 @@ def prometheus_of_the_stack(interval: str = "1s", **targets: Running | int) -> I
         file = path / "config" / "prometheus.yml"
         text = file.read_text()
         file.unlink()
-        file.write_text(re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", text))
+        text = re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", text)
+        file.write_text(text + also)
 
         def make(port: int) -> servers.Server:
             numbers = {job: target if isinstance(target, int) else target.port for job, target in targets.items()}
             shutil.rmtree(path / "config" / "targets", ignore_errors=True)
             books = {job: [f"{servers.HOST}:{number}"] for job, number in {**numbers, "prometheus": port}.items()}
             configs.write_targets(path / "config", books)
-            return servers.prometheus(file, path / "data", port)
+            return servers.prometheus(file, data or path / "data", port)
 
         running = start(make, path, Prometheus)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+class VictoriaMetrics(Running, PrometheusApi):
+    """A VictoriaMetrics on a free port."""
+
+    def visible(self) -> None:
+        """Have all samples that arrived until now in the answers, which else come within a second or so."""
+        urllib.request.urlopen(f"{self.url}/internal/force_flush", timeout=30).close()
+
+
+@contextmanager
+def victoriametrics(data: Path | None = None, port: int = 0, flags: tuple[str, ...] = ()) -> Iterator[VictoriaMetrics]:
+    """VictoriaMetrics as the stack starts it, with `flags` in addition; answers show what came up to now."""
+    flags = ("-search.latencyOffset=0s", "-search.disableCache", *flags)
+
+    def make(free: int) -> servers.Server:
+        server = servers.victoriametrics(data or path / "data", port or free, {"LONGTERM_RETENTION": "10y"})
+        return replace(server, command=(*server.command, *flags))
+
+    with folder("victoriametrics") as path:
+        running = start(make, path, VictoriaMetrics)
         try:
             yield running
         finally:

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +28,7 @@ from tests.docs.commands import (
     RUN_HERE,
 )
 from tests.grafana.dashboards import DASHBOARDS, panels, targets
-from tests.prometheus.rules import alerts, promtool
+from tests.prometheus.rules import alerts
 
 pytestmark = pytest.mark.check
 by_document = pytest.mark.parametrize("document", dict.fromkeys(command.document for command in COMMANDS))
@@ -110,16 +109,6 @@ def _check_compose(words: list[str]) -> None:
             assert not subcommand or word in services, f"no service is called {word}"
             subcommand = subcommand or word
         before = word
-
-
-def test_the_block_for_remote_write_is_valid(tmp_path: Path) -> None:
-    [block] = re.findall(
-        r"^```yaml\n(.*?)^```$", (PROJECT / "docs" / "remote-write.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    config = tmp_path / "prometheus.yml"
-    config.write_text((PROJECT / "prometheus" / "prometheus.yml").read_text() + block)
-    check = promtool("check", "config", "--syntax-only", config)
-    assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_links_lead_somewhere() -> None:

@@ -598,7 +598,7 @@ def test_the_step_is_that_of_the_scrapes() -> None:
     """$__rate_interval and the annotations follow from it."""
     config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
     assert config["global"]["scrape_interval"] == config["global"]["evaluation_interval"] == SCRAPE_INTERVAL
-    [source] = (ROOT / "grafana" / "provisioning" / "datasources").iterdir()
+    source = ROOT / "grafana" / "provisioning" / "datasources" / "sightline.yml"
     [prometheus] = (s for s in yaml.safe_load(source.read_text())["datasources"] if s["type"] == "prometheus")
     assert prometheus["jsonData"]["timeInterval"] == SCRAPE_INTERVAL
 

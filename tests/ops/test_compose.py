@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ops import mounts
+from ops import mounts, settings
+from ops.compose import ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from tests.servers import free_port
@@ -244,6 +245,38 @@ def test_parameters_count_on_the_command_line_only(docker: Docker) -> None:
     assert wrong.stderr.splitlines()[0] == "MODE is 'dokcer'; it must be docker or native."
     wrong = docker.make("up", "FAULTS_ENABLE=true")
     assert wrong.stderr.splitlines()[0] == "FAULTS_ENABLE is not a setting; do you mean FAULTS_ENABLED?"
+
+
+def test_a_store_for_years_adds_its_file_and_profile_to_those_of_the_user(tmp_path: Path) -> None:
+    def made(**given: str) -> dict[str, str]:
+        given = {"LONGTERM_RETENTION": "5y", "SIGHTLINE_STATE": str(tmp_path), **given}
+        return ComposeStack(settings.load(given, tmp_path / "no .env")).environment
+
+    added = made()
+    assert added["COMPOSE_FILE"] == "docker-compose.yml:docker-compose.remote-write.yml"
+    assert (added["COMPOSE_PROFILES"], added["GRAFANA_PROVISIONING"]) == ("longterm", "longterm")
+    assert added["REMOTE_WRITE_CONFIG"] == str(tmp_path / "remote-write" / "prometheus.yml")
+    assert "REMOTE_WRITE_NETWORK" not in added, "it need not leave the stack's networks"
+    theirs = made(COMPOSE_FILE="a.yml:b.yml", COMPOSE_PROFILES="mine")
+    assert theirs["COMPOSE_FILE"] == "a.yml:b.yml:docker-compose.remote-write.yml"
+    assert theirs["COMPOSE_PROFILES"] == "mine,longterm"
+    elsewhere = made(LONGTERM_RETENTION="", REMOTE_WRITE_URL="https://metrics.example/api/v1/write")
+    assert elsewhere["REMOTE_WRITE_NETWORK"] == "outside"
+    assert "COMPOSE_PROFILES" not in elsewhere
+    assert "COMPOSE_FILE" not in made(LONGTERM_RETENTION="")
+
+
+def test_what_prometheus_reads_is_written_before_it_starts_and_with_each_reload(docker: Docker) -> None:
+    written = docker.folder / "state" / "remote-write" / "prometheus.yml"
+    assert docker.ops("up").returncode == 0
+    assert not written.exists()
+    assert docker.ops("up", LONGTERM_RETENTION="5y").returncode == 0
+    assert '"url": "http://victoriametrics:8428/api/v1/write"' in written.read_text()
+    before = written.stat().st_ino
+    written.write_text("old")
+    assert docker.ops("reload", LONGTERM_RETENTION="5y").returncode == 0
+    assert "remote_write" in written.read_text()
+    assert written.stat().st_ino == before
 
 
 def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker) -> None:

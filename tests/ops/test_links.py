@@ -41,7 +41,7 @@ def test_settings_reach_every_server(tmp_path: Path) -> None:
     [external] = [word for word in made["prometheus"].command if word.startswith("--web.external-url=")]
     assert external.removesuffix("/classic").endswith(LINKS["PROMETHEUS_URL"])
     assert f"--web.external-url={LINKS['ALERTMANAGER_URL']}" in made["alertmanager"].command
-    grafana = servers.grafana(tmp_path, 3000, "", "", tmp_path, str(tmp_path), stack.settings.values)
+    grafana = servers.grafana(tmp_path, 3000, "", "", tmp_path, str(tmp_path), "", stack.settings.values)
     assert grafana.environment["GF_SERVER_ROOT_URL"] == LINKS["GRAFANA_URL"]
 
 

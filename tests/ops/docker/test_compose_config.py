@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ops import settings
+from ops.compose import ComposeStack
 from ops.paths import PROJECT
 from ops.settings import fill
 from tests.ops.test_links import LINKS
@@ -22,9 +23,10 @@ pytestmark = pytest.mark.stack
 
 
 def services(*overrides: Path, **environment: str) -> dict[str, Any]:
+    """What Compose makes of the files in COMPOSE_FILE, by default of docker-compose.yml and `overrides`."""
     known = (*settings.DEFAULTS, *settings.LINKS)
     outer = {name: value for name, value in os.environ.items() if name not in known}
-    files = [f"--file={file}" for file in ("docker-compose.yml", *overrides)]
+    files = [f"--file={file}" for file in ("docker-compose.yml", *overrides) if "COMPOSE_FILE" not in environment]
     result = subprocess.run(
         ["docker", "compose", *files, "config", "--format=json"],
         cwd=PROJECT, env={**outer, "COMPOSE_DISABLE_ENV_FILE": "1", **environment}, capture_output=True, text=True,
@@ -57,6 +59,31 @@ def test_native_mode_fills_in_what_compose_does(given: dict[str, str]) -> None:
     assert made["grafana"]["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
 
 
+@pytest.mark.parametrize(
+    ("given", "networks"),
+    [
+        ({"LONGTERM_RETENTION": "5y"}, {"monitoring", "published"}),
+        ({"REMOTE_WRITE_URL": "https://metrics.example/api/v1/write"}, {"monitoring", "published", "outside"}),
+    ],
+)
+def test_a_store_for_years_changes_prometheus_and_its_data_source_only(
+    given: dict[str, str], networks: set[str]
+) -> None:
+    stack = ComposeStack(settings.load({**given, "COMPOSE_FILE": "docker-compose.yml"}, Path("no .env")))
+    names = ("COMPOSE_FILE", "COMPOSE_PROFILES", "GRAFANA_PROVISIONING", "REMOTE_WRITE_CONFIG", "REMOTE_WRITE_NETWORK")
+    before = services()
+    after = services(**given, **{name: stack.environment[name] for name in names if name in stack.environment})
+    changed = {name for name in after if after[name] != before.get(name)}
+    own = "LONGTERM_RETENTION" in given
+    assert changed == {"prometheus", *(("grafana", "victoriametrics") if own else ())}
+    assert set(after["prometheus"]["networks"]) == networks
+    mounts = {volume["target"]: volume["source"] for volume in after["prometheus"]["volumes"]}
+    assert mounts["/etc/prometheus/prometheus.yml"] == stack.environment["REMOTE_WRITE_CONFIG"]
+    if own:
+        assert after["victoriametrics"].get("ports", []) == []
+        assert set(after["victoriametrics"]["networks"]) == {"monitoring"}
+
+
 def documented(document: str) -> list[str]:
     """The overrides in a document."""
     text = (PROJECT / "docs" / document).read_text()
@@ -64,7 +91,7 @@ def documented(document: str) -> list[str]:
     return [dedent(block) for _, block in blocks if dedent(block).startswith("services:\n")]
 
 
-@pytest.mark.parametrize("document", ["operations.md", "remote-write.md", "security.md"])
+@pytest.mark.parametrize("document", ["operations.md", "security.md"])
 def test_overrides_of_the_documents_change_what_they_say_and_nothing_else(document: str, tmp_path: Path) -> None:
     before = services()
     assert documented(document)

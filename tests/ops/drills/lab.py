@@ -26,7 +26,7 @@ import psycopg
 from ops import programs, secrets
 from ops.commands import scraped
 from ops.drills.target import Target
-from ops.packages import POSTGRES, PROGRAMS
+from ops.packages import NEEDED, POSTGRES
 from ops.paths import PROJECT, temporary_folder
 from ops.processes import ProcessStack
 from ops.servers import HOST
@@ -128,7 +128,7 @@ class Lab:
         )
 
     def start(self) -> None:
-        programs.find(*PROGRAMS, *POSTGRES)
+        programs.find(*NEEDED, *POSTGRES)
         secrets.generate(self.native.secrets)
         token = self.folder / "secrets" / "faults_token"
         if not token.exists():

@@ -1,0 +1,188 @@
+"""Remote write: where Prometheus sends every sample, so that it is kept longer than here, or beside those of others.
+
+LONGTERM_RETENTION makes VictoriaMetrics a part of the stack. REMOTE_WRITE_URL names a store elsewhere; its credentials
+are files that Prometheus reads, in SECRETS_DIR/prometheus:
+
+    remote_write_token                              a bearer token, or
+    remote_write_user and remote_write_password     basic authentication
+    remote_write_ca.crt                             the authority behind its certificate, where that is a private one
+
+Prometheus fills no variables into addresses, so `make up` and `make reload` write a prometheus.yml of their own: the
+project's, and this section. Where nothing is set, Prometheus reads the project's file as it is. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ops import http
+from ops.console import log
+from ops.errors import OpsError
+from ops.paths import PROJECT
+from ops.settings import Settings
+
+SOURCE = PROJECT / "prometheus" / "prometheus.yml"
+URL, TENANT, RETENTION = "REMOTE_WRITE_URL", "REMOTE_WRITE_TENANT", "LONGTERM_RETENTION"
+TOKEN, USER, PASSWORD, CA = (f"remote_write_{name}" for name in ("token", "user", "password", "ca.crt"))
+TENANT_HEADERS = ("X-Scope-OrgID", "THANOS-TENANT")  # Mimir's and Thanos Receive's; each ignores the other's
+PATHS = "VictoriaMetrics has /api/v1/write, Mimir /api/v1/push, Thanos Receive /api/v1/receive"
+TIMEOUT = 5.0  # seconds
+EMPTY = b"\0"  # a request without samples: no bytes, compressed by snappy
+HEADERS = {
+    "Content-Encoding": "snappy",
+    "Content-Type": "application/x-protobuf",
+    "X-Prometheus-Remote-Write-Version": "0.1.0",
+}
+BEHIND = 60.0  # seconds; samples come every 15 s, and leave within 5 s
+
+
+def is_on(settings: Settings) -> bool:
+    """Whether Prometheus sends its samples anywhere."""
+    return bool(settings.get(URL) or settings.get(RETENTION))
+
+
+def grafana(settings: Settings) -> dict[str, str]:
+    """The variable for docker-compose.yml that gives Grafana the data source of the stack's own store."""
+    return {"GRAFANA_PROVISIONING": "longterm"} if settings.get(RETENTION) else {}
+
+
+def section(settings: Settings, own: str) -> str:
+    """What prometheus.yml needs in addition; JSON is YAML, too. `own`: the address of the stack's own store."""
+    stores = [_store("longterm", f"{own}/api/v1/write")] if settings.get(RETENTION) else []
+    stores += [_elsewhere(settings)] if settings.get(URL) else []
+    return f"\n# Of `make up`: {RETENTION}, {URL}.\nremote_write: {json.dumps(stores, indent=2)}\n"
+
+
+def _store(name: str, url: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "url": url,
+        # External labels go with every series; these two are the addresses for links in alerts.
+        "write_relabel_configs": [{"action": "labeldrop", "regex": "grafana_url|runbooks_url"}],
+        "queue_config": {"retry_on_http_429": True},  # else what a store puts off is lost
+    }
+
+
+def _elsewhere(settings: Settings) -> dict[str, Any]:
+    folder = _folder(settings)
+    made = _store("remote", settings.get(URL))
+    if (folder / TOKEN).exists():
+        made["authorization"] = {"credentials_file": f"secrets/{TOKEN}"}
+    elif (folder / USER).exists():
+        made["basic_auth"] = {"username_file": f"secrets/{USER}", "password_file": f"secrets/{PASSWORD}"}
+    if (folder / CA).exists():
+        made["tls_config"] = {"ca_file": f"secrets/{CA}"}
+    if tenant := settings.get(TENANT):
+        made["headers"] = dict.fromkeys(TENANT_HEADERS, tenant)
+    return made
+
+
+def write(file: Path, settings: Settings, own: str) -> None:
+    """Make `file` what Prometheus is to read: the project's prometheus.yml by a link, with the section as a copy.
+
+    A file is changed in its place: a container that has it mounted sees no other.
+    """
+    if not is_on(settings):
+        if not file.is_symlink():
+            file.unlink(missing_ok=True)
+            file.symlink_to(SOURCE)
+        return
+    if file.is_symlink():
+        file.unlink()
+    file.write_text(SOURCE.read_text() + section(settings, own))
+
+
+def check(settings: Settings) -> None:
+    """Raises OpsError for what would keep samples from arriving; warns where the store does not answer now."""
+    if not is_on(settings):
+        return
+    if re.search(r"^remote_write:", SOURCE.read_text(), re.MULTILINE):
+        which = URL if settings.get(URL) else RETENTION
+        raise OpsError(f"{which} is set, and prometheus.yml has a remote_write of its own: remove one of them.")
+    if not settings.get(URL):
+        return
+    folder = _folder(settings)
+    present = [name for name in (TOKEN, USER, PASSWORD) if (folder / name).exists()]
+    if present not in ([], [TOKEN], [USER, PASSWORD]):
+        wanted = f"{TOKEN} alone, or {USER} and {PASSWORD}"
+        raise OpsError(f"{folder} has {' and '.join(present)}; {URL} needs {wanted}, or none of them.")
+    if empty := [name for name in present if not (folder / name).read_text().strip()]:
+        raise OpsError(f"{folder / empty[0]} is empty.")
+    _try(settings, folder, present)
+
+
+def _try(settings: Settings, folder: Path, present: list[str]) -> None:
+    """Send a request without samples."""
+    url = settings.get(URL)
+    credentials = {name: (folder / name).read_text().strip() for name in present}
+    request = urllib.request.Request(url, EMPTY, _headers(credentials, settings.get(TENANT)), method="POST")  # noqa: S310
+    try:
+        trusted = ssl.create_default_context(cafile=str(folder / CA) if (folder / CA).exists() else None)
+        with http.request(request, TIMEOUT, trusted) as answer:
+            if (other := answer.geturl()) != url:
+                raise OpsError(f"{URL}: {url} leads to {other}, which Prometheus would only ask for a page. {PATHS}.")
+            return
+    except urllib.error.HTTPError as error:
+        code = error.code
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        log.warning("%s: %s does not answer from here now (%s); Prometheus keeps trying.", URL, url, reason)
+        return
+    if code in (401, 403):
+        raise OpsError(
+            f"{URL}: {url} answers {code}. In {folder} put a token into {TOKEN}, or a user into {USER} and the"
+            f" password into {PASSWORD}; {TENANT} names a tenant (Mimir asks for one)."
+        )
+    if code == 429 or code >= 500:
+        log.warning("%s: %s answers %s now; Prometheus keeps trying.", URL, url, code)
+        return
+    raise OpsError(f"{URL}: {url} answers {code}, so it takes no samples there. {PATHS}.")
+
+
+def _headers(credentials: Mapping[str, str], tenant: str) -> dict[str, str]:
+    made = {**HEADERS, **(dict.fromkeys(TENANT_HEADERS, tenant) if tenant else {})}
+    if TOKEN in credentials:
+        made["Authorization"] = f"Bearer {credentials[TOKEN]}"
+    elif USER in credentials:
+        made["Authorization"] = http.basic(credentials[USER], credentials[PASSWORD])
+    return made
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.folder("SECRETS_DIR") / "prometheus"
+
+
+def report(metrics: str) -> dict[str, str | None]:
+    """Store -> what is wrong with the way there, None for nothing, by Prometheus' own metrics; empty without a store.
+
+    Names of 2.53 and of 3.13, where the first one is deprecated.
+    """
+    newest = _values(metrics, "highest_timestamp_in_seconds").get("", 0.0)
+    found: dict[str, str | None] = {}
+    all_sent = _values(metrics, "queue_highest_sent_timestamp_seconds")
+    for labels in _values(metrics, "shards_max"):
+        sent = all_sent.get(labels, 0.0)  # not there before the first
+        address = re.search(r'url="([^"]*)"', labels)
+        lost = _values(metrics, "samples_failed_total").get(labels, 0.0)
+        problem = None
+        if lost:
+            problem = f"has refused {lost:.0f} samples since Prometheus started"
+        elif not sent:
+            problem = "has got nothing yet"
+        elif newest - sent > BEHIND:
+            problem = f"is {newest - sent:.0f} s behind"
+        found[address[1] if address else labels] = problem
+    return found
+
+
+def _values(metrics: str, name: str) -> dict[str, float]:
+    """Labels -> value of one of the metrics of remote storage."""
+    lines = re.findall(rf"^prometheus_remote_storage_{name}(?:\{{(.*)\}})? (\S+)$", metrics, re.MULTILINE)
+    return {labels: float(value) for labels, value in lines}

@@ -1,0 +1,167 @@
+"""Remote write: what Prometheus is given to read, and what is said before samples get lost."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ops import remote_write, settings
+from ops.console import log
+from ops.errors import OpsError
+from ops.programs import find
+from tests.servers import VictoriaMetrics, free_port, victoriametrics
+
+OWN = "http://127.0.0.1:8428"
+URL = "https://metrics.example/api/v1/push"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[VictoriaMetrics]:
+    with victoriametrics() as running:
+        yield running
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    (tmp_path / "secrets" / "prometheus").mkdir(parents=True)
+    return tmp_path / "secrets" / "prometheus"
+
+
+def made(secrets: Path, **values: str) -> settings.Settings:
+    given = settings.load({**values, "SECRETS_DIR": str(secrets.parent)}, secrets / "no .env")
+    given.check()
+    return given
+
+
+def test_without_a_setting_prometheus_reads_the_projects_file(secrets: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prometheus.yml"
+    remote_write.write(file, made(secrets, REMOTE_WRITE_URL=URL), OWN)
+    assert not file.is_symlink()
+    remote_write.write(file, made(secrets), OWN)
+    assert file.resolve() == remote_write.SOURCE
+    remote_write.check(made(secrets))
+
+
+@pytest.mark.parametrize("files", [(), ("token",), ("user", "password"), ("token", "ca.crt")])
+def test_prometheus_takes_the_file_whatever_the_credentials(
+    files: tuple[str, ...], secrets: Path, tmp_path: Path
+) -> None:
+    for name in files:
+        (secrets / f"remote_write_{name}").write_text("something")
+    file = tmp_path / "prometheus.yml"
+    remote_write.write(
+        file, made(secrets, REMOTE_WRITE_URL=URL, LONGTERM_RETENTION="5y", REMOTE_WRITE_TENANT="shop"), OWN
+    )
+    command = [str(find("promtool")["promtool"]), "check", "config", "--syntax-only", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    own, elsewhere = yaml.safe_load(file.read_text())["remote_write"]
+    assert (own["url"], elsewhere["url"]) == (f"{OWN}/api/v1/write", URL)
+    assert "something" not in file.read_text()
+    named = {*elsewhere.get("authorization", {}).values(), *elsewhere.get("basic_auth", {}).values()}
+    named |= {*elsewhere.get("tls_config", {}).values()}
+    assert named == {f"secrets/remote_write_{name}" for name in files}
+    assert elsewhere["headers"]["X-Scope-OrgID"] == "shop"
+
+
+def test_a_change_reaches_a_container_that_has_the_file_mounted(secrets: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prometheus.yml"
+    remote_write.write(file, made(secrets, REMOTE_WRITE_URL=URL), OWN)
+    before = file.stat().st_ino
+    remote_write.write(file, made(secrets, REMOTE_WRITE_URL=f"{URL}/other"), OWN)
+    assert file.stat().st_ino == before
+    assert f"{URL}/other" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"user": "me"}, "has remote_write_user; REMOTE_WRITE_URL needs remote_write_token alone, or"),
+        ({"password": "x"}, "has remote_write_password; REMOTE_WRITE_URL needs"),
+        ({"token": "x", "user": "me", "password": "x"}, "has remote_write_token and remote_write_user and remote_"),
+        ({"token": "\n"}, "remote_write_token is empty"),
+    ],
+)
+def test_credentials_that_are_not_whole_are_named(files: dict[str, str], says: str, secrets: Path) -> None:
+    for name, text in files.items():
+        (secrets / f"remote_write_{name}").write_text(text)
+    with pytest.raises(OpsError, match=says):
+        remote_write.check(made(secrets, REMOTE_WRITE_URL=URL))
+
+
+def test_a_store_that_takes_samples_is_not_complained_of(
+    store: VictoriaMetrics, secrets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, log.name):
+        remote_write.check(made(secrets, REMOTE_WRITE_URL=f"{store.url}/api/v1/write"))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api/v1/receive", "/api/v1/query"])
+def test_the_path_of_another_product_is_named_with_the_right_ones(
+    path: str, store: VictoriaMetrics, secrets: Path
+) -> None:
+    with pytest.raises(
+        OpsError, match=r"answers 4\d\d, so it takes no samples there\. VictoriaMetrics has /api/v1/write"
+    ):
+        remote_write.check(made(secrets, REMOTE_WRITE_URL=f"{store.url}{path}"))
+
+
+def test_missing_and_wrong_credentials_are_named_and_right_ones_let_in(secrets: Path) -> None:
+    with victoriametrics(flags=("-httpAuth.username=me", "-httpAuth.password=secret")) as store:
+        given = made(secrets, REMOTE_WRITE_URL=f"{store.url}/api/v1/write")
+        for password in (None, "wrong"):
+            if password:
+                (secrets / "remote_write_user").write_text("me\n")
+                (secrets / "remote_write_password").write_text(password)
+            with pytest.raises(OpsError, match=r"answers 401.*put a token into remote_write_token, or a user into"):
+                remote_write.check(given)
+        (secrets / "remote_write_password").write_text("secret\n")
+        remote_write.check(given)
+
+
+def test_a_store_that_is_down_keeps_nothing_from_starting(secrets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api/v1/write"
+    with caplog.at_level(logging.WARNING, log.name):
+        remote_write.check(made(secrets, REMOTE_WRITE_URL=address))
+    assert f"REMOTE_WRITE_URL: {address} does not answer from here now" in caplog.text
+
+
+def test_a_section_of_the_users_own_is_not_doubled(
+    secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = tmp_path / "edited.yml"
+    edited.write_text(f"{remote_write.SOURCE.read_text()}\nremote_write:\n  - url: {URL}\n")
+    monkeypatch.setattr(remote_write, "SOURCE", edited)
+    with pytest.raises(
+        OpsError, match=r"^LONGTERM_RETENTION is set, and prometheus\.yml has a remote_write of its own"
+    ):
+        remote_write.check(made(secrets, LONGTERM_RETENTION="1y"))
+    remote_write.check(made(secrets))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"sent": 995}, None),
+        ({"sent": 0}, "has got nothing yet"),
+        ({"sent": 700}, "is 300 s behind"),
+        ({"sent": 700, "failed": 12}, "has refused 12 samples since Prometheus started"),
+    ],
+)
+def test_prometheus_metrics_say_what_is_wrong(values: dict[str, int], problem: str | None) -> None:
+    labels = f'remote_name="remote",url="{URL}"'
+    name = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"
+    sent = f"{name}{{{labels}}} {values['sent']}\n" if values["sent"] else ""  # as Prometheus does
+    metrics = f"""\
+prometheus_remote_storage_highest_timestamp_in_seconds 1.0e+03
+prometheus_remote_storage_shards_max{{{labels}}} 50
+{sent}prometheus_remote_storage_samples_failed_total{{{labels}}} {values.get("failed", 0)}
+"""
+    assert remote_write.report(metrics) == {URL: problem}
+    assert remote_write.report("prometheus_remote_storage_highest_timestamp_in_seconds 1.0e+03\n") == {}
