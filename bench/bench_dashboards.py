@@ -83,7 +83,7 @@ def raw(dashboards: dict[str, Any]) -> dict[str, Any]:
     """The same dashboards without the records: what each stands for is computed from the raw series."""
     text = json.dumps(dashboards)
     text = re.sub(r"\((?:job|instance)\w*:[\w:]+\{[^}]*\}(?: or (?:job|instance)\w*:[\w:]+\{[^}]*\})* or ", "(", text)
-    return dict(json.loads(text.replace(', unset!~\\"$instance\\"', "")))
+    return dict(json.loads(text.replace(', job!~\\"$instance\\"', "")))
 
 
 def earlier() -> tuple[str, dict[str, Any]]:

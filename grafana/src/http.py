@@ -32,7 +32,7 @@ from .promql import moved, occurring, or_named, or_zero, quantile, ratio
 from .tables import Column, table
 
 # One endpoint that waits for a model would hide all others in a percentile; it is in where it is chosen.
-QUICK = ('@judged, endpoint!~"$streaming"', '@judged, unset!~"$endpoint"')
+QUICK = ('@judged, endpoint!~"$streaming"', '@judged, job!~"$endpoint"')
 
 
 def error_ratio(matchers: str) -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Finds raw series only where instances are chosen: no series has the label, and All (`.*`) matches what is not there.
-CHOSEN = 'unset!~"$instance"'
+# Finds raw series only where instances are chosen: All (`.*`) leaves out every job; no instance is named like a job.
+# (Of a label that no series has, VictoriaMetrics takes `!~".*"` for true, Prometheus for false.)
+CHOSEN = 'job!~"$instance"'
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,9 @@ def test_query(target: Any) -> None:
         if selector.function == "increase":
             assert selector.window in ("$__range", *SEVERAL_MINUTES), selector
             assert target.instant or selector.pinned or selector.window != "$__range", "the whole range has one value"
-        if "unset" in {label for label, _, _ in selector.matchers} and selector.function == "rate":
+        if ("job", "$instance") in {
+            (label, value) for label, _, value in selector.matchers
+        } and selector.function == "rate":
             assert recorded_as(selector, target.expr), "the raw series of chosen instances stand in for a record"
         chosen = {(label, value) for label, _, value in selector.matchers}
         for variable in _variables_of(selector.metric, target.dashboard):
