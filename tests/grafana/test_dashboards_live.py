@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from grafana.src.panels import NO_WORDS
+from ops import remote_write, settings
 from tests import servers, traffic
+from tests.grafana import longterm
 from tests.grafana.dashboards import DASHBOARDS, ROOT, Target, panels, selectors, substituted, targets
-from tests.servers import Postgres, Prometheus, Running, wait_until
+from tests.servers import Postgres, Prometheus, Running, VictoriaMetrics, wait_until
 
 TARGETS = targets()
 
@@ -96,6 +101,7 @@ NO_TRUTH_AT_IDLE = ("histogram_quantile", "_sum{", "_bucket{")
 @dataclass(frozen=True)
 class Answers:
     app: Running
+    store: VictoriaMetrics
     prometheus: Prometheus
     idle: dict[Target, int]
     busy: dict[Target, int]
@@ -117,8 +123,14 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
     with (
         servers.app(environment) as app,
         servers.alertmanager("route: {receiver: none}\nreceivers: [{name: none}]\n") as alertmanager,
+        servers.victoriametrics() as store,
         servers.prometheus_of_the_stack(
-            app=app, postgres=postgres_exporter, node=node_exporter, alertmanager=alertmanager, locust=locust
+            also=remote_write.section(settings.load({"LONGTERM_RETENTION": "1y"}, Path("no .env")), store.url),
+            app=app,
+            postgres=postgres_exporter,
+            node=node_exporter,
+            alertmanager=alertmanager,
+            locust=locust,
         ) as prometheus,
     ):
         wait_until(lambda: list(prometheus.targets().values()).count("up") == 5)
@@ -133,7 +145,7 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
             _wait_for_rules(prometheus)
         idle = _ask(prometheus)
         with _load_test(app.url, locust):
-            yield Answers(app, prometheus, idle, _busy(prometheus, app.url))
+            yield Answers(app, store, prometheus, idle, _busy(prometheus, app.url))
 
 
 def _wait_for_rules(prometheus: Prometheus) -> None:
@@ -223,6 +235,21 @@ def test_zero_is_shown_at_idle(answers: Answers, tell: Callable[[str, str], None
         and panel["fieldConfig"]["defaults"].get("noValue", NO_WORDS) in ("", "-", "0", NO_WORDS)
     }
     assert not silent, "they are empty at idle and do not say why"
+
+
+def test_the_store_for_years_answers_every_query(answers: Answers, tell: Callable[[str, str], None]) -> None:
+    """With which numbers, docs/remote-write.md says; here only that it takes each query and has the recorded series."""
+    sent = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"
+    end = float(int(time.time()))
+    wait_until(lambda: answers.prometheus.value(sent) > end)
+    answers.store.visible()
+    found = list(longterm.compare(answers.prometheus, answers.store, end - 30, end, 1))
+    for line in longterm.table(found):
+        tell("the dashboards' queries of VictoriaMetrics, scrapes every second", line)
+    assert [f"{answer.target}: {answer.error}" for answer in found if answer.error] == []
+    recorded = [answer for answer in found if "recorded" in answer.kind]
+    assert recorded
+    assert [str(answer.target) for answer in recorded if 0.01 < answer.difference < math.inf] == []
 
 
 def test_firing_alerts_are_listed(answers: Answers) -> None:
