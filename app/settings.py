@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 _SECRETS = ("database_password", "openai_api_key", "anthropic_api_key", "faults_token")
 
@@ -102,6 +104,8 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> URL:
+        from sqlalchemy import URL  # here, as `make` reads these settings' names and would wait for it each time
+
         password = self.database_password.get_secret_value() if self.database_password else None
         return URL.create(
             "postgresql+psycopg",

@@ -72,7 +72,7 @@ def test_the_trace_is_found(prometheus: Prometheus, name: str, title: str, expr:
 
 
 def test_the_data_source_leads_to_the_trace() -> None:
-    (source,) = (ROOT / "grafana" / "provisioning" / "datasources").iterdir()
+    source = ROOT / "grafana" / "provisioning" / "datasources" / "sightline.yml"
     (prometheus,) = (s for s in yaml.safe_load(source.read_text())["datasources"] if s["type"] == "prometheus")
     (destination,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
     # Grafana replaces $TRACE_URL when it starts, and $$ by $: the rest is replaced by each exemplar.

@@ -115,6 +115,12 @@ def metrics(expr: str) -> set[str]:
     return {name for name in names if name not in KEYWORDS}
 
 
+def wanted_metrics() -> set[str]:
+    """Names of the series that rules and runbooks read, but for recorded ones."""
+    expressions = [rule.expr for rule in load_rules()] + [query for _, query in runbook_queries()]
+    return {name for expr in expressions for name in metrics(expr) if ":" not in name}
+
+
 def promtool(*arguments: str | Path, merged: bool = False) -> subprocess.CompletedProcess[str]:
     """Run promtool; nothing is raised if it complains. merged: what it complains of is in stdout, in its place."""
     command = [str(find("promtool")["promtool"]), *map(str, arguments)]

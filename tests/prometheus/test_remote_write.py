@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops import remote_write, settings
-from tests.prometheus.rules import alerts
+from tests.prometheus.rules import alerts, wanted_metrics
 from tests.servers import (
     Prometheus,
     PrometheusApi,
@@ -147,6 +147,10 @@ def test_alerts_speak_in_an_outage_and_of_refused_samples_and_are_silent_without
         with victoriametrics(place / "store", port):
             wait_until(lambda: sent(server, 0) and not server.query(late))
             assert server.query(failing) == {}
+            wanted = {name for name in wanted_metrics() if name.startswith("prometheus_remote_storage_")}
+            known = {*server.api("label/__name__/values"), *server.api("metadata")}
+            # The counter of what was dropped is there from the first sample on that was.
+            assert wanted - known == {"prometheus_remote_storage_samples_dropped_total"}
         wait_until(lambda: server.query(late))
     with victoriametrics(place / "store", port) as running:
         wrong = section(running.url).replace("/api/v1/write", "/api/v1/receive")

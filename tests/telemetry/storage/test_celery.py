@@ -16,7 +16,7 @@ from tests.telemetry.serving import ROOT, Samples, parse, value
 from tests.telemetry.test_package import environment
 
 TASKS = """
-import os, threading
+import os, signal, threading
 from pathlib import Path
 from wsgiref.simple_server import make_server
 
@@ -48,6 +48,8 @@ def work(kind):
     TIMES.observe(1.5)
     LIVE.set(1)
     DONE.labels(kind).inc()
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def answer(environ, start_response):
@@ -136,6 +138,36 @@ def test_the_processes_of_a_pool_count_for_one_service(python: Path, tmp_path: P
         assert value(samples, "events_total") == 3
         assert value(samples, "live") <= 2, "none of those that are gone"
     assert "not shared" not in celery.log.read_text()
+
+
+def test_what_a_killed_process_counted_stays(python: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a task, as by the kernel when memory is short: its successor takes over the slot."""
+    command = ("-m", "celery", "-A", "tasks", "worker", "--concurrency=2", "--loglevel=WARNING")
+    with worker(python, tmp_path, *command) as celery:
+
+        def done(kind: str) -> float:
+            return value(celery.samples(), "done_total", kind=kind)
+
+        celery.send(4, "any")
+        wait_until(lambda: done("any") == 4)
+        for number in (1, 2, 3):
+            celery.send(1, "killed")
+            wait_until(lambda number=number: done("killed") == number)  # type: ignore[misc]
+        celery.send(4, "any")
+        wait_until(lambda: done("any") == 8)
+        samples = celery.samples()
+        assert value(samples, "times_seconds_count") == 11
+        assert value(samples, "events_total") == 3
+        wait_until(lambda: value(celery.samples(), "live") <= 2)
+
+
+def test_a_pool_of_threads_counts_without_a_folder(python: Path, tmp_path: Path) -> None:
+    command = ("-m", "celery", "-A", "tasks", "worker", "--pool=threads", "--concurrency=2", "--loglevel=WARNING")
+    with worker(python, tmp_path, *command) as celery:
+        celery.send(6, "any")
+        wait_until(lambda: value(celery.samples(), "done_total", kind="any") == 6)
+        assert value(celery.samples(), "events_total") == 3
+    assert "PROMETHEUS_MULTIPROC_DIR" not in celery.log.read_text(), "nothing is forked, so nothing is to be shared"
 
 
 def test_a_pool_that_shares_nothing_says_so_once(python: Path, tmp_path: Path) -> None:
