@@ -76,7 +76,8 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
             yield changed("labels", match, ", ".join(other for other in labels if other != label), 1)
     if rule.is_alert:
         duration = _seconds(str(rule.definition.get("for", "0s")))
-        for other in (duration // 2, duration * 3 // 2) if duration else (120,):
+        half = duration // 60 * 30  # in whole evaluations of the unit tests, which are 30 s apart
+        for other in (half, duration * 2 - half) if duration else (120,):
             yield Mutant(rule, "for", f"{duration}s -> {other}s", "for", f"{other}s")
 
 

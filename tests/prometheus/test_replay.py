@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.prometheus.replay.history import _firing, inlined, play_after
 from tests.prometheus.replay.play import LOOK, OURS, Labels, Result, _judge, affected, load, play
 from tests.prometheus.replay.situations import SITUATIONS, Situation
 from tests.prometheus.replay.summary import summarize
@@ -58,3 +59,35 @@ def test_a_fault_is_detected_and_a_restart_is_not_reported() -> None:
     detected, restart = play(chosen, OURS)
     assert (detected.first, detected.heard) == ("TargetDown", ["TargetDown"])
     assert restart.heard == []
+
+
+def test_recorded_series_are_replaced_by_what_they_are_recorded_from_as_far_as_the_selector_fits() -> None:
+    def record(slo: str) -> dict[str, object]:
+        return {"record": "errors:ratio", "expr": f'rate(errors{{slo="{slo}"}}[3d])', "labels": {"slo": slo}}
+
+    alert = {"alert": "Burn", "expr": 'errors:ratio{slo="a"} > 0.1', "for": "2m", "labels": {"severity": "page"}}
+    (burn,) = inlined([{"name": "one", "rules": [record("a"), record("b"), alert]}])
+    assert burn.expr == '((rate(errors{slo="a"}[3d]))) > 0.1'
+    assert (burn.name, burn.holds, burn.labels) == ("Burn", 120, (("severity", "page"),))
+
+
+def test_an_alert_that_is_asked_for_fires_when_it_has_held_for_long_enough_or_from_the_beginning() -> None:
+    slow, old = {"rule": "0", "alertname": "Slow"}, {"rule": "1", "alertname": "Old"}
+    looks = range(0, 5 * LOOK, LOOK)
+    holding = {look: [old] for look in looks} | {look: [old, slow] for look in looks[2:]}
+    firing = [[alert["alertname"] for alert in alerts] for _, alerts in _firing(looks, holding, {0: 2 * LOOK, 1: 600})]
+    assert firing == [["Old"], ["Old"], ["Old"], ["Old"], ["Old", "Slow"]]
+
+
+def test_a_window_of_hours_is_not_judged_by_half_an_hour() -> None:
+    """What half an hour of health makes much of is little after six."""
+    alert = {
+        "alert": "Burn",
+        "expr": "sum(rate(db_query_errors_total[6h])) / sum(rate(db_transactions_total[6h])) > 0.002",
+    }
+    group = {"name": "one", "rules": [alert]}
+    chosen = [one for one in SITUATIONS if one.name == "queries fail"]
+    (after_hours,) = play_after(6, chosen, [group])
+    (after_none,) = play_after(0, chosen, [group])
+    assert after_none.minutes is not None
+    assert after_hours.minutes is None or after_hours.minutes > 4 * after_none.minutes

@@ -22,7 +22,7 @@ from ops.paths import PROJECT
 from tests.prometheus.rules import RULES, in_parallel, metrics, promtool
 
 from .situations import Situation
-from .world import STEP, World, healthy
+from .world import STEP, Piece, World, healthy
 
 OURS = tuple(sorted(RULES.glob("*.yml")))
 LOOK = 30  # seconds from look to look
@@ -114,10 +114,8 @@ def _looks(situation: Situation) -> range:
 
 def _write(situation: Situation, groups: list[Group], folder: Path) -> Path:
     """A test of promtool's that expects nothing, so that it says what it got."""
-    world, ordinary = situation.world().series, healthy(situation.minutes).series
-    differing = (name for name in world.keys() | ordinary.keys() if world.get(name) != ordinary.get(name))
-    changed = {name.partition("{")[0] for name in differing}
-    own = affected(groups, changed or {name.partition("{")[0] for name in world})
+    changed, world = changed_by(situation)
+    own = affected(groups, changed)
     read = {name for group in own for rule in group["rules"] for name in metrics(str(rule["expr"]))}
     series = {name: pieces for name, pieces in world.items() if name.partition("{")[0] in read}
     order = sorted(dict.fromkeys(group["name"] for group in own), key=lambda name: not _records(name))
@@ -145,6 +143,13 @@ def _write(situation: Situation, groups: list[Group], folder: Path) -> Path:
     (folder / "rules.yml").write_text(json.dumps({"groups": own}))  # JSON is YAML, and much faster to write
     (folder / "test.yml").write_text(json.dumps(document))
     return folder / "test.yml"
+
+
+def changed_by(situation: Situation) -> tuple[set[str], dict[str, list[Piece]]]:
+    """The metrics that a situation changes (all, if none), and its series."""
+    world, ordinary = situation.world().series, healthy(situation.minutes).series
+    differing = [name for name in world.keys() | ordinary.keys() if world.get(name) != ordinary.get(name)]
+    return {name.partition("{")[0] for name in differing or world}, world
 
 
 def _records(group: str) -> bool:

@@ -152,7 +152,7 @@ def _(w: World, s: float, e: float) -> None:
 @situation("crash loop, faster than scrapes", lasts=20, late=8)
 def _(w: World, s: float, e: float) -> None:
     for minute in range(int(s), int(e)):
-        w.set(minute, e + 100, 1000 + 60 * minute, "process_start_time_seconds", job="app", instance=A)
+        w.set(minute, w.minutes, 1000 + 60 * minute, "process_start_time_seconds", job="app", instance=A)
 
 
 # HTTP
@@ -200,7 +200,7 @@ def _(w: World, s: float, e: float) -> None:
 
 @situation("a canary with 1 % of the traffic fails wholly", late=8)
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, 0, 999, 0.02, instance=B)
+    traffic(w, 0, w.minutes, 0.02, instance=B)
     fail(w, s, e, 1, instance=B)
 
 
@@ -466,7 +466,7 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("a quiet night: one of ten requests fails")
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, 0, 999, 0.0005)  # and no exception of a new kind: with them it would be news
+    traffic(w, 0, w.minutes, 0.0005)  # and no exception of a new kind: with them it would be news
     fail(w, s, s + 0.25, 0.49)
 
 
@@ -484,13 +484,13 @@ def _(w: World, s: float, e: float) -> None:
 def _(w: World, s: float, e: float) -> None:
     for offset, instance in ((0, A), (2, B)):
         down(w, s + offset, s + offset + 0.75, job="app", instance=instance)
-        w.set(s + offset + 0.75, 999, 5000, "process_start_time_seconds", job="app", instance=instance)
+        w.set(s + offset + 0.75, w.minutes, 5000, "process_start_time_seconds", job="app", instance=instance)
 
 
 @harmless("two instances become one")
 def _(w: World, s: float, e: float) -> None:
-    vanished(w, s, 999, job="app", instance=B)
-    traffic(w, s, 999, 2, instance=A)
+    vanished(w, s, w.minutes, job="app", instance=B)
+    traffic(w, s, w.minutes, 2, instance=A)
 
 
 @harmless("ten times the traffic, as in a load test", lasts=10)
@@ -502,9 +502,9 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("traffic ends", lasts=60)
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, s, 999, 0)
-    w.scale(s, 999, 0, "(llm|db)_.*_(total|bucket|count|sum)")
-    w.set(s, 999, 0, "llm_requests_in_progress")
+    traffic(w, s, w.minutes, 0)
+    w.scale(s, w.minutes, 0, "(llm|db)_.*_(total|bucket|count|sum)")
+    w.set(s, w.minutes, 0, "llm_requests_in_progress")
 
 
 @harmless("a scanner: half of the requests are 404")
@@ -524,8 +524,8 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("a report that always takes three seconds")
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, 0, 999, 0.05, endpoint="/reports")
-    slow(w, 0, 999, 1, endpoint="/reports")
+    traffic(w, 0, w.minutes, 0.05, endpoint="/reports")
+    slow(w, 0, w.minutes, 1, endpoint="/reports")
 
 
 @harmless("a backup at night: pg_dump for 20 minutes, a busy disk")
@@ -551,7 +551,7 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("ZFS uses the memory as its cache", lasts=60)
 def _(w: World, s: float, e: float) -> None:
-    w.set(0, 999, 4e8, "node_memory_MemAvailable_bytes")
+    w.set(0, w.minutes, 4e8, "node_memory_MemAvailable_bytes")
     for instance in ("n1:9100", "n2:9100"):
         w.add("node_zfs_arc_size", 4e9, job="node", instance=instance)
         w.add("node_zfs_arc_c_min", 2.5e8, job="node", instance=instance)
@@ -559,16 +559,16 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("a read-only file system from the start", lasts=30)
 def _(w: World, s: float, e: float) -> None:
-    w.set(0, 999, 1, "node_filesystem_readonly", mountpoint="/data")
-    w.set(0, 999, 0, "node_filesystem_avail_bytes", mountpoint="/data")
+    w.set(0, w.minutes, 1, "node_filesystem_readonly", mountpoint="/data")
+    w.set(0, w.minutes, 0, "node_filesystem_avail_bytes", mountpoint="/data")
 
 
 @harmless("no Alertmanager at all", lasts=60)
 def _(w: World, s: float, e: float) -> None:
     for series in list(w.find(".*", job="alertmanager")):
         del w.series[series]
-    w.set(0, 999, 0, "prometheus_notifications_alertmanagers_discovered")
-    w.set(0, 999, 0.1, "prometheus_notifications_dropped_total")
+    w.set(0, w.minutes, 0, "prometheus_notifications_alertmanagers_discovered")
+    w.set(0, w.minutes, 0.1, "prometheus_notifications_dropped_total")
 
 
 @harmless("nightly batch: long transactions of an hour are no client's", lasts=30)
@@ -605,13 +605,13 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("0.05 % of the requests fail, as the objective allows", lasts=120)
 def _(w: World, s: float, e: float) -> None:
-    fail(w, 0, 999, 0.0005)
+    fail(w, 0, w.minutes, 0.0005)
 
 
 @harmless("Prometheus restarts", lasts=2)
 def _(w: World, s: float, e: float) -> None:
     down(w, s, s + 0.5, job="prometheus")
-    w.set(s + 0.5, 999, 7000, "process_start_time_seconds", job="prometheus")
+    w.set(s + 0.5, w.minutes, 7000, "process_start_time_seconds", job="prometheus")
 
 
 @harmless("a peak: pool at 80 % for ten minutes", lasts=10)

@@ -166,19 +166,19 @@ def _(w: World, s: float, e: float) -> None:
 def _(w: World, s: float, e: float) -> None:
     for offset, instance in ((0, A), (30, B)):
         down(w, s + offset, s + offset + 0.5, job="app", instance=instance)
-        w.set(s + offset + 0.5, 999, 6000 + offset, "process_start_time_seconds", job="app", instance=instance)
+        w.set(s + offset + 0.5, w.minutes, 6000 + offset, "process_start_time_seconds", job="app", instance=instance)
 
 
 @harmless("five instances become two at night", lasts=30)
 def _(w: World, s: float, e: float) -> None:
     second_service(w, instances=5)
     for number in (2, 3, 4):
-        vanished(w, s + number, 999, job="shop", instance=f"s{number}:8000")
+        vanished(w, s + number, w.minutes, job="shop", instance=f"s{number}:8000")
 
 
 @harmless("a night at 0.01 requests a second: one in ten is slow", lasts=60)
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, 0, 999, 0.001)
+    traffic(w, 0, w.minutes, 0.001)
     slow(w, s, e, 0.1)
 
 
@@ -204,16 +204,39 @@ def _(w: World, s: float, e: float) -> None:
 
 @harmless("answers of a model take ten seconds, streamed", lasts=30)
 def _(w: World, s: float, e: float) -> None:
-    w.scale(0, 999, 0, "http_request_duration_seconds_bucket", endpoint="/chat", le="5.0")
+    w.scale(0, w.minutes, 0, "http_request_duration_seconds_bucket", endpoint="/chat", le="5.0")
 
 
 @harmless("traffic doubles within a minute and stays", lasts=30)
 def _(w: World, s: float, e: float) -> None:
-    traffic(w, s, 999, 2)
-    w.scale(s, 999, 2, "(db|llm)_.*_(total|bucket|count|sum)")
+    traffic(w, s, w.minutes, 2)
+    w.scale(s, w.minutes, 2, "(db|llm)_.*_(total|bucket|count|sum)")
 
 
 @harmless("a migration writes half of the free space", lasts=20)
 def _(w: World, s: float, e: float) -> None:
     w.ramp(s, s + 15, 90e9, 50e9, "node_filesystem_avail_bytes", mountpoint="/data")
-    w.set(s + 15, 999, 50e9, "node_filesystem_avail_bytes", mountpoint="/data")
+    w.set(s + 15, w.minutes, 50e9, "node_filesystem_avail_bytes", mountpoint="/data")
+
+
+@harmless("a large transaction: the replica lags for up to 25 seconds", lasts=3)
+def _(w: World, s: float, e: float) -> None:
+    w.ramp(s, e, 0, 25, "pg_replication_lag_seconds")
+
+
+@harmless("an archive takes a quarter of the inodes and is deleted", lasts=20)
+def _(w: World, s: float, e: float) -> None:
+    w.ramp(s, s + 5, 9e5, 6.6e5, "node_filesystem_files_free", mountpoint="/data")
+    w.set(s + 5, s + 12, 6.6e5, "node_filesystem_files_free", mountpoint="/data")
+
+
+@harmless("memory, connections and network errors peak for a minute", lasts=5)
+def _(w: World, s: float, e: float) -> None:
+    w.set(s, s + 1, 6e8, "node_memory_MemAvailable_bytes", instance="n1.*")
+    w.set(s, s + 1, 85, "pg_stat_activity_count", state="idle")
+    w.set(s, s + 0.5, 60, "node_network_receive_errs_total", instance="n1.*")
+
+
+@harmless("a restart of the database exporter takes 50 seconds", lasts=5)
+def _(w: World, s: float, e: float) -> None:
+    down(w, s, s + 0.75, instance="pg.*")

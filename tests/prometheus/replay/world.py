@@ -27,6 +27,8 @@ class World:
 
     minutes: float
     series: dict[str, list[Piece]] = field(default_factory=dict)
+    sparse: float = 0
+    """Until this minute only one sample a minute is written: promtool takes 10,000 of a series at most."""
 
     def add(self, name: str, value: float | None, **labels: Any) -> None:
         text = ", ".join(f'{label}="{value}"' for label, value in labels.items())
@@ -84,6 +86,16 @@ class World:
             count = round(until * 60 / STEP) - at
             at += count
             if count <= 0:
+                continue
+            if value is not None and (sparse := min(count, round(self.sparse * 60 / STEP) - at + count)) > 0:
+                step = value * STEP if counter else 0
+                first = total + step if counter else value
+                parts += [f"{first + number * step:.9g} _x3" for number in range(0, sparse - 3, 4)]
+                parts += ["_"] * (sparse % 4)
+                total += step * sparse
+                count -= sparse
+                present = True
+            if not count:
                 continue
             if value is None:
                 if present:
