@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -15,9 +16,10 @@ from app.db.engine import QUERY_NAMES, make_engine, make_sessions
 from app.limits import BODY_BYTES, RequestLimitsMiddleware, SignUpLimitMiddleware
 from app.llm import create_service
 from app.middleware import RequestLogMiddleware, SecurityHeadersMiddleware, request_id
-from app.settings import Settings, load_settings
+from app.settings import Settings, SettingsError, load_settings
 from app.telemetry.database import instrument_engine
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
+from app.telemetry.users_store import UsersStore
 
 logger = logging.getLogger("app.main")
 
@@ -35,14 +37,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     open_streams = chat.OpenStreams()
     probe = health.DatabaseProbe(sessions)
+    users_store = _users_store(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if service.provider.name == "simulated":
             logger.info(index.SIMULATED_NOTE)
+        if users_store:
+            users_store.start()
         async with app.state.faults.watch() if settings.faults_enabled else nullcontext():
             yield
         await open_streams.stored()
+        if users_store:
+            await asyncio.to_thread(users_store.close)
         await probe.aclose()
         await service.aclose()
         await engine.dispose()
@@ -92,3 +99,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Exemplars link a bucket to the log lines of a request in it.
     app.add_middleware(PrometheusMiddleware, exemplar=lambda scope: {"request_id": request_id()})
     return app
+
+
+def _users_store(settings: Settings) -> UsersStore | None:
+    """What counts active users over several replicas, if it is wanted. Raises SettingsError."""
+    if not settings.active_users_store or settings.active_users_key is None:
+        return None
+    password = settings.active_users_store_password
+    try:
+        return UsersStore(
+            settings.active_users_store,
+            key=settings.active_users_key.get_secret_value().encode(),
+            password=password.get_secret_value() if password else None,
+        )
+    except ValueError as error:
+        raise SettingsError(f"ACTIVE_USERS_STORE: {error}") from None

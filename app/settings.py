@@ -11,7 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-_SECRETS = ("database_password", "openai_api_key", "anthropic_api_key", "faults_token")
+_SECRETS = (
+    *("database_password", "openai_api_key", "anthropic_api_key", "faults_token"),
+    *("active_users_key", "active_users_store_password"),
+)
 
 
 class SettingsError(Exception):
@@ -79,6 +82,14 @@ class Settings(BaseSettings):
 
     metrics_token_file: str | None = Field(default=None, description="if set, /metrics requires this bearer token")
 
+    active_users_store: str | None = Field(
+        default=None, description="redis://host:port, where several replicas count active users together"
+    )
+    active_users_key: SecretStr | None = None
+    active_users_key_file: Path | None = Field(default=None, description="the same secret on every replica")
+    active_users_store_password: SecretStr | None = None
+    active_users_store_password_file: Path | None = None
+
     faults_enabled: bool = Field(default=False, description="drills only: routes that break the service on purpose")
     faults_token: SecretStr | None = None
     faults_token_file: Path | None = None
@@ -100,6 +111,12 @@ class Settings(BaseSettings):
     def _faults_need_a_token(self) -> Self:
         if self.faults_enabled and self.faults_token is None:
             raise ValueError("FAULTS_ENABLED=true needs FAULTS_TOKEN_FILE: a file with the token for /faults")
+        return self
+
+    @model_validator(mode="after")
+    def _the_store_needs_a_key(self) -> Self:
+        if self.active_users_store and self.active_users_key is None:
+            raise ValueError("ACTIVE_USERS_STORE needs ACTIVE_USERS_KEY_FILE: a secret that every replica has")
         return self
 
     @property

@@ -17,6 +17,7 @@ BENCHES = {  # title of a section: the module that prints it
     "Database": "bench_database",
     "LLM": "bench_llm",
     "Active users": "bench_users",
+    "Over replicas": "bench_users_store",
     "Dashboards": "bench_dashboards",
 }
 PACKAGES = (

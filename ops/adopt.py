@@ -48,7 +48,7 @@ PIECES = {
     "database": _module(
         "database/*.py", "call instrument_engine(engine) after the engine is created (docs/adopt.md, Database)"
     ),
-    "users": _module("users.py", "pass the authenticated user on (docs/adopt.md, Active users)"),
+    "users": _module("users*.py", "pass the authenticated user on (docs/adopt.md, Active users)"),
     "llm": _module(
         "llm/**/*.py",
         "set models and prices, wrap each call (docs/adopt.md, LLM calls)",

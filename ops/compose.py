@@ -57,6 +57,8 @@ class ComposeStack:
         self.environment = {**settings.environment(), "EXPORTER_OPTIONS_DIGEST": configs.exporter_options()}
         if remote_write.is_on(settings):
             self.environment |= self._remote_write()
+        if settings.has_valkey:
+            self.environment |= self._with_profile("valkey")
         if not settings.get("CERTIFICATES_DIR") and (folder := images.certificates()):
             self.environment["CERTIFICATES_DIR"] = str(folder)
 
@@ -154,8 +156,12 @@ class ComposeStack:
         if self.settings.get(remote_write.URL):
             made["REMOTE_WRITE_NETWORK"] = "outside"
         if self.longterm:
-            made["COMPOSE_PROFILES"] = ",".join(filter(None, [self.environment.get("COMPOSE_PROFILES"), "longterm"]))
+            made |= self._with_profile("longterm")
         return made
+
+    def _with_profile(self, name: str) -> dict[str, str]:
+        """Variables: the services of a profile run as well."""
+        return {"COMPOSE_PROFILES": ",".join(filter(None, [self.environment.get("COMPOSE_PROFILES"), name]))}
 
     @cached_property
     def _engine(self) -> str:
@@ -249,6 +255,7 @@ class ComposeStack:
         """Pull missing upstream images, of those that are used. Raises OpsError where one is not available."""
         unused = {"locust"} if not load_test else set()
         unused |= {LONGTERM} if not self.longterm else set()
+        unused |= {"valkey"} if not self.settings.has_valkey else set()
 
         def missing() -> list[str]:
             found = images.missing(self.environment)

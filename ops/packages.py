@@ -2,8 +2,8 @@
 
 Nothing is installed and no root is needed: apt downloads into a state of its own, checks Debian's signatures and the
 packages' checksums as always, and `dpkg-deb` unpacks them into a folder that git ignores. Prometheus and its exporters
-come from Debian 13 or newer (Go programs, which run on older releases too), PostgreSQL from the machine's own release
-(it must match the machine's C library).
+come from Debian 13 or newer (Go programs, which run on older releases too), PostgreSQL and Valkey from the machine's
+own release (they must match the machine's C library).
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ PROGRAMS = {
 OPTIONAL = ("victoria-metrics",)  # has no pinned release: what PATH has, else Debian's
 NEEDED = tuple(name for name in PROGRAMS if name not in OPTIONAL)
 POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
+VALKEY = "valkey-server"  # before Debian 13 it is Redis, of which Valkey is the continuation
+VALKEY_SINCE = 13
+REDIS = "redis-server"
 
 # Debian's Alertmanager and amtool read their default templates from a compiled-in folder that only an installed package
 # has. Where it is missing they run in a mount namespace of their own, in which the unpacked files lie over /usr/share.
@@ -84,6 +87,8 @@ def obtain(*names: str) -> None:
 
 
 def _folder(name: str) -> Path:
+    if name == VALKEY:
+        return HOME / "packages" / "valkey"
     return HOME / "packages" / ("postgresql" if name in POSTGRES else PROGRAMS[name].package)
 
 
@@ -96,7 +101,7 @@ def unpack(names: Iterable[str]) -> None:
     number, codename = release()
     packages = sorted({_folder(name).name for name in names})
     print(f"Unpacking Debian packages into {HOME}: {', '.join(packages)}", file=sys.stderr, flush=True)
-    servers = [package for package in packages if package != "postgresql"]
+    servers = [package for package in packages if package not in ("postgresql", "valkey")]
     if servers:
         suite = codename if number >= SERVERS_SINCE[0] else SERVERS_SINCE[1]
         apt = Apt(suite)
@@ -107,6 +112,9 @@ def unpack(names: Iterable[str]) -> None:
         # Just-in-time compilation is switched off, and its compiler is larger than all the rest.
         needed = [package for package in apt.dependencies("postgresql") if not package.startswith("libllvm")]
         _place("postgresql", apt.download(needed))
+    if "valkey" in packages:
+        apt = Apt(codename)
+        _place("valkey", apt.download(apt.dependencies(VALKEY if number >= VALKEY_SINCE else REDIS)))
 
 
 def release() -> tuple[float, str]:
@@ -129,6 +137,8 @@ def _require_debian(names: Iterable[str]) -> None:
         wanted = [
             f"PostgreSQL {POSTGRES_SINCE} or newer"
             if name in POSTGRES
+            else f"{VALKEY} or {REDIS}"
+            if name == VALKEY
             else f"{name} {'.'.join(map(str, PROGRAMS[name].minimum))} or newer"
             for name in names
         ]
@@ -215,8 +225,11 @@ def _write_launchers(root: Path) -> None:
             prepare = WITH_TEMPLATES.replace("FILE", program.file) if name in ("alertmanager", "amtool") else ""
             flags = '--web.local-assets="$root/usr/share/prometheus/web/"' if name == "prometheus" else ""
             _write_launcher(root, name, program.file, prepare, flags)
+    libraries = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
+    for name in (VALKEY, REDIS):
+        if (root / "usr/bin" / name).exists():
+            _write_launcher(root, VALKEY, f"usr/bin/{name}", f'export LD_LIBRARY_PATH="{libraries}"', "")
     for folder in (root / "usr/lib/postgresql").glob("*/bin"):
-        libraries = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
         for name in POSTGRES:
             program_file = str((folder / name).relative_to(root))
             _write_launcher(root, name, program_file, f'export LD_LIBRARY_PATH="{libraries}"', "")

@@ -73,6 +73,7 @@ class ProcessStack:
         names = ["APP", "PROMETHEUS", "ALERTMANAGER", "POSTGRES", "NODE_EXPORTER", "POSTGRES_EXPORTER"]
         names += ["GRAFANA"] if self.has_grafana else []
         names += ["LONGTERM"] if self.settings.get(remote_write.RETENTION) else []
+        names += ["VALKEY"] if self.settings.has_valkey else []
         return {f"{name}_PORT": self.settings.port(f"{name}_PORT") for name in names}
 
     def servers(self) -> list[Server]:
@@ -99,6 +100,8 @@ class ProcessStack:
         ]
         if self.settings.get(remote_write.RETENTION):
             stack.append(servers.victoriametrics(self.longterm, port("LONGTERM_PORT"), self.settings.values))
+        if self.settings.has_valkey:
+            stack.insert(0, servers.valkey(port("VALKEY_PORT"), self.secrets / "valkey_password"))
         if self.has_grafana:
             stack.append(
                 servers.grafana(
@@ -352,10 +355,14 @@ class ProcessStack:
         """The service's settings, and the addresses of the rest of the stack."""
         names = [field.upper() for field in AppSettings.model_fields]
         made = {name: self.settings.get(name) for name in names if self.settings.get(name)}
+        own_store = self.settings.has_valkey
         return {
             "APP_WORKERS": self.settings.get("APP_WORKERS"),
             "FAULTS_TOKEN_FILE": str(self.secrets / "faults_token"),
+            "ACTIVE_USERS_KEY_FILE": str(self.secrets / "active_users_key"),
+            "ACTIVE_USERS_STORE_PASSWORD_FILE": str(self.secrets / "valkey_password"),
             **made,
+            **({"ACTIVE_USERS_STORE": f"redis://{HOST}:{self.settings.port('VALKEY_PORT')}"} if own_store else {}),
             "DATABASE_HOST": HOST,
             "DATABASE_PORT": str(self.settings.port("POSTGRES_PORT")),
             "DATABASE_NAME": "sightline",

@@ -23,7 +23,7 @@ from pathlib import Path
 from ops import images, packages, releases, settings
 from ops.console import log
 from ops.errors import OpsError
-from ops.packages import NEEDED, OPTIONAL, POSTGRES, POSTGRES_SINCE, PROGRAMS
+from ops.packages import NEEDED, OPTIONAL, POSTGRES, POSTGRES_SINCE, PROGRAMS, REDIS, VALKEY
 from ops.paths import HOME, locked, made_as_a_whole, reachable
 from ops.releases import Release, Store, UnavailableError
 
@@ -42,7 +42,7 @@ def find(*names: str, major: int | None = None) -> dict[str, Path]:
     """
     missing = [name for name in names if not _present(name, major)]
     if missing:
-        fetch(*(name for name in missing if name not in (*POSTGRES, *OPTIONAL)))
+        fetch(*(name for name in missing if name not in (*POSTGRES, *OPTIONAL, VALKEY)))
         packages.obtain(*(name for name in missing if not _present(name, major)))
     found = {name: path for name in names if (path := _present(name, major))}
     for name in names:
@@ -132,6 +132,9 @@ def _dotted(found: tuple[int, ...]) -> str:
 
 def _present(name: str, major: int | None) -> Path | None:
     """The best one that is there now."""
+    if name == VALKEY:
+        installed = shutil.which(VALKEY) or shutil.which(REDIS)
+        return Path(installed) if installed else packages.unpacked(VALKEY)
     if name in POSTGRES:
         return next((path for path in _postgres(name, major) if path), None)
     if name in OPTIONAL:

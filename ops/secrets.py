@@ -18,6 +18,8 @@ NAMES = (
     "grafana_admin_password",
     GRAFANA_KEY,
     "faults_token",
+    "active_users_key",
+    "valkey_password",
     METRICS_TOKEN,
 )
 PASSWORD_TO_SHOW = "grafana_admin_password"  # noqa: S105  a file name; the only password that users type

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -181,6 +182,30 @@ def postgres(data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
         command=as_owner(str(programs["postgres"]), "-D", str(data), *options, *flags),
         probe=probe,
         stop_signal=signal.SIGINT,  # "fast": ends its clients' connections instead of waiting for them
+    )
+
+
+def valkey(port: int, password_file: Path) -> Server:
+    """Valkey, or Redis where the machine has that: the store of active users."""
+    container = _container("valkey")
+    script = container["entrypoint"][2].replace("$$", "$").replace("exec valkey-server", 'exec "$0"')
+    script = script.replace("/run/secrets/valkey_password", shlex.quote(str(password_file)))
+    own = ("--bind", HOST, "--port", str(port), "--daemonize", "no")
+
+    def probe() -> str | None:
+        try:
+            with socket.create_connection((HOST, port), PROBE_TIMEOUT) as connection:
+                connection.sendall(b"PING\r\n")
+                answer = connection.recv(64)
+        except OSError:
+            return f"accepts no connections on port {port}"
+        return None if answer.startswith((b"+PONG", b"-NOAUTH")) else f"answers {answer!r} on port {port}"
+
+    return Server(
+        name="valkey",
+        port=port,
+        command=("sh", "-ec", script, str(find("valkey-server")["valkey-server"]), *container["command"], *own),
+        probe=probe,
     )
 
 

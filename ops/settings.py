@@ -29,6 +29,7 @@ DEFAULTS = {
     "POSTGRES_EXPORTER_PORT": "9187",
     "LOCUST_METRICS_PORT": "9646",
     "LONGTERM_PORT": "8428",
+    "VALKEY_PORT": "6379",
     "APP_WORKERS": "2",
     "SIGHTLINE_STATE": str(HOME),
     "SECRETS_DIR": str(PROJECT / "secrets"),
@@ -50,6 +51,7 @@ _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://graf
 VALUES = {  # setting -> what it must match, and that in words
     "SIGHTLINE_MODE": ("docker|native", "docker or native"),
     "APP_WORKERS": (r"[1-9]|[1-5]\d|6[0-4]", "a number from 1 to 64"),
+    "ACTIVE_USERS_STORE": (r"rediss?://[^\s@]+", "an address without a password, such as redis://valkey:6379"),
     "LOG_LEVEL": ("debug|info|warning|error", "debug, info, warning or error"),
     "DATABASE_POOL_SIZE": (r"[1-9]\d{0,2}|1000", "a number from 1 to 1000"),
     "DATABASE_MAX_OVERFLOW": (r"\d{1,3}|1000", "a number from 0 to 1000"),
@@ -95,6 +97,11 @@ class Settings:
     def port(self, name: str) -> int:
         """Raises OpsError where the setting is no port number."""
         return ports.number(name, self.values[name])
+
+    @property
+    def has_valkey(self) -> bool:
+        """Whether the stack's own Valkey counts active users."""
+        return bool(re.match(r"rediss?://valkey[:/]", self.get("ACTIVE_USERS_STORE") + "/"))
 
     def folder(self, name: str) -> Path:
         """A setting of `PATHS`."""

@@ -418,6 +418,34 @@ def postgres_exporter(database: Postgres) -> Iterator[Running]:
             running.stop()
 
 
+@dataclass(frozen=True)
+class Valkey:
+    """A running Valkey or Redis, and the file with its password."""
+
+    running: Running
+    password_file: Path
+
+    @property
+    def url(self) -> str:
+        return f"redis://{servers.HOST}:{self.running.port}"
+
+    @property
+    def password(self) -> str:
+        return self.password_file.read_text()
+
+
+@contextmanager
+def valkey() -> Iterator[Valkey]:
+    with folder("valkey") as path:
+        secrets.generate(path / "secrets")
+        password = path / "secrets" / "valkey_password"
+        running = start(lambda port: servers.valkey(port, password), path)
+        try:
+            yield Valkey(running, password)
+        finally:
+            running.stop()
+
+
 @contextmanager
 def app(environment: Mapping[str, str]) -> Iterator[Running]:
     """The service by `python -m app` with these settings (a database's: `Postgres.environment()`)."""

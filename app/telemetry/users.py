@@ -17,7 +17,7 @@ takes 1 MiB, however many users there are: a million random identifiers cost as 
 
 With several workers the vector and its key lie in one file of mode 0600 in their shared folder, so that all count the
 same users and a killed worker takes nothing along. Across hosts the numbers cannot be added: the largest is a lower
-and the sum an upper bound.
+and the sum an upper bound. Where that is not enough, users_store.py counts over all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +51,7 @@ _KEY_BYTES: Final = 32
 _SIZE: Final = _KEY_BYTES + 4 * PLACES
 _LAST_SECOND: Final = 2**32 - 1
 _CHUNK: Final = 2**14  # places counted at a time, half a millisecond
+_WRONG: Final = 3600  # seconds ahead of the clock: beyond it a visit is not late news, but from a clock that was wrong
 _PAUSE: Final = 1e-5  # seconds in which other threads, such as the one with the event loop, get their turn
 
 log = logging.getLogger("sightline_telemetry")
@@ -82,7 +83,10 @@ class ActiveUsers(Collector):
             mapped = storage.map_file(None, _SIZE, head=key)
         # At once, and not at the first touch: what is forked from this process shares the map.
         self._key = bytes(mapped[:_KEY_BYTES])
+        self._shared_key = memoryview(mapped)[:_KEY_BYTES]
         self._last_seen = memoryview(mapped)[_KEY_BYTES:].cast("I")
+        self.everywhere: Callable[[], Mapping[str, int] | None] | None = None
+        """Asked for the counts over all replicas, which are then exported; None: they are not known now."""
         if registry is not None:
             registry.register(self)
 
@@ -94,6 +98,18 @@ class ActiveUsers(Collector):
         second = min(max(int(self._clock()), 0), _LAST_SECOND)
         self._last_seen[int.from_bytes(digest, "little") % PLACES] = second
 
+    def use_key(self, key: bytes) -> None:
+        """Hash with this key of 32 bytes, which other replicas have as well. Visits under another one are forgotten."""
+        if self._shared_key != key:
+            self._shared_key[:] = key
+            for start in range(0, PLACES, _CHUNK):
+                self._last_seen[start : start + _CHUNK] = memoryview(bytes(4 * _CHUNK)).cast("I")
+        self._key = key
+
+    def visits(self) -> bytes:
+        """The second of the last visit to each place, 0 for none; PLACES unsigned numbers of 4 bytes."""
+        return self._last_seen.tobytes()
+
     def counts(self) -> dict[str, int]:
         """Users seen in each of WINDOWS, to the second."""
         visits: Counter[int] = Counter()
@@ -101,30 +117,39 @@ class ActiveUsers(Collector):
             visits.update(self._last_seen[start : start + _CHUNK])
             time.sleep(_PAUSE)
         now = self._clock()
+        if max(visits) > now + _WRONG:
+            self._forget_after(now + _WRONG)
         occupied = {
             # A second yet to come is from before the clock was set back.
             window: sum(places for second, places in visits.items() if now - length < second <= now)
             for window, length in WINDOWS.items()
         }
-        return {window: _estimate(places) for window, places in occupied.items()}
+        return {window: estimate(places) for window, places in occupied.items()}
+
+    def _forget_after(self, latest: float) -> None:
+        """A clock that was set back: without this, who came before that would be counted when their time comes."""
+        for place, second in enumerate(self._last_seen):
+            if second > latest:
+                self._last_seen[place] = 0
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return [
             GaugeMetricFamily(
                 "active_users",
-                "Different authenticated users seen in the window, all workers together",
+                "Different authenticated users seen in the window: by all workers, or by all replicas with a store",
                 labels=["window"],
             )
         ]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         for family in self.describe():
-            for window, users in self.counts().items():
+            counts = self.everywhere() if self.everywhere else None
+            for window, users in (self.counts() if counts is None else counts).items():
                 family.add_metric([window], users)
             yield family
 
 
-def _estimate(occupied: int) -> int:
+def estimate(occupied: int) -> int:
     """Users behind that many occupied places; at most what a vector with one free place means (3.3 million)."""
     return round(-PLACES * math.log(1 - min(occupied, PLACES - 1) / PLACES))
 

@@ -61,10 +61,20 @@ with llm.track_call("openai", "gpt-5-mini", prompt="hello"):
 """
     ),
 }
+# A store that is not there: nothing waits for it.
+SERVICES["users-store"] = PLAIN.format(
+    work="""
+from sightline_telemetry.users import active_users
+from sightline_telemetry.users_store import UsersStore
+UsersStore("redis://127.0.0.1:1", b"0123456789abcdef").start()
+active_users.touch("ada")
+"""
+)
 COUNTED = {
     "fastapi": r'http_requests_total\{method="GET",endpoint="/metrics",status_code="200"\} [1-9]',
     "sqlalchemy": r'db_query_duration_seconds_count\{pool="main",operation="SELECT",query_name="other"\} 1',
     "llm": r'llm_requests_total\{provider="openai",model="gpt-5-mini",operation="chat",outcome="\w+"\} 1',
+    "users-store": r'active_users\{window="1m"\} 1(?s:.*)active_users_store_up 0',
 }
 
 

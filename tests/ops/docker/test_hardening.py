@@ -44,7 +44,10 @@ WRITABLE = {  # beside /tmp
     "grafana": {"/var/lib/grafana"},
 }
 SECRETS = {
-    "app": {"app_db_password", "openai_api_key", "anthropic_api_key", "faults_token", "metrics_token"},
+    "app": {
+        *("app_db_password", "openai_api_key", "anthropic_api_key", "faults_token", "metrics_token"),
+        *("active_users_key", "valkey_password"),
+    },
     "postgres": {"postgres_password", "app_db_password", "exporter_db_password"},
     "postgres-exporter": {"exporter_db_password"},
     "grafana": {"grafana_admin_password", "grafana_secret_key"},

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,6 +15,7 @@ from starlette.routing import Route
 
 from app.telemetry.http import metrics_endpoint
 from app.telemetry.users import ActiveUsersMiddleware, active_users
+from app.telemetry.users_store import UsersStore
 
 
 async def visit(request: Request) -> JSONResponse:
@@ -26,6 +31,21 @@ async def visits(request: Request) -> JSONResponse:
     return JSONResponse(os.getpid())
 
 
-app = Starlette(routes=[Route("/visit", visit), Route("/visits", visits, methods=["POST"])])
+PASSWORD = Path(os.environ.get("ACTIVE_USERS_STORE_PASSWORD_FILE", os.devnull)).read_text()
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """With a store, if the environment names one."""
+    if "ACTIVE_USERS_STORE" not in os.environ:
+        yield
+        return
+    store = UsersStore(os.environ["ACTIVE_USERS_STORE"], os.environ["ACTIVE_USERS_KEY"].encode(), PASSWORD)
+    store.start()
+    yield
+    await asyncio.to_thread(store.close)
+
+
+app = Starlette(lifespan=lifespan, routes=[Route("/visit", visit), Route("/visits", visits, methods=["POST"])])
 app.add_middleware(ActiveUsersMiddleware, identify=lambda scope: scope.get("state", {}).get("user_id"))
 app.add_route("/metrics", metrics_endpoint(), include_in_schema=False)
