@@ -104,6 +104,7 @@ def test_a_schema_of_a_newer_version_is_refused(settings: Settings, postgres: Po
         ({"DATABASE_PASSWORD_FILE": "/nowhere"}, "DATABASE_PASSWORD_FILE: cannot read /nowhere: No such file or dir"),
         ({"DATABASE_PASSWORD_FILE": os.devnull}, "DATABASE_PASSWORD_FILE: /dev/null is empty"),
         ({"FAULTS_ENABLED": "true"}, "FAULTS_ENABLED=true needs FAULTS_TOKEN_FILE"),
+        ({"ACTIVE_USERS_STORE": "redis://127.0.0.1"}, "ACTIVE_USERS_STORE needs ACTIVE_USERS_KEY_FILE"),
         ({"OPENAI_API_KEY": "s3cret", "APP_WORKERS": "s3cret"}, "APP_WORKERS: Input should be a valid integer"),
     ],
 )

@@ -25,7 +25,7 @@ def families(text: str) -> set[str]:
 def test_every_metric_is_described_and_every_described_one_exists(postgres: Postgres) -> None:
     described = set(re.findall(r"`([a-z_]+)`", (PROJECT / "docs" / "metrics.md").read_text()))
     described = {name for name in described if OURS.match(name) and not name.endswith("_")}
-    store = {"ACTIVE_USERS_STORE": f"redis://{servers.HOST}:1", "ACTIVE_USERS_KEY": "nobody listens there"}
+    store = {"ACTIVE_USERS_STORE": "redis://127.0.0.1:1", "ACTIVE_USERS_KEY": "nobody listens there"}
     environment = {**postgres.environment(postgres.create_database()), "APP_WORKERS": "2", **store}
     with servers.app(environment) as app:
         traffic.drive(app.url, seconds=3)

@@ -48,3 +48,21 @@ def test_settings_reach_the_servers(native: dict[str, Server]) -> None:
 def test_the_exporters_options_are_one_file() -> None:
     assert COMPOSE["postgres-exporter"]["command"] == ["@/etc/postgres_exporter.args"]
     assert COMPOSE["postgres-exporter"]["volumes"] == ["./postgres/exporter.args:/etc/postgres_exporter.args:ro"]
+
+
+def test_valkey_runs_only_where_it_counts_active_users(native: dict[str, Server]) -> None:
+    """With the container's flags, and its password by standard input."""
+    assert "valkey" not in native
+    assert "ACTIVE_USERS_STORE" not in native["app"].environment
+    settings_ = settings.load(
+        {"ACTIVE_USERS_STORE": "redis://valkey:6379", "VALKEY_PORT": "16379"}, PROJECT / "no .env"
+    )
+    stack = {server.name: server for server in ProcessStack(settings_).servers()}
+    assert stack["app"].environment["ACTIVE_USERS_STORE"] == "redis://127.0.0.1:16379"
+    assert " ".join(COMPOSE["valkey"]["command"]) in " ".join(stack["valkey"].command)
+    assert stack["valkey"].command[-6:] == ("--bind", "127.0.0.1", "--port", "16379", "--daemonize", "no")
+    assert "requirepass $(cat " in stack["valkey"].command[2]
+    theirs = settings.load({"ACTIVE_USERS_STORE": "rediss://cache.example:6380"}, PROJECT / "no .env")
+    stack = {server.name: server for server in ProcessStack(theirs).servers()}
+    assert "valkey" not in stack
+    assert stack["app"].environment["ACTIVE_USERS_STORE"] == "rediss://cache.example:6380"
