@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-
-from tests import servers
-from tests.servers import Postgres, wait_until
 
 
 def value(client: httpx.Client, name: str) -> float:
@@ -23,27 +18,3 @@ def test_items_are_counted_when_they_are_stored(user: httpx.Client) -> None:
     assert user.post("/items", json={"title": ""}).status_code == 422
     assert user.get("/items").status_code == 200
     assert value(user, "app_items_created_total") == before + 1
-
-
-def test_users_of_another_replica_are_counted(postgres: Postgres, tmp_path: Path) -> None:
-    """By the service's settings, with a store that both reach."""
-    (tmp_path / "key").write_text("a secret of every replica")
-    with servers.valkey() as valkey:
-        environment = {
-            **postgres.environment(postgres.create_database()),
-            "APP_WORKERS": "2",
-            "ACTIVE_USERS_STORE": valkey.url,
-            "ACTIVE_USERS_STORE_PASSWORD_FILE": str(valkey.password_file),
-            "ACTIVE_USERS_KEY_FILE": str(tmp_path / "key"),
-        }
-        with servers.app(environment) as one, servers.app(environment) as other:
-            for app, name in ((one, "ada"), (other, "grace")):
-                key = httpx.post(f"{app.url}/users", json={"name": name}).json()["api_key"]
-                assert httpx.get(f"{app.url}/items", headers={"Authorization": f"Bearer {key}"}).status_code == 200
-
-            def both() -> bool:
-                texts = [httpx.get(f"{app.url}/metrics").text for app in (one, other)]
-                return all('active_users{window="1h"} 2.0' in text for text in texts)
-
-            wait_until(both)
-            assert "active_users_store_up 1.0" in httpx.get(f"{one.url}/metrics").text

@@ -124,7 +124,8 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
 
     configure, *_, count = blocks(section("LLM calls"), "python")
     lines = "".join("".join(blocks(section(title), "python")) for title in ("Middleware", "Database"))
-    *_, lines_of_users = blocks(section("Active users"), "python")  # this service sets request.state.user_id
+    # This service sets request.state.user_id, and has one replica.
+    *_, lines_of_users, _store = blocks(section("Active users"), "python")
     (service / "app" / "main.py").write_text(
         SERVICE + textwrap.indent(count, "    ") + configure + lines + lines_of_users
     )
