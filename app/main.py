@@ -102,7 +102,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _users_store(settings: Settings) -> UsersStore | None:
-    """What counts active users over several replicas, if it is wanted. Raises SettingsError."""
+    """What counts active users over several replicas, if it is wanted.
+
+    Raises:
+        SettingsError: the store's address or key is not usable.
+    """
     if not settings.active_users_store or settings.active_users_key is None:
         return None
     password = settings.active_users_store_password

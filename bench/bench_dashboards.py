@@ -143,7 +143,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def seconds(url: str, pid: int, panel: Panel, days: float) -> float:
-    """Prometheus' CPU time for a panel's queries. Raises SystemExit where it refuses one."""
+    """Prometheus' CPU time for a panel's queries.
+
+    Raises:
+        SystemExit: Prometheus refuses a query.
+    """
     started = cpu_seconds(pid)
     for expr, instant in panel.queries:
         times = {"time": END} if instant else {"start": END - int(days * 86400), "end": END, "step": panel.step}

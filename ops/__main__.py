@@ -47,7 +47,11 @@ class Call:
 
     @cached_property
     def mode(self) -> str:
-        """How the stack runs, or would run if started now. Raises OpsError where MODE is none."""
+        """How the stack runs, or would run if started now.
+
+        Raises:
+            OpsError: MODE is neither of MODES.
+        """
         wanted = self["MODE"] or self.settings.get("SIGHTLINE_MODE")
         if wanted and wanted not in MODES:
             raise OpsError(f"MODE is '{wanted}'; it must be {' or '.join(MODES)}.")

@@ -65,8 +65,9 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
 
     `start` starts everything and waits until it is healthy.
 
-    Raises OpsError, with nothing changed, where the archive is damaged, of something else, or too new for the
-    servers here; if a later step fails, the previous data stay or are put back.
+    Raises:
+        OpsError: the archive is damaged, of something else, or too new for the servers here, and nothing was changed;
+            or a later step failed, and the previous data stay or are put back.
     """
     if not name:
         raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
@@ -127,7 +128,8 @@ def interrupted(stack: Stack) -> Path:
 def clear_up(stack: Stack) -> None:
     """Have nothing half done of a backup or a restore that was killed.
 
-    Raises OpsError that says what the user has to do, where data are incomplete.
+    Raises:
+        OpsError: data are incomplete; it says what the user has to do.
     """
     _clear(stack.settings.folder("BACKUPS_DIR"))
     whole = stack.recover()
@@ -219,7 +221,10 @@ def _pack(stack: Stack, work: Path, *, complete: bool, key: bool) -> None:
 def _paused(stack: Stack) -> Iterator[None]:
     """The servers of FOLDERS stand still. A process of its own sees to it: they run again even if this one is killed.
 
-    It also inherits the lock of `only_one`: the next command begins when they run. Raises OpsError where they don't.
+    It also inherits the lock of `only_one`: the next command begins when they run.
+
+    Raises:
+        OpsError: a server did not start again.
     """
     ours, its = socket.socketpair()
     guard = os.fork()
@@ -268,9 +273,12 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 @contextmanager
 def _opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
-    """An archive whose every part has been compared with its checksum. Raises OpsError where one is not as written.
+    """An archive whose every part has been compared with its checksum.
 
     Checksums find damage. They are no signature: who can write an archive can put anything into it.
+
+    Raises:
+        OpsError: a part is not as it was written.
     """
     try:
         tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks

@@ -183,7 +183,11 @@ def check_config(stack: Stack) -> int:
 
 
 def _require_receivers(stack: Stack) -> None:
-    """Raises OpsError where a receiver in use has no secret: amtool does not look, and nothing would arrive."""
+    """Look for the secrets of the receivers, which amtool does not.
+
+    Raises:
+        OpsError: a receiver in use has no secret; nothing would arrive.
+    """
     text = re.sub(r"#.*", "", (PROJECT / "alertmanager" / "alertmanager.yml").read_text())
     if lacking := lacking_secrets(text, stack.settings.folder("SECRETS_DIR") / "alertmanager"):
         raise OpsError(f"alertmanager.yml sends alerts to receivers whose secrets are missing: {', '.join(lacking)}.")
@@ -244,7 +248,11 @@ def restore(stack: Stack, archive: str, confirmed: str) -> None:
 
 
 def require_database(stack: Stack) -> None:
-    """Raises OpsError where PostgreSQL doesn't run."""
+    """For commands that need the database.
+
+    Raises:
+        OpsError: PostgreSQL doesn't run.
+    """
     if not any(state.name == "postgres" and not state.dead for state in stack.states()):
         raise OpsError(NO_DATABASE)
 
@@ -255,7 +263,11 @@ def only_one(stack: Stack) -> AbstractContextManager[None]:
 
 
 def _wait_until_healthy(stack: Stack) -> None:
-    """Log each server as it becomes healthy, then Prometheus' targets. Raises OpsError if it takes too long."""
+    """Log each server as it becomes healthy, then Prometheus' targets.
+
+    Raises:
+        OpsError: it takes too long.
+    """
     started = time.monotonic()
     waiting = {state.name for state in stack.states()}
     died: dict[str, float] = {}  # when it was first seen dead

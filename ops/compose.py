@@ -86,7 +86,11 @@ class ComposeStack:
         return str(self.config["name"])
 
     def published(self) -> dict[str, int]:
-        """The port of each of our services that can be opened. Raises OpsError where a setting is no single port."""
+        """The port of each of our services that can be opened.
+
+        Raises:
+            OpsError: a setting is no single port.
+        """
         found = {name: self.config["services"].get(name, {}).get("ports") for name in PUBLISHED}
         return {
             name: ports.number(f"{name.upper()}_PORT", str(entries[0].get("published", "")))
@@ -109,7 +113,11 @@ class ComposeStack:
         self.pull_missing()
 
     def _require_ownership(self) -> None:
-        """Raises OpsError where containers of this project's name belong to another checkout."""
+        """Refuse to take over another stack.
+
+        Raises:
+            OpsError: containers of this project's name belong to another checkout.
+        """
         label = f"label={PROJECT_LABEL}={self.project}"
         show = f'{{{{.Label "{PROJECT_LABEL}.working_dir"}}}}'
         command = ["docker", "ps", "--all", "--filter", label, "--format", show]
@@ -118,7 +126,11 @@ class ComposeStack:
             raise OpsError(f"Docker has a stack {self.project} from {', '.join(sorted(folders))}. {OTHER_NAME}")
 
     def _require_passwords(self) -> None:
-        """Raises OpsError where there are data that another checkout, or lost passwords, belong to."""
+        """Refuse data whose passwords are not here.
+
+        Raises:
+            OpsError: there are data that another checkout, or lost passwords, belong to.
+        """
         if not (self.settings.folder("SECRETS_DIR") / "postgres_password").exists() and self.has_data():
             raise OpsError(
                 f"Docker has data of a stack {self.project} ({', '.join(self.volumes())}), but their passwords are not"
@@ -236,7 +248,11 @@ class ComposeStack:
         return self.compose("exec", "-T", name, "wget", "-q", "-Y", "off", "-O", "-", url)
 
     def compose(self, *arguments: str) -> str:
-        """What `docker compose` prints. Raises OpsError with its complaint."""
+        """What `docker compose` prints.
+
+        Raises:
+            OpsError: it fails; with its complaint.
+        """
         return shell.run(["docker", "compose", *arguments], self.environment, cwd=PROJECT)
 
     def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
@@ -252,7 +268,11 @@ class ComposeStack:
         return [*cli, *arguments], self.environment
 
     def pull_missing(self, load_test: bool = False) -> None:
-        """Pull missing upstream images, of those that are used. Raises OpsError where one is not available."""
+        """Pull missing upstream images, of those in use.
+
+        Raises:
+            OpsError: an image is not available.
+        """
         unused = {"locust"} if not load_test else set()
         unused |= {LONGTERM} if not self.longterm else set()
         unused |= {"valkey"} if not self.settings.has_valkey else set()

@@ -36,7 +36,11 @@ def step(title: str) -> Iterator[None]:
 
 
 def confirm(question: str, confirmed: bool) -> None:
-    """Ask on the terminal unless `confirmed`. Raises OpsError for any answer but yes, also for none."""
+    """Ask on the terminal unless `confirmed`.
+
+    Raises:
+        OpsError: the answer is not yes, or there is none.
+    """
     if confirmed:
         return
     try:

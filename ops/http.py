@@ -9,7 +9,11 @@ from http.client import HTTPResponse
 
 
 def get(url: str, timeout: float) -> HTTPResponse:
-    """Raises OSError (`urllib.error.HTTPError` for an answer that is an error)."""
+    """The answer to a GET; `timeout` in seconds.
+
+    Raises:
+        OSError: there is no answer (`urllib.error.HTTPError`: it is an error).
+    """
     return request(urllib.request.Request(url), timeout)  # noqa: S310  our own
 
 

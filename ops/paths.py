@@ -42,7 +42,8 @@ def temporary_folder(prefix: str) -> Path:
 def locked(file: Path) -> Iterator[None]:
     """One process at a time; another one waits, at most LOCK_TIMEOUT. Makes the lock's folder, if there is none.
 
-    Raises OpsError where that takes too long.
+    Raises:
+        OpsError: the other process takes longer.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "a+") as lock:

@@ -15,7 +15,11 @@ LISTEN = "0A"  # the state's number in /proc/net/tcp
 
 
 def number(setting: str, value: str) -> int:
-    """Raises OpsError where the setting's value is no port number."""
+    """The port in the value of `setting`.
+
+    Raises:
+        OpsError: the value is no port number.
+    """
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
         raise OpsError(f"{setting} is '{value}'; it must be a port number from 1 to 65535.")
     return int(value)

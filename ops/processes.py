@@ -118,7 +118,11 @@ class ProcessStack:
         return stack
 
     def server(self, name: str) -> Server:
-        """Raises OpsError where no server has this name."""
+        """The server of this name.
+
+        Raises:
+            OpsError: no server has this name.
+        """
         found = {server.name: server for server in self.servers()}
         if name not in found:
             raise OpsError(f"No server is called {name}; there are {', '.join(found)}.")

@@ -100,7 +100,11 @@ def write(file: Path, settings: Settings, own: str) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Raises OpsError for what would keep samples from arriving; warns where the store does not answer now."""
+    """Look for what would keep samples from arriving; warn where the store does not answer now.
+
+    Raises:
+        OpsError: the configuration or the secrets are wrong.
+    """
     if not is_on(settings):
         return
     if re.search(r"^remote_write:", SOURCE.read_text(), re.MULTILINE):

@@ -95,7 +95,11 @@ class Settings:
         return self.values.get(name, "")
 
     def port(self, name: str) -> int:
-        """Raises OpsError where the setting is no port number."""
+        """The port that the setting `name` holds.
+
+        Raises:
+            OpsError: the setting is no port number.
+        """
         return ports.number(name, self.values[name])
 
     @property
@@ -112,7 +116,11 @@ class Settings:
         return {**os.environ, **self.values}
 
     def check(self) -> None:
-        """Raises OpsError with a line for each setting that can't work and each name in `.env` that is none."""
+        """Check every setting.
+
+        Raises:
+            OpsError: settings can't work, or names in `.env` are none; it has a line for each.
+        """
         problems = []
         for name in sorted(self.from_file):
             if reason := unknown(name):
@@ -140,7 +148,11 @@ class Settings:
 
 
 def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Settings:
-    """Raises OpsError where a line of the file is none that sets something."""
+    """The settings of the environment, of `.env`, and the defaults, in this order.
+
+    Raises:
+        OpsError: a line sets nothing.
+    """
     ignored = environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true")  # as Compose has it
     from_file = {} if ignored or not file.exists() else parse(file.read_text(), environment, file.name)
     made = dict(from_file)

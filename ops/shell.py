@@ -17,7 +17,11 @@ COMPLAINT_LINES = 12
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """What the program prints. Raises OpsError with the end of its complaint if it fails."""
+    """What the program prints.
+
+    Raises:
+        OpsError: it fails; with the end of its complaint.
+    """
     result = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
     if result.returncode:
         complaint = (result.stderr.strip() or result.stdout.strip()).splitlines()
@@ -34,7 +38,11 @@ def succeeds(command: list[str], environment: Mapping[str, str] | None = None, t
 
 
 def to_file(what: str, command: Sequence[str], output: Path, environment: Mapping[str, str], cwd: str | Path) -> None:
-    """Run `command`, its output into the file `output`. Raises OpsError that says `what` failed, and how."""
+    """Run `command`, its output into the file `output`.
+
+    Raises:
+        OpsError: it fails; the message says `what` failed, and how.
+    """
     with open(output, "wb") as file:
         result = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, env=environment, cwd=cwd
@@ -43,7 +51,11 @@ def to_file(what: str, command: Sequence[str], output: Path, environment: Mappin
 
 
 def feed(what: str, command: Sequence[str], stream: IO[bytes], environment: Mapping[str, str], cwd: str | Path) -> None:
-    """Run `command` with `stream` as its input. Raises OpsError as `to_file` does."""
+    """Run `command` with `stream` as its input.
+
+    Raises:
+        OpsError: it fails; the message says `what` failed, and how.
+    """
     with tempfile.TemporaryFile() as complaint:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=complaint, stderr=complaint, env=environment, cwd=cwd

@@ -53,10 +53,18 @@ class Stack(Servers, Protocol):
         """What else the user should know about this stack."""
 
     def check(self) -> None:
-        """Raises OpsError for what would make a start fail, before anything starts or stops."""
+        """Look for what would make a start fail, before anything starts or stops.
+
+        Raises:
+            OpsError: a start would fail.
+        """
 
     def fetch(self) -> None:
-        """Fetch upstream's images, or the pinned releases, again. Raises OpsError where they are not available."""
+        """Fetch upstream's images, or the pinned releases, again.
+
+        Raises:
+            OpsError: they are not available.
+        """
 
     def start(self) -> bool:
         """Start what does not run; returns whether it ran already, so that edited files are to be read again."""
@@ -80,7 +88,11 @@ class Stack(Servers, Protocol):
         """The command that shows the logs of one server, or of all; `lines` None: from the beginning."""
 
     def ask(self, name: str, path: str) -> str:
-        """What Prometheus or Alertmanager answers to a GET. Raises OpsError where it does not."""
+        """What Prometheus or Alertmanager answers to a GET.
+
+        Raises:
+            OpsError: it does not answer.
+        """
 
     def hang_up(self, name: str) -> None:
         """Send SIGHUP to a server."""
@@ -92,7 +104,11 @@ class Stack(Servers, Protocol):
         """promtool or amtool, started in a server's configuration folder."""
 
     def grafana_cli(self, *arguments: str) -> tuple[list[str], Mapping[str, str]]:
-        """Grafana's own command line, and its environment. Raises OpsError where there is no Grafana."""
+        """Grafana's own command line, and its environment.
+
+        Raises:
+            OpsError: there is no Grafana.
+        """
 
     # Backups
 

@@ -13,7 +13,11 @@ FOLDER = Path(__file__).parent.parent / "dashboards"
 
 
 def rendered() -> dict[str, str]:
-    """File name -> content of every dashboard. Raises DashboardError for a source that makes none."""
+    """File name -> content of every dashboard.
+
+    Raises:
+        DashboardError: a source file makes no dashboard.
+    """
     from .dashboards import DASHBOARDS  # here, as a mistake in a panel shows when its module is read
 
     return {

@@ -11,27 +11,47 @@ COLUMNS = 24
 
 
 def full(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """One to a line. Raises DashboardError as `halves` does."""
+    """One to a line.
+
+    Raises:
+        DashboardError: a panel sets another width.
+    """
     return _columns(panels, COLUMNS, height)
 
 
 def halves(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Two to a line. Raises DashboardError for a panel that sets another width: it would be lost."""
+    """Two to a line.
+
+    Raises:
+        DashboardError: a panel sets another width, which would be lost.
+    """
     return _columns(panels, 12, height)
 
 
 def thirds(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Three to a line. Raises DashboardError as `halves` does."""
+    """Three to a line.
+
+    Raises:
+        DashboardError: a panel sets another width.
+    """
     return _columns(panels, 8, height)
 
 
 def quarters(panels: Sequence[Panel], height: int = 8) -> tuple[Panel, ...]:
-    """Four to a line. Raises DashboardError as `halves` does."""
+    """Four to a line.
+
+    Raises:
+        DashboardError: a panel sets another width.
+    """
     return _columns(panels, 6, height)
 
 
 def sixths(panels: Sequence[Panel], height: int = 3) -> tuple[Panel, ...]:
-    """Six to a line: the strip on top. Raises DashboardError as `halves` does."""
+    """Six to a line: the strip on top.
+
+    Raises:
+        DashboardError: a panel sets another width.
+    """
     return _columns(panels, 4, height)
 
 
@@ -46,7 +66,11 @@ def _columns(panels: Sequence[Panel], width: int, height: int) -> tuple[Panel, .
 
 
 def place(rows: Sequence[Row], uid: str) -> list[Json]:
-    """Numbers the panels of the dashboard `uid` and gives each its place. Raises DashboardError for a gap."""
+    """Number the panels of the dashboard `uid` and give each its place.
+
+    Raises:
+        DashboardError: the panels leave a gap.
+    """
     placed: list[Json] = []
     next_id = 1
     y = 0

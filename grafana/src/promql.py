@@ -40,7 +40,11 @@ FAILING = -1  # the value of a percentile while everything fails; a tile shows i
 
 
 def expand(expr: str) -> str:
-    """Resolves the abbreviations. Raises DashboardError for an unknown one."""
+    """Resolve the abbreviations.
+
+    Raises:
+        DashboardError: an abbreviation is unknown.
+    """
 
     def resolved(match: re.Match[str]) -> str:
         if match[1] not in ABBREVIATIONS:

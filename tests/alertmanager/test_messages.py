@@ -63,7 +63,11 @@ class Services:
         self.refused: list[str] = []
 
     def accept(self, path: str, body: bytes) -> tuple[int, str]:
-        """Status and answer. Raises AssertionError where the service would refuse it, by its documents."""
+        """Status and answer.
+
+        Raises:
+            AssertionError: the service would refuse it, by its documents.
+        """
         message = json.loads(body)
         service = path.strip("/")
         if path == f"/bot{TOKEN}/sendMessage":

@@ -22,7 +22,8 @@ class Tile:
 def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300s") -> Tile:
     """The tile of this title with All chosen everywhere, at this moment.
 
-    Raises AssertionError if there is none, or if its query has several results: a tile shows one number.
+    Raises:
+        AssertionError: there is no such tile, or its query has several results: a tile shows one number.
     """
     (panel,) = (p for p in panels(DASHBOARDS[dashboard]) if p["type"] == "stat" and p["title"] == title)
     (target,) = panel["targets"]

@@ -80,7 +80,8 @@ def private_environment() -> dict[str, str]:
 def engine() -> Iterator[dict[str, str]]:
     """The environment of a process that wants Docker; an engine answers there for as long as the context lasts.
 
-    Raises OpsError where none answers and a private one can't be started.
+    Raises:
+        OpsError: none answers and a private one can't be started.
     """
     if answers():
         yield dict(os.environ)
@@ -106,7 +107,8 @@ def start() -> bool:
 def stop() -> bool:
     """Stop this project's private engine; False where none runs.
 
-    Raises OpsError while other processes use it.
+    Raises:
+        OpsError: other processes use it.
     """
     if not RUN.exists():
         return False

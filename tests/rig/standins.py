@@ -72,7 +72,8 @@ def obtain(environment: Mapping[str, str]) -> None:
 def build_standins(wanted: Mapping[str, str], environment: Mapping[str, str]) -> None:
     """Build a stand-in under the reference of each image; see tests/rig/images/Dockerfile.
 
-    Raises OpsError where this machine can't (it takes root on Debian).
+    Raises:
+        OpsError: this machine can't (it takes root on Debian).
     """
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         raise OpsError(

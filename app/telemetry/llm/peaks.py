@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def _map(path: Path, size: int) -> mmap.mmap:
-    """A private file in memory. Raises OSError when the disk is full, which a write into the map could not do."""
+    """A private file in memory.
+
+    Raises:
+        OSError: the disk is full, which a write into the map could not do.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(descriptor).st_size < size and os.pwrite(descriptor, bytes(size), 0) < size:

@@ -245,7 +245,11 @@ class Schema:
         return int.from_bytes(data, "little")
 
     def path(self, name: str) -> Path:
-        """Of a file in the folder. Raises OSError where there is none."""
+        """The path of a file in the folder.
+
+        Raises:
+            OSError: there is no folder.
+        """
         if self.directory is None:
             raise OSError("alone in one process, there is no folder")
         return self.directory / name

@@ -25,7 +25,11 @@ class Worker(NamedTuple):
 
 
 def claim(schema: Schema) -> tuple[int, Memory]:
-    """Take the first slot that no living worker holds. Raises OSError."""
+    """Take the first slot that no living worker holds.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+    """
     with schema.locked():
         slot = 0
         while True:
