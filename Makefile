@@ -13,7 +13,7 @@ FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR SEED ONLY FIX CHECK JOBS
 quote = '$(subst ','\'',$1)'
 GIVEN = $(foreach name,$(filter-out $(FOR_TESTS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
 $(foreach name,$(FOR_TESTS),$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
-# What a Python that was upgraded or removed leaves behind is made anew.
+# What a Python that was upgraded or removed leaves behind is recreated.
 $(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))python -c 'import pip' 2> /dev/null || rm -f $(venv)))
 
 ##@ Run
@@ -55,7 +55,7 @@ venv: $(BIN)/.installed
 .venv/bin/.installed: requirements/dev.txt
 .venv-bench/bin/.installed: bench/requirements.txt
 .venv-audit/bin/.installed: requirements/audit.txt
-# An installation that was interrupted is begun anew.
+# An installation that was interrupted is started over.
 $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 	@{ test ! -e $*/bin/.installing && $*/bin/python -c 'import pip' 2> /dev/null; } || python3 -m venv --clear $* \
 		|| { rm -rf $*; echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -78,7 +78,7 @@ check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or 
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
 # Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
 test check: export PYTHONDONTWRITEBYTECODE :=
-replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: detected, after how long, how often heard, false alarms
+replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: detected, after how long, notifications per fault, false alarms
 	@$(BIN)/python -m tests.prometheus.replay
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)

@@ -133,8 +133,8 @@ def main() -> int:
     print("of the targets are wider.\n")
     report("Added cost of a `SELECT 1`", "query", found)
     report("Added cost of a transaction: connection taken, begin, `SELECT 1`, commit, given back", "transaction", found)
-    print("OpenTelemetry refuses SQLAlchemy 2.1 unless told to skip its check, as here. It records no span here, which")
-    print("is its cheapest, and has no duration of queries as a metric. By hand only the queries are measured.\n")
+    print("OpenTelemetry refuses SQLAlchemy 2.1 unless its check is switched off, as here. It records no span here,")
+    print("which is its cheapest, and has no duration of queries as a metric. By hand only the queries are measured.\n")
     verdicts = []
     for case in found:
         name, seconds = case.title, case.seconds

@@ -52,7 +52,7 @@ def sightline_exemplars(app: FastAPI) -> ASGIApp:
 class Cached:
     """The reference floor: as cheap as prometheus_client can be used, children looked up once and kept.
 
-    It counts what a person would by hand: requests by method, route and status, their duration by method and route, and
+    It counts what one would by hand: requests by method, route and status, their duration by method and route, and
     those in progress by method. No sizes, no response start, no exceptions, no disconnects; a stream counts as soon as
     the application has sent it all.
     """

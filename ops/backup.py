@@ -3,7 +3,7 @@
 An archive is a tar file (0600) of a manifest and these parts:
 
     database.dump                               the database `sightline`, by pg_dump in its custom format
-    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders, copied while these three stand still
+    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders, copied while these three are stopped
     grafana_secret_key                          what Grafana encrypts stored credentials with
     postgres.tar                                instead of the dump: PostgreSQL's folder as it is, PostgreSQL stopped
 
@@ -126,7 +126,7 @@ def interrupted(stack: Stack) -> Path:
 
 
 def clear_up(stack: Stack) -> None:
-    """Have nothing half done of a backup or a restore that was killed.
+    """Leave nothing incomplete of a backup or a restore that was killed.
 
     Raises:
         OpsError: data are incomplete; it says what the user has to do.
@@ -167,7 +167,7 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool, key: bool
     """Make an archive; it appears whole or not at all.
 
     Args:
-        complete: everything stands still, PostgreSQL too.
+        complete: everything is stopped, PostgreSQL too.
         key: Grafana's key is the one that its data are encrypted with.
     """
     made = datetime.now(UTC)
@@ -219,7 +219,7 @@ def _pack(stack: Stack, work: Path, *, complete: bool, key: bool) -> None:
 
 @contextmanager
 def _paused(stack: Stack) -> Iterator[None]:
-    """The servers of FOLDERS stand still. A process of its own sees to it: they run again even if this one is killed.
+    """The servers of FOLDERS are stopped. A process of its own starts them again, even if this one is killed.
 
     It also inherits the lock of `only_one`: the next command begins when they run.
 

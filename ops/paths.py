@@ -50,7 +50,7 @@ def locked(file: Path) -> Iterator[None]:
         deadline = None
         while not _lock(lock):
             lock.seek(0)
-            other = f"Another command (process {lock.read().strip() or 'unknown'}) is at work"
+            other = f"Another command (process {lock.read().strip() or 'unknown'}) is running"
             if deadline is None:
                 log.info("%s: waiting until it ends", other)
                 deadline = time.monotonic() + LOCK_TIMEOUT

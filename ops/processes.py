@@ -41,7 +41,7 @@ class ProcessStack:
         self.settings = settings
         self.state = settings.folder("SIGHTLINE_STATE")
         self.data = self.state / "data"
-        # Beside them while a restore or `clean` is at work: what is loaded, what it replaced, what is being removed.
+        # Beside them while a restore or `clean` runs: what is loaded, what it replaced, what is being removed.
         self.new, self.old, self.removed = (self.state / f"data.{name}" for name in ("new", "old", "removed"))
         self.longterm = (
             self.state / "longterm"

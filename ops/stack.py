@@ -70,7 +70,7 @@ class Stack(Servers, Protocol):
         """Start what does not run; returns whether it ran already, so that edited files are to be read again."""
 
     def write_configs(self) -> None:
-        """Write anew what servers read and `make up` makes of settings: Prometheus' configuration."""
+        """Rewrite what servers read and `make up` makes of settings: Prometheus' configuration."""
 
     def stop(self) -> bool:
         """Stop everything; False where nothing ran. The data stay."""
@@ -98,7 +98,7 @@ class Stack(Servers, Protocol):
         """Send SIGHUP to a server."""
 
     def client(self, program: str, *options: str, terminal: bool = False) -> list[str]:
-        """A client of PostgreSQL as its superuser; `terminal`: a person types into it."""
+        """A client of PostgreSQL as its superuser; `terminal`: it is used interactively."""
 
     def tool(self, server: str, program: str, *arguments: str) -> list[str]:
         """promtool or amtool, started in a server's configuration folder."""

@@ -80,7 +80,7 @@ class Supervisor:
 
     @property
     def marked(self) -> dict[str, str]:
-        """The environment of every process of the stack, also of those at work while it stands still."""
+        """The environment of every process of the stack, also of those that run while it is stopped."""
         return {**plain_environment(), MARK: str(self.state)}
 
     @property

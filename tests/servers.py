@@ -334,7 +334,7 @@ def prometheus_of_the_stack(
 ) -> Iterator[Prometheus]:
     """Prometheus with the stack's own configuration and rules, scraping these targets (scrape job -> server or port).
 
-    `also` goes to the end of its configuration; `data` is its folder, where another one has been at work before.
+    `also` goes to the end of its configuration; `data` is its folder, where another one has run before.
     It scrapes itself as the job `prometheus`. Scrapes and evaluations come every `interval` instead of 15 s.
     """
     with folder("stack") as path:

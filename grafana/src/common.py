@@ -131,7 +131,7 @@ REBOOTS = Annotation(
     "{{instance}} started",
 )
 LOAD_TEST = Annotation(
-    "Load tests", "max by (job) (locust_test_running) > 0", "purple", "Load test", "Locust is at work"
+    "Load tests", "max by (job) (locust_test_running) > 0", "purple", "Load test", "Locust is running"
 )
 
 

@@ -121,7 +121,7 @@ def active_users(legend: Legend, *links: Link) -> Panel:
     return timeseries(
         "Active users",
         "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound. With a "
-        "restart, and so with a deploy, counting begins anew.",
+        "restart, and so with a deploy, counting restarts.",
         tuple(
             Query("max(" + recorded.ACTIVE_USERS.of(f'@app, window="{window}"') + ")", window)
             for window in WINDOW_COLOURS

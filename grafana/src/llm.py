@@ -1,4 +1,4 @@
-"""LLM: what the language models cost, how fast they answer, and what goes wrong, by provider and model."""
+"""LLM: what the language models cost, how fast they answer, and how they fail, by provider and model."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ MODELS = (
 
 DASHBOARD = dashboard(
     "LLM",
-    "Tokens, cost and speed of language models, and what goes wrong, by provider and model. Rates and percentiles are "
+    "Tokens, cost, speed and failures of language models by provider and model. Rates and percentiles are "
     "averages of 5 minutes.",
     variables=VARIABLES,
     rows=(

@@ -122,7 +122,7 @@ class Chaos(ABC):
         )
 
     def interrupt(self, command: str, end: signal.Signals, group: bool) -> bool:
-        """Whether the command was still at work when the signal came."""
+        """Whether the command was still running when the signal came."""
         if command == "first up":
             self.client.pause()
             self.make("clean", "CONFIRM=1")

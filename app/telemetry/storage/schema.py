@@ -6,7 +6,7 @@
 
 A family is a metric with its type, label names and bounds; a group is one combination of its label values. Families are
 numbered, and groups laid out, in the order of the list, so it alone says where a group's doubles are. The length that
-counts is committed after the text is written: a worker that is killed in between leaves nothing half done.
+counts is committed after the text is written: a worker that is killed in between leaves nothing incomplete.
 """
 
 import fcntl

@@ -12,7 +12,7 @@ from .files import is_locked
 from .layout import FIRST_CELL, READY, Doubles, Memory, Peer
 from .schema import Schema
 
-# Gauges of these modes speak of a living worker and vanish with it; the others keep their last value.
+# Gauges of these modes belong to a living worker and vanish with it; the others keep their last value.
 LIVE_MODES = frozenset({"", "all", "liveall", "livesum", "livemin", "livemax", "livemostrecent"})
 
 

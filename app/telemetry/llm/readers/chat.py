@@ -30,7 +30,7 @@ _MINIMAX_CODES = {
     2013: "bad_request",
 }
 _VENDOR_BLOCKS = ("x_groq", "base_resp", *_VENDOR_USAGE)
-_TELLING = ("error", *_VENDOR_BLOCKS)
+_SPECIAL = ("error", *_VENDOR_BLOCKS)
 
 
 def claims(thing: Any) -> bool:
@@ -135,8 +135,8 @@ def _remember_plain(answer: Answer, chunk: Any, choices: Any) -> None:
     answer.plain_chunk = answer.plain_choice = -1
     if answer.first_token is not None and isinstance(chunk, dict) and len(choices) == 1:
         choice = choices[0]
-        telling = any(name in chunk for name in _TELLING)
-        if isinstance(choice, dict) and not telling and "usage" not in choice and "error" not in choice:
+        special = any(name in chunk for name in _SPECIAL)
+        if isinstance(choice, dict) and not special and "usage" not in choice and "error" not in choice:
             answer.plain_chunk, answer.plain_choice = len(chunk), len(choice)
 
 
