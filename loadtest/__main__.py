@@ -47,14 +47,17 @@ def main() -> None:
         command += ["--processes", str(settings.workers)]
     if arguments.ui:
         command += ["--web-host", "127.0.0.1", "--web-port", str(settings.ui_port)]
-        announce_page(settings.ui_port)
+        announce_page(f"http://127.0.0.1:{settings.ui_port}")
     else:
         report = announce(settings, settings.host)
         command += ["--headless", "--html", str(report)]
         os.environ["LOADTEST_REPORT"] = os.path.relpath(report)  # for its last line
-    # Locust takes options from the environment, too; what is left over there must not lead the load elsewhere.
+    # Locust takes options from the environment, too, from locust.conf and pyproject.toml where it is started, and from
+    # ~/.locust.conf. What is left over there must not lead the load elsewhere, nor change what the verdict is about.
     own = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_") or name in OURS}
-    environment = {**own, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**own, "HOME": os.devnull, "PYTHONPATH": path}
+    os.chdir("/")
     os.execve(sys.executable, command, environment)  # noqa: S606  our own interpreter
 
 

@@ -43,9 +43,8 @@ def _run(stack: ComposeStack, page: bool) -> int:
         raise OpsError("no healthy service in Docker. `make up` starts it; HOST names another.")
     if others := [container["Name"] for container in found if container["Service"] in (MASTER, WORKER)]:
         raise OpsError(f"a load test runs in containers already; `docker rm --force {' '.join(others)}` ends it.")
-    port = stack.published()[MASTER]
     if page:
-        ports.check({"LOCUST_PORT": port})
+        _require_page(stack)
     stack.pull_missing(load_test=True)
     services = (MASTER,) if settings.workers == 1 else (MASTER, WORKER)
     stack.compose(PROFILE, "build", "--quiet", *services)
@@ -53,9 +52,21 @@ def _run(stack: ComposeStack, page: bool) -> int:
     with _workers(settings.workers, stack):
         expected = ["--master", f"--expect-workers={settings.workers}"] if settings.workers > 1 else []
         if page:
-            announce_page(port)
             return _locust(container, ["--service-ports"], expected, stack)
         return _headless(container, settings, expected, stack)
+
+
+def _require_page(stack: ComposeStack) -> None:
+    """Check that Locust's web page can be opened.
+
+    Raises:
+        OpsError: it has no port, or another program has it.
+    """
+    published = [str(one.get("published", "")) for one in stack.config["services"][MASTER].get("ports") or ()]
+    if not published:
+        raise OpsError("Locust's web page has no port: an override of yours takes `ports` from locust.")
+    if (port := stack.settings.get("LOCUST_PORT")) in published:
+        ports.check({"LOCUST_PORT": int(port)})
 
 
 def _headless(container: str, settings: Settings, options: list[str], stack: ComposeStack) -> int:
@@ -87,6 +98,9 @@ def _locust(container: str, run_options: list[str], options: list[str], stack: C
     try:
         stack.compose(*start, *OPTIONS, *options)
         signal.signal(signal.SIGINT, lambda *_: succeeds(stop))
+        for one in stack.containers() if "--service-ports" in run_options else ():
+            if one["Name"] == container:
+                announce_page(stack.page(one))
         follow = ["docker", "logs", "--follow", container]  # in a session of its own, which Ctrl-C does not reach
         subprocess.run(follow, env=stack.environment, start_new_session=True)  # noqa: S603
         return int(run(["docker", "wait", container], stack.environment))

@@ -27,6 +27,6 @@ def announce(settings: Settings, host: str) -> Path:
     return report
 
 
-def announce_page(port: int) -> None:
+def announce_page(address: str) -> None:
     """Print the address of Locust's web page."""
-    print(f"Locust's web page: http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
+    print(f"Locust's web page: {address} (Ctrl-C stops it)", flush=True)

@@ -22,7 +22,7 @@ from ops.stack import State
 
 EVERYTHING = "--profile=*"  # the services of profiles, too
 PROJECT_LABEL = "com.docker.compose.project"
-PORTS = {"prometheus": 9090, "alertmanager": 9093}  # inside of the containers
+PORTS = {"app": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000, "locust": 8089}  # in the containers
 DATA = {
     "postgres": "/var/lib/postgresql",
     "prometheus": "/prometheus",
@@ -31,7 +31,8 @@ DATA = {
 }
 OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this checkout a stack of its own."
 SERVICES = ("app", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
-PUBLISHED = ("app", "prometheus", "alertmanager", "grafana", "locust")
+OPENED = ("APP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")  # settings of published ports
+HERE = ("", "0.0.0.0", "::", "127.0.0.1")  # noqa: S104  addresses of published ports that localhost leads to
 PAGES = {"app": "/"}
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")  # which Compose reads by itself
 REMOTE_WRITE_FILE = "docker-compose.remote-write.yml"
@@ -86,17 +87,29 @@ class ComposeStack:
         return str(self.config["name"])
 
     def published(self) -> dict[str, int]:
-        """The port of each of our services that can be opened.
+        """The ports that will be opened at this machine's 127.0.0.1, after the setting, or in words the place, of each.
 
-        Raises:
-            OpsError: a setting is no single port.
+        Of a range, or where none is named, Docker takes one that is free. Services of profiles are started apart.
         """
-        found = {name: self.config["services"].get(name, {}).get("ports") for name in PUBLISHED}
-        return {
-            name: ports.number(f"{name.upper()}_PORT", str(entries[0].get("published", "")))
-            for name, entries in found.items()
-            if entries and entries[0].get("published")
-        }
+        active = {*self.environment.get("COMPOSE_PROFILES", "").split(",")}
+        settings = {self.settings.get(name): name for name in OPENED}
+        found = {}
+        for name, service in self.config["services"].items():
+            profiles = service.get("profiles")
+            for entry in service.get("ports") or () if not profiles or active & {*profiles, "*"} else ():
+                port, tcp = str(entry.get("published", "")), entry.get("protocol", "tcp") == "tcp"
+                if port.isdecimal() and tcp and entry.get("host_ip", "") in HERE:
+                    found[settings.pop(port, f"port {port} of {name} in your override")] = int(port)
+        return found
+
+    def page(self, container: Mapping[str, Any]) -> str:
+        """Where a browser finds the server in a container, from what Compose says of it; empty where it can't."""
+        server = container["Service"]
+        for one in container.get("Publishers") or ():
+            if one["PublishedPort"] and one["TargetPort"] == PORTS.get(server):
+                host = "localhost" if one["URL"] in HERE else one["URL"]
+                return f"http://{host}:{one['PublishedPort']}{PAGES.get(server, '')}"
+        return ""
 
     # Starting and stopping
 
@@ -105,8 +118,7 @@ class ComposeStack:
         self._require_ownership()
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
-        published = {f"{name.upper()}_PORT": port for name, port in self.published().items() if name != "locust"}
-        ports.check(published, lambda: held)
+        ports.check(self.published(), lambda: held)
         mounts.require_readable(self.mounted())
         if "name=selinux" in self._engine:
             mounts.require_labels(self.mounted())
@@ -198,12 +210,8 @@ class ComposeStack:
     # Looking
 
     def states(self) -> list[State]:
-        published = self.published()
-        pages = {name: f"http://localhost:{port}{PAGES.get(name, '')}" for name, port in published.items()}
         return [
-            State(
-                one["Service"], one["Status"], _problem(one), pages.get(one["Service"], ""), one["State"] != "running"
-            )
+            State(one["Service"], one["Status"], _problem(one), self.page(one), one["State"] != "running")
             for one in self.containers()
         ]
 

@@ -26,7 +26,7 @@ def number(setting: str, value: str) -> int:
 
 
 def check(ports: Mapping[str, int], held: Callable[[], Collection[int]] = tuple) -> None:
-    """`ports`: setting -> port; `held`: asks for the ports that the stack itself has.
+    """`ports`: setting, or in words what else decides -> port; `held`: asks for the ports that the stack itself has.
 
     Raises:
         OpsError: a port is not available; names each of them on a line.
@@ -38,8 +38,9 @@ def check(ports: Mapping[str, int], held: Callable[[], Collection[int]] = tuple)
             problems.append(f"{setting} and {' and '.join(same)} are both {port}; give each a port of its own.")
         # In this order: after a command that was interrupted, servers of the stack may just be starting or ending.
         elif _unavailable(port) and port not in held() and (reason := _unavailable(port)):
+            other = f"set {setting} to another one (in .env or as a variable)"
             problems.append(
-                f"Port {port} {reason}. Free it, or set {setting} to another one (in .env or as a variable)."
+                f"Port {port} {reason}. Free it, or {other if setting.endswith('_PORT') else f'change {setting}'}."
             )
     if problems:
         raise OpsError("\n".join(problems))

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from loadtest import launch
+from ops.paths import PROJECT
 from tests.servers import free_port, wait_until, web_server
 
 
@@ -57,11 +58,16 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
     ports = {"LOCUST_PORT": str(free_port()), "LOCUST_METRICS_PORT": str(free_port())}
     page = f"http://127.0.0.1:{ports['LOCUST_PORT']}"
     said = tmp_path / "said"
+    # What Locust would take options from, by itself: none of it may start a run, or lead it elsewhere.
+    for file in (".locust.conf", "locust.conf"):
+        (tmp_path / file).write_text("autostart = true\nhost = http://127.0.0.1:9\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.locust]\nautostart = true\n")
+    left_over = {"LOCUST_HOST": "http://127.0.0.1:9", "LOCUST_AUTOSTART": "true", "HOME": str(tmp_path)}
     with said.open("w") as output:
         run = subprocess.Popen(
             [sys.executable, "-m", "loadtest", "--ui"],
-            env={**os.environ, "WORKERS": "1", **ports, "HOST": hanging.url, "LOCUST_HOST": "http://127.0.0.1:9"},
-            cwd=Path(__file__).parents[2],
+            env={**os.environ, "WORKERS": "1", **ports, "HOST": hanging.url, **left_over, "PYTHONPATH": str(PROJECT)},
+            cwd=tmp_path,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -90,7 +96,7 @@ def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path:
         run = subprocess.Popen(
             [sys.executable, "-m", "loadtest", "--ui"],
             env={**os.environ, "LOCUST_PORT": str(port), "LOCUST_METRICS_PORT": str(free_port()), "HOST": hanging.url},
-            cwd=Path(__file__).parents[2],
+            cwd=PROJECT,
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ops import mounts, settings
-from ops.compose import ComposeStack
+from ops.compose import PORTS, ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from tests.servers import free_port
@@ -59,9 +59,13 @@ class Docker:
     def write(self) -> None:
         services: dict[str, Any] = {name: {"volumes": []} for name in SERVERS}
         for name, port in self.ports.items():
-            services[name]["ports"] = [{"published": str(port), "target": 80}]
+            services[name]["ports"] = [{"host_ip": "127.0.0.1", "published": str(port), "target": PORTS[name]}]
         config = {"name": "mine", "services": services, "secrets": {}, **self.override}
-        running = [{"Service": name, "State": "running", "Status": "Up", "Health": self.health} for name in SERVERS]
+        running = [
+            {"Service": name, "State": "running", "Status": "Up", "Health": self.health, "Publishers": publishers(one)}
+            for name, one in config["services"].items()
+            if name in SERVERS
+        ]
         running += self.also
         answers = {
             "config": config,
@@ -107,6 +111,18 @@ esac
         """The calls that contain one of these words."""
         lines = (self.folder / "asked").read_text().splitlines()
         return [line for line in lines if any(word in line.split() for word in words)]
+
+
+def publishers(service: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Compose says of the ports of a container that runs; the engine has chosen those that leave it a choice."""
+    return [
+        {
+            "URL": port.get("host_ip", "0.0.0.0"),
+            "TargetPort": port["target"],
+            "PublishedPort": int(port.get("published", "49153").split("-")[-1]),
+        }
+        for port in service.get("ports") or ()
+    ]
 
 
 @pytest.fixture
@@ -167,25 +183,54 @@ def test_clean_says_what_goes_and_whose_it_is(docker: Docker) -> None:
 def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
+    of_ours = docker.ports
     services = {
-        "app": {"ports": [{"target": 8000}]},  # a port of the host's choice
+        "app": {
+            "ports": [
+                {"published": "5678", "target": 5678, "host_ip": "10.0.0.1"},  # a debugger's, at an address of its own
+                {"published": "8001-8003", "target": 8000},  # of a range, as replicas have it
+            ]
+        },
         "prometheus": {},  # none at all
-        "alertmanager": {"ports": [{"published": str(docker.ports["alertmanager"]), "target": 9093}]},
-        "grafana": {"ports": []},
+        "alertmanager": {"ports": [{"published": str(of_ours["alertmanager"]), "target": 9093, "host_ip": "10.0.0.1"}]},
+        "grafana": {"ports": [{"target": 3000}]},  # a port of the engine's choice
         "postgres": {},
         "cadvisor": {
             "ports": [{"published": "8080-8090", "target": 8080}],
             "volumes": [{"type": "bind", "source": str(closed)}, {"type": "tmpfs"}, {"type": "bind", "source": "/sys"}],
         },
+        "dns": {"ports": [{"published": "53", "target": 53, "protocol": "udp"}]},
     }
     docker.override = {"services": services, "secrets": {"key": {"environment": "KEY"}, "other": {"external": True}}}
     docker.health = ""  # no health check
     docker.also = [{"Service": "migrate", "State": "exited", "Status": "Exited (0)", "ExitCode": 0}]
     result = docker.ops("up")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"http://localhost:{docker.ports['alertmanager']}" in result.stdout
+    found = [line.split() for line in result.stdout.splitlines() if "http://" in line]
+    assert found == [
+        ["app", "http://localhost:8003/"],
+        ["alertmanager", f"http://10.0.0.1:{of_ours['alertmanager']}"],
+        ["grafana", "http://localhost:49153"],
+    ]
     del docker.override["secrets"]
     assert docker.ops("status").returncode == 0
+
+
+def test_every_port_that_is_to_be_opened_is_looked_at_first(docker: Docker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        more = {"published": str(port), "target": 5678}
+        ours = {"published": str(docker.ports["app"]), "target": 8000, "host_ip": "127.0.0.1"}
+        services: dict[str, Any] = {"app": {"ports": [ours, more]}, "off": {"ports": [more], "profiles": ["off"]}}
+        docker.override = {"services": services}
+        result = docker.ops("up")
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"Port {port} is taken by ")
+        assert result.stderr.endswith(f"Free it, or change port {port} of app in your override.\n")
+        services["app"]["ports"] = [ours]
+        assert docker.ops("down").returncode == 0
+        assert "off" in docker.ops("up", COMPOSE_PROFILES="off").stderr
+        assert docker.asked("up", "build") == []
 
 
 def test_files_of_ours_that_containers_cannot_read_are_named(docker: Docker) -> None:
@@ -209,11 +254,11 @@ def test_a_changed_port_that_is_taken_stops_nothing(docker: Docker) -> None:
     (docker.folder / "up").unlink()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
+        docker.override = {"services": {"app": {"ports": [{"published": str(port), "target": 8000}]}}}
         result = docker.ops("up", APP_PORT=str(port))
-        docker.override = {"services": {"app": {"ports": [{"published": str(port)}]}}}
-        result = docker.ops("up")
     assert result.returncode == 1
     assert result.stderr.startswith(f"Port {port} is taken by ")
+    assert result.stderr.endswith("Free it, or set APP_PORT to another one (in .env or as a variable).\n")
     assert docker.asked("up", "build", "down") == []
 
 

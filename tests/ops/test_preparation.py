@@ -131,27 +131,34 @@ def test_pull_asks_again_for_what_the_engine_has(tmp_path: Path) -> None:
 
 @pytest.fixture
 def load_test(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the load test against a `docker` that says the stack is up, and notes what it is asked in `asked`."""
-    service = json.dumps({"Service": "app", "Name": "mine-app-1", "Health": "healthy", "State": "running"})
+    """Run the load test against a `docker` that says the stack is up, and notes what it is asked in `asked`.
+
+    Its Locust has these ports in the configuration; with `stops`, Ctrl-C comes while the container starts.
+    """
+    service = {"Service": "app", "Name": "mine-app-1", "Health": "healthy", "State": "running"}
+    open_page = {"URL": "127.0.0.1", "TargetPort": 8089, "PublishedPort": 8090}
+    locust = {"Service": "locust", "Name": "mine-loadtest", "State": "running", "Publishers": [open_page]}
     (tmp_path / "docker").write_text(
         f"""#!/bin/sh
 echo "$*" >> {tmp_path}/asked
 case "$*" in
-    *" ps "*) echo '{service}';;
-    *" config "*) echo '{{"name": "mine", "services": {{"locust": {{"ports": [{{"published": "'$PUBLISHED'"}}]}}}}}}';;
+    *" ps "*) echo '{json.dumps(service)}'; [ ! -e {tmp_path}/started ] || echo '{json.dumps(locust)}';;
+    *" config "*) echo '{{"name": "mine", "services": {{"locust": {{"ports": '"$PUBLISHED"'}}}}}}';;
     image*) echo '[{{"Config": {{}}}}]';;
-    *" run "*) kill -INT $PPID; exec sleep 60;;
+    *" run "*) touch {tmp_path}/started; [ -z "$STOPS" ] || {{ kill -INT $PPID; exec sleep 60; }};;
+    wait*) echo 0;;
     "rm --force "*) echo 'No such container' >&2; exit 1;;
 esac
 """
     )
     (tmp_path / "docker").chmod(0o755)
 
-    def run(published: str) -> subprocess.CompletedProcess[str]:
+    def run(command: str, *ports: dict[str, object], stops: str = "") -> subprocess.CompletedProcess[str]:
+        given = {"PUBLISHED": json.dumps(ports), "STOPS": stops}
         return subprocess.run(
-            ["env", "--default-signal=INT", sys.executable, "-m", "ops", "loadtest", "MODE=docker"],
+            ["env", "--default-signal=INT", sys.executable, "-m", "ops", command, "MODE=docker"],
             cwd=PROJECT,
-            env={**with_first_on_path(tmp_path), "PUBLISHED": published},
+            env={**with_first_on_path(tmp_path), **given},
             capture_output=True,
             text=True,
         )
@@ -162,19 +169,25 @@ esac
 def test_ctrl_c_while_the_load_test_starts_leaves_no_container(
     load_test: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    stopped = load_test(published="8089")
+    stopped = load_test("loadtest", {"published": "8089", "target": 8089}, stops="1")
     assert (stopped.returncode, stopped.stderr) == (1, "loadtest: interrupted before the test started\n")
     *_, start, end = (tmp_path / "asked").read_text().splitlines()
     assert " run --detach --name=mine-loadtest " in start
     assert end == "rm --force mine-loadtest"
 
 
-def test_a_port_of_the_load_tests_page_that_is_none_is_named(
-    load_test: Callable[..., subprocess.CompletedProcess[str]],
+def test_locusts_page_is_where_the_engine_has_put_it(
+    load_test: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    refused = load_test(published="8089-8090")
-    complaint = "loadtest: LOCUST_PORT is '8089-8090'; it must be a port number from 1 to 65535.\n"
+    """Overrides may give it a range of ports, or none: only the page needs one."""
+    page = load_test("loadtest-ui", {"published": "8089-8090", "target": 8089})
+    assert page.returncode == 0, page.stderr
+    assert "Locust's web page: http://localhost:8090 (Ctrl-C stops it)\n" in page.stdout
+    (tmp_path / "started").unlink()
+    refused = load_test("loadtest-ui")
+    complaint = "loadtest: Locust's web page has no port: an override of yours takes `ports` from locust.\n"
     assert (refused.returncode, refused.stderr) == (1, complaint)
+    assert load_test("loadtest").returncode == 0
 
 
 def test_logs_are_complete_where_they_go_on_to_another_program(tmp_path: Path) -> None:

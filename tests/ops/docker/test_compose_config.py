@@ -15,6 +15,7 @@ import yaml
 
 from ops import settings
 from ops.compose import ComposeStack
+from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.settings import fill
 from tests.ops.test_links import LINKS
@@ -109,3 +110,42 @@ def test_overrides_of_the_documents_change_what_they_say_and_nothing_else(docume
             assert after[name]["extra_hosts"] == ["host.docker.internal=host-gateway"]
         if "!reset" in override:
             assert "ports" not in after[name]
+
+
+def overridden(tmp_path: Path, text: str) -> ComposeStack:
+    """The stack as the checkout has it, with an override of the user's."""
+    override = tmp_path / "override.yml"
+    override.write_text(dedent(text))
+    made = {"COMPOSE_FILE": f"docker-compose.yml:{override}", "COMPOSE_DISABLE_ENV_FILE": "1", "APP_PORT": "18000"}
+    return ComposeStack(settings.load({**made, "SIGHTLINE_STATE": str(tmp_path)}, Path("no .env")))
+
+
+def test_ports_of_overrides_are_those_that_compose_makes_of_them(tmp_path: Path) -> None:
+    stack = overridden(
+        tmp_path,
+        """\
+        services:
+          app: {ports: ["8001-8003:8000", "5678:5678", "9000", "10.0.0.1:18080:8000"]}
+          grafana: {ports: !override ["0.0.0.0:3100:3000", "53:53/udp"]}
+          prometheus: {ports: !reset []}
+          locust: {ports: !reset []}
+          cadvisor: {image: cadvisor, ports: ["8100-8101:80-81"]}
+          off: {image: off, ports: ["8200:80"], profiles: [off]}
+        """,
+    )
+    assert stack.published() == {
+        "APP_PORT": 18000,
+        "port 5678 of app in your override": 5678,
+        "port 3100 of grafana in your override": 3100,
+        "ALERTMANAGER_PORT": 9093,
+        "port 8100 of cadvisor in your override": 8100,
+        "port 8101 of cadvisor in your override": 8101,
+    }
+
+
+def test_limits_of_overrides_have_the_names_of_the_document(tmp_path: Path) -> None:
+    """docs/troubleshooting.md: Compose takes those of `deploy` in no file where it has the others in another one."""
+    with pytest.raises(OpsError, match="can't set distinct values on 'mem_limit' and 'deploy"):
+        _ = overridden(tmp_path, "services: {app: {deploy: {resources: {limits: {memory: 2g}}}}}").config
+    changed = overridden(tmp_path, "services: {app: {mem_limit: 2g, pids_limit: 300}}").config["services"]["app"]
+    assert (changed["mem_limit"], changed["pids_limit"]) == (str(2 << 30), 300)
