@@ -121,7 +121,9 @@ class _Measure:
         name = _query_name.get()
         self.metrics.duration(operation, name if name in self._query_names else OTHER)(seconds)
         if isinstance(error, Exception):
-            lost = isinstance(error, OSError) or ("closed" in str(error) and not reported_by_server(error))
+            # InternalClientError: asyncpg has read the server's farewell, and not yet the end of the connection.
+            lost = isinstance(error, OSError) or type(error).__name__ == "InternalClientError"
+            lost = lost or ("closed" in str(error) and not reported_by_server(error))
             self.metrics.error(operation, sqlstate_class(error, lost))
 
 
@@ -133,6 +135,40 @@ def _text(statement: object) -> str:
         return statement.decode("utf-8", "replace")
     as_string = getattr(statement, "as_string", None)
     return as_string(None) if as_string is not None else ""
+
+
+def _measured_method(method: Callable[..., Any], measure: _Measure) -> Callable[..., Any]:
+    """A method that sends its first argument, measured as a query."""
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            started, failure = perf_counter(), None
+            try:
+                return await method(self, *args, **kwargs)
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                measure.query(_statement(args, kwargs), perf_counter() - started, failure)
+    else:
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            started, failure = perf_counter(), None
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                measure.query(_statement(args, kwargs), perf_counter() - started, failure)
+
+    return call
+
+
+def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    return args[0] if args else kwargs.get("query", kwargs.get("command"))
 
 
 # psycopg_pool ---------------------------------------------------------------------------------------------------------
@@ -212,43 +248,18 @@ class _Measured:
 def _measured_cursor(cursor: type, measure: _Measure) -> type:
     """The class of cursors, with `execute` and `executemany` measured."""
 
-    def measured(method: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.iscoroutinefunction(method):
-
-            @functools.wraps(method)
-            async def call(self: Any, query: object, *args: Any, **kwargs: Any) -> Any:
-                started, failure = perf_counter(), None
-                try:
-                    return await method(self, query, *args, **kwargs)
-                except BaseException as error:
-                    failure = error
-                    raise
-                finally:
-                    measure.query(query, perf_counter() - started, failure)
-        else:
-
-            @functools.wraps(method)
-            def call(self: Any, query: object, *args: Any, **kwargs: Any) -> Any:
-                started, failure = perf_counter(), None
-                try:
-                    return method(self, query, *args, **kwargs)
-                except BaseException as error:
-                    failure = error
-                    raise
-                finally:
-                    measure.query(query, perf_counter() - started, failure)
-
-        return call
-
-    methods = {name: measured(getattr(cursor, name)) for name in ("execute", "executemany")}
+    methods = {name: _measured_method(getattr(cursor, name), measure) for name in ("execute", "executemany")}
     return type(cursor.__name__, (_Measured, cursor), methods)
 
 
 # asyncpg --------------------------------------------------------------------------------------------------------------
 
+_METHODS = ("execute", "executemany", "fetch", "fetchmany", "fetchrow", "fetchval")
+
 
 def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
-    """An asyncpg pool takes no attributes, but another class of the same layout."""
+    """Its objects take no attributes, but another class of the same layout. Its query loggers do not serve: they are
+    taken away from a connection that is lost, before the query that lost it is reported."""
     kind = type(pool)
     # Seconds spent on opening a connection in this acquire(), which may run in a task of its own.
     opening: ContextVar[list[float] | None] = ContextVar("sightline_opening", default=None)
@@ -258,14 +269,8 @@ def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
         measure.publish(pool.get_size(), pool.get_idle_size(), pool.get_max_size())
 
     @_harmless
-    def watch(connection: Any) -> None:
-        when_returned = connection.get_reset_query()
-
-        def log(record: Any) -> None:
-            if record.query != when_returned:
-                measure.query(record.query, record.elapsed, record.exception)
-
-        connection.add_query_logger(log)
+    def become(target: Any, measured: Callable[[type, _Measure], type]) -> None:
+        target.__class__ = measured(type(target), measure)
 
     class MeasuredPool(kind):  # type: ignore[misc, valid-type]
         __slots__ = ()
@@ -282,7 +287,7 @@ def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
                 spent = opening.get()
                 if spent is not None:
                     spent.append(perf_counter() - started)
-            watch(connection)
+            become(connection, _measured_connection)
             return connection
 
         async def _acquire(self, timeout: float | None) -> Any:  # noqa: ASYNC109
@@ -293,6 +298,7 @@ def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
             started = perf_counter()
             try:
                 connection = await super()._acquire(timeout)
+                become(connection, _measured_proxy)
                 return connection
             except TimeoutError:
                 timed_out = True
@@ -305,6 +311,8 @@ def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
 
         async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
             measure.returned(getattr(connection, "_holder", measure))
+            if isinstance(connection, _Lent):
+                connection.__class__ = type(connection).__mro__[2]  # what is given back must be the pool's own
             try:
                 await super().release(connection, timeout=timeout)
             finally:
@@ -312,6 +320,48 @@ def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
 
     for holder in pool._holders:
         if holder._con is not None:
-            watch(holder._con)
+            become(holder._con, _measured_connection)
     pool.__class__ = MeasuredPool
     publish()
+
+
+class _Lent:
+    """Marks what stands for a connection until it is given back."""
+
+    __slots__ = ()
+
+
+@functools.cache
+def _measured_connection(kind: type, measure: _Measure) -> type:
+    """The class of connections, with what runs a query measured, but for what they send when they are given back."""
+
+    def measured(name: str) -> Callable[..., Any]:
+        method = getattr(kind, name)
+        measured_method = _measured_method(method, measure)
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            internal = self.is_closed() or _statement(args, kwargs) == self._reset_query
+            return (method if internal else measured_method)(self, *args, **kwargs)
+
+        return call
+
+    return type(kind)(kind.__name__, (kind,), {"__slots__": (), **{name: measured(name) for name in _METHODS}})
+
+
+@functools.cache
+def _measured_proxy(kind: type, measure: _Measure) -> type:
+    """The class of what stands for a connection. It refuses a query itself once asyncpg knows that it was lost."""
+
+    def refused(name: str) -> Callable[..., Any]:
+        method = getattr(kind, name)
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._con is None:
+                measure.query(_statement(args, kwargs), 0.0, ConnectionError())
+            return method(self, *args, **kwargs)
+
+        return call
+
+    return type(kind)(kind.__name__, (_Lent, kind), {"__slots__": (), **{name: refused(name) for name in _METHODS}})

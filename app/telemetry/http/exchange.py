@@ -136,10 +136,6 @@ class Exchange:
                 row = series.row(scope, status)
             cells = storage.cells
             try:
-                del series.waiting[self]
-            except KeyError:
-                cells[series.shown.pop(self)] -= 1.0
-            try:
                 cell = row.statuses[status]
             except KeyError:
                 cell = series.status_cell(row, status)
@@ -182,6 +178,11 @@ class Exchange:
                 series.keep_exemplar(scope, cell, duration, elapsed, now)
         except Exception:
             series.warn("a request was not counted", exc_info=True)
+        # At last: another worker that no longer sees it in progress sees it counted.
+        try:
+            del series.waiting[self]
+        except KeyError:
+            storage.cells[series.shown.pop(self)] -= 1.0
 
 
 _CLIENT_LEFT = (ClientDisconnect, CancelledError, GeneratorExit)

@@ -28,6 +28,9 @@ RESERVED_LABELS = frozenset(
     }
 )
 
+# A scrape is made in slices, in the order of these lines, while requests go on. First what is in progress: what a
+# scrape no longer shows there, it has counted.
+IN_PROGRESS = SharedMetric("gauge", "http_requests_in_progress", "HTTP requests being answered.")
 REQUESTS = SharedMetric("counter", "http_requests", "HTTP requests by route template and status; 499 is client gone.")
 # What failed is also in the histograms of all requests, in the same buckets. It is exposed before them: a difference of
 # buckets is never negative.
@@ -41,15 +44,14 @@ DURATION = SharedMetric("histogram", "http_request_duration_seconds", "Time unti
 START = SharedMetric("histogram", "http_response_start_seconds", "Time until the response starts.")
 REQUEST_SIZE = SharedMetric("histogram", "http_request_size_bytes", "Request body, as far as the application read it.")
 RESPONSE_SIZE = SharedMetric("histogram", "http_response_size_bytes", "Response body, as far as it was sent.")
-IN_PROGRESS = SharedMetric("gauge", "http_requests_in_progress", "HTTP requests being answered.")
 EXCEPTIONS = SharedMetric("counter", "http_exceptions", "Exceptions that no handler caught, by class.")
 OVERFLOWED = SharedMetric("counter", "http_metrics_overflow", "Requests counted as overflow: the limit was reached.")
 APP_INFO = SharedMetric("gauge", "app_info", "Always 1; the versions of the application and of Python.")
 
 # WebSockets: no request, but a connection that lasts.
 CONNECTION_BUCKETS = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
-CONNECTIONS = SharedMetric("counter", "websocket_connections", "Handshakes of WebSockets by what became of them.")
 CONNECTIONS_OPEN = SharedMetric("gauge", "websocket_connections_open", "WebSockets that were accepted and are open.")
+CONNECTIONS = SharedMetric("counter", "websocket_connections", "Handshakes of WebSockets by what became of them.")
 CLOSED = SharedMetric("counter", "websocket_closed", "WebSockets that were accepted and ended, by close code.")
 CONNECTION_DURATION = SharedMetric(
     "histogram", "websocket_connection_duration_seconds", "Time from accepting a WebSocket until its end."

@@ -111,9 +111,9 @@ class Connection:
             return
         self._ended = True
         try:
-            self._sockets.add("open", self._endpoint, "", -1.0)
             self._sockets.add("closed", self._endpoint, _code(code))
             self._sockets.observe(self._endpoint, perf_counter() - self._accepted)
+            self._sockets.add("open", self._endpoint, "", -1.0)
         except Exception:
             self._sockets.series.warn("a WebSocket was not counted", exc_info=True)
 

@@ -1,5 +1,6 @@
 """The middleware's options, and two independent applications in one process."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.telemetry.exposition import render
+from app.telemetry.exposition import pieces, render
 from app.telemetry.http import PrometheusMiddleware, exchange, middleware
 from app.telemetry.http.metrics import DURATION_BUCKETS
 from tests.telemetry.serving import Samples, parse, value
@@ -94,6 +95,46 @@ async def test_in_progress_for_whoever_reads() -> None:
         assert value(samples, "http_requests_in_progress", service="looking", endpoint="/look/{key}") == 1
     assert value(after, "http_requests_in_progress", service="looking") == 0
     assert value(after, "http_requests_total", service="looking") == 2
+
+
+async def test_a_request_that_ends_while_a_scrape_is_made() -> None:
+    """Wherever it ends, no scrape shows it neither in progress nor counted."""
+    names = {"http_requests_in_progress", "http_requests_total"}
+    counting = PrometheusMiddleware(answer_when_told, const_labels={"service": "cut"})
+    _, every = pieces(names=names)
+    parts = len(list(every))
+    for ends_after in range(parts + 1):
+        told = asyncio.Event()
+        scope = {"type": "http", "method": "GET", "path": "/", "told": told}
+        request = asyncio.create_task(counting(scope, nothing_to_receive, nobody_to_send_to))
+        await asyncio.sleep(0)
+        lines = []
+        _, text = pieces(names=names)
+        for part, piece in enumerate(text):
+            if part == ends_after:
+                told.set()
+                await request
+            lines.append(piece if isinstance(piece, str) else piece())
+        told.set()
+        await request
+        samples = parse("".join(lines))
+        counted = value(samples, "http_requests_total", service="cut") - ends_after  # those before
+        in_progress = value(samples, "http_requests_in_progress", service="cut")
+        assert (in_progress, counted) in {(1, 0), (1, 1), (0, 1)}, ends_after
+    assert parts > 2
+
+
+async def answer_when_told(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope["told"].wait()
+    await PlainTextResponse("told")(scope, receive, send)
+
+
+async def nothing_to_receive() -> Message:
+    raise AssertionError
+
+
+async def nobody_to_send_to(message: Message) -> None:
+    return None
 
 
 async def test_unusual_messages(tmp_path: Path) -> None:
