@@ -270,8 +270,25 @@ def _wait_until_healthy(stack: Stack) -> None:
     """
     started = time.monotonic()
     waiting = {state.name for state in stack.states()}
-    died: dict[str, float] = {}  # when it was first seen dead
     log.info("Waiting for %d servers", len(waiting))
+    while waiting:
+        _wait_for(stack, waiting, started)
+        while not (targets := scraped(stack)) or any(health != "up" for health in targets.values()):
+            if time.monotonic() - started > HEALTHY_TIMEOUT:
+                bad = ", ".join(sorted(job for job, health in targets.items() if health != "up"))
+                raise OpsError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
+            time.sleep(LOOK_EVERY)
+        problems = {state.name: state.problem for state in stack.states() if state.problem}
+        for name, problem in problems.items():  # one that was healthy before: it keeps crashing, between healthy looks
+            if time.monotonic() - started > HEALTHY_TIMEOUT:
+                raise _gave_up(stack, name, problem)
+        waiting = set(problems)
+    log.info("  %-19sup after %.1f s", "all targets", time.monotonic() - started)
+
+
+def _wait_for(stack: Stack, waiting: set[str], started: float) -> None:
+    """Until all of these servers have been healthy."""
+    died: dict[str, float] = {}  # when it was first seen dead
     while waiting:
         for state in (state for state in stack.states() if state.name in waiting):
             now = time.monotonic()
@@ -283,12 +300,6 @@ def _wait_until_healthy(stack: Stack) -> None:
             if state.problem and now - started > HEALTHY_TIMEOUT:
                 raise _gave_up(stack, state.name, state.problem)
         time.sleep(LOOK_EVERY)
-    while not (targets := scraped(stack)) or any(health != "up" for health in targets.values()):
-        if time.monotonic() - started > HEALTHY_TIMEOUT:
-            bad = ", ".join(sorted(job for job, health in targets.items() if health != "up"))
-            raise OpsError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
-        time.sleep(LOOK_EVERY)
-    log.info("  %-19sup after %.1f s", "all targets", time.monotonic() - started)
 
 
 def _gave_up(stack: Stack, name: str, problem: str) -> OpsError:

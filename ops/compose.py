@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from ops import commands, configs, images, mounts, ports, remote_write, shell
+from ops import commands, configs, containers, images, mounts, ports, remote_write, shell
 from ops.console import step
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -210,9 +210,17 @@ class ComposeStack:
     # Looking
 
     def states(self) -> list[State]:
+        found = self.containers()
+        runs = containers.runs(found, self.environment)
         return [
-            State(one["Service"], one["Status"], _problem(one), self.page(one), one["State"] != "running")
-            for one in self.containers()
+            State(
+                one["Service"],
+                one["Status"],
+                containers.problem(one, runs.get(one["ID"]), ours=one["Service"] in SERVICES),
+                self.page(one),
+                one["State"] != "running",
+            )
+            for one in found
         ]
 
     def notes(self) -> list[str]:
@@ -367,15 +375,6 @@ class ComposeStack:
 def mark(settings: Settings) -> Path:
     """The file that is there while Docker may have data of this checkout's stack."""
     return settings.folder("SIGHTLINE_STATE") / "in-docker"
-
-
-def _problem(container: Mapping[str, Any]) -> str | None:
-    """What is wrong with a container; one without a health check is healthy while it runs."""
-    if container["Service"] not in SERVICES and container["State"] == "exited" and container.get("ExitCode") == 0:
-        return None  # of an override: it did what it had to do once
-    if container["State"] != "running":
-        return f"its container is {container['State']}"
-    return None if container.get("Health") in ("healthy", "", None) else f"is {container['Health']}"
 
 
 def _alone(server: str, program: str) -> list[str]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops import mounts, settings
+from ops import containers, mounts, settings
 from ops.compose import PORTS, ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -28,6 +30,20 @@ METRICS = (
     "alertmanager_config_last_reload_success_timestamp_seconds $NOW\n"
     "prometheus_config_last_reload_success_timestamp_seconds $NOW\n"
 )
+# What Compose and Docker say of the containers: from the time alone, as the one that crashes comes and goes by itself.
+CONTAINERS = """
+import json, os, sys, time
+lines = [json.loads(line) for line in open("after" if os.path.exists("up") else "before")]
+life = float(open("life").read())
+restarts, age = divmod(time.time() - os.stat("up").st_mtime, life + 1) if os.path.exists("up") else (0, 0)
+for line in lines:
+    crashes = line["Service"] == "postgres" and life < 3600
+    if crashes and age < 1:
+        line["State"] = "restarting"
+    started = time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime(time.time() - age))
+    run = {"ID": line["ID"] + "-and-more", "restarts": int(restarts + 1) if crashes else 0, "started": started}
+    print(json.dumps(line if sys.argv[1] == "ps" else run))
+"""
 TARGETS = json.dumps({"data": {"activeTargets": [{"labels": {"job": "app"}, "health": "up"}]}})
 
 
@@ -43,6 +59,8 @@ class Docker:
     health: str = "healthy"
     also: list[dict[str, Any]] = field(default_factory=list)
     """Further containers that are there after `up`."""
+    life: float = 3600
+    """Seconds for which the container of postgres runs until it crashes again; then it is restarted for a second."""
 
     def __post_init__(self) -> None:
         (self.folder / "bin").mkdir()
@@ -67,6 +85,8 @@ class Docker:
             if name in SERVERS
         ]
         running += self.also
+        for container in (*running, *self.containers):
+            container["ID"] = container["Service"]
         answers = {
             "config": config,
             "before": self.containers,
@@ -76,6 +96,8 @@ class Docker:
         for name, answer in answers.items():
             lines = answer if isinstance(answer, list) else [answer]
             (self.folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines if line != ""))
+        (self.folder / "life").write_text(str(self.life))
+        (self.folder / "containers.py").write_text(CONTAINERS)
         script = self.folder / "bin" / "docker"
         script.write_text(
             f"""#!/bin/sh
@@ -83,7 +105,8 @@ cd {self.folder}
 echo "$*" >> asked
 case "$*" in
     *" config "*) cat config;;
-    *" ps --all --format=json") [ -e up ] && cat after || cat before;;
+    *" ps --all --format=json") {sys.executable} -IS containers.py ps;;
+    inspect*) {sys.executable} -IS containers.py inspect;;
     "ps --all"*) echo '{self.working_dir}';;
     "volume ls"*) printf '%s\\n' {" ".join(self.volumes)};;
     *"compose up"*) touch up;;
@@ -143,6 +166,42 @@ def test_up_waits_for_everything_and_says_where_it_is(docker: Docker) -> None:
     assert "Links" not in result.stdout + status.stdout
     elsewhere = docker.ops("status", GRAFANA_URL="https://grafana.example/")
     assert "\nLinks in messages: GRAFANA_URL=https://grafana.example\n" in elsewhere.stdout
+
+
+@pytest.mark.parametrize("health", ["", "healthy"])
+@pytest.mark.parametrize("life", [0.3, 3])
+def test_a_crash_loop_is_not_healthy_between_two_crashes(docker: Docker, health: str, life: float) -> None:
+    """As a store that cannot read its data: without a health check, or with one that succeeds early."""
+    docker.life, docker.health = life, health
+    result = docker.ops("up")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[0].endswith("postgres keeps crashing. The end of its log:"), result.stderr
+    assert "Everything is healthy" not in result.stdout
+    status = docker.ops("status")
+    assert status.returncode == 1
+    assert re.search(
+        r"\n +(its container is restarting|has crashed within the last minute) \(restarts: \d+\)\n", status.stdout
+    )
+    assert status.stderr.startswith("Unhealthy: postgres.")
+
+
+@pytest.mark.parametrize(
+    ("restarts", "age", "health", "expected"),
+    [
+        (0, 0, "healthy", None),
+        (1, 3, "", "has crashed within the last minute (restarts: 1)"),
+        (1, 11, "", None),
+        (5, 40, "healthy", "has crashed within the last minute (restarts: 5)"),
+        (200, 61, "healthy", None),
+        (3, 500, "unhealthy", "is unhealthy (restarts: 3)"),
+    ],
+)
+def test_a_container_has_recovered_when_it_runs_for_long_enough(
+    restarts: int, age: float, health: str, expected: str | None
+) -> None:
+    container = {"Service": "postgres", "State": "running", "Health": health}
+    run = containers.Run(restarts, time.time() - age)
+    assert containers.problem(container, run, ours=True) == expected
 
 
 @pytest.mark.parametrize("command", ["up", "down", "clean CONFIRM=1"])
