@@ -29,7 +29,7 @@ pytestmark = pytest.mark.stack
 
 JOBS = {"app", "node", "postgres", "prometheus", "alertmanager", "grafana"}
 TRAFFIC_SECONDS = 45  # three scrapes of the stack's 15 s
-TELL_SECONDS = 300  # scrape, the alert's two minutes, evaluation, and a busy machine
+ALERT_SECONDS = 300  # scrape, the alert's minute, evaluation, and a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -155,24 +155,36 @@ def test_runbooks_are_where_the_alerts_say(stack: Stack) -> None:
         assert "Watchdog" in answer.read().decode()
 
 
-def test_a_stopped_service_raises_an_alert_that_resolves(stack: Stack) -> None:
-    def firing() -> bool:
-        down = [
+def test_a_stopped_service_raises_an_alert(stack: Stack) -> None:
+    """Its target's alert reaches Alertmanager; back again, it is only kept firing as long as the rule says."""
+
+    def firing() -> list[dict[str, Any]]:
+        return [
             alert
             for alert in stack.alertmanager.alerts()
             if alert["labels"]["alertname"] == "TargetDown" and alert["labels"]["job"] == "postgres"
         ]
-        return bool(down)
+
+    def over() -> bool:
+        [alert] = [
+            alert
+            for alert in stack.prometheus.api("alerts")["alerts"]
+            if alert["labels"]["alertname"] == "TargetDown" and alert["labels"]["job"] == "postgres"
+        ]
+        return "keepFiringSince" in alert
 
     assert not firing()
     stopped = time.monotonic()
     stack.compose("stop", "postgres-exporter")
-    wait_until(firing, timeout=TELL_SECONDS, interval=1)
+    wait_until(lambda: bool(firing()), timeout=ALERT_SECONDS, interval=1)
+    assert not over()
     fired = time.monotonic()
     stack.compose("start", "postgres-exporter")
-    wait_until(lambda: not firing(), timeout=TELL_SECONDS, interval=1)
-    resolved = time.monotonic()
-    print(f"TargetDown in Alertmanager after {fired - stopped:.0f} s, gone {resolved - fired:.0f} s after the start")
+    wait_until(over, timeout=ALERT_SECONDS, interval=1)
+    seen = time.monotonic()
+    print(
+        f"TargetDown in Alertmanager after {fired - stopped:.0f} s, its end seen {seen - fired:.0f} s after the start"
+    )
     stack.wait_until_healthy()
 
 
