@@ -54,7 +54,14 @@ def test_prometheus_reaches_every_target(stack: Stack) -> None:
 def test_rules_are_loaded_and_evaluate(stack: Stack) -> None:
     def evaluated() -> bool:
         groups = stack.prometheus.api("rules")["groups"]
-        return bool(groups) and all(rule["health"] == "ok" for group in groups for rule in group["rules"])
+        others = {
+            rule["name"]: rule.get("lastError", rule["health"])
+            for group in groups
+            for rule in group["rules"]
+            if rule["health"] != "ok"
+        }
+        assert not others, others
+        return bool(groups)
 
     wait_until(evaluated, timeout=120, interval=1)
     files = {Path(group["file"]).name for group in stack.prometheus.api("rules")["groups"]}
