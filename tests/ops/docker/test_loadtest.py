@@ -80,9 +80,10 @@ def test_make_loadtest_is_seen_by_prometheus_and_ends_well_by_ctrl_c(stack: Stac
     began = time.time()
     with make_loadtest(stack, USERS="6", DURATION="90s", WORKERS=str(WORKERS)) as run:
         try:
-            # Also what the former test has left must be over: its series have no value any more.
+            # The former test's users were six, too, for a moment, and its series are found for five minutes.
+            new = f"timestamp(locust_requests_total) > {began:.3f}"
             wait_until(lambda: stack.prometheus.value("locust_workers and locust_users == 6") == WORKERS, timeout=120)
-            wait_until(lambda: stack.prometheus.value("sum(locust_requests_total)") > 20, timeout=180)
+            wait_until(lambda: stack.prometheus.value(f"sum(locust_requests_total and {new})") > 20, timeout=180)
         finally:
             os.killpg(run.pid, signal.SIGINT)  # as a terminal does
             output, complaint = run.communicate(timeout=120)
