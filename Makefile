@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 export PIP_USER := 0
+unexport PYTHONHOME PYTHONSAFEPATH
 BIN := .venv/bin
 VENVS := .venv .venv-bench .venv-audit
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

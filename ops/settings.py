@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops import ports
+from ops import ports, secrets
 from ops.console import log
 from ops.errors import OpsError
 from ops.paths import HOME, PROJECT
@@ -46,6 +46,11 @@ PATHS = (
     "CERTIFICATES_DIR",
     *KEY_FILES,
 )
+# Folders that the stack closes to others, fills and empties -> what is in one that is in use.
+OWN = {
+    "SECRETS_DIR": (*secrets.NAMES, *secrets.FOLDERS),
+    "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf"),
+}
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
 _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
 VALUES = {  # setting -> what it must match, and that in words
@@ -135,11 +140,11 @@ class Settings:
                     self.port(name)
                 except OpsError as error:
                     problems.append(str(error))
-        problems += [
-            f"{self._named(name)} is '{self.get(name)}'; there is no such file."
-            for name in KEY_FILES
-            if self.get(name) and not Path(self.get(name)).exists()
-        ]
+        for name in (*KEY_FILES, "GRAFANA_HOME", "CERTIFICATES_DIR"):
+            kind = "file" if name in KEY_FILES else "folder"
+            path = Path(self.get(name))
+            if self.get(name) and (not path.exists() or path.is_dir() != (kind == "folder")):
+                problems.append(f"{self._named(name)} is '{path}'; there is no such {kind}.")
         if problems:
             raise OpsError("\n".join(problems))
 
@@ -162,7 +167,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
         elif value:
             made[name] = value
     values = {**DEFAULTS, **{name: value for name, value in made.items() if value}}
-    paths = {name: str(_absolute(name, values[name])) for name in PATHS if name in values}
+    paths = {name: str(_absolute(name, values[name], environment)) for name in PATHS if name in values}
     links = {name: values[name].rstrip("/") for name in LINKS if name in values}
     return Settings({**values, **paths, **links}, frozenset(from_file))
 
@@ -180,12 +185,26 @@ def unknown(name: str) -> str | None:
     return f"{name} is not a setting" + (f"; do you mean {near[0]}?" if near else ", and has no effect here.")
 
 
-def _absolute(name: str, path: str) -> Path:
-    """A path of the settings: `~` is expanded, relative ones start in the project's folder."""
+def _absolute(name: str, path: str, environment: Mapping[str, str]) -> Path:
+    """A path of the settings: `~` and $NAME are filled in, relative ones start in the project's folder.
+
+    Raises:
+        OpsError: a home folder or a variable is unknown, or the folder is none that the stack can have.
+    """
+    for found in _REFERENCE.finditer(path):  # as cron, systemd and single quotes leave them
+        if not environment.get(variable := found["braced"] or found["bare"] or "$"):
+            raise OpsError(f"{name} is '{path}'; {variable} is not set.")
     try:
-        return (PROJECT / Path(path).expanduser()).resolve()
+        place = (PROJECT / Path(fill(path.strip(), environment)).expanduser()).resolve()
     except RuntimeError:
         raise OpsError(f"{name} is '{path}'; there is no such home folder.") from None
+    if place.exists() and not place.is_dir() and name not in KEY_FILES:
+        raise OpsError(f"{name} is '{place}', which is not a folder.")
+    if name in OWN and str(place) != DEFAULTS[name]:
+        others = place.is_dir() and any(place.iterdir()) and not any((place / mark).exists() for mark in OWN[name])
+        if others or PROJECT.is_relative_to(place):
+            raise OpsError(f"{name} is '{place}', which holds other things; name a folder that is new or empty.")
+    return place
 
 
 def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict[str, str]:

@@ -351,6 +351,24 @@ def test_parameters_count_on_the_command_line_only(docker: Docker) -> None:
     assert wrong.stderr.splitlines()[0] == "FAULTS_ENABLE is not a setting; do you mean FAULTS_ENABLED?"
 
 
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        {"PYTHONHOME": "/nonexistent", "PYTHONPATH": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error"},
+        {"VIRTUAL_ENV": "/nonexistent", "CONDA_PREFIX": "/nonexistent", "BIN": "/nonexistent", "GIVEN": "down"},
+        {"LC_ALL": "C", "LANG": "de_DE.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONIOENCODING": "ascii", "CDPATH": "/tmp"},
+        {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "SHELL": "/bin/false", "MAKEFILES": "/nonexistent.mk"},
+        {"APP_PORT": "tcp://10.0.0.1:80", "USERS": "many", "FROM": "x", "OUT": "x", "CONFIRM": "1"},
+    ],
+)  # fmt: skip
+def test_what_an_environment_has_left_over_keeps_nothing_from_starting(
+    docker: Docker, left_over: dict[str, str]
+) -> None:
+    result = docker.make("up", **left_over)
+    assert result.returncode == 0, result.stderr
+    assert "Everything is healthy." in result.stdout
+
+
 def test_a_store_for_years_adds_its_file_and_profile_to_those_of_the_user(tmp_path: Path) -> None:
     def made(**given: str) -> dict[str, str]:
         given = {"LONGTERM_RETENTION": "5y", "SIGHTLINE_STATE": str(tmp_path), **given}
@@ -383,8 +401,9 @@ def test_what_prometheus_reads_is_written_before_it_starts_and_with_each_reload(
     assert written.stat().st_ino == before
 
 
-def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker) -> None:
-    result = docker.make("down", "up", MAKEFLAGS="-j4")
+@pytest.mark.parametrize("flags", ["-j4", "-j -k", "-B --output-sync=target"])
+def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker, flags: str) -> None:
+    result = docker.make("down", "up", MAKEFLAGS=flags)
     assert result.returncode == 0, result.stderr
     calls = [line for line in (docker.folder / "asked").read_text().splitlines() if " down " in line or " up " in line]
     assert ["down" in calls[0].split(), "up" in calls[-1].split()] == [True, True], calls

@@ -102,7 +102,10 @@ def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert (result.returncode, result.stderr) == (1, f"{tmp_path / 'secrets'}: File exists\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"SECRETS_DIR is '{tmp_path / 'secrets'}', which is not a folder.\n",
+    )
 
 
 def test_pull_asks_again_for_what_the_engine_has(tmp_path: Path) -> None:

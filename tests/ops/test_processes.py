@@ -82,7 +82,7 @@ def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:
         ("GRAFANA_PORT", "70000", "GRAFANA_PORT is '70000'; it must be a port number from 1 to 65535."),
         ("OPENAI_API_KEY", 'a"b', "OPENAI_API_KEY holds a quotation mark"),
         ("SIGHTLINE_STATE", "/tmp/" + "x" * 100, "is too long for a Unix socket"),
-        ("SECRETS_DIR", "/dev/null", "/dev/null: File exists"),
+        ("SECRETS_DIR", "/dev/null", "SECRETS_DIR is '/dev/null', which is not a folder."),
     ],
 )
 def test_wrong_settings_are_said_in_one_line(made: Stack, name: str, value: str, says: str) -> None:

@@ -106,6 +106,49 @@ def test_paths_begin_in_the_project_or_at_home(tmp_path: Path, monkeypatch: pyte
         load(tmp_path, "SECRETS_DIR=~nobody-here/x\n")
 
 
+def test_what_a_shell_did_not_fill_in_is_filled_in(tmp_path: Path) -> None:
+    """As in a crontab, a systemd unit or single quotes; and blanks around a path are none of its name."""
+    environment = {"HOME": str(tmp_path), "SECRETS_DIR": "$HOME/my secrets", "BACKUPS_DIR": " ${HOME}/backups "}
+    made = load(tmp_path, **environment)
+    assert made.folder("SECRETS_DIR") == tmp_path / "my secrets"
+    assert made.folder("BACKUPS_DIR") == tmp_path / "backups"
+    with pytest.raises(OpsError, match=r"^BACKUPS_DIR is '\$ARCHIVE/mine'; ARCHIVE is not set\.$"):
+        load(tmp_path, BACKUPS_DIR="$ARCHIVE/mine")
+
+
+@pytest.mark.parametrize("name", settings.OWN)
+def test_folders_that_the_stack_closes_and_empties_are_its_alone(tmp_path: Path, name: str) -> None:
+    """`/` would be closed to all other users, and `make clean` would remove the data of others."""
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    for place in ("/", ".", "..", str(PROJECT), str(home)):
+        with pytest.raises(OpsError, match=rf"^{name} is '/.*', which holds other things; name a folder that is new"):
+            load(tmp_path, **{name: place})
+    for new in (tmp_path / "new", tmp_path / "empty"):
+        assert load(tmp_path, **{name: str(new)}).folder(name) == new
+        (tmp_path / "empty").mkdir(exist_ok=True)
+    mark = tmp_path / "used" / settings.OWN[name][0]
+    mark.parent.mkdir()
+    mark.touch()
+    (mark.parent / "mine").touch()
+    assert load(tmp_path, **{name: str(mark.parent)}).folder(name) == mark.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ANTHROPIC_API_KEY_FILE", "file"), ("GRAFANA_HOME", "folder"), ("CERTIFICATES_DIR", "folder")]
+)
+def test_what_is_to_be_read_must_be_there(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    load(tmp_path, **{name: str(tmp_path / kind)}).check()
+    wrong = {"missing", "file", "folder"} - {kind}
+    for other in wrong:
+        with pytest.raises(
+            OpsError, match=rf"^{name} is '{tmp_path}/{other}'(; there is no such {kind}|, which is not)"
+        ):
+            load(tmp_path, **{name: str(tmp_path / other)}).check()
+
+
 def test_what_kubernetes_calls_our_ports_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = load(tmp_path, APP_PORT="tcp://10.0.0.1:80")
     assert made.get("APP_PORT") == "8000"

@@ -117,7 +117,7 @@ def overridden(tmp_path: Path, text: str) -> ComposeStack:
     override = tmp_path / "override.yml"
     override.write_text(dedent(text))
     made = {"COMPOSE_FILE": f"docker-compose.yml:{override}", "COMPOSE_DISABLE_ENV_FILE": "1", "APP_PORT": "18000"}
-    return ComposeStack(settings.load({**made, "SIGHTLINE_STATE": str(tmp_path)}, Path("no .env")))
+    return ComposeStack(settings.load({**made, "SIGHTLINE_STATE": str(tmp_path / "state")}, Path("no .env")))
 
 
 def test_ports_of_overrides_are_those_that_compose_makes_of_them(tmp_path: Path) -> None:
