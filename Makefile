@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 export PIP_USER := 0
-unexport PYTHONHOME PYTHONSAFEPATH
+unexport PYTHONHOME PYTHONSAFEPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_CONSTRAINT
 BIN := .venv/bin
 VENVS := .venv .venv-bench .venv-audit
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -43,6 +43,7 @@ adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware d
 
 OPS := up down reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt kubernetes
 .PHONY: $(OPS)
+$(OPS): export MAKECMDGOALS := $(MAKECMDGOALS)
 $(OPS): python
 	@python3 -m ops $@ $(GIVEN)
 

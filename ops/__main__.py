@@ -177,6 +177,23 @@ COMMANDS: dict[str, Command] = {
 PARAMETERS = {"MODE", *(name for _, parameters in COMMANDS.values() for name in parameters)}
 
 
+def _check_parameters(command: str, given: dict[str, str]) -> None:
+    """Check that each name of the command line is a parameter of this command, or of another one on it, or a setting.
+
+    Raises:
+        OpsError: one is not, and would have no effect.
+    """
+    goals = os.environ.get("MAKECMDGOALS", "").split()  # `make up loadtest USERS=5` gives the parameters to both
+    takes = {"MODE"}
+    for goal in {command, *goals} if command in goals else {command}:
+        takes.update(COMMANDS[goal][1] if goal in COMMANDS else ())
+    for name in given.keys() - takes:
+        if name in PARAMETERS:
+            raise OpsError(f"`make {command}` has no parameter {name}{settings.nearest(name, takes) or '.'}")
+        if reason := settings.unknown(name, takes):
+            raise OpsError(reason)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """The first signal ends the command; further ones (make passes SIGTERM on) don't interrupt its clearing up."""
     for end in ENDS:
@@ -198,9 +215,7 @@ def main(words: list[str]) -> int:
     command = words[0]
     try:
         given = dict(word.split("=", 1) for word in words[1:])
-        for name in given.keys() - PARAMETERS:
-            if reason := settings.unknown(name):
-                raise OpsError(reason)
+        _check_parameters(command, given)
         # Names as common as these count where they are given, not where the shell happens to have them.
         for name in PARAMETERS:
             os.environ.pop(name, None)

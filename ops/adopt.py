@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import os
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +138,10 @@ def misplaced(target: Path, package: Path) -> str | None:
     if folder == target or (modules and not (folder / "__init__.py").exists()):
         return f"PACKAGE={package}: if Python imports from that folder, http in it hides Python's own http. {advice}"
     if not package.name.isidentifier() or keyword.iskeyword(package.name):
-        name = re.sub(r"\W", "_", package.name) + "_" * keyword.iskeyword(package.name)
+        name = re.sub(r"^(?=\d)|\W", "_", package.name) + "_" * keyword.iskeyword(package.name)
         return f"Python cannot import a package named {package.name!r}. PACKAGE={package.with_name(name)} would do."
+    if package.name in sys.stdlib_module_names and not (folder.parent / "__init__.py").exists():
+        return f"PACKAGE={package}: Python has a module {package.name} of its own. {advice}"
     if module.exists():
         return f"{module} exists, and Python would import the folder {package.name} instead. {advice}"
     if modules and not _ours(folder):

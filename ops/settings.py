@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,10 +56,12 @@ _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://graf
 VALUES = {  # setting -> what it must match, and that in words
     "SIGHTLINE_MODE": ("docker|native", "docker or native"),
     "APP_WORKERS": (r"[1-9]|[1-5]\d|6[0-4]", "a number from 1 to 64"),
+    "APP_SIGN_UPS_PER_MINUTE": (r"\d{1,9}", "a number, 0 for no limit"),
     "ACTIVE_USERS_STORE": (r"rediss?://[^\s@]+", "an address without a password, such as redis://valkey:6379"),
     "LOG_LEVEL": ("debug|info|warning|error", "debug, info, warning or error"),
     "DATABASE_POOL_SIZE": (r"[1-9]\d{0,2}|1000", "a number from 1 to 1000"),
     "DATABASE_MAX_OVERFLOW": (r"\d{1,3}|1000", "a number from 0 to 1000"),
+    "LOG_FORMAT": ("plain|json", "plain or json"),
     "LLM_PROVIDER": ("auto|simulated|openai|anthropic", "auto, simulated, openai or anthropic"),
     "OPENAI_BASE_URL": ("https?://.+", "an address such as https://api.example/v1"),
     "ANTHROPIC_BASE_URL": ("https?://.+", "an address such as https://api.example"),
@@ -132,7 +134,7 @@ class Settings:
                 near = reason.partition("do you mean")[1]
                 problems.append(f".env: {reason}") if near else log.warning(".env: %s", reason)
         for name, (pattern, words) in VALUES.items():
-            if (value := self.get(name)) and not re.fullmatch(pattern, value):
+            if (value := self.get(name)) and not re.fullmatch(pattern, value, re.ASCII):
                 problems.append(f"{self._named(name)} is '{value}'; it must be {words}.")
         for name in DEFAULTS:
             if name.endswith("_PORT"):
@@ -165,15 +167,18 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
         if name in DEFAULTS and name.endswith("_PORT") and "://" in value:
             log.warning("%s=%s is set by Kubernetes, not by you: ignored.", name, value)
         elif value:
-            made[name] = value
+            made[name] = value.strip() if name in DEFAULTS or name in VALUES else value
     values = {**DEFAULTS, **{name: value for name, value in made.items() if value}}
     paths = {name: str(_absolute(name, values[name], environment)) for name in PATHS if name in values}
     links = {name: values[name].rstrip("/") for name in LINKS if name in values}
     return Settings({**values, **paths, **links}, frozenset(from_file))
 
 
-def unknown(name: str) -> str | None:
-    """Why this is not a setting, None if it is one: of the stack, the service, Compose or an override of the user's."""
+def unknown(name: str, parameters: Collection[str] = ()) -> str | None:
+    """Why this is not a setting, None if it is one: of the stack, the service, Compose or an override of the user's.
+
+    `parameters`: further names that may be meant.
+    """
     known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS}
     service = (PROJECT / "app" / "settings.py").read_text()
     known.update(field.upper() for field in re.findall(r"^    (\w+): ", service, re.MULTILINE))
@@ -181,8 +186,14 @@ def unknown(name: str) -> str | None:
         known.update(re.findall(r"\$\{?(\w+)", file.read_text()))
     if name in known or FOREIGN.match(name):
         return None
-    near = difflib.get_close_matches(name, known, 1, 0.8)
-    return f"{name} is not a setting" + (f"; do you mean {near[0]}?" if near else ", and has no effect here.")
+    near = nearest(name, parameters) or nearest(name, known, 0.8)
+    return f"{name} is not a setting{near}" + ("" if near else ", and has no effect here.")
+
+
+def nearest(name: str, names: Collection[str], similar: float = 0.7) -> str:
+    """The end of a sentence: which of `names` may be meant; empty where none is as `similar`, from 0 to 1."""
+    near = difflib.get_close_matches(name.upper(), names, 1, similar)
+    return f"; do you mean {near[0]}?" if near else ""
 
 
 def _absolute(name: str, path: str, environment: Mapping[str, str]) -> Path:

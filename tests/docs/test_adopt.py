@@ -537,6 +537,8 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (".", ("PACKAGE=src/service",), "a package of yours already. Choose"),
         (".", ("PACKAGE=src/service", "OVERWRITE=1"), "such as PACKAGE=src/service/telemetry"),
         (".", ("PACKAGE=src/my-pkg",), "cannot import a package named 'my-pkg'. PACKAGE=src/my_pkg would do"),
+        (".", ("PACKAGE=src/2fast",), "cannot import a package named '2fast'. PACKAGE=src/_2fast would do"),
+        (".", ("PACKAGE=src/http",), "Python has a module http of its own. Choose"),
         ("src/service/metrics.py", (), "is not a folder"),
         ("files", (), "files/monitoring\n"),
         ("files", ("PIECES=middleware", "PACKAGE=monitoring/telemetry"), "folders are needed"),

@@ -352,6 +352,26 @@ def test_parameters_count_on_the_command_line_only(docker: Docker) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("logs SERVISE=app", "SERVISE is not a setting; do you mean SERVICE?"),
+        ("restore FORM=backups/x.tar", "FORM is not a setting; do you mean FROM?"),
+        ("up app_port=8001", "app_port is not a setting; do you mean APP_PORT?"),
+        ("up PORT=8001", "`make up` has no parameter PORT."),
+        ("backup FROM=backups/x.tar", "`make backup` has no parameter FROM."),
+        ("up FOO=bar", "FOO is not a setting, and has no effect here."),
+        ("status loadtest USERS=many", "loadtest: USERS=many: not a number"),
+    ],
+)
+def test_a_parameter_without_effect_is_an_error_with_the_nearest_name(docker: Docker, words: str, says: str) -> None:
+    docker.containers = [{"Service": "app", "State": "running", "Status": "Up", "Health": "healthy"}]
+    wrong = docker.make(*words.split())
+    assert wrong.returncode == 2
+    assert says in wrong.stderr.splitlines()
+    assert docker.asked("up", "build", "restore") == []
+
+
+@pytest.mark.parametrize(
     "left_over",
     [
         {"PYTHONHOME": "/nonexistent", "PYTHONPATH": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error"},

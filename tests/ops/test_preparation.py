@@ -228,7 +228,7 @@ def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -
 
 
 def test_a_virtual_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
-    """And PIP_USER, which may be set, does not send its packages elsewhere."""
+    """And what may be set for pip does not send its packages elsewhere."""
     project, bin_folder = tmp_path / "project", tmp_path / "bin"
     (project / "requirements").mkdir(parents=True)
     bin_folder.mkdir()
@@ -240,12 +240,13 @@ def test_a_virtual_environment_whose_python_is_gone_is_made_anew(tmp_path: Path)
     (python.parent / ".installed").touch()
     (bin_folder / "python3").write_text(
         "#!/bin/sh\n"
-        f'echo "$* PIP_USER=$PIP_USER" >> {tmp_path}/calls\n'
+        f'echo "$* PIP_USER=$PIP_USER$PIP_TARGET$PIP_PREFIX$PIP_DRY_RUN" >> {tmp_path}/calls\n'
         f'[ "$2" != venv ] || {{ rm {python}; cp "$0" {python}; }}\n'
     )
     (bin_folder / "python3").chmod(0o755)
     for _ in range(2):
-        environment = {**with_first_on_path(bin_folder), "PIP_USER": "1"}
+        environment = {**with_first_on_path(bin_folder), "PIP_USER": "1", "PIP_DRY_RUN": "1"}
+        environment |= dict.fromkeys(("PIP_TARGET", "PIP_PREFIX"), "/nonexistent")
         subprocess.run(["make", "venv"], cwd=project, env=environment, capture_output=True, check=True)
     calls = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("-m ")]
     assert [line.split()[1:3] for line in calls] == [["venv", "--clear"], ["pip", "install"]]

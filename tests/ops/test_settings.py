@@ -22,7 +22,9 @@ def load(tmp_path: Path, text: str = "", **environment: str) -> settings.Setting
 
 
 def test_the_environment_overrides_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
-    made = load(tmp_path, "APP_PORT=1111\nPROMETHEUS_PORT=2222\nGRAFANA_PORT=\n", APP_PORT="3333", ALERTMANAGER_PORT="")
+    made = load(
+        tmp_path, "APP_PORT=1111\nPROMETHEUS_PORT=2222\nGRAFANA_PORT=\n", APP_PORT=" 3333", ALERTMANAGER_PORT=""
+    )
     names = ("APP_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "ALERTMANAGER_PORT")
     assert [made.get(name) for name in names] == ["3333", "2222", "3000", "9093"]
     assert made.environment()["PROMETHEUS_PORT"] == "2222", "what Compose is given"
@@ -36,6 +38,8 @@ LOG_LEVEL=verbose
 PROMETHEUS_RETENTION_TIME=lots
 PROMETHEUS_RETENTION_SIZE=5
 APP_WORKERS=many
+APP_SIGN_UPS_PER_MINUTE=-1
+LOCUST_PORT=٨٠٨٩
 GRAFANA_URL=grafana.example
 RUNBOOKS_URL=https://me:secret@wiki.example/
 GRAFANA_PORT=80000
@@ -50,6 +54,8 @@ OPENAI_API_KEY_FILE={key}
             "PROMETHEUS_RETENTION_TIME in .env is 'lots'; it must be a duration such as 32d or 12h.",
             "PROMETHEUS_RETENTION_SIZE in .env is '5'; it must be a size such as 5GB or 500MB.",
             "APP_WORKERS in .env is 'many'; it must be a number from 1 to 64.",
+            "APP_SIGN_UPS_PER_MINUTE in .env is '-1'; it must be a number, 0 for no limit.",
+            "LOCUST_PORT is '٨٠٨٩'; it must be a port number from 1 to 65535.",
             "GRAFANA_URL in .env is 'grafana.example'; it must be an address such as https://grafana.example.",
             "RUNBOOKS_URL in .env is 'https://me:secret@wiki.example'; it must be an address such as "
             "https://grafana.example.",
