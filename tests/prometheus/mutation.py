@@ -32,7 +32,7 @@ from tests.prometheus.rules import (
     unit_tests,
 )
 
-LEAST_NOTICED = 0.95
+LEAST_NOTICED = 0.99
 NUMBER = r"-?\d+(?:\.\d+)?"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OTHER_COMPARISON = {">": "<", "<": ">", ">=": "<", "<=": ">", "==": "!=", "!=": "=="}
@@ -84,7 +84,7 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
 def _near(value: float) -> tuple[float, ...]:
     if value == 0:
         return (1.2,)
-    if value in (1, 2, 3):
+    if value in (1, 2, 3, 4):
         return value - 1, value + 1
     return value * 0.8, value * 1.2
 
