@@ -84,8 +84,8 @@ replay: $(BIN)/.installed  ## Replay incidents and healthy days against the aler
 	@$(BIN)/python -m tests.prometheus.replay
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
-soak-idle: $(BIN)/.installed  ## Run a separate stack without traffic for 15 minutes: no alert, no NaN (MINUTES=n)
-	@$(BIN)/python -m tests.prometheus.soak $(or $(MINUTES),15)
+soak-idle: $(BIN)/.installed  ## Run a separate stack without traffic for 15 minutes: no alert, no NaN (MINUTES=n, LOAD=6: with users)
+	@$(BIN)/python -m tests.prometheus.soak $(or $(MINUTES),15) $(or $(LOAD),0)
 fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and attack the service, longer than `make test` does (FOR=seconds)
 	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
 test-drills: $(BIN)/.installed  ## Trigger every alert by a real fault, from pending to resolved, on a separate stack (root on Linux; 20 minutes)
