@@ -76,8 +76,11 @@ class Target:
         """Every pending or firing alert, from Prometheus."""
         return list(_get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"])
 
-    def delivered(self) -> set[str]:
-        """The names of the alerts in Alertmanager that are neither inhibited nor silenced."""
+    def active(self) -> set[str]:
+        """The names of the alerts in Alertmanager that are neither inhibited nor silenced.
+
+        They are sent when `group_wait` is over, if there is a receiver.
+        """
         alerts = _get(f"{self.alertmanager}/api/v2/alerts", inhibited="false", silenced="false")
         return {alert["labels"]["alertname"] for alert in alerts}
 

@@ -1,4 +1,4 @@
-"""The alert timeline of a drill: pending, firing, delivered, resolved."""
+"""The alert timeline of a drill: pending, firing, delivered to a receiver, resolved."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ class Watch:
 
     Args:
         target: the running target.
-        report: called with (alert, stage, seconds) at each step of any alert; seconds since the fault, or since its
-            repair. For an alert that is inhibited or silenced the stage is "muted" instead of "delivered".
-        delivered: returns the names of the alerts that have reached their receiver; by default, as Alertmanager says.
+        report: called with (alert, step, seconds) at each step of any alert; seconds since the fault, or since its
+            repair. For an alert that is inhibited or silenced the step is "muted" instead of "delivered", and
+            "delivered" follows if it is sent after all.
+        delivered: returns the names of the alerts that a receiver got. Without it the step is "in Alertmanager":
+            only a receiver knows what it got, and when.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class Watch:
     ) -> None:
         self.target = target
         self.report = report
-        self.delivered = delivered or target.delivered
+        self.delivered = delivered or target.active
+        self.arrived = "delivered" if delivered else "in Alertmanager"
         self.courses: dict[str, Course] = {}
         self.began = time.time()
         self.repaired_at: float | None = None
@@ -67,6 +70,8 @@ class Watch:
             delivered, muted = self.delivered(), self.target.muted()
             for name in {*delivered, *muted}:
                 if (arrived := self.courses.get(name)) and arrived.firing is not None:
+                    if arrived.muted and name in delivered:
+                        arrived.delivered = None  # it was muted until now
                     if arrived.delivered is None:
                         arrived.muted = name not in delivered
                     self._reach(arrived, "delivered", now)
@@ -92,4 +97,5 @@ class Watch:
             since = self.repaired_at or self.began
             setattr(course, stage, now - (since if stage == "resolved" else self.began))
             if course.alert not in self.before:
-                self.report(course.alert, "muted" if stage == "delivered" and course.muted else stage, now - since)
+                step = stage if stage != "delivered" else "muted" if course.muted else self.arrived
+                self.report(course.alert, step, now - since)

@@ -22,7 +22,7 @@ import yaml
 
 from ops.drills.catalogue import fault
 from tests.ops.drills.lab import Lab
-from tests.servers import meanwhile
+from tests.servers import meanwhile, wait_until
 
 Breakage = Callable[[Lab], AbstractContextManager[None]]
 
@@ -93,6 +93,17 @@ def scrape_limit(lab: Lab) -> Iterator[None]:
     document = yaml.safe_load(file.read_text())
     job = next(job for job in document["scrape_configs"] if job["job_name"] == "app")
     job["sample_limit"] = 10
+    with lab.changed(file, yaml.safe_dump(document), "prometheus"):
+        yield
+
+
+@contextmanager
+def metrics_lost(lab: Lab) -> Iterator[None]:
+    """A relabelling drops the service's metrics of requests."""
+    file = lab.prometheus_folder / "prometheus.yml"
+    document = yaml.safe_load(file.read_text())
+    job = next(job for job in document["scrape_configs"] if job["job_name"] == "app")
+    job["metric_relabel_configs"] = [{"source_labels": ["__name__"], "regex": "http_requests_total", "action": "drop"}]
     with lab.changed(file, yaml.safe_dump(document), "prometheus"):
         yield
 
@@ -189,32 +200,81 @@ def open_files(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def disk_full(lab: Lab) -> Iterator[None]:
-    """A file system of 64 MiB runs full, in space and in inodes."""
+    """A file system of 64 MiB runs full, slowly, so that where it leads can be foreseen."""
+    with _file_system(lab) as mount:
+
+        def fill(over: threading.Event) -> None:
+            for number in range(20):
+                with suppress(OSError):
+                    (mount / f"part-{number}").write_bytes(b"x" * (4 * 2**20))
+                if over.wait(1):
+                    return
+
+        with meanwhile(fill):
+            yield
+
+
+@contextmanager
+def inodes_used_up(lab: Lab) -> Iterator[None]:
+    """Something creates empty files, one in twenty of the inodes a second, until there are none left."""
+    inodes = 1280
+    with _file_system(lab, "-N", str(inodes)) as mount:
+
+        def create(over: threading.Event) -> None:
+            for number in range(inodes):
+                with suppress(OSError):
+                    (mount / f"empty-{number}").touch()
+                if number % (inodes // 20) == 0 and over.wait(1):
+                    return
+
+        with meanwhile(create):
+            yield
+
+
+@contextmanager
+def filesystem_read_only(lab: Lab) -> Iterator[None]:
+    """A file system is mounted read-only while it is in use."""
+    with _file_system(lab) as mount:
+        seen = f'node_filesystem_readonly{{mountpoint="{mount}"}} == 0'
+        wait_until(lambda: lab.stack.query(seen))
+        # Not by an error of its own (trigger_fs_error): since Linux 6.12 node_exporter sees that from 1.12 on only.
+        _run("mount", "-o", "remount,ro", str(mount))
+        yield
+
+
+@contextmanager
+def _file_system(lab: Lab, *options: str) -> Iterator[Path]:
+    """An ext4 of 64 MiB, made with these options of mkfs; yields where it is mounted."""
     image, mount = lab.folder / "disk.img", lab.folder / "disk"
     with open(image, "wb") as file:
         file.truncate(64 * 2**20)
-    _run("mkfs.ext4", "-q", "-F", "-m", "0", "-N", "128", str(image))
+    _run("mkfs.ext4", "-q", "-F", "-m", "0", *options, str(image))
     _run("mount", "-o", "loop", str(image), str(mount))
-
-    def fill(over: threading.Event) -> None:
-        for number in range(100):
-            with suppress(OSError):
-                (mount / f"empty-{number}").touch()
-        for number in range(20):  # slowly, so that where it leads can be foreseen
-            with suppress(OSError):
-                (mount / f"empty-{number}").write_bytes(b"x" * (4 * 2**20))
-            if over.wait(1):
-                return
-        for number in range(100, 200):
-            with suppress(OSError):
-                (mount / f"empty-{number}").touch()
-
     try:
-        with meanwhile(fill):
-            yield
+        yield mount
     finally:
         _run("umount", str(mount))
         image.unlink()
+
+
+@contextmanager
+def target_vanished(lab: Lab) -> Iterator[None]:
+    """Somebody empties a target file: the host's exporter runs, but is no longer scraped."""
+    with lab.changed(lab.prometheus_folder / "targets" / "node.yml", "[]", None):
+        yield
+
+
+@contextmanager
+def flapping(lab: Lab) -> Iterator[None]:
+    """An exporter is killed every few seconds, and restarted at once."""
+
+    def kill(over: threading.Event) -> None:
+        while not over.wait(3):
+            with suppress(psutil.NoSuchProcess, IndexError):
+                lab.main_process("node-exporter").kill()
+
+    with meanwhile(kill):
+        yield
 
 
 @contextmanager
@@ -344,12 +404,17 @@ BREAKAGES: dict[str, Breakage] = {
         alertmanager_lost,
         scrape_config_lost,
         scrape_limit,
+        metrics_lost,
         exporter_rights,
         connections,
         cold_cache,
         commits_failing,
         open_files,
         disk_full,
+        inodes_used_up,
+        filesystem_read_only,
+        target_vanished,
+        flapping,
         out_of_memory,
         disk_busy,
         load_high,

@@ -41,9 +41,13 @@ UNFELT = {
     "config-broken",
     "disk-full",
     "exporter-rights",
+    "filesystem-read-only",
+    "flapping",
     "host-exporter-down",
+    "inodes-used-up",
     "llm-unpriced",
     "long-transaction",
+    "metrics-lost",
     "open-files",
     "out-of-memory",
     "receiver-down",
@@ -51,6 +55,7 @@ UNFELT = {
     "rules-heavy",
     "scrape-config-lost",
     "scrape-limit",
+    "target-vanished",
 }
 # What the machine does beside the drills is its own affair: a test that has just ended, or another one, keeps it busy.
 BUSY = {"HostCpuBusy", "HostLoadHigh"}
@@ -62,13 +67,20 @@ CONSEQUENCES = {
     "load-high": {"ServiceDown"},
     "alertmanager-down": {"AlertmanagerNotificationsFailing"},
     "connections": {"PostgresDown"},
-    "disk-full": {"HostInodesWillFill"},
     "scrape-config-lost": {"ServiceDown"},  # its targets have vanished
 }
 # When Prometheus loads its configuration anew it knows no Alertmanager for some seconds; the real `for` takes no
 # notice.
 RELOADED = {"PrometheusNoAlertmanager", "PrometheusNotificationsFailing"}
-for name in ("alertmanager-lost", "config-broken", "rule-broken", "rules-heavy", "scrape-config-lost", "scrape-limit"):
+for name in (
+    "alertmanager-lost",
+    "config-broken",
+    "metrics-lost",
+    "rule-broken",
+    "rules-heavy",
+    "scrape-config-lost",
+    "scrape-limit",
+):
     CONSEQUENCES[name] = CONSEQUENCES.get(name, set()) | RELOADED
 # While these last nothing can be delivered; that is what they are.
 MUTE = {"alertmanager-lost", "receiver-down"} | {drill.name for drill in DRILLS.values() if drill.mute}
