@@ -42,6 +42,7 @@ def test_an_idle_stack_is_quiet(live: Live) -> None:
     }  # what else this machine does is its own affair
     assert {name: state for name, state in live.alerts().items() if name not in host} == {"Watchdog": "firing"}
     assert live.recorded_nan() == []
+    assert list(live.prometheus.query("node_textfile_scrape_error").values()) == [0.0]
     # No request yet, and that is known: the scrape itself shows Prometheus that this is a service.
     wait_until(lambda: list(live.prometheus.query("job:http_requests:rate5m").values()) == [0.0], 60)
     health = {
