@@ -177,7 +177,7 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
         assert told == sorted(["PostgresDown", *of_others])
         assert {name for name, state in states().items() if state == "suppressed"} == set(consequences)
         seen = Target("", "", alertmanager.url, ComposeStack(Settings({})), None)  # what `make incident` says of it
-        assert seen.delivered() == {"PostgresDown", *of_others}
+        assert seen.active() == {"PostgresDown", *of_others}
         assert seen.muted() == set(consequences)
 
         # The same symptoms of a service that has another database, or is somewhere else, are news; and so is what no
