@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -90,6 +91,30 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.line(line)
+    if attacks := _attacks(terminalreporter):
+        terminalreporter.section("attacks (docs/security.md)")
+        for line in attacks:
+            terminalreporter.line(line)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test with @pytest.mark.attack(what, tried=n) tries so often what the table of docs/security.md calls `what`."""
+    item.user_properties += [
+        ("attack", (*mark.args, mark.kwargs.get("tried", 1))) for mark in item.iter_markers("attack")
+    ]
+
+
+def _attacks(terminalreporter: pytest.TerminalReporter) -> list[str]:
+    """The lines of the table: what was tried how often, and in how many of these tries the test failed."""
+    tried: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            attacks = [value for name, value in report.user_properties if name == "attack" and report.when == "call"]
+            for what, times in attacks:
+                tried[what] += times
+                lost[what] += times if outcome == "failed" else 0
+    return [f"{what:<64}tried {times:>6}   lost {lost[what]}" for what, times in sorted(tried.items())]
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 ALONE = {
     "tests/app/test_start.py",
+    "tests/app/test_chat_outage.py",
     "tests/alertmanager/test_delivery.py",
     "tests/docs/test_adopt.py",
     "tests/loadtest/test_exactness.py",
@@ -36,6 +37,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/prometheus/test_rules.py": 30,
     "tests/telemetry/test_package.py": 25,
     "tests/app/test_start.py": 20,
+    "tests/app/test_chat_outage.py": 20,
     "tests/telemetry/storage/test_workers.py": 15,
     "tests/app/test_fuzz.py": 15,
 }

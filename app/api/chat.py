@@ -31,6 +31,7 @@ logger = logging.getLogger("app.chat")
 
 HISTORY = 20  # earlier messages of the conversation that the model gets to see
 _STORE_TIMEOUT = 10  # seconds to store an answer
+_storing: set[asyncio.Task[None]] = set()  # the event loop itself does not keep its tasks
 
 # Kinds of app.llm.LLMError that the caller can do something about, or that pass; all others are the provider's failure.
 _STATUS = {
@@ -228,8 +229,9 @@ async def _store_answer(
 ) -> bool:
     """Store the answer, in a bounded time; False, with a line in the log, if that fails: the answer is paid for, and
     the client gets it all the same."""
-    try:
-        async with asyncio.timeout(_STORE_TIMEOUT), sessions.begin() as session:
+
+    async def store() -> None:
+        async with sessions.begin() as session:
             await _store(
                 session,
                 conversation_id=conversation_id,
@@ -240,11 +242,28 @@ async def _store_answer(
                 model=model,
                 provider=provider,
             )
+
+    # A task of its own, as a server that hangs also holds up the rollback of what is cancelled: that is not waited for.
+    storing = asyncio.create_task(store())
+    _storing.add(storing)
+    storing.add_done_callback(_ended)
+    await asyncio.wait({storing}, timeout=_STORE_TIMEOUT)
+    try:
+        if not storing.done():
+            storing.cancel()
+            raise TimeoutError
+        storing.result()
     except (SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
         reason = one_line(error) if str(error) else f"not within {_STORE_TIMEOUT} s"
         logger.error("An answer in conversation %d was not stored: %s", conversation_id, reason)
         return False
     return True
+
+
+def _ended(storing: asyncio.Task[None]) -> None:
+    _storing.discard(storing)
+    if not storing.cancelled():
+        storing.exception()  # looked at: asyncio would report it a second time
 
 
 async def _store(session: AsyncSession, **values: Any) -> None:

@@ -7,11 +7,12 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 import pytest
 from fastapi import FastAPI
@@ -280,6 +281,22 @@ def cut_off(postgres: Postgres, database: str) -> Iterator[None]:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 
+@contextmanager
+def hanging(postgres: Postgres, database: str) -> Iterator[None]:
+    """The database answers nothing, and closes no connection."""
+    main = psutil.Process(postgres.running.process.pid)
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@pytest.mark.attack("the database stops under an answer", tried=20)
+@pytest.mark.parametrize("outage", [cut_off, hanging])
 async def test_an_answer_that_cannot_be_stored_reaches_its_client(
     app: FastAPI,
     inside: httpx.AsyncClient,
@@ -287,6 +304,7 @@ async def test_an_answer_that_cannot_be_stored_reaches_its_client(
     postgres: Postgres,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    outage: Callable[[Postgres, str], AbstractContextManager[None]],
 ) -> None:
     """The database goes away under ten streams and ten whole answers: each client gets what has been paid for."""
     asked, away = asyncio.Semaphore(0), asyncio.Event()
@@ -309,7 +327,7 @@ async def test_an_answer_that_cannot_be_stored_reaches_its_client(
     wholes = [asyncio.create_task(inside.post("/chat", json={"message": "A"})) for _ in range(10)]
     for _ in range(20):
         await asyncio.wait_for(asked.acquire(), 60)
-    with cut_off(postgres, settings.database_name):
+    with outage(postgres, settings.database_name):
         away.set()
         for answer in await asyncio.gather(*streams):
             *deltas, (last, done) = events(answer.text.split("\n")[:-1])
@@ -321,7 +339,9 @@ async def test_an_answer_that_cannot_be_stored_reaches_its_client(
     said = [record for record in caplog.records if "was not stored" in record.getMessage()]
     assert len(said) == 20
     assert not any(record.exc_info or "\n" in record.getMessage() for record in said)
-    answer = await inside.post("/chat", json={"message": "Again"})
+    async with asyncio.timeout(60):
+        while (answer := await inside.post("/chat", json={"message": "Again"})).status_code == 503:
+            pass  # until the pool has ended the connections that hung
     assert (answer.status_code, answer.json()["stored"]) == (200, True)
 
 

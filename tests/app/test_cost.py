@@ -90,6 +90,7 @@ class Cost:
         return sum(self._process.cpu_times()[:2]) - self._cpu, highest - self._memory
 
 
+@pytest.mark.attack("a request made to be costly", tried=SHAPES * TIMES)
 def test_any_body_costs_little(service: Running, client: httpx.Client, tell: Callable[[str, str], None]) -> None:
     dice = random.Random(SEED)
     cost = Cost(service)
@@ -133,6 +134,7 @@ def test_any_body_costs_little(service: Running, client: httpx.Client, tell: Cal
     ],
     ids=lambda value: str(value)[:30],
 )
+@pytest.mark.attack("a request made to be costly", tried=TIMES)
 def test_any_address_and_header_costs_little(service: Running, client: httpx.Client, request_: dict[str, str]) -> None:
     cost = Cost(service)
     for _ in range(TIMES):
@@ -143,6 +145,7 @@ def test_any_address_and_header_costs_little(service: Running, client: httpx.Cli
 
 
 @pytest.mark.parametrize("path", ["/chat", "/users", "/healthz"])
+@pytest.mark.attack("a request made to be costly", tried=TIMES)
 def test_a_body_in_chunks_of_one_byte_costs_little(service: Running, path: str) -> None:
     """The largest body of any route; each chunk is five more bytes on the wire, and a call in the server."""
     request = f"POST {path} HTTP/1.1\r\nHost: any\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
@@ -201,6 +204,7 @@ def test_structure_is_judged_before_it_is_parsed(body: bytes | str, excess: str 
     assert found is None if excess is None else excess in str(found)
 
 
+@pytest.mark.attack("sign-ups in masses", tried=8)
 def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
     other = httpx.HTTPTransport(local_address="127.0.0.2")
@@ -222,6 +226,7 @@ def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
     ["word " * 40_000, "é" * 200_000, "\\u00e9" * 170_000, "\\ud83e\\udd89" * 87_000, "🦉" * 200_000, "\\n" * 200_000],
     ids=["words", "two bytes", "escaped", "escaped pairs", "four bytes", "lines"],
 )
+@pytest.mark.attack("a request made to be costly", tried=2 * TIMES)
 def test_a_valid_question_at_the_limits_costs_little(
     service: Running, client: httpx.Client, message: str, stream: bool, tell: Callable[[str, str], None]
 ) -> None:

@@ -253,6 +253,7 @@ def test_sigterm_does_not_wait_for_ever(postgres: Postgres) -> None:
         assert row == (False,)  # what was written until then is stored
 
 
+@pytest.mark.attack("a worker killed")
 def test_a_worker_that_dies_is_replaced(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
     with (
@@ -268,6 +269,7 @@ def test_a_worker_that_dies_is_replaced(postgres: Postgres) -> None:
         assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.attack("a worker that does nothing for 7 s")
 def test_a_worker_that_does_nothing_for_a_while_is_kept(postgres: Postgres) -> None:
     """As one that still imports on a busy machine; uvicorn's default would kill it after 5 s."""
     environment = postgres.environment(postgres.create_database())

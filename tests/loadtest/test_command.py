@@ -52,6 +52,7 @@ def hanging() -> Iterator[Service]:
 
 
 @pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.attack("a load test whose users fail")
 def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
     hanging: Service, begun: bool, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
         run.wait()
 
 
+@pytest.mark.attack("another site's request to Locust's page", tried=6)
 def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path: Path) -> None:
     port = free_port()
     page = f"http://127.0.0.1:{port}"

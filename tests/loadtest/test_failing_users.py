@@ -78,6 +78,7 @@ def service(postgres: Postgres) -> Iterator[Running]:
     ("what", "workers"),
     [("a task", 1), ("a task", 2), ("the start", 1), ("no request", 1), ("open requests", 1), ("open requests", 2)],
 )
+@pytest.mark.attack("a load test whose users fail")
 def test_what_fails_in_the_users_is_no_pass(service: Running, what: str, workers: int, tmp_path: Path) -> None:
     change, verdict, named = CHANGES[what]
     locustfile = tmp_path / "locustfile.py"

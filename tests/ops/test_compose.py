@@ -170,6 +170,7 @@ def test_up_waits_for_everything_and_says_where_it_is(docker: Docker) -> None:
 
 @pytest.mark.parametrize("health", ["", "healthy"])
 @pytest.mark.parametrize("life", [0.3, 3])
+@pytest.mark.attack("a server that keeps crashing")
 def test_a_crash_loop_is_not_healthy_between_two_crashes(docker: Docker, health: str, life: float) -> None:
     """As a store that cannot read its data: without a health check, or with one that succeeds early."""
     docker.life, docker.health = life, health

@@ -244,6 +244,7 @@ def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
     assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
+@pytest.mark.attack("another site reads Prometheus", tried=2)
 def test_no_web_page_reads_prometheus_through_its_visitors_browser(stack: Stack) -> None:
     port = stack.port("prometheus")
     own = f"http://localhost:{port}"
@@ -312,6 +313,7 @@ def test_logs_of_one_server(stack: Stack) -> None:
     assert "No server is called nobody" in result.stderr
 
 
+@pytest.mark.attack("the supervisor killed")
 def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
     (supervisor,) = (process for process in stack.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
@@ -323,6 +325,7 @@ def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
     )
 
 
+@pytest.mark.attack("make backup interrupted")
 def test_an_interrupted_backup_leaves_everything_running_and_nothing_behind(stack: Stack) -> None:
     backups = Path(stack.environment["BACKUPS_DIR"])
     backups.mkdir(mode=0o700, exist_ok=True)
@@ -462,6 +465,7 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     assert archives(stack) == [archive], "there was nothing to keep"
 
 
+@pytest.mark.attack("make restore fails")
 def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> None:
     kept = keep(stack)
     whole = next(file for file in archives(stack) if "before" not in file.name)
@@ -478,6 +482,7 @@ def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> Non
         assert "postgres.tar" in tar.getnames()
 
 
+@pytest.mark.attack("the supervisor killed")
 def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervisor(made: Stack) -> None:
     """The stack runs already: a changed setting starts it anew, and this one cannot work."""
     result = made.run("up", DATABASE_POOL_TIMEOUT="never")
@@ -495,6 +500,7 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     assert [port for port in made.ports.values() if listening(port)] == []
 
 
+@pytest.mark.attack("make restore killed", tried=2)
 def test_a_killed_restore_has_changed_nothing_or_is_to_be_done_again(stack: Stack) -> None:
     """Killed while it loads: there is no chance to put anything right."""
     kept = keep(stack)

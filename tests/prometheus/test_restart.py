@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ops import servers
 from tests.servers import Alertmanager, Prometheus, start, wait_until
 
@@ -18,6 +20,7 @@ alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{port}']}}
 RULES = "groups: [{name: all, rules: [{alert: Lasting, expr: vector(1), for: 5s}]}]"
 
 
+@pytest.mark.attack("Prometheus restarted while an alert fires")
 def test_a_restart_is_silent(start_alertmanager: Callable[..., Alertmanager], tmp_path: Path) -> None:
     """By default Prometheus would wait for the whole `for` again, and Alertmanager report the alert as resolved."""
     alertmanager = start_alertmanager("{route: {receiver: nobody}, receivers: [{name: nobody}]}")

@@ -16,6 +16,7 @@ def target(port: int, app: str) -> Target:
     return Target(app, "", "", servers=None, faults_token=None, load_metrics_port=port)  # type: ignore[arg-type]
 
 
+@pytest.mark.attack("make incident beside a load test")
 def test_the_traffic_of_a_load_test_that_runs_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as load_test:
         before = psutil.Process().children()

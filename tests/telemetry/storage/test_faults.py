@@ -50,6 +50,7 @@ def total(server: Served, **labels: str) -> float:
 
 @pytest.mark.parametrize("command", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
 @pytest.mark.parametrize("size", ["12k", "64k", "128k", "400k", "1200k"])
+@pytest.mark.attack("the telemetry's folder is full", tried=300)
 def test_a_full_disk_kills_no_worker(tmp_path: Path, command: tuple[str, ...], size: str) -> None:
     """Of these sizes each is full at another step: schema, first file, series, exemplars. Every request is answered."""
     with small_disk(tmp_path / "disk", size) as folder:
@@ -67,6 +68,7 @@ def test_a_full_disk_kills_no_worker(tmp_path: Path, command: tuple[str, ...], s
                 assert 1 <= len(re.findall("metrics: no room in|are not shared in", log)) <= 2, log  # one a worker
 
 
+@pytest.mark.attack("the telemetry's folder is full", tried=130)
 def test_what_has_room_stays_exact(tmp_path: Path) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(small_disk(tmp_path / "disk", "600k"))
@@ -89,6 +91,7 @@ def test_what_has_room_stays_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 100, 4096, 70_000])
+@pytest.mark.attack("a file of the telemetry truncated under a live worker", tried=2)
 def test_a_file_truncated_under_a_live_worker(tmp_path: Path, length: int) -> None:
     """Workers live, the loss is logged, and what comes then is counted."""
     folder = tmp_path / "metrics"
@@ -106,6 +109,7 @@ def test_a_file_truncated_under_a_live_worker(tmp_path: Path, length: int) -> No
         assert total(server, endpoint="/r1") == counted + 20
 
 
+@pytest.mark.attack("a file of the telemetry truncated under a live worker")
 def test_a_schema_truncated_under_a_live_service(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     with serve(*UVICORN, APP, "--workers", "2", environment={"PROMETHEUS_MULTIPROC_DIR": str(folder)}) as server:

@@ -79,6 +79,7 @@ def test_users_leave_the_windows_one_after_the_other(users: ActiveUsers, clock: 
     assert users.counts() == everywhere(1)
 
 
+@pytest.mark.attack("a clock far ahead, back and out of range", tried=4)
 def test_a_clock_that_jumps(users: ActiveUsers, clock: Clock) -> None:
     """Set ahead by 30 days, and back: who came in between is in no window. One that is out of range harms nothing."""
     true_time = clock.now

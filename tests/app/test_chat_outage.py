@@ -1,0 +1,77 @@
+"""The database is gone, hangs, or has no connection left under answers that are under way: each reaches its client."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import httpx
+import psycopg
+import pytest
+
+from tests import servers
+from tests.app.conftest import sign_up
+from tests.app.test_chat import events, hanging
+from tests.servers import Postgres
+
+STREAMS = 10
+
+
+@contextmanager
+def stopped(postgres: Postgres, end: signal.Signals) -> Iterator[None]:
+    postgres.running.stop(end)
+    yield
+
+
+@contextmanager
+def locked(postgres: Postgres) -> Iterator[None]:
+    """Each insertion waits, and so holds a connection of the pool until its time is over."""
+    with psycopg.connect(postgres.superuser_dsn.rpartition("/")[0] + "/sightline") as connection:
+        connection.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+OUTAGES: dict[str, Callable[[Postgres], object]] = {
+    "fast shutdown": partial(stopped, end=signal.SIGINT),
+    "immediate shutdown": partial(stopped, end=signal.SIGQUIT),
+    "killed": partial(stopped, end=signal.SIGKILL),
+    "hangs": partial(hanging, database=""),
+    "no connection left": locked,
+}
+
+
+@pytest.mark.attack("the database stops, hangs or is locked under streams", tried=STREAMS)
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_streams_reach_their_clients_without_a_database(outage: str) -> None:
+    small = {"DATABASE_POOL_SIZE": "2", "DATABASE_MAX_OVERFLOW": "0", "DATABASE_POOL_TIMEOUT": "2"}
+    with servers.postgres() as postgres, servers.app({**postgres.environment(), **small}) as service:
+        begun, gone = threading.Barrier(STREAMS + 1, timeout=60), threading.Event()
+        with httpx.Client(base_url=service.url, timeout=60) as client, sign_up(client) as user:
+            streams = ThreadPoolExecutor(STREAMS)
+            with streams:
+                found = [streams.submit(_read, user, begun, gone) for _ in range(STREAMS)]
+                begun.wait()
+                with OUTAGES[outage](postgres):  # type: ignore[attr-defined]
+                    gone.set()
+                    ends = [one.result() for one in found]
+        for deltas, (last, done) in ends:
+            assert (last, done["stored"]) == ("done", False), service.log
+            assert "".join(data["text"] for name, data in deltas if name == "delta").startswith("This is a simulated")
+        assert service.log.count("was not stored") == STREAMS
+        assert "Traceback" not in service.log
+        assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def _read(user: httpx.Client, begun: threading.Barrier, gone: threading.Event) -> tuple[list, tuple]:  # type: ignore[type-arg]
+    """One stream; the database goes when all have begun."""
+    with user.stream("POST", "/chat", json={"message": "A long story " * 5, "stream": True}) as answer:
+        lines = answer.iter_lines()
+        first = [next(lines) for _ in range(3)]
+        begun.wait()
+        gone.wait(60)
+        *deltas, last = events([*first, *lines])
+    return deltas, last
