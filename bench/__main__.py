@@ -19,6 +19,7 @@ BENCHES = {  # title of a section: the module that prints it
     "Active users": "bench_users",
     "Over replicas": "bench_users_store",
     "Dashboards": "bench_dashboards",
+    "Scale": "bench_scale",
 }
 PACKAGES = (
     "fastapi",

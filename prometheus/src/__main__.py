@@ -1,4 +1,4 @@
-"""`python -m prometheus.src [--check]`: writes rules and unit tests, or says whether they are up to date."""
+"""`python -m prometheus.src [--check]`: writes rules, unit tests and endpoints, or says whether they are up to date."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 
 from app.telemetry.http.metrics import DURATION_BUCKETS
 
-from .render import HOME, KINDS, rendered
+from .render import HOME, KINDS, configured, rendered
 from .settings import SETTINGS, SettingsError
+
+CONFIGURATION = "prometheus.yml"
 
 
 def check_bounds() -> None:
@@ -22,12 +24,16 @@ def check_bounds() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m prometheus.src", description="Writes prometheus/{rules,tests}.")
+    parser = argparse.ArgumentParser(
+        prog="python -m prometheus.src",
+        description="Writes prometheus/{rules,tests} and the endpoints in prometheus.yml.",
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what it would be")
     check = parser.parse_args().check
     try:
         check_bounds()
-        wanted = rendered()
+        configuration = (HOME / CONFIGURATION).read_text(encoding="utf-8")
+        wanted = {**rendered(), CONFIGURATION: configured(configuration)}
     except SettingsError as error:
         print(f"prometheus/slo.toml: {error}", file=sys.stderr)
         return 1
@@ -35,7 +41,7 @@ def main() -> int:
         f"{kind}/{file.name}": file.read_text(encoding="utf-8")
         for kind in KINDS
         for file in (HOME / kind).glob("*.yml")
-    }
+    } | {CONFIGURATION: configuration}
     if check:
         stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
         if stale:
@@ -46,7 +52,7 @@ def main() -> int:
     for name, content in wanted.items():
         (HOME / name).parent.mkdir(exist_ok=True)
         (HOME / name).write_text(content, encoding="utf-8")
-    print(f"Wrote {len(wanted)} files to prometheus/rules and prometheus/tests")
+    print(f"Wrote {len(wanted)} files to prometheus")
     return 0
 
 

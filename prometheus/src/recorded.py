@@ -84,6 +84,15 @@ def successes(level: str, metric: str, failed: str, *without: str, window: str =
     return Histogram(part("bucket"), part("sum"))
 
 
+def otherwise(first: Histogram, second: Histogram) -> Histogram:
+    """`first`, under its names, and `second` for whatever `first` does not have."""
+
+    def part(one: Recorded, other: Recorded) -> Recorded:
+        return Recorded(one.name, f"{one.expr} or {other.expr}", one.only)
+
+    return Histogram(part(first.buckets, second.buckets), part(first.sum, second.sum))
+
+
 def gauge(level: str, metric: str, how: str, *without: str, only: str = "") -> Recorded:
     """A gauge of all instances together; how: sum or max."""
     name = f"{level}:{metric}:{how}"
@@ -96,7 +105,9 @@ ALIVE = gauge("job", "app_info", "max")  # is there while an instance answers, w
 _DURATION = ("http_request_duration_seconds", "http_failed_request_duration_seconds")
 _START = ("http_response_start_seconds", "http_failed_response_start_seconds")
 RESPONSE = successes("job_endpoint", *_DURATION, "method")
-TTFB = successes("job_endpoint", *_START, "method")
+# Prometheus keeps the start of the response where an endpoint streams (metric_relabel_configs of the job `app`): other
+# endpoints start their answer when they have it, so the duration stands in.
+TTFB = otherwise(successes("job_endpoint", *_START, "method"), RESPONSE)
 REQUESTS = rate("job_endpoint_status", "http_requests_total", "method")
 IN_PROGRESS = gauge("job_endpoint", "http_requests_in_progress", "sum", "method")
 RECEIVED = rate("job_endpoint", "http_request_size_bytes_sum", "method")

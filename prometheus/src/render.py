@@ -141,3 +141,20 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
                 raise SettingsError(f"prometheus/src/{name} can't be filled in: {error}") from None
             files[name] = f"# Made by `make generate` of prometheus/src/{name} and prometheus/slo.toml.\n{text}"
     return files
+
+
+def configured(text: str, settings: Settings = SETTINGS) -> str:
+    """The text of prometheus.yml with the endpoints of slo.toml in what it drops of the job `app`, where it does.
+
+    Raises:
+        SettingsError: a rule that drops by these endpoints is not written as expected.
+    """
+    for name, mark, value, after in (
+        ("ignored", "[endpoint, __name__]", f"(?:{settings.ignored})", ";http_"),
+        ("streaming", "target_label: __tmp_streams", settings.streaming, '"\n        target_label: __tmp_streams'),
+    ):
+        expected = re.compile(f'(?<=regex: ")[^"\\n]*(?={re.escape(after)})')
+        if len(expected.findall(text)) != text.count(mark):
+            raise SettingsError(f"the rule with `{mark}` in prometheus.yml has no place for endpoints.{name}")
+        text = expected.sub(value, text)  # without backslashes: settings.py
+    return text

@@ -55,6 +55,8 @@ def test_an_edit_and_one_command_change_everything(project_copy: Path) -> None:
         assert check.returncode == 0, check.stdout + check.stderr
     made = "".join(f.read_text() for kind in KINDS for f in (project_copy / "prometheus" / kind).glob("*.yml"))
     made += "".join(file.read_text() for file in (project_copy / "grafana" / "dashboards").glob("*.json"))
+    made += (project_copy / "prometheus" / "prometheus.yml").read_text()
+    assert 'regex: "/ask"' in made
     for old in ("vector(0.999)", '"/chat"'):
         assert old not in made
 
