@@ -134,6 +134,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 timer.cancel()
 
 
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor, which waits as long for the answer of a worker that has ended as for one that is busy."""
+
+    def keep_subprocess_alive(self) -> None:
+        for worker in self.processes:
+            worker.child_conn.close()  # the worker has its own: now its end closes the pipe, which ends the waiting
+        super().keep_subprocess_alive()
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish (at most `app_shutdown_timeout` seconds).
 
@@ -160,7 +169,7 @@ def serve(settings: Settings) -> None:
         host, port = listener.getsockname()[:2]
         logger.info("Serving on http://%s:%d with %d worker(s)", host, port, settings.app_workers)
         if settings.app_workers > 1:
-            supervisor = Multiprocess(config, sockets=[listener])
+            supervisor = Supervisor(config, sockets=[listener])
             supervisor.run()
             started = all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
         else:

@@ -1,15 +1,6 @@
 """Backup and restore, the same for Docker and native mode. Standard library only, as Docker mode uses it, too.
 
-An archive is a tar file (0600) of a manifest and these parts:
-
-    database.dump                               the database `sightline`, by pg_dump in its custom format
-    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders, copied while these three are stopped
-    grafana_secret_key                          what Grafana encrypts stored credentials with
-    postgres.tar                                instead of the dump: PostgreSQL's folder as it is, PostgreSQL stopped
-
-The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
-that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
-Only Grafana's key goes with its data: with another one it can neither read stored credentials nor store new ones.
+What an archive holds: ops/archive.py. A restore makes one of the present state before it touches anything.
 
 Prometheus could take snapshots, but only with an API that also deletes series for every client that reaches its port,
 such as a web page. So it is stopped for the seconds that copying takes; its data have a gap of that length. A process
@@ -18,10 +9,7 @@ of its own stops and starts these servers, so that they run again however the co
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -33,29 +21,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from ops import secrets, shell
+from ops.archive import DUMP, FOLDERS, KEY, LIMIT, newest, opened, part, size, write
 from ops.console import confirm, log
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.stack import Stack
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-DUMP = "database.dump"
-FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data are files to copy
-KEY = secrets.GRAFANA_KEY  # archives of older versions have none
-PARTS = [{database, *(f"{name}.tar" for name in FOLDERS)} for database in (DUMP, "postgres.tar")]
-MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-MODES = ("docker", "native")
-LIMIT = 1 << 20  # bytes of a manifest that can be ours
-
 
 def backup(stack: Stack, folder: Path) -> None:
     """Write an archive of the running stack into `folder` and say where it is."""
     archive = _write(stack, folder, "", complete=False, key=True)
-    print(f"\n{archive} ({_size(archive)})")
+    print(f"\n{archive} ({size(archive)})")
     print("It holds all user data and the key to credentials in Grafana, but no passwords of the stack: keep it safe.")
     print(f"`make restore FROM={shlex.quote(str(archive))}` restores it.")
 
@@ -72,7 +51,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
     if not name:
         raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
     archive = Path(name)
-    with _opened(archive, folder) as (tar, manifest):
+    with opened(archive, folder) as (tar, manifest):
         _refuse_unsuitable(archive, manifest, stack)
         created = secrets.make(stack.settings.folder("SECRETS_DIR"))
         made = manifest["made"]
@@ -101,7 +80,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
             log.info("Restore failed: putting the previous data back")
             try:
                 if not stack.recover():
-                    with _opened(before, folder) as (old, its_manifest):
+                    with opened(before, folder) as (old, its_manifest):
                         _put(stack, old, its_manifest)
                 if first:
                     marker.unlink()
@@ -157,12 +136,6 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def newest(folder: Path) -> str:
-    """A hint for a missing or wrong FROM."""
-    archives = sorted(folder.glob("sightline-*.tar"), key=lambda file: file.stat().st_mtime)
-    return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` makes one."
-
-
 def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool, key: bool) -> Path:
     """Make an archive; it appears whole or not at all.
 
@@ -178,23 +151,7 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool, key: bool
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
             work = Path(name)
             _pack(stack, work, complete=complete, key=key)
-            parts = sorted(work.iterdir())
-            manifest = {
-                "sightline": FORMAT,
-                "made": f"{made:%Y-%m-%d %H:%M:%S} UTC",
-                "mode": stack.mode,
-                "versions": stack.versions(),
-                "parts": {part.name: {"bytes": part.stat().st_size, "sha256": _digest(part)} for part in parts},
-            }
-            (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            partial = work / "archive"
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                with tarfile.open(fileobj=file, mode="w") as tar:
-                    for part in (work / MANIFEST, *parts):
-                        tar.add(part, part.name, filter=_anonymous)
-                        part.unlink()  # the disk never has to hold everything twice
-                os.fsync(file.fileno())
-            partial.rename(archive)
+            write(archive, work, made, stack.mode, stack.versions())
     except OSError as error:
         raise OpsError(f"{archive} cannot be written: {error.strerror}.") from error
     return archive
@@ -264,60 +221,6 @@ def _guard(stack: Stack, parent: socket.socket) -> NoReturn:
         os._exit(failed)
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o600
-    return member
-
-
-@contextmanager
-def _opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
-    """An archive whose every part has been compared with its checksum.
-
-    Checksums find damage. They are no signature: who can write an archive can put anything into it.
-
-    Raises:
-        OpsError: a part is not as it was written.
-    """
-    try:
-        tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks
-    except FileNotFoundError:
-        raise OpsError(f"There is no {archive}. {newest(folder)}") from None
-    except (OSError, tarfile.TarError) as error:
-        raise OpsError(f"{archive} is not a backup of this stack: {error}") from None
-    with tar:
-        try:
-            manifest = _manifest(tar)
-            for name, facts in manifest["parts"].items():
-                if _digest(_part(tar, name)) != facts["sha256"]:
-                    raise OpsError(f"{archive} is damaged: the checksum of {name} does not match. Use another backup.")
-        except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
-            raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(folder)}") from None
-        yield tar, manifest
-
-
-def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
-    with _part(tar, MANIFEST) as file:
-        manifest: dict[str, Any] = json.loads(file.read(LIMIT))
-    if manifest["sightline"] != FORMAT or set(manifest["parts"]) - {KEY} not in PARTS:
-        raise ValueError("of another kind")
-    if (
-        not re.fullmatch(MADE, manifest["made"])
-        or manifest["mode"] not in MODES
-        or type(manifest["versions"]) is not dict
-    ):
-        raise ValueError("incomplete")
-    return manifest
-
-
-def _part(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    part = tar.extractfile(name)
-    if part is None:
-        raise ValueError(f"{name} is no file")
-    return part
-
-
 def _refuse_unsuitable(archive: Path, manifest: Mapping[str, Any], stack: Stack) -> None:
     """Servers read what older ones have written, not what newer ones have."""
     here, there = stack.versions(), manifest["versions"]
@@ -342,28 +245,14 @@ def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> Non
     stack.stop()
     for name in sorted(set(manifest["parts"]) - {KEY}):
         log.info("Restoring %s", name)
-        with _part(tar, name) as part:
+        with part(tar, name) as content:
             if name == DUMP:
                 with stack.new_database() as client:
                     command = client("pg_restore", "--format=custom", "--exit-on-error", "--single-transaction")
-                    shell.feed("Loading", command, part, stack.environment, PROJECT)
+                    shell.feed("Loading", command, content, stack.environment, PROJECT)
             else:
-                stack.unpack(name.removesuffix(".tar"), part)
+                stack.unpack(name.removesuffix(".tar"), content)
     stack.replace()
     if KEY in manifest["parts"]:
-        with _part(tar, KEY) as part:
-            secrets.replace_grafana_key(stack.settings.folder("SECRETS_DIR"), part.read(LIMIT).decode())
-
-
-def _digest(part: Path | IO[bytes]) -> str:
-    with part.open("rb") if isinstance(part, Path) else part as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def _size(file: Path) -> str:
-    size = float(file.stat().st_size)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+        with part(tar, KEY) as content:
+            secrets.replace_grafana_key(stack.settings.folder("SECRETS_DIR"), content.read(LIMIT).decode())

@@ -43,9 +43,7 @@ class ProcessStack:
         self.data = self.state / "data"
         # Beside them while a restore or `clean` runs: what is loaded, what it replaced, what is being removed.
         self.new, self.old, self.removed = (self.state / f"data.{name}" for name in ("new", "old", "removed"))
-        self.longterm = (
-            self.state / "longterm"
-        )  # VictoriaMetrics' data: no backup has them, and no restore replaces them
+        self.longterm = self.state / "longterm"  # VictoriaMetrics' data: in no backup, and no restore replaces them
         self.secrets = settings.folder("SECRETS_DIR")
         self.supervisor = Supervisor(self.state)
         self.environment = {**settings.environment(), "SECRETS_DIR": str(self.secrets)}

@@ -29,10 +29,12 @@ from tests.app.conftest import sign_up, workers
 from tests.servers import Postgres, Running, wait_until
 
 
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: dict[str, str], *arguments: str, program: tuple[str, ...] = ("-m", "app")
+) -> subprocess.CompletedProcess[str]:
     """`python -m app ...` with these settings and no others."""
     return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, *program, *arguments],
         env={"PATH": os.environ["PATH"], **environment},
         cwd=paths.PROJECT,
         capture_output=True,
@@ -134,6 +136,14 @@ def test_a_setting_that_only_the_workers_find_wrong_ends_them_all(postgres: Post
     assert "Cannot start: LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE" in result.stderr
     assert "Traceback" not in result.stderr
     assert result.returncode != 0
+
+
+def test_a_worker_that_ends_while_it_is_waited_for_is_noticed(postgres: Postgres) -> None:
+    """Else a wrong setting would show after a minute; here the supervisor would wait an hour for an answer."""
+    impatient = "import app.server\napp.server.WORKER_TIMEOUT = 3600\nfrom app.__main__ import main\nmain()"
+    settings = {"LLM_PROVIDER": "openai", "APP_PORT": "0", "APP_WORKERS": "2"}
+    result = run({**postgres.environment(), **settings}, program=("-c", impatient))
+    assert "failed to start, stopping the parent process" in result.stderr
 
 
 def test_help_names_every_setting() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from ops import backup
+from ops import archive
 from tests.servers import default_signals, wait_until
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS") or 100)
@@ -174,7 +174,7 @@ class Chaos(ABC):
         assert not lost, f"{len(lost)} acknowledged rows are lost"
         self.client.acknowledged = self.users()
         for file in self.backups.iterdir():
-            with backup._opened(file, self.backups):
+            with archive.opened(file, self.backups):
                 pass
             if file != self.archive:
                 file.unlink()

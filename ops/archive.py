@@ -1,0 +1,140 @@
+"""The archive of a backup: a tar file (0600) of a manifest and these parts, each with its checksum in the manifest.
+
+    database.dump                               the database `sightline`, by pg_dump in its custom format
+    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders
+    grafana_secret_key                          what Grafana encrypts stored credentials with
+    postgres.tar                                instead of the dump: PostgreSQL's folder as it is
+
+The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
+that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
+Only Grafana's key goes with its data: with another one it can neither read stored credentials nor store new ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from ops import secrets
+from ops.errors import OpsError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DUMP = "database.dump"
+FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data are files to copy
+KEY = secrets.GRAFANA_KEY  # archives of older versions have none
+PARTS = [{database, *(f"{name}.tar" for name in FOLDERS)} for database in (DUMP, "postgres.tar")]
+MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+MODES = ("docker", "native")
+LIMIT = 1 << 20  # bytes of a manifest that can be ours
+
+
+def write(archive: Path, work: Path, made: datetime, mode: str, versions: Mapping[str, str]) -> None:
+    """Make `archive` of all files in the folder `work`, on the same file system; it appears whole or not at all.
+
+    The parts are removed from `work`, so that the disk never has to hold everything twice.
+
+    Raises:
+        OSError: there is no space, or no right to write.
+    """
+    parts = sorted(work.iterdir())
+    manifest = {
+        "sightline": FORMAT,
+        "made": f"{made:%Y-%m-%d %H:%M:%S} UTC",
+        "mode": mode,
+        "versions": versions,
+        "parts": {part.name: {"bytes": part.stat().st_size, "sha256": _digest(part)} for part in parts},
+    }
+    (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    partial = work / "archive"
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for each in (work / MANIFEST, *parts):
+                tar.add(each, each.name, filter=_anonymous)
+                each.unlink()
+        os.fsync(file.fileno())
+    partial.rename(archive)
+
+
+@contextmanager
+def opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
+    """An archive whose every part has been compared with its checksum.
+
+    Checksums find damage. They are no signature: who can write an archive can put anything into it.
+
+    Raises:
+        OpsError: a part is not as it was written.
+    """
+    try:
+        tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks
+    except FileNotFoundError:
+        raise OpsError(f"There is no {archive}. {newest(folder)}") from None
+    except (OSError, tarfile.TarError) as error:
+        raise OpsError(f"{archive} is not a backup of this stack: {error}") from None
+    with tar:
+        try:
+            manifest = _manifest(tar)
+            for name, facts in manifest["parts"].items():
+                if _digest(part(tar, name)) != facts["sha256"]:
+                    raise OpsError(f"{archive} is damaged: the checksum of {name} does not match. Use another backup.")
+        except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
+            raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(folder)}") from None
+        yield tar, manifest
+
+
+def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
+    with part(tar, MANIFEST) as file:
+        manifest: dict[str, Any] = json.loads(file.read(LIMIT))
+    if manifest["sightline"] != FORMAT or set(manifest["parts"]) - {KEY} not in PARTS:
+        raise ValueError("of another kind")
+    if (
+        not re.fullmatch(MADE, manifest["made"])
+        or manifest["mode"] not in MODES
+        or type(manifest["versions"]) is not dict
+    ):
+        raise ValueError("incomplete")
+    return manifest
+
+
+def part(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    """The content of one part."""
+    found = tar.extractfile(name)
+    if found is None:
+        raise ValueError(f"{name} is no file")
+    return found
+
+
+def newest(folder: Path) -> str:
+    """A hint for a missing or wrong FROM."""
+    archives = sorted(folder.glob("sightline-*.tar"), key=lambda file: file.stat().st_mtime)
+    return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` makes one."
+
+
+def size(file: Path) -> str:
+    """Of a file, to be read: 12 MB."""
+    count = float(file.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o600
+    return member
+
+
+def _digest(part: Path | IO[bytes]) -> str:
+    with part.open("rb") if isinstance(part, Path) else part as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
