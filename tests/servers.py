@@ -31,10 +31,10 @@ from ops import postgres as native_postgres
 from ops.paths import temporary_folder
 
 T = TypeVar("T")
-START_TIMEOUT = 60.0  # seconds; a loaded machine of two cores needs some
+START_TIMEOUT = 120.0  # seconds; a loaded machine of two cores needs some
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 60.0, interval: float = 0.1) -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = 120.0, interval: float = 0.1) -> T:
     """Call `predicate` until it returns something true, and return that.
 
     Fails with the last value, or the last exception, after `timeout` seconds.

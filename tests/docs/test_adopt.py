@@ -97,11 +97,11 @@ def serving(folder: Path, port: int, dsn: str) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: urllib.request.urlopen(f"{url}/metrics", timeout=5).status == 200)
+        wait_until(lambda: urllib.request.urlopen(f"{url}/metrics", timeout=60).status == 200)
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_a_strange_service_has_metrics_dashboards_and_alerts(
@@ -159,10 +159,10 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
 
         def drive() -> None:
             for number in range(20):
-                urllib.request.urlopen(f"{url}/hello/user-{number % 10}", timeout=10).read()
-                urllib.request.urlopen(f"{url}/ask", timeout=10).read()
+                urllib.request.urlopen(f"{url}/hello/user-{number % 10}", timeout=60).read()
+                urllib.request.urlopen(f"{url}/ask", timeout=60).read()
                 with suppress(urllib.error.HTTPError):
-                    urllib.request.urlopen(f"{url}/broken", timeout=10)
+                    urllib.request.urlopen(f"{url}/broken", timeout=60)
 
         def has(expression: str) -> bool:
             drive()
@@ -186,7 +186,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
             for alert in alerts
             if alert["labels"]["alertname"] == "HttpEndpointFailing"
         }
-        with urllib.request.urlopen(runbook, timeout=10) as page:
+        with urllib.request.urlopen(runbook, timeout=60) as page:
             assert page.read().startswith(b"# HttpEndpointFailing")
         critical = {alert["labels"]["alertname"] for alert in alerts if alert["labels"]["severity"] == "critical"}
         assert critical <= {"AvailabilityBurn"}
@@ -211,7 +211,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
                 continue  # test_the_exporter_starts_as_the_guide_says
             if command.startswith("curl"):
                 address, _, search = command.removeprefix("curl -s ").partition(" | ")
-                with urllib.request.urlopen("http://" + address.replace("8000", str(port)), timeout=10) as answer:
+                with urllib.request.urlopen("http://" + address.replace("8000", str(port)), timeout=60) as answer:
                     subprocess.run(["bash", "-c", search], input=answer.read(), stdout=subprocess.DEVNULL, check=True)
             else:
                 program, rest = command.split(" ", 1)
@@ -242,14 +242,14 @@ def test_the_exporter_starts_as_the_guide_says(tmp_path: Path, postgres: Postgre
     )
     try:
         [(address, search)] = re.findall(r"`curl -s (localhost:9187/metrics) \| (grep [^`]+)`", section("Database"))
-        wait_until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).status == 200)
+        wait_until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).status == 200)
         with urllib.request.urlopen("http://" + address.replace("9187", str(port)), timeout=30) as answer:
             exposed = answer.read()
         subprocess.run(["bash", "-c", search], input=exposed, stdout=subprocess.DEVNULL, check=True)
         assert f'pg_stat_statements_calls_total{{datname="{database}"'.encode() in exposed
     finally:
         exporter.terminate()
-        exporter.wait(20)
+        exporter.wait(60)
         with psycopg.connect(postgres.superuser_dsn, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
             connection.execute("DROP ROLE postgres_exporter")

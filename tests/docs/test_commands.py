@@ -112,7 +112,7 @@ def test_the_commands_do_what_the_documents_say(checkout: Checkout) -> None:
     assert "database-down" in said["make incident"]
     assert (checkout.folder.parent / "my-service" / "telemetry" / "http" / "middleware.py").exists()
     # Most of the time `make up` waits for Prometheus' first look at everything.
-    wait_until(lambda: urllib.request.urlopen(f"{service}/readyz", timeout=5).status == 200, 120)
+    wait_until(lambda: urllib.request.urlopen(f"{service}/readyz", timeout=60).status == 200, 120)
     load = checkout.run("make loadtest")
     assert "steady: 5 users for 10 s" in load
     assert list((checkout.folder / "loadtest" / "reports").glob("*.html"))

@@ -73,13 +73,13 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: urllib.request.urlopen(page, timeout=10).status == 200, 60)
+        wait_until(lambda: urllib.request.urlopen(page, timeout=60).status == 200)
         if begun:
             form = urllib.parse.urlencode({"user_count": 1, "spawn_rate": 1}).encode()
             urllib.request.urlopen(f"{page}/swarm", form, timeout=60).close()
             assert hanging.asked.wait(60)
             run.terminate()
-            wait_until(lambda: "Verdict: FAILED, no request completed." in said.read_text(), 60)
+            wait_until(lambda: "Verdict: FAILED, no request completed." in said.read_text())
         else:
             run.terminate()
             assert run.wait(60) == 0, said.read_text()
@@ -103,7 +103,7 @@ def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: urllib.request.urlopen(page, timeout=10).status == 200)
+        wait_until(lambda: urllib.request.urlopen(page, timeout=60).status == 200)
         for headers in (
             {"Origin": "http://elsewhere.example"},
             {"Origin": "null"},

@@ -317,7 +317,7 @@ def test_logs_of_one_server(stack: Stack) -> None:
 def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
     (supervisor,) = (process for process in stack.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
-    supervisor.wait(10)
+    supervisor.wait(60)
     result = stack.run("status")
     assert (result.returncode, result.stderr) == (
         1,
@@ -493,7 +493,7 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     assert "Traceback" not in result.stderr
     (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
-    supervisor.wait(10)
+    supervisor.wait(60)
     assert listening(made.port("prometheus"))
     assert made.run("down").returncode == 0
     assert made.processes() == []

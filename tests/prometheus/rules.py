@@ -115,6 +115,21 @@ def metrics(expr: str) -> set[str]:
     return {name for name in names if name not in KEYWORDS}
 
 
+def needed_rules(file: Path, alert_names: set[str]) -> dict[str, Any]:
+    """The groups of a file of rules without what these alerts do not read, be it through other recorded series."""
+    needed = {name for rule in alerts() if rule.name in alert_names for name in metrics(rule.expr)}
+    while more := {n for rule in recordings() if rule.name in needed for n in metrics(rule.expr)} - needed:
+        needed |= more
+
+    def keeps(rule: dict[str, Any]) -> bool:
+        if "alert" in rule:
+            return rule["alert"] in alert_names or "ALERTS" in needed
+        return rule["record"] in needed
+
+    groups = [{**group, "rules": list(filter(keeps, group["rules"]))} for group in document(file)["groups"]]
+    return {"groups": [group for group in groups if group["rules"]]}
+
+
 def wanted_metrics() -> set[str]:
     """Names of the series that rules and runbooks read, but for recorded ones."""
     expressions = [rule.expr for rule in load_rules()] + [query for _, query in runbook_queries()]

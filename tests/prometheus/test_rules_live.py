@@ -44,7 +44,7 @@ def test_an_idle_stack_is_quiet(live: Live) -> None:
     assert live.recorded_nan() == []
     assert list(live.prometheus.query("node_textfile_scrape_error").values()) == [0.0]
     # No request yet, and that is known: the scrape itself shows Prometheus that this is a service.
-    wait_until(lambda: list(live.prometheus.query("job:http_requests:rate5m").values()) == [0.0], 60)
+    wait_until(lambda: list(live.prometheus.query("job:http_requests:rate5m").values()) == [0.0])
     health = {
         rule["name"]: rule["health"] for group in live.prometheus.api("rules")["groups"] for rule in group["rules"]
     }
@@ -74,7 +74,7 @@ def test_every_metric_of_the_rules_and_runbooks_exists(live: Live, tell: Callabl
         assert not (absent := missing()), f"not exposed by the running stack: {sorted(absent)}"
         return True
 
-    wait_until(complete, 60)
+    wait_until(complete)
     absent = f" (this kernel lacks {', '.join(sorted(NOT_HERE))})" if NOT_HERE else ""
     tell("rules", f"{len(wanted)} metrics named by rules and runbooks, all exposed by the running stack{absent}")
 

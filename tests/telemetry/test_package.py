@@ -139,7 +139,7 @@ def test_each_extra_runs_a_service(wheel: Path, tmp_path: Path, extra: str) -> N
             assert isinstance(url, str)
 
             def counted() -> bool:
-                text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
+                text = urllib.request.urlopen(f"{url}/metrics", timeout=60).read().decode()
                 return re.search(COUNTED[extra], text) is not None
 
             wait_until(counted)

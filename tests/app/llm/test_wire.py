@@ -391,7 +391,7 @@ async def test_slow_first_token(provider: str, fake: FakeProvider, model: str) -
 async def test_role_chunk_is_not_the_first_token(fake: FakeProvider, model: str) -> None:
     """OpenAI announces the role before there is any output: it must not count as a token."""
     fake.replies = [openai_stream(stall_after=1)]
-    async with service(fake, "openai", model, timeout=2, max_retries=0) as llm:
+    async with service(fake, "openai", model, timeout=5, max_retries=0) as llm:
         with pytest.raises(LLMError, match="timeout"):
             async for _ in llm.stream(PROMPT):
                 pass

@@ -55,7 +55,7 @@ def configuration(endpoint: dict[str, Any], port: int) -> str:
 
 def series(prometheus: Prometheus) -> list[dict[str, str]]:
     url = f"{prometheus.url}/api/v1/query?query=http_requests_total%7Bstatus_code%3D%22200%22%7D"
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return [found["metric"] for found in json.load(response)["data"]["result"]]
 
 

@@ -110,7 +110,9 @@ def worker(python: Path, folder: Path, *command: str, **more: str) -> Iterator[W
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{folder}:{ROOT}", "PYTHONWARNINGS": "ignore", **more}
     log = folder / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen([python, *command], cwd=folder, env=environ, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [python, *command], cwd=folder, env=environ, stdout=output, stderr=output, start_new_session=True
+        )
     started = Worker(python, folder, log, environ)
     try:
 
@@ -122,7 +124,11 @@ def worker(python: Path, folder: Path, *command: str, **more: str) -> Iterator[W
         yield started
     finally:
         process.send_signal(signal.SIGQUIT)  # a cold shutdown: the pool ends, too
-        process.wait(60)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # billiard waits for a lock that a process of its pool held when it ended
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_the_processes_of_a_pool_count_for_one_service(python: Path, tmp_path: Path) -> None:
