@@ -190,11 +190,13 @@ def test_labels_that_must_be_equal_exist_on_both_sides(rule: Json) -> None:
 
 
 def write_test(test: Json, alert_names: set[str], file: Path) -> None:
-    """A unit test of these alerts, with the rules that they need and no others: all take a second each."""
+    """A unit test of the labels of these alerts, with the rules that they need and no others: a fifth of the time."""
     order = []
     rules = []
     for name in test["rule_files"]:
         needed = needed_rules((UNIT_TESTS / name).resolve(), alert_names)
+        for group in needed["groups"]:
+            group["rules"] = [{key: rule[key] for key in rule.keys() - {"annotations"}} for rule in group["rules"]]
         order += [group["name"] for group in needed["groups"]]
         rules.append(file.with_suffix(f".{Path(name).stem}.rules"))
         rules[-1].write_text(yaml.dump(needed, Dumper=yaml.CSafeDumper))
@@ -214,7 +216,6 @@ def test_what_says_where_a_target_is_stays_on_the_alerts_that_compare_it(tmp_pat
         for labels in EVERY
         if matches(rule[side], labels)
     }
-    extra = ", ".join(f'{name}="{value}"' for name, value in PLACE.items())
     proven = set()
     for file in sorted(UNIT_TESTS.glob("*.yml")):
         document = yaml.load(file.read_text(), yaml.CSafeLoader)
@@ -222,10 +223,13 @@ def test_what_says_where_a_target_is_stays_on_the_alerts_that_compare_it(tmp_pat
             checks = [check for check in test.pop("alert_rule_test", ()) if check["alertname"] in names]
             test.pop("promql_expr_test", None)
             for given in test.get("input_series", ()):
-                given["series"] = given["series"].replace("{", f"{{{extra}, ", 1)
+                more = {name: value for name, value in PLACE.items() if f"{name}=" not in given["series"]}
+                extra = "".join(f'{name}="{value}", ' for name, value in more.items())
+                given["series"] = given["series"].replace("{", f"{{{extra}", 1)
             for check in checks:
                 for alert in check.get("exp_alerts") or ():
-                    alert["exp_labels"] |= PLACE
+                    alert["exp_labels"] = PLACE | alert["exp_labels"]
+                    alert.pop("exp_annotations", None)
                     proven.add(check["alertname"])
             if checks:
                 alone = {**document, "tests": [{**test, "alert_rule_test": checks}]}
