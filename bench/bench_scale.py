@@ -190,7 +190,11 @@ def asked(url: str, path: str, **parameters: str) -> list[dict[str, object]]:
 
 
 def value(url: str, query: str) -> float:
-    """Of a query with one series. Raises SystemExit where it has none."""
+    """The value of a query with one series.
+
+    Raises:
+        SystemExit: it has none.
+    """
     result = asked(url, "query", query=query)
     if len(result) != 1:
         raise SystemExit(f"{query} has {len(result)} series")

@@ -18,12 +18,12 @@ ALONE = {
 }
 
 SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
+    "tests/app/test_cost.py": 150,
     "tests/ops/test_processes.py": 150,
-    "tests/ops/test_longterm.py": 120,
+    "tests/ops/test_longterm.py": 140,
     "tests/docs/test_commands.py": 100,
     "tests/grafana/test_dashboards_live.py": 100,
     "tests/prometheus/test_rules_live.py": 100,
-    "tests/app/test_cost.py": 90,
     "tests/prometheus/test_remote_write.py": 90,
     "tests/grafana/test_outage.py": 80,
     "tests/ops/test_kubernetes.py": 75,

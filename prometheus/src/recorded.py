@@ -99,7 +99,7 @@ def gauge(level: str, metric: str, how: str, *without: str, only: str = "") -> R
     return Recorded(name, f"{how} without ({', '.join(('instance', *without))}) ({metric}{{%}})", only)
 
 
-ALIVE = gauge("job", "app_info", "max")  # is there while an instance answers, which tells zero from silence
+ALIVE = gauge("job", "app_info", "max")  # is there while an instance answers, which distinguishes zero from silence
 
 # HTTP
 _DURATION = ("http_request_duration_seconds", "http_failed_request_duration_seconds")
