@@ -151,6 +151,17 @@ def test_recorded_names_follow_the_convention() -> None:
     assert [r.name for r in recordings() if not re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", r.name)] == []
 
 
+def test_recorded_names_are_free_beside_other_tools() -> None:
+    """Sloth (slo:...), Pyrra (http_requests:burnrate5m), the node mixin and kube-prometheus in the same Prometheus."""
+    theirs = (
+        r"slo:.*|\w+:(burnrate|increase|rate)\w+|(cluster|count):.*"
+        r"|instance:node_(num_cpu:sum|cpu:.*|cpu_utilisation:.*|load1_per_cpu:.*|memory_utilisation:.*)"
+        r"|instance:node_(vmstat_pgmajfault:rate.*|network_\w+:rate.*)|instance_device:node_disk_io_time\w+:rate.*"
+    )
+    assert [rule.name for rule in recordings() if re.fullmatch(theirs, rule.name)] == []
+    assert re.fullmatch(theirs, "slo:objective:ratio")  # was ours once
+
+
 def test_recorded_names_tell_the_window() -> None:
     wrong = []
     for rule in recordings():

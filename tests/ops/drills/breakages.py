@@ -237,7 +237,7 @@ def filesystem_read_only(lab: Lab) -> Iterator[None]:
     with _file_system(lab) as mount:
         seen = f'node_filesystem_readonly{{mountpoint="{mount}"}} == 0'
         wait_until(lambda: lab.stack.query(seen))
-        # Not by an error of its own (trigger_fs_error): since Linux 6.12 node_exporter sees that from 1.12 on only.
+        # Not by an error (trigger_fs_error), which Debian's node_exporter does not see on newer kernels: findings/.
         _run("mount", "-o", "remount,ro", str(mount))
         yield
 
