@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
@@ -78,13 +78,13 @@ def _harmless(function: Callable[P, None]) -> Callable[P, None]:
 
 
 class _Measure:
-    """What both pools have in common. `connection` is what stands for one: it must take weak references."""
+    """What both pools have in common. `connection` is what stands for one."""
 
     def __init__(self, name: str, query_names: frozenset[str]) -> None:
         self._name = name
         self._query_names = query_names
         self.metrics: PoolMetrics = pool_metrics(name)
-        self._since: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        self.since: MutableMapping[Any, float] = weakref.WeakKeyDictionary()
 
     @_harmless
     def publish(self, size: int, idle: int, limit: int) -> None:
@@ -103,11 +103,11 @@ class _Measure:
         if timed_out:
             self.metrics.timeouts(1)
         if connection is not None:
-            self._since[connection] = perf_counter()
+            self.since[connection] = perf_counter()
 
     @_harmless
     def returned(self, connection: Any) -> None:
-        since = self._since.pop(connection, None)
+        since = self.since.pop(connection, None)
         if since is not None:
             self.metrics.use(perf_counter() - since)
 
@@ -261,6 +261,7 @@ def _measure_asyncpg(pool: Any, measure: _Measure) -> None:
     """Its objects take no attributes, but another class of the same layout. Its query loggers do not serve: they are
     taken away from a connection that is lost, before the query that lost it is reported."""
     kind = type(pool)
+    measure.since = {}  # its places for connections take no weak references before 0.32, and live as long as the pool
     # Seconds spent on opening a connection in this acquire(), which may run in a task of its own.
     opening: ContextVar[list[float] | None] = ContextVar("sightline_opening", default=None)
 
