@@ -89,7 +89,7 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
         run.wait()
 
 
-@pytest.mark.attack("another site's request to Locust's page", tried=6)
+@pytest.mark.attack("another site's request to Locust's page", tried=33)
 def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path: Path) -> None:
     port = free_port()
     page = f"http://127.0.0.1:{port}"
@@ -104,14 +104,18 @@ def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path:
         )
     try:
         wait_until(lambda: urllib.request.urlopen(page, timeout=60).status == 200)
-        for headers in (
-            {"Origin": "http://elsewhere.example"},
-            {"Origin": "null"},
-            {"Origin": f"http://127.0.0.1:{port + 1}"},
-            {"Host": f"rebound.example:{port}", "Origin": f"http://rebound.example:{port}"},
-            {"Host": f"localhost.rebound.example:{port}"},
-        ):
-            assert httpx.post(f"{page}/swarm", data=form, headers=headers, timeout=30).status_code == 403, headers
+        for path in ("swarm", "stop", "stats/reset", "user"):
+            for headers in (
+                {"Origin": "http://elsewhere.example"},
+                {"Origin": "null"},
+                {"Origin": "http://localhost"},
+                {"Origin": f"http://127.0.0.1:{port}.elsewhere.example"},
+                {"Origin": f"http://127.0.0.1:{port + 1}"},
+                {"Host": f"rebound.example:{port}", "Origin": f"http://rebound.example:{port}"},
+                {"Host": f"127.0.0.2:{port}", "Origin": f"http://127.0.0.2:{port}"},
+                {"Host": f"localhost.rebound.example:{port}"},
+            ):
+                assert httpx.post(f"{page}/{path}", data=form, headers=headers, timeout=30).status_code == 403, headers
         assert httpx.get(f"{page}/stats/requests", headers={"Host": f"rebound.example:{port}"}).status_code == 403
         assert httpx.get(f"{page}/stats/requests", timeout=30).json()["state"] == "ready"
         assert not hanging.asked.is_set()
