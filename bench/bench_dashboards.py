@@ -42,7 +42,7 @@ END = 1_700_000_000 // 7200 * 7200  # any time, at the edge of a block
 STEPS = (15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600)
 # Compaction would be measured, too; a slow query is to end, not to be refused.
 MEASURED = ("--storage.tsdb.max-block-duration=2h", "--query.timeout=10m", "--query.max-samples=2000000000")
-CHOICES = {"before": "15m", "budget": "7200"}
+CHOICES = {"before": "15m"}
 
 
 @dataclass(frozen=True)

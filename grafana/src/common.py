@@ -24,13 +24,15 @@ ENDPOINT = Variable(
 )
 PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)')
 MODEL = Variable("model", "Model", 'label_values(llm_requests_total{job=~"$job", provider=~"$provider"}, model)')
-POOL = Variable("pool", "Pool", 'label_values(db_pool_connections_max{job=~"$job"}, pool)')
+# Database has most drop-downs: of its own two, one choice each, so that the controls take two lines at 1280 pixels.
+POOL = Variable("pool", "Pool", 'label_values(db_pool_connections_max{job=~"$job"}, pool)', multi=False)
 NODE = Variable("node", "Host", "label_values(node_uname_info, instance)")
 SERVER = Variable("server", "Postgres", "label_values(pg_up, instance)")
 DATNAME = Variable(
     "datname",
     "Database",
     'label_values(pg_stat_database_xact_commit{instance=~"$server", datname!~"template.*"}, datname)',
+    multi=False,
 )
 
 # The endpoints that the objectives leave out (no scrape, no probe, no drill's switches, no scanner's guesses), and
@@ -143,25 +145,26 @@ def dashboard(
     rows: tuple[Row, ...],
     annotations: tuple[Annotation, ...] = (DEPLOYS, STARTS),
 ) -> Dashboard:
-    own = name == "Monitoring"
     return Dashboard(
         uid=UIDS[name],
         title=f"Sightline / {name}",
         description=description,
-        tags=("sightline", "monitoring" if own else "service"),
+        tags=("sightline",),
         variables=variables,
         annotations=(FIRING_ALERTS, *annotations, LOAD_TEST),
-        # On Monitoring, job and instance mean any target: they are not carried over.
-        links=(_top_link("service", variables=not own), *(() if own else (_top_link("monitoring", variables=False),))),
+        links=(_others(variables=name != "Monitoring"),),
         rows=rows,
     )
 
 
-def _top_link(tag: str, variables: bool) -> Json:
-    """Links to all dashboards with a tag that there are: a single one that was copied links to none."""
+def _others(variables: bool) -> Json:
+    """A menu of all dashboards of this kind that there are: a single one that was copied links to none.
+
+    variables: whether choices are carried over. On Monitoring, a job may be an exporter's, which others do not know.
+    """
     return {
         "type": "dashboards",
-        "title": "Sightline" if tag == "service" else "Monitoring",
+        "title": "Sightline",
         "tooltip": "",
         "url": "",
         "icon": "external link",
@@ -169,5 +172,5 @@ def _top_link(tag: str, variables: bool) -> Json:
         "includeVars": variables,
         "keepTime": True,
         "targetBlank": False,
-        "tags": ["sightline", tag],
+        "tags": ["sightline"],
     }

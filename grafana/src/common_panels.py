@@ -102,7 +102,7 @@ def alerts(*links: Link) -> Panel:
 
 
 def up_of(title: str, description: str, up: str, no_value: str, *links: Link) -> Panel:
-    """How many are up of how many there are, as 2/2: green if all, red if half or fewer; `up` has a 0 or 1 for each."""
+    """How many are up of how many there are, as 2/2: green if all, red if fewer than half. `up`: 0 or 1 for each."""
     counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
     return stat(
         title,

@@ -18,12 +18,25 @@ from .host_detail import (
     SATURATION,
     SWAP_USED,
 )
-from .host_usage import CORES, CPU, CPU_STEPS, DISK_STEPS, DISKS, LOAD, MEMORY, MEMORY_STEPS, SPACE, cpu, disk, memory
+from .host_usage import (
+    CORES,
+    CPU,
+    CPU_STEPS,
+    DISK_STEPS,
+    DISKS,
+    LOAD,
+    MEMORY,
+    MEMORY_STEPS,
+    SPACE,
+    cpu,
+    disk,
+    host_stat,
+    memory,
+)
 from .layout import full, quarters, sixths, thirds
 from .looks import Steps
 from .model import Row
-from .panels import stat
-from .promql import HOSTS, or_zero
+from .promql import PROMETHEUS, or_zero
 from .tables import Column, table
 
 LOAD_STEPS = slo.red_at("load_per_cpu", 0.5)
@@ -32,7 +45,7 @@ FULL_IN = f"min by (instance) ({FREE} / (deriv({FREE}[6h]) < 0) * -1)"
 
 STRIP = (
     cpu(),
-    stat(
+    host_stat(
         "Load/core",
         "Processes that run or want to run, per processor; above 1 they wait. Of the worst host.",
         f"max({LOAD})",
@@ -40,24 +53,24 @@ STRIP = (
         decimals=2,
         steps=LOAD_STEPS,
     ),
-    stat(
+    host_stat(
         "CPU PSI",
         "Pressure stall information: share of time in which something waited for a processor, of the worst host.",
-        or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", HOSTS),
+        or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", PROMETHEUS),
         unit="percentunit",
         decimals=0,
         steps=Steps(0.25, 0.5),
     ),
     memory(),
-    stat(
+    host_stat(
         "Swap used",
         "Used share of the swap space, of the fullest host; 0 where there is none.",
-        or_zero(f"max({SWAP_USED})", HOSTS),
+        or_zero(f"max({SWAP_USED})", PROMETHEUS),
         unit="percentunit",
         decimals=0,
         steps=Steps(0.2, 0.8),
     ),
-    stat(
+    host_stat(
         "OOM kills",
         "Processes that the kernel killed in the time range because memory ran out.",
         f"sum(increase({exported('node_vmstat_oom_kill')}{{@host}}[$__range]))",
@@ -66,31 +79,31 @@ STRIP = (
         steps=Steps(None, 1),
     ),
     disk(),
-    stat(
+    host_stat(
         "Disk util.",
         "Share of time in which the busiest disk had work to do.",
-        or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", HOSTS),
+        or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", PROMETHEUS),
         unit="percentunit",
         decimals=0,
         steps=Steps(0.7, 0.9),
     ),
-    stat(
+    host_stat(
         "Net util.",
         "Share of its speed that the busiest network card sends or receives; 0 where no card has a known speed.",
-        or_zero(f"max({SATURATION})", HOSTS),
+        or_zero(f"max({SATURATION})", PROMETHEUS),
         unit="percentunit",
         decimals=0,
         steps=Steps(0.7, 0.9),
     ),
-    stat(
+    host_stat(
         "Net errors",
         "Packets per second that were dropped or damaged, on all network cards.",
-        or_zero(f"sum({NETWORK_ERRORS})", HOSTS),
+        or_zero(f"sum({NETWORK_ERRORS})", PROMETHEUS),
         unit="count:/s",
         decimals=1,
         steps=Steps(1, 10),
     ),
-    stat(
+    host_stat(
         "TCP resent",
         "Share of TCP segments that had to be sent again, of the worst host.",
         f"max({RETRANSMITTED})",
@@ -98,7 +111,7 @@ STRIP = (
         decimals=1,
         steps=Steps(0.01, 0.02),
     ),
-    stat(
+    host_stat(
         "Uptime",
         "Since the host that started last.",
         "min(node_time_seconds{@host} - node_boot_time_seconds{@host})",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import slo
 from .common import IN, OUT
 from .looks import Steps, fixed, override_matching
@@ -18,6 +20,8 @@ CORES = 'count by (instance) (node_cpu_seconds_total{@host, mode="idle"})'
 LOAD = f"max by (instance) (node_load1{{@host}}) / {CORES}"
 MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
 SPACE = f"1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
+# A tile that has no number while no host answers: a rate outlives its host by its window.
+host_stat = partial(stat, source=HOSTS)
 # Orange where it is worth a look, red where an alert fires.
 FREE_DISK, FREE_MEMORY = slo.threshold("disk_free_ratio"), slo.threshold("memory_available_ratio")
 CPU_STEPS = slo.red_at("cpu_busy_ratio", 0.8)
@@ -49,7 +53,7 @@ def each_host(title: str, description: str, expr: str, *links: Link) -> Panel:
 
 def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link) -> Panel:
     """A share of something, of what has most of it."""
-    return stat(
+    return host_stat(
         title,
         description,
         f"max({expr})",

@@ -10,6 +10,7 @@ from .common_panels import service_stat
 from .layout import full, quarters, sixths, thirds
 from .llm_calls import (
     ACCOUNTING,
+    BUDGET,
     BY,
     CALLS,
     DURATION,
@@ -184,9 +185,9 @@ TOKENS = (
 SPEND = (
     timeseries(
         "Spend of a day",
-        "US dollars within the 24 hours before, by model, of all instances. The line is a day's share of the budget, "
-        "which is set at the top.",
-        (Query(spent("1d", *BY), NAME), Query("vector($budget / 30)", "budget")),
+        "US dollars within the 24 hours before, by model, of all instances. The line, the budget, is a "
+        "day at the hourly cost at which LlmCostHigh fires.",
+        (Query(spent("1d", *BY), NAME), Query(f"vector({BUDGET:g})", "budget")),
         unit="currencyUSD",
         decimals=2,
         overrides=dashed("budget", colour="red", links=[]),
@@ -194,9 +195,9 @@ SPEND = (
     ),
     timeseries(
         "Spend of 30 days",
-        "US dollars within the 30 days before, or for as long as Prometheus remembers, of all instances. The line is "
-        "the budget of a month, which is set at the top.",
-        (Query(spent("30d"), "spend"), Query("vector($budget)", "budget")),
+        "US dollars within the 30 days before, or for as long as Prometheus remembers, of all instances. The line, "
+        "the budget, is 30 days at the hourly cost at which LlmCostHigh fires.",
+        (Query(spent("30d"), "spend"), Query(f"vector({30 * BUDGET:g})", "budget")),
         unit="currencyUSD",
         decimals=2,
         overrides=(*coloured({"spend": "blue"}), *dashed("budget", colour="red")),

@@ -8,7 +8,7 @@ from . import slo
 from .common import INSTANCE, JOB, LATENCY_COLOURS, MODEL, PROVIDER, TOKEN_COLOURS, only
 from .common_panels import average_and_percentiles, percentile_lines
 from .looks import PER_MINUTE, coloured
-from .model import Number, Query
+from .model import Query
 from .panels import heatmap, timeseries
 from .promql import happened, heat, mean, percentile, ratio
 
@@ -17,10 +17,8 @@ DURATION = recorded.CALL
 CALLS = recorded.CALLS.of("@llm")
 FAILED = recorded.CALLS.of('@llm, outcome="error"')
 NAME = "{{model}}"  # unique within a provider; the table has both
-# Where the alert fires, for a month.
-MONTH = f"{24 * 30 * slo.threshold('llm_cost_usd_per_hour'):g}"
-BUDGET = Number("budget", "Budget, USD a month", MONTH, "Planned spend per month: the line in the panels of spend")
-VARIABLES = (JOB, INSTANCE, PROVIDER, MODEL, BUDGET)
+BUDGET = 24 * slo.threshold("llm_cost_usd_per_hour")  # US dollars a day: at the hourly cost at which an alert fires
+VARIABLES = (JOB, INSTANCE, PROVIDER, MODEL)
 ONE_MODEL = only("Only ${__field.labels.model}", "LLM", VARIABLES, MODEL, "__field.labels.model")
 OUTCOME_COLOURS = {"success": "green", "error": "red", "incomplete": "orange", "cancelled": "text"}
 BY = ("provider", "model")

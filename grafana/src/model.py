@@ -122,17 +122,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Variable:
-    """A drop-down filled by a query for label values, with several choices and All.
+    """A drop-down filled by a query for label values, with All.
 
     It has no description: its icon takes the room for which the controls would need another line.
+    multi: several can be chosen, which takes more room, too.
     """
 
     name: str
     label: str
     query: str
+    multi: bool = True
 
     def to_json(self) -> Json:
-        everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
+        text, value = (["All"], ["$__all"]) if self.multi else ("All", "$__all")
+        everything = {"selected": True, "text": text, "value": value}
         return {
             "type": "query",
             "name": self.name,
@@ -141,7 +144,7 @@ class Variable:
             "query": {"query": expand(self.query), "refId": f"Variable-{self.name}"},
             "regex": "",
             "includeAll": True,
-            "multi": True,
+            "multi": self.multi,
             "allValue": ".*",
             "current": everything,
             "options": [],
@@ -172,30 +175,6 @@ class Constant:
             "options": [],
             "hide": 2,
             "skipUrlSync": True,
-        }
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number that users type in, such as a budget."""
-
-    name: str
-    label: str
-    value: str
-    description: str
-
-    def to_json(self) -> Json:
-        chosen = {"selected": True, "text": self.value, "value": self.value}
-        return {
-            "type": "textbox",
-            "name": self.name,
-            "label": self.label,
-            "description": self.description,
-            "query": self.value,
-            "current": chosen,
-            "options": [chosen],
-            "hide": 0,
-            "skipUrlSync": False,
         }
 
 
@@ -255,4 +234,4 @@ class Annotation:
         }
 
 
-AnyVariable = Variable | Constant | Number | Choice
+AnyVariable = Variable | Constant | Choice

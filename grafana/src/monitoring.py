@@ -8,6 +8,7 @@ from .common_panels import ALL_ALERTS_TABLE, firing_alerts
 from .layout import halves, quarters, sixths, thirds
 from .looks import PER_MINUTE, Steps, coloured, fixed, override_matching, values
 from .model import Query, Row
+from .monitoring_remote_write import REMOTE_WRITE
 from .panels import stat, state_timeline, timeseries
 from .promql import PROMETHEUS, occurring, or_zero
 
@@ -311,6 +312,7 @@ DASHBOARD = dashboard(
         Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
         Row("Notifications", halves(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),
+        Row("Remote write", thirds(REMOTE_WRITE, 7), collapsed=True),
         Row("Storage and processes", (*quarters(STORAGE[:4]), *halves(STORAGE[4:])), collapsed=True),
     ),
 )

@@ -8,7 +8,7 @@ from typing import Literal
 from .bounds import mappings as at_most
 from .looks import PER_MINUTE, PLAIN, Steps, fixed, override_matching, plain, set_known, values
 from .model import Json, Link, Panel, Query
-from .promql import FAILING
+from .promql import FAILING, NOTHING
 
 Queries = Query | Sequence[Query]
 Legend = Literal["below", "right", "names"]
@@ -46,19 +46,20 @@ def stat(
     name: a legend to show instead of the value, such as {{up}}/{{known}}, in the colour of the value.
     bounds: of the histogram that a percentile is of; it is shown as the bound of its bucket, such as "≤ 250 ms".
     """
+    words = {str(NOTHING): (no_value, "text")}
     if f"vector({FAILING})" in expr:
-        mappings = (*mappings, values({str(FAILING): ("failing", "red")}))
+        words[str(FAILING)] = ("failing", "red")
+    mappings = (values(words), *mappings)
     if bounds:
-        mappings = (*mappings, *at_most(bounds, first=len(mappings)))
+        mappings = (*mappings, *at_most(bounds, first=len(words)))
     expr = f"({expr}) and on () {source}" if source else expr
     if not name:  # without a number Grafana would show the words in the colour of the lowest threshold
-        expr = f"{expr} or vector(NaN)"
-    nothing: Json = {"type": "special", "options": {"match": "null+nan", "result": {"text": no_value, "color": "text"}}}
+        expr = f"{expr} or vector({NOTHING})"
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "thresholds": steps.to_json() if steps else plain(colour),
         "noValue": no_value,
-        "mappings": [*mappings, nothing],
+        "mappings": list(mappings),
     }
     set_known(defaults, decimals=decimals)
     return Panel(

@@ -36,6 +36,7 @@ POSTGRESQL = "pg_up{@db} == 1"
 HOSTS = "node_uname_info{@host}"
 PROMETHEUS = ""  # answers itself
 
+NOTHING = -1_000_000_000  # the value of a tile without data; not NaN, which VictoriaMetrics drops
 FAILING = -1  # the value of a percentile while everything fails; a tile shows it as "failing"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import promql_parser
+
+from grafana.src.promql import NOTHING
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -30,13 +33,18 @@ CONSTANTS: dict[str, str] = {
     for variable in dashboard["templating"]["list"]
     if variable["type"] == "constant"
 }
-# Numbers and fixed choices, at their default.
+# Fixed choices, at their default.
 CHOICES: dict[str, str] = {
     variable["name"]: variable["current"]["value"]
     for dashboard in DASHBOARDS.values()
     for variable in dashboard["templating"]["list"]
-    if variable["type"] in ("textbox", "custom")
+    if variable["type"] == "custom"
 }
+
+
+def is_number(value: float) -> bool:
+    """Whether a panel draws it: not NaN, nor what tiles without data show as words."""
+    return not math.isnan(value) and value != NOTHING
 
 
 @dataclass(frozen=True)

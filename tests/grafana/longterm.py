@@ -14,7 +14,8 @@ import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.grafana.dashboards import Target, selectors, substituted, targets
+from grafana.src.promql import NOTHING
+from tests.grafana.dashboards import Target, is_number, selectors, substituted, targets
 from tests.servers import PrometheusApi
 
 Points = dict[tuple[tuple[str, str], ...], dict[float, float]]
@@ -44,7 +45,7 @@ def kind(target: Target) -> str:
         return "percentiles"
     if any(one.function for one in found):
         return "rates, increases and others over a window"
-    if "NaN" in target.expr and all(":" in one.metric for one in found):
+    if str(NOTHING) in target.expr and all(":" in one.metric for one in found):
         return "single numbers of recorded series"
     return "recorded series" if all(":" in one.metric for one in found) else "other raw series"
 
@@ -69,7 +70,7 @@ def _ask(server: PrometheusApi, target: Target, expr: str, start: float, end: fl
     answer = server.api("query" if target.instant else "query_range", query=expr, **moment)["result"]
     series = {tuple(sorted(one["metric"].items())): one.get("values") or [one["value"]] for one in answer}
     numbers = {labels: {float(at): float(value) for at, value in values} for labels, values in series.items()}
-    kept = {labels: {at: value for at, value in found.items() if value == value} for labels, found in numbers.items()}
+    kept = {labels: {at: value for at, value in found.items() if is_number(value)} for labels, found in numbers.items()}
     return {labels: found for labels, found in kept.items() if found}
 
 

@@ -1,23 +1,27 @@
-"""What the tiles say in a real outage: the provider of the language model fails, then PostgreSQL is stopped.
+"""What the tiles say in real outages: of an instance, the model's provider, PostgreSQL in several ways, the exporters.
 
 Real servers of the stack's own; scrapes and rules come every 3 seconds instead of every 15, windows stay as they are.
-The tests follow the outage in their order.
+The tests follow the outages in their order.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from tests import servers
+from tests.grafana.dashboards import DASHBOARDS, panels
 from tests.grafana.tiles import Tile, tile
-from tests.servers import Postgres, Prometheus, wait_until
+from tests.servers import Postgres, Prometheus, Running, wait_until
 from tests.telemetry.llm import fake_provider
 from tests.telemetry.llm.fake_provider import FakeProvider, Reply, openai_whole
 
@@ -28,14 +32,26 @@ CHAT = {"message": "How are you?", "stream": False}
 class Stack:
     """The servers, and users who go on whatever happens."""
 
-    url: str
+    app: Running
     postgres: Postgres
     provider: FakeProvider
     prometheus: Prometheus
+    exporter: Running
+    node: Running
     key: str
+
+    @property
+    def url(self) -> str:
+        return self.app.url
 
     def tile(self, dashboard: str, title: str) -> Tile:
         return tile(self.prometheus, dashboard, title)
+
+    def sql(self, *statements: str) -> None:
+        """Executes them as PostgreSQL's superuser, each in a transaction of its own."""
+        with psycopg.connect(self.postgres.superuser_dsn, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
 
     @contextmanager
     def users(self) -> Iterator[None]:
@@ -77,7 +93,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             servers.prometheus_of_the_stack("3s", app=app, postgres=exporter, node=node) as prometheus,
         ):
             answer = httpx.post(f"{app.url}/users", json={"name": "somebody"}, trust_env=False)
-            running = Stack(app.url, postgres, provider, prometheus, answer.json()["api_key"])
+            running = Stack(app, postgres, provider, prometheus, exporter, node, answer.json()["api_key"])
             with running.users():
                 wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"), timeout=120)
                 wait_until(lambda: (running.tile("overview", "Model p95").value or 0) > 0)
@@ -103,15 +119,61 @@ def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
         assert stack.tile(dashboard, title).text.startswith("≤ "), title
 
 
-def test_a_provider_that_fails_is_failing_and_not_idle(stack: Stack) -> None:
-    stack.provider.replies = [Reply(status=400, body={"error": {"message": "no", "type": "invalid_request_error"}})]
+def test_one_of_two_instances_is_down(stack: Stack) -> None:
+    (file,) = (word.partition("=")[2] for word in stack.prometheus.server.command if word.startswith("--config.file="))
+    targets = Path(file).parent / "targets" / "app.yml"
+    before = targets.read_text()
+    alive = stack.url.removeprefix("http://")
+    targets.write_text(json.dumps([{"targets": [alive, f"{stack.postgres.host}:{servers.free_port()}"]}]))
+    wait_until(lambda: stack.tile("overview", "Instances") == Tile(0.5, "1/2", "orange"))
+    assert stack.tile("monitoring", "Down") == Tile(1, "", "red")
+    targets.write_text(before)
+    wait_until(lambda: stack.tile("overview", "Instances") == Tile(1, "1/1", "green"), timeout=400)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, "invalid_request_error"), (429, "rate_limit_error")], ids=["refused", "rate limit"]
+)
+def test_a_provider_that_fails_is_failing_and_not_idle(stack: Stack, status: int, kind: str) -> None:
+    stack.provider.replies = [Reply(status=status, body={"error": {"message": "no", "type": kind}})]
     with stack.users():
         failing = Tile(-1, "failing", "red")
         wait_until(lambda: stack.tile("overview", "Model p95") == failing, timeout=120)
         wait_until(lambda: stack.tile("llm", "Model p95") == failing)
         wait_until(lambda: stack.tile("llm", "LLM errors").colour == "red")
+        for title in ("TTFT p95", "TPOT p95"):
+            wait_until(lambda: stack.tile("llm", title) == failing)  # noqa: B023  is called at once
     assert stack.tile("overview", "LLM errors").colour == "red"
     stack.provider.replies = [openai_whole()]
+    with stack.users():
+        wait_until(lambda: (stack.tile("llm", "Model p95").value or 0) > 0, timeout=120)
+
+
+def test_a_server_that_refuses_writes_is_up_and_its_queries_fail(stack: Stack) -> None:
+    stack.sql("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+    with stack.users():
+        for dashboard, title in (("overview", "SQL errors"), ("database", "SQL errors"), ("http", "5xx errors")):
+            wait_until(lambda: stack.tile(dashboard, title).colour == "red", timeout=120)  # noqa: B023
+        assert stack.tile("overview", "Postgres") == Tile(1, "1/1", "green")
+        assert (stack.tile("database", "Query p95").value or 0) > 0, "it answers reads"
+    stack.sql("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+
+
+def test_a_server_that_refuses_the_services_logins_is_up_and_nothing_works(stack: Stack) -> None:
+    role = stack.postgres.user
+    stack.sql(
+        f"ALTER ROLE {role} NOLOGIN",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'",
+    )
+    with stack.users():
+        for dashboard in ("overview", "database"):
+            for title in ("Query p95", "Pool in use"):
+                wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"), timeout=120)  # noqa: B023
+            assert stack.tile(dashboard, "SQL errors").colour == "red"
+            assert stack.tile(dashboard, "Postgres") == Tile(1, "1/1", "green")
+    stack.sql(f"ALTER ROLE {role} LOGIN")
+    with stack.users():
+        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0, timeout=120)
 
 
 def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:
@@ -157,3 +219,33 @@ def test_minutes_of_outage_cost_their_share_of_a_month(stack: Stack) -> None:
     most = seen / (30 * 86400) / 0.001  # everything failed since the start
     assert 1 - most <= budget.value < 1
     assert budget.value > -1
+
+
+def test_hosts_and_servers_without_their_exporters_have_no_numbers(stack: Stack) -> None:
+    """Each in the colour of words, and what does not answer counts as down."""
+    stack.exporter.stop()
+    stack.node.stop()
+    wait_until(lambda: stack.tile("monitoring", "Down") == Tile(2, "", "red"))
+    assert stack.tile("database", "Postgres") == Tile(0, "0/1", "red")
+    shown = {(dashboard, title) for dashboard in ("overview",) for title in ("CPU", "Memory", "Disk")}
+    shown |= {("host", panel["title"]) for panel in panels(DASHBOARDS["host"]) if panel["type"] == "stat"}
+    assert len(shown) == 15
+    for dashboard, title in sorted(shown):
+        wait_until(lambda: stack.tile(dashboard, title) == Tile(None, "no data", "text"), timeout=400)  # noqa: B023
+
+
+def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
+    """Of the service, its database and its host; the error budgets are history."""
+    stack.app.stop()
+    wait_until(lambda: stack.tile("overview", "Instances") == Tile(0, "0/1", "red"))
+    shown = [
+        (name, panel["title"])
+        for name in ("overview", "http", "llm", "database", "host")
+        for panel in panels(DASHBOARDS[name])
+        if panel["type"] == "stat" and panel["title"] not in ("SLO 5xx", "SLO slow")
+    ]
+    assert len(shown) > 50
+    for dashboard, title in shown:
+        wait_until(lambda: stack.tile(dashboard, title).colour in ("text", "red"), timeout=400)  # noqa: B023
+    for dashboard, title in (("overview", "Alerts"), ("monitoring", "Critical")):
+        wait_until(lambda: stack.tile(dashboard, title).colour == "red", timeout=120)  # noqa: B023

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from grafana.src.promql import NOTHING
 from tests.grafana.dashboards import DASHBOARDS, panels, substituted
 from tests.servers import PrometheusApi
 
@@ -31,24 +32,23 @@ def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300
     assert len(found) <= 1, f"{dashboard}: {title} has {len(found)} values"
     defaults = panel["fieldConfig"]["defaults"]
     for labels, value in found.items():
-        if math.isnan(value):
-            (nothing,) = (m["options"]["result"] for m in defaults["mappings"] if m["type"] == "special")
-            return Tile(None, nothing["text"], nothing["color"])
         if panel["options"]["textMode"] == "name":
             text = target["legendFormat"]
             for name, label in labels:
                 text = text.replace(f"{{{{{name}}}}}", label)
             return Tile(value, text, _colour(defaults, value))
         mapped = _mapped(defaults, value)
+        if value == NOTHING and mapped:
+            return Tile(None, *mapped)
         return Tile(value, *mapped) if mapped else Tile(value, "", _colour(defaults, value))
-    return Tile(None, defaults["noValue"], "text")
+    return Tile(None, defaults["noValue"], _colour(defaults, -math.inf))
 
 
 def _mapped(defaults: dict[str, Any], value: float) -> tuple[str, str] | None:
     """Text and colour of a value that is mapped to words."""
     for mapping in defaults["mappings"]:
         options = mapping["options"]
-        if mapping["type"] == "value" and (result := options.get(f"{value:g}")):
+        if mapping["type"] == "value" and (result := options.get(f"{value:.15g}")):
             return result["text"], result["color"]
         if mapping["type"] == "range" and options["from"] <= value <= options["to"]:
             return options["result"]["text"], _colour(defaults, value)
