@@ -55,7 +55,11 @@ class ComposeStack:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.environment = {**settings.environment(), "EXPORTER_OPTIONS_DIGEST": configs.exporter_options()}
+        self.environment = {
+            **settings.environment(),
+            "EXPORTER_OPTIONS_DIGEST": configs.read_at_start("postgres-exporter"),
+            "GRAFANA_PROVISIONING_DIGEST": configs.read_at_start("grafana"),
+        }
         if remote_write.is_on(settings):
             self.environment |= self._remote_write()
         if settings.has_valkey:

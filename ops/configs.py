@@ -10,10 +10,22 @@ from pathlib import Path
 
 from ops.paths import PROJECT
 
+AT_START = {  # server -> files and folders that it reads at its start only
+    "app": ("app", "requirements/dev.txt"),
+    "postgres": ("postgres/init",),
+    "postgres-exporter": ("postgres/exporter.args",),
+    "grafana": ("grafana/provisioning", "grafana/longterm"),
+}
 
-def exporter_options() -> str:
-    """A checksum of postgres_exporter's options, which it reads at its start only."""
-    return hashlib.sha256((PROJECT / "postgres" / "exporter.args").read_bytes()).hexdigest()[:16]
+
+def read_at_start(*servers: str) -> str:
+    """A checksum of what these servers read at their start only: with another one, `make up` restarts them."""
+    found = hashlib.sha256()
+    for place in (PROJECT / name for server in servers for name in AT_START[server]):
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file() and file.parent.name != "__pycache__":
+                found.update(f"{file.relative_to(PROJECT)} ".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:16]
 
 
 def link(name: str, folder: Path, secrets: Path) -> Path:

@@ -132,7 +132,7 @@ class ProcessStack:
         self._fetch()
         programs.find(*NEEDED)
         programs.find(*POSTGRES, major=self._postgres_major)
-        self._wanted = config(self.supervisor, self.servers())
+        self._wanted = config(self.supervisor, self.servers(), configs.read_at_start(*configs.AT_START))
         ports.check(self.ports, self.supervisor.listening)
 
     def fetch(self) -> None:
@@ -151,7 +151,7 @@ class ProcessStack:
             self.supervisor.start_stopped()
             return True
         if self.supervisor.leftovers():
-            log.info("Settings have changed, or the supervisor has died: restarting everything")
+            log.info("Settings or files have changed, or the supervisor has died: restarting everything")
             self.supervisor.stop()
         log.info("Preparing the database")
         self.prepare()

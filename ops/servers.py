@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from ops import configs, http
+from ops import http
 from ops.paths import PROJECT
 from ops.programs import find, from_debian
 from ops.settings import fill
@@ -161,7 +161,6 @@ def postgres_exporter(port: int, database_port: int, password_file: Path) -> Ser
             "DATA_SOURCE_URI": f"{HOST}:{database_port}/sightline?sslmode=disable",
             "DATA_SOURCE_USER": "sightline_exporter",
             "DATA_SOURCE_PASS_FILE": str(password_file),
-            "OPTIONS_DIGEST": configs.exporter_options(),  # so that `make up` restarts it after a change
         },
         probe=http_probe(f"http://{HOST}:{port}/metrics", contains="\npg_up 1"),
     )

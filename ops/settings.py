@@ -49,7 +49,7 @@ PATHS = (
 # Folders that the stack closes to others, fills and empties -> what is in one that is in use.
 OWN = {
     "SECRETS_DIR": (*secrets.NAMES, *secrets.FOLDERS),
-    "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf"),
+    "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf", "data/postgres/PG_VERSION"),
 }
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
 _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")

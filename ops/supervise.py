@@ -183,10 +183,10 @@ class _Connection(HTTPConnection):
         self.sock.connect(str(self._file))
 
 
-def config(supervisor: Supervisor, servers: Iterable[Server]) -> str:
-    """supervisord's configuration for these servers."""
+def config(supervisor: Supervisor, servers: Iterable[Server], files: str) -> str:
+    """supervisord's configuration for these servers; `files`: the checksum of those that they read at their start."""
     places = {"run": supervisor.run, "logs": supervisor.logs, "project": PROJECT}
-    text = DAEMON.format(**places, user="user=root" if os.geteuid() == 0 else "")
+    text = f"; started with {files}\n" + DAEMON.format(**places, user="user=root" if os.geteuid() == 0 else "")
     for server in servers:
         text += PROGRAM.format(
             name=server.name,

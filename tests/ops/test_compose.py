@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ops import containers, mounts, settings
+from ops import configs, containers, mounts, settings
 from ops.compose import PORTS, ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -431,16 +430,37 @@ def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker, f
     assert "Everything is healthy." in result.stdout.splitlines()
 
 
-def test_options_that_are_read_at_the_start_only_make_another_container(docker: Docker) -> None:
+def test_files_that_are_read_at_the_start_only_make_other_containers(
+    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compose does not look into what it mounts."""
+    written = {"EXPORTER_OPTIONS_DIGEST": "postgres-exporter", "GRAFANA_PROVISIONING_DIGEST": "grafana"}
     docker.write()
     script = docker.folder / "bin" / "docker"
-    script.write_text(script.read_text().replace('echo "$*"', 'echo "$* $EXPORTER_OPTIONS_DIGEST"', 1))
+    script.write_text(script.read_text().replace('echo "$*"', f'echo "$* {" ".join(f"${one}" for one in written)}"', 1))
     command = [sys.executable, "-m", "ops", "down"]
     subprocess.run(command, cwd=PROJECT, env=docker.environment, check=True, capture_output=True)
-    options = (PROJECT / "postgres" / "exporter.args").read_bytes()
-    assert docker.asked("down")[0].endswith(hashlib.sha256(options).hexdigest()[:16])
-    assert "${EXPORTER_OPTIONS_DIGEST:-}" in (PROJECT / "docker-compose.yml").read_text()
+    assert docker.asked("down")[0].split()[-2:] == [configs.read_at_start(server) for server in written.values()]
+    assert all(f"${{{name}:-}}" in (PROJECT / "docker-compose.yml").read_text() for name in written)
+
+    for places in configs.AT_START.values():
+        for place in places:
+            (tmp_path / "copy" / place).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (PROJECT / place).is_dir() else shutil.copy)(PROJECT / place, tmp_path / "copy" / place)
+    monkeypatch.setattr(configs, "PROJECT", tmp_path / "copy")
+    seen = [configs.read_at_start(*configs.AT_START)]
+    for change in (
+        "grafana/provisioning/datasources/sightline.yml",
+        "app/llm/prices.toml",
+        "postgres/init/99-mine.sql",
+    ):
+        with (tmp_path / "copy" / change).open("a") as file:
+            file.write("# mine\n")
+        seen.append(configs.read_at_start(*configs.AT_START))
+    assert len({*seen}) == 4
+    (tmp_path / "copy" / "app" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "copy" / "app" / "__pycache__" / "main.cpython-311.pyc").touch()
+    assert configs.read_at_start(*configs.AT_START) == seen[-1], "Python's own files are no change"
 
 
 @pytest.mark.parametrize(

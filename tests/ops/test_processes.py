@@ -487,7 +487,7 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     """The stack runs already: a changed setting starts it anew, and this one cannot work."""
     result = made.run("up", DATABASE_POOL_TIMEOUT="never")
     assert result.returncode == 1
-    assert "Settings have changed" in result.stdout
+    assert "Settings or files have changed" in result.stdout
     assert "app keeps crashing" in result.stderr
     assert "DATABASE_POOL_TIMEOUT" in result.stderr
     assert "Traceback" not in result.stderr

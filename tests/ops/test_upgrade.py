@@ -101,8 +101,15 @@ def test_data_of_the_last_release_are_kept(old_stack: tuple[Stack, float]) -> No
     saved = stack.run("backup")
     assert saved.returncode == 0, saved.stderr
     assert "make restore FROM='" in saved.stdout, "to be pasted, blanks and all"
+    before_pull = {server: stack.pid(server) for server in ("app", "prometheus")}
     again = stack.run("up")
     assert again.returncode == 0, "and once more, with nothing to migrate"
+    assert stack.healthy()
+    assert {server: stack.pid(server) for server in before_pull} == before_pull
+    with open(stack.project / "app" / "main.py", "a") as code:
+        code.write("# as after git pull\n")
+    assert "Settings or files have changed" in stack.run("up").stdout, "what runs is what is there"
+    assert stack.pid("app") != before_pull["app"]
     assert stack.healthy()
 
 

@@ -138,7 +138,7 @@ class Lab:
         self.native.prepare()
         accelerate(self.prometheus_folder, self.alertmanager_folder)
         servers = [accelerated(server) for server in self.native.servers()]
-        self.supervisor.start(config(self.supervisor, servers))
+        self.supervisor.start(config(self.supervisor, servers, "a drill"))
         for server in servers:
             wait_until(lambda server=server: server.probe() is None, 120)  # type: ignore[misc]
         wait_until(lambda: (targets := scraped(self.native)) and set(targets.values()) == {"up"}, 60)
