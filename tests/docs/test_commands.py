@@ -20,6 +20,9 @@ from tests.copies import copy_project
 from tests.docs.commands import ANY_MACHINE, ANY_TIME, MISSING, PORTS_IN_USE, SESSION, STACK_UP
 from tests.servers import wait_until
 
+# As if given on the command line.
+SHORT_LOAD = {"MAKEFLAGS": "-- DURATION=10s USERS=5 LOADTEST_LINGER=0"}
+
 
 @dataclass(frozen=True)
 class Checkout:
@@ -32,13 +35,11 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         own = self.folder.parent
         tools = f"{find('promtool')['promtool'].parent}:{find('amtool')['amtool'].parent}"
-        short_load = "DURATION=10s USERS=5 LOADTEST_LINGER=0"
         return {
             "PATH": f"{os.environ['PATH']}:{tools}",
             "HOME": str(own / "home"),
             "TMPDIR": str(own / "tmp"),
             "SIGHTLINE_MODE": "native",
-            "MAKEFLAGS": f"-- {short_load}",  # as if given on each command line
         }
 
     def start(self, command: str) -> subprocess.Popen[str]:
@@ -58,7 +59,7 @@ class Checkout:
         return subprocess.Popen(
             ["bash", "-ec", command],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, **(SHORT_LOAD if "make loadtest" in command else {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
