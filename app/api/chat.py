@@ -12,14 +12,14 @@ from typing import Any, Literal, TypeVar, cast
 import anyio
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from app import llm
-from app.api.conversations import find_conversation
+from app.api.conversations import find_conversation, find_messages
 from app.api.dependencies import CurrentUser, Session
 from app.api.errors import BODY_ERRORS, Responses, responses
 from app.api.schemas import ChatAnswer, ChatRequest, Usage
@@ -29,7 +29,7 @@ from app.middleware import CLIENT_GONE
 
 logger = logging.getLogger("app.chat")
 
-HISTORY = 20  # earlier messages of the conversation that the model gets to see
+HISTORY = 20  # earlier messages of the conversation that the model gets to see, fewer if they are long
 _STORE_TIMEOUT = 10  # seconds to store an answer
 _storing: set[asyncio.Task[None]] = set()  # the event loop itself does not keep its tasks
 
@@ -216,9 +216,7 @@ async def _store_question(
         ).scalar_one()
     else:
         conversation_id = (await find_conversation(session, question.conversation_id, user)).id
-        query = select(models.Message).where(models.Message.conversation_id == conversation_id)
-        query = query.order_by(models.Message.id.desc()).limit(HISTORY)
-        rows = (await session.scalars(query, execution_options=named("message_list"))).all()
+        rows, _ = await find_messages(session, conversation_id, HISTORY, newest_first=True)
         history = [llm.Message(cast(Literal["user", "assistant"], row.role), row.content) for row in reversed(rows)]
     await _store(session, conversation_id=conversation_id, role="user", content=question.message)
     return conversation_id, [*history, llm.Message("user", question.message)]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from app.limits import BODY_BYTES, MAX_URL_BYTES, json_excess
@@ -254,3 +255,49 @@ def test_a_valid_question_at_the_limits_costs_little(
     )
     assert cpu / TIMES <= CPU_SECONDS
     assert memory <= MEMORY
+
+
+@pytest.mark.attack("a request made to be costly", tried=3 * TIMES)
+def test_reading_and_continuing_the_longest_conversation_costs_little(
+    service: Running, postgres: Postgres, client: httpx.Client, tell: Callable[[str, str], None]
+) -> None:
+    """A hundred messages, half of them as long as they may be: 40 MB, of which each response has a page."""
+    question = "🦉" * 200_000
+    with sign_up(client) as user:
+        conversation = user.post("/chat", json={"message": "Hello", "stream": False}).json()["conversation_id"]
+        with psycopg.connect(postgres.dsn(service.server.environment["DATABASE_NAME"])) as connection:
+            connection.cursor().executemany(
+                "INSERT INTO messages (conversation_id, role, content) VALUES (%s, 'user', %s)",
+                [(conversation, question if number % 2 else "short") for number in range(98)],
+            )
+            (whole,) = connection.execute("SELECT array_agg(id ORDER BY id) FROM messages").fetchone() or ([],)
+        found: list[int] = []
+        params = {"limit": 100}
+        while params:
+            answer = user.get(f"/conversations/{conversation}", params=params).json()
+            found += [message["id"] for message in answer["messages"]]
+            params = {"limit": 100, "after": answer["next"]} if answer["next"] else {}
+        assert found == whole[-100:]
+        address = f"/conversations/{conversation}"
+        kinds: dict[str, Callable[[], httpx.Response]] = {
+            "the first page": lambda: user.get(address, params={"limit": 100}),
+            "the middle": lambda: user.get(address, params={"limit": 100, "after": found[50]}),
+            "a further question": lambda: user.post(
+                "/chat", json={"message": "x", "stream": False, "conversation_id": conversation}
+            ),
+        }
+        for kind, request in kinds.items():
+            cost = Cost(service)
+            costs = []
+            for _ in range(2):
+                cost.start()
+                for _ in range(TIMES):
+                    assert request().status_code == 200
+                costs.append(cost.look())
+            cpu, memory = min(costs)[0] / TIMES, max(memory for _, memory in costs)
+            tell(
+                "cost of the longest conversation",
+                f"{kind}: {cpu * 1000:.0f} ms CPU time, {memory / 2**20:.1f} MiB",
+            )
+            assert cpu <= CPU_SECONDS, (kind, cpu, memory)
+            assert memory <= MEMORY, (kind, cpu, memory)
