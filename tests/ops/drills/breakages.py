@@ -216,7 +216,7 @@ def disk_full(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def inodes_used_up(lab: Lab) -> Iterator[None]:
-    """Something creates empty files, one in twenty of the inodes a second, until there are none left."""
+    """Something creates empty files, a tenth of the inodes a second, until there are none left."""
     inodes = 1280
     with _file_system(lab, "-N", str(inodes)) as mount:
 
@@ -224,7 +224,7 @@ def inodes_used_up(lab: Lab) -> Iterator[None]:
             for number in range(inodes):
                 with suppress(OSError):
                     (mount / f"empty-{number}").touch()
-                if number % (inodes // 20) == 0 and over.wait(1):
+                if number % (inodes // 10) == 0 and over.wait(1):
                     return
 
         with meanwhile(create):
