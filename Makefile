@@ -20,6 +20,7 @@ $(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))pyt
 ##@ Run
 up:  ## Start everything: in Docker or, where no engine answers, as ordinary processes (MODE=docker or MODE=native decides)
 down:  ## Stop everything; the data are kept
+restart:  ## Replace the service's replicas one after the other, with edited code and settings in Docker; no request fails
 reload:  ## Reload the edited configuration of Prometheus and Alertmanager
 clean:  ## Stop everything and remove its data; asks first (CONFIRM=1 skips the question)
 secrets:  ## Create the passwords that `docker compose up` needs (make up does it by itself)
@@ -41,7 +42,7 @@ incident:  ## List the incident drills; NAME=... runs one and follows its alerts
 kubernetes:  ## Write rules, monitors and dashboards for the Prometheus Operator: OUT=dir SERVICE=my-service NAMESPACE=production; docs/kubernetes.md
 adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry SERVICE=name OVERWRITE=1
 
-OPS := up down reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt kubernetes
+OPS := up down restart reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt kubernetes
 .PHONY: $(OPS)
 $(OPS): export MAKECMDGOALS := $(MAKECMDGOALS)
 $(OPS): python

@@ -20,6 +20,8 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.proxies import TrustedProxies
+
 MAX_URL_BYTES = 8 * 1024  # path and query; what most servers and proxies allow
 MAX_HEADERS = 100
 DEFAULT_BODY_BYTES = 16 * 1024
@@ -142,17 +144,18 @@ class SignUpLimitMiddleware:
     """At most `per_minute` sign-ups from one client, then 429: each creates a row, and needs no credentials.
 
     Counted in each worker by itself, in memory. A client is an IPv4 address or an IPv6 network of 64 bits; behind a
-    proxy all clients are one.
+    proxy that is not trusted all clients are one.
     """
 
-    def __init__(self, app: ASGIApp, per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, per_minute: int, proxies: str = "") -> None:
         self.app = app
+        self._proxies = TrustedProxies(proxies)
         self._limit = RateLimitItemPerMinute(per_minute)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_sign_up = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == "/users"
-        if not is_sign_up or self._limiter.hit(self._limit, _network(scope.get("client"))):
+        if not is_sign_up or self._limiter.hit(self._limit, _network(await self._proxies.client(scope))):
             await self.app(scope, receive, send)
             return
         response = JSONResponse(
@@ -163,12 +166,11 @@ class SignUpLimitMiddleware:
         await response(scope, receive, send)
 
 
-def _network(client: Any) -> str:
-    host = client[0] if client else ""
+def _network(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return str(host)
+        return host
     if address.version == 4:
         return str(address)
     return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))

@@ -41,6 +41,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if settings.app_drain_seconds:
+            health.drain_before_the_end(app, settings.app_drain_seconds)
         if service.provider.name == "simulated":
             logger.info(index.SIMULATED_NOTE)
         if users_store:
@@ -68,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.sessions = sessions
     app.state.database_probe = probe
+    app.state.draining = False
     app.state.llm = service
     app.state.open_streams = open_streams
 
@@ -93,7 +96,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         body_bytes={**BODY_BYTES, "/chat": settings.app_max_body_bytes},
     )
     if settings.app_sign_ups_per_minute:
-        app.add_middleware(SignUpLimitMiddleware, per_minute=settings.app_sign_ups_per_minute)
+        app.add_middleware(
+            SignUpLimitMiddleware, per_minute=settings.app_sign_ups_per_minute, proxies=settings.app_proxies
+        )
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestLogMiddleware)
     # Exemplars link a bucket to the log lines of a request in it.

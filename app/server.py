@@ -160,7 +160,7 @@ def serve(settings: Settings) -> None:
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,  # app.middleware logs requests, without query strings
         server_header=False,
-        proxy_headers=False,  # nothing here depends on the client's address
+        proxy_headers=False,  # app.proxies, which knows proxies by name
         limit_concurrency=settings.app_max_connections,
         timeout_graceful_shutdown=settings.app_shutdown_timeout,
         timeout_worker_healthcheck=WORKER_TIMEOUT,

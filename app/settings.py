@@ -46,9 +46,13 @@ class Settings(BaseSettings):
     app_request_timeout: float = Field(
         default=30, gt=0, description="seconds that a client has to send its headers, then its body"
     )
-    app_shutdown_timeout: int = Field(
-        default=20, ge=0, description="seconds that requests have to finish after SIGTERM"
+    app_proxies: str = Field(
+        default="", description="names or addresses (a,b) of proxies whose X-Forwarded-For names the client"
     )
+    app_drain_seconds: float = Field(
+        default=0, ge=0, description="after SIGTERM /readyz says 503 for so long before the service stops listening"
+    )
+    app_shutdown_timeout: int = Field(default=20, ge=0, description="seconds that requests have to finish after that")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"
 

@@ -29,7 +29,7 @@ from ops.stack import Stack
 VENV = PROJECT / ".venv"
 ENGINE_TIMEOUT = 20  # seconds for an engine to answer
 MODES = ("docker", "native")
-CHECKED = ("up", "restore", "check-config")  # commands that bad settings stop before anything starts or stops
+CHECKED = ("up", "restart", "restore", "check-config")  # bad settings stop these before anything starts or stops
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS")
 
@@ -161,6 +161,7 @@ COMMANDS: dict[str, Command] = {
     "psql": _stack(commands.psql),
     "check-config": _stack(commands.check_config),
     "reload": _stack(commands.reload),
+    "restart": _stack(commands.restart),
     "clean": _stack(commands.clean, "CONFIRM"),
     "backup": _stack(commands.make_backup),
     "restore": _stack(commands.restore, "FROM", "CONFIRM"),

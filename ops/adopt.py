@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ops import configs
 from ops.errors import OpsError
 from ops.paths import PROJECT
 
@@ -123,6 +124,8 @@ def plan(pieces: list[str], target: Path, package: str, service: str) -> dict[Pa
 
 def _content(source: Path, service: str) -> bytes:
     content = source.read_bytes()
+    if source.name == "prometheus.yml":
+        content = configs.without_dns(content.decode()).encode()  # of the stack's own containers
     for files, ours, theirs in REPLACED:
         if source.relative_to(PROJECT).match(files):
             content = content.replace(ours.encode(), theirs.format(service=service).encode())

@@ -12,7 +12,7 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ops import backup, remote_write, secrets, shell
+from ops import backup, remote_write, rolling, secrets, shell
 from ops.console import confirm, log
 from ops.errors import OpsError
 from ops.paths import PROJECT, locked
@@ -214,6 +214,12 @@ def reload(stack: Stack) -> None:
     _reload(stack)
 
 
+def restart(stack: Stack) -> None:
+    """Replace the service's replicas one after the other, by ones with the present code and settings."""
+    with only_one(stack):
+        rolling.restart(stack)
+
+
 def clean(stack: Stack, confirmed: str) -> None:
     """Stop everything and remove the data; secrets, backups and downloads are kept."""
     confirm(f"Remove all data of the stack in {stack.location}?", bool(confirmed))
@@ -337,5 +343,6 @@ def scraped(stack: Stack) -> dict[str, str]:
         active = json.loads(stack.ask("prometheus", "/api/v1/targets?state=active"))["data"]["activeTargets"]
     except (OpsError, ValueError, KeyError):
         return {}
-    health = {target["labels"]["job"]: target["health"] for target in active}
+    worst_last = sorted(active, key=lambda target: target["health"] != "up")
+    health = {target["labels"]["job"]: target["health"] for target in worst_last}
     return {job: state for job, state in health.items() if job not in OPTIONAL_JOBS or state == "up"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,12 +18,14 @@ from ops import commands, configs, containers, images, mounts, ports, remote_wri
 from ops.console import step
 from ops.errors import OpsError
 from ops.paths import PROJECT
+from ops.rolling import wait_until_active
 from ops.settings import KEY_FILES, Settings
 from ops.stack import State
 
 EVERYTHING = "--profile=*"  # the services of profiles, too
 PROJECT_LABEL = "com.docker.compose.project"
-PORTS = {"app": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000, "locust": 8089}  # in the containers
+PORTS = {"proxy": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000, "locust": 8089}  # in the containers
+ASKED = {**PORTS, "proxy": 8404}  # where they answer `make`
 DATA = {
     "postgres": "/var/lib/postgresql",
     "prometheus": "/prometheus",
@@ -30,10 +33,10 @@ DATA = {
     "grafana": "/var/lib/grafana",
 }
 OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this checkout a stack of its own."
-SERVICES = ("app", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
+SERVICES = ("app", "proxy", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
 OPENED = ("APP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")  # settings of published ports
 HERE = ("", "0.0.0.0", "::", "127.0.0.1")  # noqa: S104  addresses of published ports that localhost leads to
-PAGES = {"app": "/"}
+PAGES = {"proxy": "/"}
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")  # which Compose reads by itself
 REMOTE_WRITE_FILE = "docker-compose.remote-write.yml"
 LONGTERM = "victoriametrics"
@@ -59,6 +62,7 @@ class ComposeStack:
             **settings.environment(),
             "EXPORTER_OPTIONS_DIGEST": configs.read_at_start("postgres-exporter"),
             "GRAFANA_PROVISIONING_DIGEST": configs.read_at_start("grafana"),
+            "PROXY_DIGEST": configs.read_at_start("proxy"),
         }
         if remote_write.is_on(settings):
             self.environment |= self._remote_write()
@@ -201,6 +205,27 @@ class ComposeStack:
         here = self._engine.partition(" ")[0] == os.uname().nodename and "Docker Desktop" not in self._engine
         return mounts.host_propagation() if here else "rprivate"
 
+    def replicas(self) -> list[str]:
+        names = [one["Name"] for one in self.containers() if one["Service"] == "app" and one["State"] == "running"]
+        if names:
+            with step("Building the service's image"):
+                self.compose("build", "--quiet", "app")
+        return sorted(names)
+
+    def replace_replica(self, name: str) -> None:
+        """The new one is ready before the old one drains, so that a single one can be replaced, too."""
+        before = set(self.compose("ps", "--quiet", "app").split())
+        more = f"--scale=app={len(before) + 1}"
+        try:
+            self.compose("up", "--detach", "--no-build", "--no-deps", "--no-recreate", more, "--wait", "app")
+            wait_until_active(self, len(before) + 1)
+        except OpsError:
+            for new in {*self.compose("ps", "--all", "--quiet", "app").split()} - before:
+                shell.run(["docker", "rm", "--force", new], self.environment)
+            raise
+        shell.run(["docker", "stop", name], self.environment)
+        shell.run(["docker", "rm", name], self.environment)
+
     def stop(self) -> bool:
         self._require_ownership()
         found = bool(self.containers())
@@ -216,9 +241,10 @@ class ComposeStack:
     def states(self) -> list[State]:
         found = self.containers()
         runs = containers.runs(found, self.environment)
+        replicas = Counter(one["Service"] for one in found)
         return [
             State(
-                one["Service"],
+                one["Service"] if replicas[one["Service"]] == 1 else one["Name"].removeprefix(f"{self.project}-"),
                 one["Status"],
                 containers.problem(one, runs.get(one["ID"]), ours=one["Service"] in SERVICES),
                 self.page(one),
@@ -264,7 +290,7 @@ class ComposeStack:
 
     def ask(self, name: str, path: str) -> str:
         """What a server answers; asked from inside, as its port may be closed to the host."""
-        url = f"http://127.0.0.1:{PORTS[name]}{path}"
+        url = f"http://127.0.0.1:{ASKED[name]}{path}"
         return self.compose("exec", "-T", name, "wget", "-q", "-Y", "off", "-O", "-", url)
 
     def compose(self, *arguments: str) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ops.paths import PROJECT
 
+PROMETHEUS = PROJECT / "prometheus" / "prometheus.yml"
 AT_START = {  # server -> files and folders that it reads at its start only
     "app": ("app", "requirements/dev.txt"),
+    "proxy": ("proxy",),
     "postgres": ("postgres/init",),
     "postgres-exporter": ("postgres/exporter.args",),
     "grafana": ("grafana/provisioning", "grafana/longterm"),
@@ -33,10 +36,32 @@ def link(name: str, folder: Path, secrets: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for entry in (PROJECT / name).iterdir():
-        if entry.name not in ("targets", "secrets"):
+        if entry.name not in ("targets", "secrets", PROMETHEUS.name):
             (folder / entry.name).symlink_to(entry)
     (folder / "secrets").symlink_to(secrets / name)
+    if name == "prometheus":
+        write_prometheus(folder)
     return folder
+
+
+def write_prometheus(folder: Path, also: str = "") -> None:
+    """Write prometheus.yml for servers outside of Docker; `also`: more sections."""
+    (folder / PROMETHEUS.name).write_text(without_dns(PROMETHEUS.read_text()) + also)
+
+
+def without_dns(text: str) -> str:
+    """prometheus.yml without its blocks `dns_sd_configs` and the comments above them.
+
+    They ask Docker's DNS for services; another DNS might know hosts of these names.
+    """
+    return re.sub(r"^(?: {4}#.*\n)* {4}dns_sd_configs:\n(?: {6}.*\n)+", "", text, flags=re.MULTILINE)
+
+
+def write_replicas(file: Path, addresses: Sequence[str]) -> None:
+    """Write what proxy/docker.cfg says in Docker: where HAProxy finds the service's replicas."""
+    lines = [f"    server app-{number} {address} check" for number, address in enumerate(addresses, 1)]
+    lines += [f"    server any-{number} {address} backup" for number, address in enumerate(addresses, 1)]
+    file.write_text("\n".join(["backend app from http", *lines, ""]))
 
 
 def write_targets(folder: Path, addresses: Mapping[str, Sequence[str]]) -> None:

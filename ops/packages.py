@@ -2,8 +2,8 @@
 
 Nothing is installed and no root is needed: apt downloads into a state of its own, checks Debian's signatures and the
 packages' checksums as always, and `dpkg-deb` unpacks them into a folder that git ignores. Prometheus and its exporters
-come from Debian 13 or newer (Go programs, which run on older releases too), PostgreSQL and Valkey from the machine's
-own release (they must match the machine's C library).
+come from Debian 13 or newer (Go programs, which run on older releases too), PostgreSQL, Valkey and HAProxy from the
+machine's own release (they must match the machine's C library).
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ PROGRAMS = {
 }
 OPTIONAL = ("victoria-metrics",)  # has no pinned release: what PATH has, else Debian's
 NEEDED = tuple(name for name in PROGRAMS if name not in OPTIONAL)
+# Programs without releases of their own that run everywhere: from PATH or from the machine's own Debian.
+DISTRIBUTED = {"haproxy": Program("haproxy", "usr/sbin/haproxy", (2, 6))}
 POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
 VALKEY = "valkey-server"  # before Debian 13 it is Redis, of which Valkey is the continuation
 VALKEY_SINCE = 13
@@ -89,7 +91,7 @@ def obtain(*names: str) -> None:
 def _folder(name: str) -> Path:
     if name == VALKEY:
         return HOME / "packages" / "valkey"
-    return HOME / "packages" / ("postgresql" if name in POSTGRES else PROGRAMS[name].package)
+    return HOME / "packages" / ("postgresql" if name in POSTGRES else (PROGRAMS | DISTRIBUTED)[name].package)
 
 
 def lock() -> AbstractContextManager[None]:
@@ -101,20 +103,20 @@ def unpack(names: Iterable[str]) -> None:
     number, codename = release()
     packages = sorted({_folder(name).name for name in names})
     print(f"Unpacking Debian packages into {HOME}: {', '.join(packages)}", file=sys.stderr, flush=True)
-    servers = [package for package in packages if package not in ("postgresql", "valkey")]
+    # Of the machine's own release: folder -> the package whose dependencies come with it.
+    own = {program.package: program.package for program in DISTRIBUTED.values()}
+    own |= {"postgresql": "postgresql", "valkey": VALKEY if number >= VALKEY_SINCE else REDIS}
+    servers = [package for package in packages if package not in own]
     if servers:
         suite = codename if number >= SERVERS_SINCE[0] else SERVERS_SINCE[1]
         apt = Apt(suite)
         for package in servers:
             _place(package, apt.download([package]))
-    if "postgresql" in packages:
+    for package in [one for one in packages if one in own]:
         apt = Apt(codename)
         # Just-in-time compilation is switched off, and its compiler is larger than all the rest.
-        needed = [package for package in apt.dependencies("postgresql") if not package.startswith("libllvm")]
-        _place("postgresql", apt.download(needed))
-    if "valkey" in packages:
-        apt = Apt(codename)
-        _place("valkey", apt.download(apt.dependencies(VALKEY if number >= VALKEY_SINCE else REDIS)))
+        needed = [one for one in apt.dependencies(own[package]) if not one.startswith("libllvm")]
+        _place(package, apt.download(needed))
 
 
 def release() -> tuple[float, str]:
@@ -139,7 +141,7 @@ def _require_debian(names: Iterable[str]) -> None:
             if name in POSTGRES
             else f"{VALKEY} or {REDIS}"
             if name == VALKEY
-            else f"{name} {'.'.join(map(str, PROGRAMS[name].minimum))} or newer"
+            else f"{name} {'.'.join(map(str, (PROGRAMS | DISTRIBUTED)[name].minimum))} or newer"
             for name in names
         ]
         raise OpsError(
@@ -225,14 +227,17 @@ def _write_launchers(root: Path) -> None:
             prepare = WITH_TEMPLATES.replace("FILE", program.file) if name in ("alertmanager", "amtool") else ""
             flags = '--web.local-assets="$root/usr/share/prometheus/web/"' if name == "prometheus" else ""
             _write_launcher(root, name, program.file, prepare, flags)
-    libraries = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
+    places = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
+    libraries = f'export LD_LIBRARY_PATH="{places}"'
+    for name, program in DISTRIBUTED.items():
+        if (root / program.file).exists():
+            _write_launcher(root, name, program.file, libraries, "")
     for name in (VALKEY, REDIS):
         if (root / "usr/bin" / name).exists():
-            _write_launcher(root, VALKEY, f"usr/bin/{name}", f'export LD_LIBRARY_PATH="{libraries}"', "")
+            _write_launcher(root, VALKEY, f"usr/bin/{name}", libraries, "")
     for folder in (root / "usr/lib/postgresql").glob("*/bin"):
         for name in POSTGRES:
-            program_file = str((folder / name).relative_to(root))
-            _write_launcher(root, name, program_file, f'export LD_LIBRARY_PATH="{libraries}"', "")
+            _write_launcher(root, name, str((folder / name).relative_to(root)), libraries, "")
 
 
 def _write_launcher(root: Path, name: str, file: str, prepare: str, flags: str) -> None:

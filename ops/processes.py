@@ -13,16 +13,17 @@ from app.settings import Settings as AppSettings
 from ops import configs, http, ports, postgres, programs, remote_write, secrets, servers, shell
 from ops.console import log
 from ops.errors import OpsError
-from ops.packages import NEEDED, POSTGRES
+from ops.packages import DISTRIBUTED, NEEDED, POSTGRES
 from ops.paths import PROJECT
+from ops.rolling import wait_until_active
 from ops.secrets import METRICS_TOKEN
 from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
 from ops.settings import Settings
 from ops.stack import State
 from ops.supervise import Supervisor, config
 
-TARGETS = {  # scrape job -> setting with its port
-    "app": "APP_PORT",
+DRAIN_SECONDS = 3  # longer than the proxy needs to see that a replica ends
+TARGETS = {  # scrape job -> setting with its port; beside the service and its proxy
     "postgres": "POSTGRES_EXPORTER_PORT",
     "node": "NODE_EXPORTER_PORT",
     "prometheus": "PROMETHEUS_PORT",
@@ -72,7 +73,25 @@ class ProcessStack:
         names += ["GRAFANA"] if self.has_grafana else []
         names += ["LONGTERM"] if self.settings.get(remote_write.RETENTION) else []
         names += ["VALKEY"] if self.settings.has_valkey else []
-        return {f"{name}_PORT": self.settings.port(f"{name}_PORT") for name in names}
+        names += ["PROXY_METRICS"] if self._has_proxy else []
+        replicas = self._replicas.items() if self._has_proxy else ()
+        return {
+            **{f"{name}_PORT": self.settings.port(f"{name}_PORT") for name in names},
+            **{f"APP_REPLICA_PORT (of {name})": port for name, port in replicas},
+        }
+
+    @property
+    def _has_proxy(self) -> bool:
+        return self.settings.get("APP_REPLICAS") != "1"
+
+    @property
+    def _replicas(self) -> dict[str, int]:
+        """Server -> port of each replica of the service. A single one needs no proxy."""
+        if not self._has_proxy:
+            return {"app": self.settings.port("APP_PORT")}
+        first = self.settings.port("APP_REPLICA_PORT")
+        names = ["app", *(f"app-{number}" for number in range(2, int(self.settings.get("APP_REPLICAS")) + 1))]
+        return {name: first + number for number, name in enumerate(names)}
 
     def servers(self) -> list[Server]:
         """All servers in the order in which they need each other."""
@@ -82,7 +101,8 @@ class ProcessStack:
             servers.postgres(self.data / "postgres", port("POSTGRES_PORT")),
             servers.postgres_exporter(port("POSTGRES_EXPORTER_PORT"), port("POSTGRES_PORT"), exporter_password),
             servers.node_exporter(port("NODE_EXPORTER_PORT")),
-            servers.app(port("APP_PORT"), self._app_environment()),
+            *(servers.app(number, self._app_environment(), name) for name, number in self._replicas.items()),
+            *self._proxy(),
             servers.alertmanager(
                 self._configs("alertmanager") / "alertmanager.yml",
                 self.data / "alertmanager",
@@ -115,6 +135,16 @@ class ProcessStack:
             )
         return stack
 
+    def _proxy(self) -> list[Server]:
+        port = self.settings.port
+        if not self._has_proxy:
+            return []
+        return [servers.proxy(port("APP_PORT"), port("PROXY_METRICS_PORT"), self._replicas_file)]
+
+    @property
+    def _replicas_file(self) -> Path:
+        return self.state / "run" / "replicas.cfg"
+
     def server(self, name: str) -> Server:
         """The server of this name.
 
@@ -132,6 +162,7 @@ class ProcessStack:
         self._fetch()
         programs.find(*NEEDED)
         programs.find(*POSTGRES, major=self._postgres_major)
+        programs.find(*(DISTRIBUTED if self._has_proxy else ()))
         self._wanted = config(self.supervisor, self.servers(), configs.read_at_start(*configs.AT_START))
         ports.check(self.ports, self.supervisor.listening)
 
@@ -159,7 +190,8 @@ class ProcessStack:
         return False
 
     def write_configs(self) -> None:
-        remote_write.write(self._configs("prometheus") / "prometheus.yml", self.settings, self._longterm_url)
+        also = remote_write.section(self.settings, self._longterm_url)
+        configs.write_prometheus(self._configs("prometheus"), also)
 
     @property
     def _longterm_url(self) -> str:
@@ -189,6 +221,20 @@ class ProcessStack:
 
     def _initialise(self, folder: Path) -> None:
         postgres.initialise(folder, self.secrets, environment=self.supervisor.marked)
+
+    def replicas(self) -> list[str]:
+        processes = self.supervisor.processes()
+        # The first line is about files, which the new replicas take as they are.
+        wanted, running = config(self.supervisor, self.servers(), ""), self.supervisor.config
+        if processes and wanted.partition("\n")[2] != running.read_text().partition("\n")[2]:
+            raise OpsError("Settings have changed: `make up` restarts everything with them.")
+        return [name for name in self._replicas if name in processes]
+
+    def replace_replica(self, name: str) -> None:
+        self.supervisor.stop_server(name)
+        self.supervisor.start_server(name)
+        if self._has_proxy:
+            wait_until_active(self, len(self._replicas))
 
     # Looking
 
@@ -363,6 +409,7 @@ class ProcessStack:
             "FAULTS_TOKEN_FILE": str(self.secrets / "faults_token"),
             "ACTIVE_USERS_KEY_FILE": str(self.secrets / "active_users_key"),
             "ACTIVE_USERS_STORE_PASSWORD_FILE": str(self.secrets / "valkey_password"),
+            **({"APP_DRAIN_SECONDS": str(DRAIN_SECONDS), "APP_PROXIES": HOST} if self._has_proxy else {}),
             **made,
             **({"ACTIVE_USERS_STORE": f"redis://{HOST}:{self.settings.port('VALKEY_PORT')}"} if own_store else {}),
             "DATABASE_HOST": HOST,
@@ -387,5 +434,9 @@ class ProcessStack:
         prometheus = configs.link("prometheus", self._configs("prometheus"), self.secrets)
         jobs = {job: name for job, name in TARGETS.items() if job != "grafana" or self.has_grafana}
         addresses = {job: [f"{HOST}:{self.settings.port(name)}"] for job, name in jobs.items()}
+        addresses["app"] = [f"{HOST}:{port}" for port in self._replicas.values()]
+        if self._has_proxy:
+            addresses["proxy"] = [f"{HOST}:{self.settings.port('PROXY_METRICS_PORT')}"]
         configs.write_targets(prometheus, addresses)
         self.write_configs()
+        configs.write_replicas(self._replicas_file, addresses["app"])

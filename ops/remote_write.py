@@ -8,7 +8,7 @@ are files that Prometheus reads, in SECRETS_DIR/prometheus:
     remote_write_ca.crt                             the authority behind its certificate, where that is a private one
 
 Prometheus fills no variables into addresses, so `make up` and `make reload` write a prometheus.yml of their own: the
-project's, and this section. Where nothing is set, Prometheus reads the project's file as it is. Standard library only.
+project's, and this section. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from ops import http
+from ops.configs import PROMETHEUS
 from ops.console import log
 from ops.errors import OpsError
-from ops.paths import PROJECT
 from ops.settings import Settings
 
-SOURCE = PROJECT / "prometheus" / "prometheus.yml"
 URL, TENANT, RETENTION = "REMOTE_WRITE_URL", "REMOTE_WRITE_TENANT", "LONGTERM_RETENTION"
 TOKEN, USER, PASSWORD, CA = (f"remote_write_{name}" for name in ("token", "user", "password", "ca.crt"))
 TENANT_HEADERS = ("X-Scope-OrgID", "THANOS-TENANT")  # Mimir's and Thanos Receive's; each ignores the other's
@@ -54,9 +53,14 @@ def grafana(settings: Settings) -> dict[str, str]:
 
 
 def section(settings: Settings, own: str) -> str:
-    """What prometheus.yml needs in addition; JSON is YAML, too. `own`: the address of the stack's own store."""
+    """What prometheus.yml needs in addition; empty where nothing is set. JSON is YAML, too.
+
+    `own`: the address of the stack's own store.
+    """
     stores = [_store("longterm", f"{own}/api/v1/write")] if settings.get(RETENTION) else []
     stores += [_elsewhere(settings)] if settings.get(URL) else []
+    if not stores:
+        return ""
     return f"\n# Of `make up`: {RETENTION}, {URL}.\nremote_write: {json.dumps(stores, indent=2)}\n"
 
 
@@ -85,18 +89,8 @@ def _elsewhere(settings: Settings) -> dict[str, Any]:
 
 
 def write(file: Path, settings: Settings, own: str) -> None:
-    """Make `file` what Prometheus is to read: the project's prometheus.yml by a link, with the section as a copy.
-
-    A file is changed in its place: a container that has it mounted sees no other.
-    """
-    if not is_on(settings):
-        if not file.is_symlink():
-            file.unlink(missing_ok=True)
-            file.symlink_to(SOURCE)
-        return
-    if file.is_symlink():
-        file.unlink()
-    file.write_text(SOURCE.read_text() + section(settings, own))
+    """Make `file` the project's prometheus.yml and the section. Changed in its place: a container has it mounted."""
+    file.write_text(PROMETHEUS.read_text() + section(settings, own))
 
 
 def check(settings: Settings) -> None:
@@ -107,7 +101,7 @@ def check(settings: Settings) -> None:
     """
     if not is_on(settings):
         return
-    if re.search(r"^remote_write:", SOURCE.read_text(), re.MULTILINE):
+    if re.search(r"^remote_write:", PROMETHEUS.read_text(), re.MULTILINE):
         which = URL if settings.get(URL) else RETENTION
         raise OpsError(f"{which} is set, and prometheus.yml has a remote_write of its own: remove one of them.")
     if not settings.get(URL):

@@ -213,10 +213,24 @@ def valkey(port: int, password_file: Path) -> Server:
     )
 
 
-def app(port: int, environment: Mapping[str, str]) -> Server:
+def proxy(port: int, metrics_port: int, replicas: Path) -> Server:
+    """HAProxy in front of the replicas in a file of `configs.write_replicas`; it ends when its requests have."""
+    files = ("-f", str(PROJECT / "proxy" / "haproxy.cfg"), "-f", str(replicas))
+    return Server(
+        name="proxy",
+        port=metrics_port,
+        command=(str(find("haproxy")["haproxy"]), "-db", *files),
+        environment={"PROXY_ADDRESS": f"{HOST}:{port}", "PROXY_METRICS_ADDRESS": f"{HOST}:{metrics_port}"},
+        probe=http_probe(f"http://{HOST}:{metrics_port}/healthz"),
+        page=f"http://localhost:{port}/",
+        stop_signal=signal.SIGUSR1,
+    )
+
+
+def app(port: int, environment: Mapping[str, str], name: str = "app") -> Server:
     """The reference service; `environment` holds its settings (DATABASE_..., LLM_..., APP_WORKERS)."""
     return Server(
-        name="app",
+        name=name,
         port=port,
         command=(sys.executable, "-m", "app"),
         environment={**environment, "APP_HOST": HOST, "APP_PORT": str(port)},

@@ -30,6 +30,9 @@ DEFAULTS = {
     "LOCUST_METRICS_PORT": "9646",
     "LONGTERM_PORT": "8428",
     "VALKEY_PORT": "6379",
+    "APP_REPLICA_PORT": "8101",
+    "PROXY_METRICS_PORT": "8404",
+    "APP_REPLICAS": "1",
     "APP_WORKERS": "2",
     "SIGHTLINE_STATE": str(HOME),
     "SECRETS_DIR": str(PROJECT / "secrets"),
@@ -55,6 +58,7 @@ LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  #
 _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
 VALUES = {  # setting -> what it must match, and that in words
     "SIGHTLINE_MODE": ("docker|native", "docker or native"),
+    "APP_REPLICAS": (r"[1-9]|1\d|2\d|3[01]", "a number from 1 to 31"),
     "APP_WORKERS": (r"[1-9]|[1-5]\d|6[0-4]", "a number from 1 to 64"),
     "APP_SIGN_UPS_PER_MINUTE": (r"\d{1,9}", "a number, 0 for no limit"),
     "ACTIVE_USERS_STORE": (r"rediss?://[^\s@]+", "an address without a password, such as redis://valkey:6379"),

@@ -72,6 +72,12 @@ class Stack(Servers, Protocol):
     def write_configs(self) -> None:
         """Rewrite what servers read and `make up` makes of settings: Prometheus' configuration."""
 
+    def replicas(self) -> list[str]:
+        """The running replicas of the service, by names that `replace_replica` knows."""
+
+    def replace_replica(self, name: str) -> None:
+        """Have a new replica in the place of this one. Raises OpsError where it does not become ready."""
+
     def stop(self) -> bool:
         """Stop everything; False where nothing ran. The data stay."""
 

@@ -96,18 +96,34 @@ def free_port() -> int:
     late and more than once.
     """
     for port in random.sample(PORTS, len(PORTS)):
-        reservation = socket.socket(socket.AF_UNIX)
-        try:
-            reservation.bind(f"\0sightline-tests-port-{port}")
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((servers.HOST, port))
-        except OSError:
-            reservation.close()
-            continue
-        _reserved.append(reservation)
-        return port
+        if reservation := _reserve(port):
+            _reserved.append(reservation)
+            return port
     raise AssertionError("no port is free")
+
+
+def _reserve(port: int) -> socket.socket | None:
+    """The reservation, None where the port is taken."""
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0sightline-tests-port-{port}")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((servers.HOST, port))
+    except OSError:
+        reservation.close()
+        return None
+    return reservation
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free, and reserved, as `free_port` has it."""
+    while True:
+        first = free_port()
+        row = [_reserve(first + number) for number in range(1, count)]
+        if all(row):
+            _reserved.extend(one for one in row if one)
+            return first
 
 
 class Running:

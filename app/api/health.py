@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+from types import FrameType
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from sqlalchemy import select
 
 from app.api.errors import responses
@@ -50,6 +52,26 @@ class DatabaseProbe:
             await asyncio.wait({self._running}, timeout=READY_TIMEOUT)
 
 
+def drain_before_the_end(app: FastAPI, seconds: float) -> None:
+    """Be unready from SIGTERM on; after `seconds`, or a second SIGTERM, the server's own handler ends it.
+
+    A server that stops listening at once would refuse what a load balancer, which does not know yet, still sends.
+    """
+    loop = asyncio.get_running_loop()
+    end = signal.getsignal(signal.SIGTERM)
+    if not callable(end):
+        raise TypeError("the server sets its signal handlers before it starts the application")
+
+    def begin(number: int, frame: FrameType | None) -> None:
+        if app.state.draining:
+            end(number, frame)
+        else:
+            app.state.draining = True
+            loop.call_soon_threadsafe(loop.call_later, seconds, end, number, None)
+
+    signal.signal(signal.SIGTERM, begin)
+
+
 @router.get("/healthz")
 async def healthz() -> Status:
     """Liveness: the process serves requests; its dependencies are not checked."""
@@ -58,7 +80,9 @@ async def healthz() -> Status:
 
 @router.get("/readyz", responses=responses(503))
 async def readyz(request: Request) -> Status:
-    """Readiness: the database answers."""
+    """Readiness: the service goes on for a while, and the database answers."""
+    if request.app.state.draining:
+        raise HTTPException(503, "The service is shutting down")
     probe: DatabaseProbe = request.app.state.database_probe
     if not await probe.answers():
         raise HTTPException(503, "The database is not available", {"Retry-After": "1"})

@@ -25,6 +25,7 @@ from app.db.models import Base
 from app.settings import Settings, SettingsError, load_settings
 from ops import paths
 from tests import servers
+from tests.app import conftest
 from tests.app.conftest import sign_up, workers
 from tests.servers import Postgres, Running, wait_until
 
@@ -239,6 +240,29 @@ def test_sigterm_lets_requests_finish_and_ends_cleanly(postgres: Postgres, worke
         assert _refuses(service.port)
         assert "Traceback" not in service.log
         assert service.log.count("Application shutdown complete") == workers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_behind_a_proxy_a_service_that_ends_is_unready_first(postgres: Postgres, workers: int) -> None:
+    """It serves on, until the proxy has noticed; a second SIGTERM ends it at once."""
+    environment = {**postgres.environment(postgres.create_database()), "APP_DRAIN_SECONDS": "600"}
+    with servers.app({**environment, "APP_WORKERS": str(workers)}) as service:
+        wait_until(lambda: service.log.count("Application startup complete") == workers)
+        service.process.send_signal(signal.SIGTERM)
+
+        def unready() -> bool:
+            answers = [httpx.get(f"{service.url}/readyz", timeout=10) for _ in range(10)]
+            return {answer.status_code for answer in answers} == {503}
+
+        wait_until(unready)
+        assert httpx.get(f"{service.url}/readyz", timeout=10).json() == {"detail": "The service is shutting down"}
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            sign_up(client).close()
+        for process in conftest.workers(service) if workers > 1 else [service.process]:
+            process.send_signal(signal.SIGTERM)
+        service.process.wait(60)
+        assert service.log.count("Application shutdown complete") == workers
+        assert "Traceback" not in service.log
 
 
 def test_sigterm_does_not_wait_for_ever(postgres: Postgres) -> None:

@@ -45,6 +45,7 @@ STACK_UP = (
     "make logs SERVICE=app",
     "make psql < postgres/init/10-roles.sql",
     "make reload",
+    "make restart",
     "curl -s localhost:8000/metrics -H @<(sed 's/^/Authorization: Bearer /' secrets/prometheus/metrics_token)",
     "install -m 0444 /dev/stdin secrets/alertmanager/slack_url",
     "curl -s http://localhost:${PROMETHEUS_PORT:-9090}/api/v1/alertmanagers",

@@ -63,6 +63,9 @@ class Stack:
     def port(self, server: str) -> int:
         return int(self.environment[f"{server.upper().replace('-', '_')}_PORT"])
 
+    def address(self, server: str) -> str:
+        return f"http://127.0.0.1:{self.port(server)}"
+
     @property
     def ports(self) -> dict[str, int]:
         return {server: self.port(server) for server in SERVERS}
@@ -91,10 +94,10 @@ class Stack:
 
 
 @contextmanager
-def native_stack(interval: str = "3s", place: str = ".") -> Iterator[Stack]:
+def native_stack(interval: str = "3s", place: str = ".", **changes: str) -> Iterator[Stack]:
     """A stack that has not been started; its Prometheus, for which commands wait, scrapes at this interval.
 
-    All of it is in a folder called `place`.
+    All of it is in a folder called `place`; `changes` are further settings.
     """
     with folder("stack") as parent:
         parent.chmod(0o711)
@@ -119,6 +122,7 @@ def native_stack(interval: str = "3s", place: str = ".") -> Iterator[Stack]:
             "GRAFANA_HOME": str(home),
             "LLM_PROVIDER": "simulated",
             "COMPOSE_DISABLE_ENV_FILE": "1",  # a developer's .env must not decide what is tested
+            **changes,
         }
         stack = Stack(project, state / "state", environment)
         try:

@@ -23,7 +23,8 @@ from ops.paths import PROJECT
 from tests.servers import free_port
 
 INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what `make test` leaves to what it runs
-SERVERS = ("app", "prometheus", "alertmanager", "grafana", "postgres")
+SERVERS = ("proxy", "prometheus", "alertmanager", "grafana", "postgres", "app")
+PORTS = {"proxy": "APP_PORT", **{name: f"{name.upper()}_PORT" for name in SERVERS[1:4]}}
 METRICS = (
     "alertmanager_config_last_reload_successful 1\nprometheus_config_last_reload_successful 1\n"
     "alertmanager_config_last_reload_success_timestamp_seconds $NOW\n"
@@ -63,10 +64,10 @@ class Docker:
 
     def __post_init__(self) -> None:
         (self.folder / "bin").mkdir()
-        self.ports = {name: free_port() for name in SERVERS[:4]}
+        self.ports = {name: free_port() for name in PORTS}
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in INHERITED},
-            **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
+            **{PORTS[name]: str(port) for name, port in self.ports.items()},
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "SIGHTLINE_STATE": str(self.folder / "state"),
             "SECRETS_DIR": str(self.folder / "secrets"),
@@ -244,7 +245,7 @@ def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> N
     closed.mkdir(mode=0o700)
     of_ours = docker.ports
     services = {
-        "app": {
+        "proxy": {
             "ports": [
                 {"published": "5678", "target": 5678, "host_ip": "10.0.0.1"},  # a debugger's, at an address of its own
                 {"published": "8001-8003", "target": 8000},  # of a range, as replicas have it
@@ -308,12 +309,12 @@ def test_a_changed_port_that_is_taken_stops_nothing(docker: Docker) -> None:
         {"Service": name, "State": "running", "Status": "Up", "Publishers": [{"PublishedPort": port}]}
         for name, port in docker.ports.items()
     ]
-    with socket.create_server(("127.0.0.1", docker.ports["app"])):  # as the engine's own proxy has it
+    with socket.create_server(("127.0.0.1", docker.ports["proxy"])):  # as the engine's own proxy has it
         assert docker.ops("up").returncode == 0
     (docker.folder / "up").unlink()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        docker.override = {"services": {"app": {"ports": [{"published": str(port), "target": 8000}]}}}
+        docker.override = {"services": {"proxy": {"ports": [{"published": str(port), "target": 8000}]}}}
         result = docker.ops("up", APP_PORT=str(port))
     assert result.returncode == 1
     assert result.stderr.startswith(f"Port {port} is taken by ")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ops import remote_write, settings
+from ops import configs, remote_write, settings
 from ops.console import log
 from ops.errors import OpsError
 from ops.programs import find
@@ -38,12 +38,8 @@ def made(secrets: Path, **values: str) -> settings.Settings:
     return given
 
 
-def test_without_a_setting_prometheus_reads_the_projects_file(secrets: Path, tmp_path: Path) -> None:
-    file = tmp_path / "prometheus.yml"
-    remote_write.write(file, made(secrets, REMOTE_WRITE_URL=URL), OWN)
-    assert not file.is_symlink()
-    remote_write.write(file, made(secrets), OWN)
-    assert file.resolve() == remote_write.SOURCE
+def test_without_a_setting_nothing_is_added(secrets: Path) -> None:
+    assert remote_write.section(made(secrets), OWN) == ""
     remote_write.check(made(secrets))
 
 
@@ -136,8 +132,8 @@ def test_a_section_of_the_users_own_is_not_doubled(
     secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited = tmp_path / "edited.yml"
-    edited.write_text(f"{remote_write.SOURCE.read_text()}\nremote_write:\n  - url: {URL}\n")
-    monkeypatch.setattr(remote_write, "SOURCE", edited)
+    edited.write_text(f"{configs.PROMETHEUS.read_text()}\nremote_write:\n  - url: {URL}\n")
+    monkeypatch.setattr(remote_write, "PROMETHEUS", edited)
     with pytest.raises(
         OpsError, match=r"^LONGTERM_RETENTION is set, and prometheus\.yml has a remote_write of its own"
     ):

@@ -10,7 +10,7 @@ import pytest
 
 from ops.paths import PROJECT
 from tests.docs.commands import COMMANDS
-from tests.ops.docker import test_loadtest
+from tests.ops.docker import test_loadtest, test_replicas
 from tests.ops.docker.conftest import Stack
 
 pytestmark = pytest.mark.stack
@@ -21,6 +21,7 @@ NOT_RUN = {
     "docker builder prune": "would take the images of others",
     "docker system prune": "would take the images of others",
     **dict.fromkeys(test_loadtest.BY_HAND, "tests/ops/docker/test_loadtest.py runs it"),
+    test_replicas.BY_HAND: "tests/ops/docker/test_replicas.py runs it",
     "docker compose up -d SERVICE": "for the reader to fill in",
 }
 

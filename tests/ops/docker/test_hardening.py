@@ -21,6 +21,7 @@ pytestmark = pytest.mark.stack
 # Service -> user id. None is root, and servers that hold data have a user of their own.
 USERS = {
     "app": 10001,
+    "proxy": 99,
     "postgres": 999,
     "postgres-exporter": 65534,
     "node-exporter": 65534,
@@ -30,6 +31,7 @@ USERS = {
 }
 NETWORKS = {
     "app": {"database", "monitoring", "outside"},
+    "proxy": {"monitoring", "published"},
     "postgres": {"database"},
     "postgres-exporter": {"database", "monitoring"},
     "node-exporter": {"monitoring"},

@@ -27,7 +27,7 @@ from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
 
-JOBS = {"app", "node", "postgres", "prometheus", "alertmanager", "grafana"}
+JOBS = {"app", "proxy", "node", "postgres", "prometheus", "alertmanager", "grafana"}
 TRAFFIC_SECONDS = 45  # three scrapes of the stack's 15 s
 ALERT_SECONDS = 300  # scrape, the alert's minute, evaluation, and a busy machine
 
@@ -35,7 +35,7 @@ ALERT_SECONDS = 300  # scrape, the alert's minute, evaluation, and a busy machin
 @pytest.fixture(scope="module")
 def used(stack: Stack) -> Stack:
     """The stack after some users have used the service."""
-    traffic.drive(stack.url("app"), TRAFFIC_SECONDS)
+    traffic.drive(stack.url("proxy"), TRAFFIC_SECONDS)
     return stack
 
 

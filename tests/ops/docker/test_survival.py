@@ -8,72 +8,29 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.ops import writers
 from tests.ops.docker.conftest import Stack
+from tests.ops.writers import Writer
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
 
-PACE = 0.05  # seconds between a writer's requests
 BACK_SECONDS = 90
 SCRAPE_TIMEOUT = 10
 SNAPSHOT_SECONDS = 90  # Alertmanager writes its state every 30 s
 
 
-class Writer(threading.Thread):
-    """A client that records what the service has confirmed, and accepts errors as answers."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self.url = url
-        self.confirmed: list[str] = []
-        self.errors = 0
-        self._enough = threading.Event()
-        self._key = self.ask("POST", "/users", {"name": "survivor"})["api_key"]
-
-    def run(self) -> None:
-        while not self._enough.wait(PACE):
-            try:
-                item = self.ask("POST", "/items", {"title": "kept", "description": "confirmed, so never lost"})
-            except OSError:
-                self.errors += 1
-            else:
-                self.confirmed.append(item["id"])
-
-    def stop(self) -> None:
-        self._enough.set()
-        self.join()
-
-    def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if hasattr(self, "_key"):
-            headers["Authorization"] = f"Bearer {self._key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-
-@contextmanager
-def writing(stack: Stack) -> Iterator[Writer]:
-    writer = Writer(stack.url("app"))
-    writer.start()
-    try:
-        wait_until(lambda: len(writer.confirmed) >= 10)
-        yield writer
-    finally:
-        writer.stop()
+def writing(stack: Stack) -> AbstractContextManager[Writer]:
+    return writers.writing(stack.url("proxy"))
 
 
 def crash(stack: Stack, service: str) -> None:

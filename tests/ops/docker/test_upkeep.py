@@ -26,7 +26,7 @@ STATEFUL = ("postgres", "prometheus", "alertmanager", "grafana")
 
 
 def keep(stack: Stack) -> Kept:
-    return Kept(stack.url("app"), stack.url("alertmanager"), stack.url("prometheus"))
+    return Kept(stack.url("proxy"), stack.url("alertmanager"), stack.url("prometheus"))
 
 
 def make(stack: Stack, backups: Path, *command: str) -> str:
@@ -105,7 +105,7 @@ def test_alertmanager_can_be_closed_as_the_document_says(stack: Stack, tmp_path:
     (tmp_path / "docker-compose.override.yml").write_text(block)
     files = ("-f", str(PROJECT / "docker-compose.yml"), "-f", str(tmp_path / "docker-compose.override.yml"))
     services = json.loads(stack.compose(*files, "config", "--format=json"))["services"]
-    assert {name for name, service in services.items() if service.get("ports")} == {"app", "prometheus", "grafana"}
+    assert {name for name, service in services.items() if service.get("ports")} == {"proxy", "prometheus", "grafana"}
 
 
 def test_other_images_find_the_data_of_the_former(stack: Stack, tmp_path: Path) -> None:

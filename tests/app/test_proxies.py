@@ -1,0 +1,55 @@
+"""Who the client is behind HAProxy: what the proxy saw, whatever a client claims and wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from ops import configs, servers
+from tests.servers import Postgres, Running, app, folder, free_port, start
+
+LIMIT = 3
+
+
+@contextmanager
+def proxy(service: Running) -> Iterator[str]:
+    """The address of a HAProxy with the stack's configuration in front of the service."""
+    public = free_port()
+    with folder("proxy") as path:
+        replicas = path / "replicas.cfg"
+        configs.write_replicas(replicas, [service.server.address])
+        running = start(lambda port: servers.proxy(public, port, replicas), path)
+        try:
+            yield f"http://{servers.HOST}:{public}"
+        finally:
+            running.stop()
+
+
+def sign_ups(url: str, source: str, **headers: str) -> list[int]:
+    """The answers to one more sign-up than one client may make within a minute, from this address."""
+    with httpx.Client(base_url=url, timeout=60, transport=httpx.HTTPTransport(local_address=source)) as client:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return [client.post("/users", json={"name": "x"}, headers=given).status_code for _ in range(LIMIT + 1)]
+
+
+def test_clients_behind_the_proxy_have_a_limit_each(postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.create_database())
+    # localhost: the addresses of the name are asked for; as `proxy` in Docker. A name that nobody knows does no harm.
+    trusted = {"APP_PROXIES": "no-such-proxy.invalid, localhost", "APP_SIGN_UPS_PER_MINUTE": str(LIMIT)}
+    limited = [201] * LIMIT + [429]
+    with app({**environment, **trusted}) as service, proxy(service) as url:
+        assert sign_ups(url, "127.0.0.2") == limited
+        assert sign_ups(url, "127.0.0.3") == limited
+        assert sign_ups(url, "127.0.0.3", X_Forwarded_For="192.0.2.1") == [429] * (LIMIT + 1), "a claim counts"
+        # Not through the proxy: what this one forwards is its own affair.
+        assert sign_ups(service.url, "127.0.0.4", X_Forwarded_For="192.0.2.2") == limited
+        assert sign_ups(service.url, "127.0.0.4", X_Forwarded_For="192.0.2.3") == [429] * (LIMIT + 1)
+
+
+def test_without_trusted_proxies_headers_say_nothing(postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.create_database())
+    with app({**environment, "APP_SIGN_UPS_PER_MINUTE": str(LIMIT)}) as service:
+        assert sign_ups(service.url, "127.0.0.1", X_Forwarded_For="192.0.2.1") == [201] * LIMIT + [429]
+        assert sign_ups(service.url, "127.0.0.1", X_Forwarded_For="192.0.2.2") == [429] * (LIMIT + 1)

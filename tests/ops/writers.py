@@ -1,0 +1,64 @@
+"""Clients that write to the service for as long as a test wants, and keep what was confirmed and what failed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.servers import wait_until
+
+PACE = 0.05  # seconds between a writer's requests
+
+
+class Writer(threading.Thread):
+    """A client that records what the service has confirmed, and accepts errors as answers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.confirmed: list[str] = []
+        self.failures: list[str] = []
+        self._enough = threading.Event()
+        self._key = self.ask("POST", "/users", {"name": "survivor"})["api_key"]
+
+    def run(self) -> None:
+        while not self._enough.wait(PACE):
+            try:
+                item = self.ask("POST", "/items", {"title": "kept", "description": "confirmed, so never lost"})
+            except OSError as error:
+                self.failures.append(repr(error))
+            else:
+                self.confirmed.append(item["id"])
+
+    @property
+    def errors(self) -> int:
+        return len(self.failures)
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+    def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if hasattr(self, "_key"):
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[Writer]:
+    """A writer that has begun; it ends with the context."""
+    writer = Writer(url)
+    writer.start()
+    try:
+        wait_until(lambda: len(writer.confirmed) >= 10)
+        yield writer
+    finally:
+        writer.stop()
