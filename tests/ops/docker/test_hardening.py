@@ -192,7 +192,7 @@ def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
     """Neither through the published port nor from inside its networks: without the token there are no metrics."""
 
     def answer(token: str | None) -> int:
-        request = urllib.request.Request(f"{stack.url('app')}/metrics")
+        request = urllib.request.Request(f"{stack.url('proxy')}/metrics")
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
         try:
