@@ -59,9 +59,9 @@ def without_dns(text: str) -> str:
 
 def write_replicas(file: Path, addresses: Sequence[str]) -> None:
     """Write what proxy/docker.cfg says in Docker: where HAProxy finds the service's replicas."""
-    lines = [f"    server app-{number} {address} check" for number, address in enumerate(addresses, 1)]
-    lines += [f"    server any-{number} {address} backup" for number, address in enumerate(addresses, 1)]
-    file.write_text("\n".join(["backend app from http", *lines, ""]))
+    servers = [f"    server app-{number} {address}" for number, address in enumerate(addresses, 1)]
+    checked = [f"{server} check" for server in servers]
+    file.write_text("\n".join(["backend app from http", *checked, "", "backend unready from http", *servers, ""]))
 
 
 def write_targets(folder: Path, addresses: Mapping[str, Sequence[str]]) -> None:

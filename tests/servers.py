@@ -214,6 +214,11 @@ class AlertmanagerApi:
             alerts: list[dict[str, Any]] = json.load(answer)
             return alerts
 
+    def members(self) -> int:
+        """How many Alertmanagers, itself included, it gossips with."""
+        with urllib.request.urlopen(f"{self.url}/api/v2/status", timeout=30) as answer:
+            return len(json.load(answer)["cluster"].get("peers", ()))
+
 
 class Alertmanager(Running, AlertmanagerApi):
     """An Alertmanager on a free port."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ class Writer(threading.Thread):
         while not self._enough.wait(PACE):
             try:
                 item = self.ask("POST", "/items", {"title": "kept", "description": "confirmed, so never lost"})
+            except urllib.error.HTTPError as error:
+                self.failures.append(f"{error.code}: {error.read(200)!r}")
             except OSError as error:
                 self.failures.append(repr(error))
             else:
