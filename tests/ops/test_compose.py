@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from ops import configs, containers, mounts, settings
-from ops.compose import PORTS, ComposeStack
+from ops.compose import OPENED, PORTS, ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from tests.servers import free_port
 
 INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what `make test` leaves to what it runs
 SERVERS = ("proxy", "prometheus", "alertmanager", "grafana", "postgres", "app")
-PORTS = {"proxy": "APP_PORT", **{name: f"{name.upper()}_PORT" for name in SERVERS[1:4]}}
+SETTINGS = dict(zip(SERVERS, OPENED, strict=False))  # server -> setting of its port
 METRICS = (
     "alertmanager_config_last_reload_successful 1\nprometheus_config_last_reload_successful 1\n"
     "alertmanager_config_last_reload_success_timestamp_seconds $NOW\n"
@@ -64,10 +64,10 @@ class Docker:
 
     def __post_init__(self) -> None:
         (self.folder / "bin").mkdir()
-        self.ports = {name: free_port() for name in PORTS}
+        self.ports = {name: free_port() for name in SETTINGS}
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in INHERITED},
-            **{PORTS[name]: str(port) for name, port in self.ports.items()},
+            **{SETTINGS[name]: str(port) for name, port in self.ports.items()},
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "SIGHTLINE_STATE": str(self.folder / "state"),
             "SECRETS_DIR": str(self.folder / "secrets"),
@@ -248,7 +248,7 @@ def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> N
         "proxy": {
             "ports": [
                 {"published": "5678", "target": 5678, "host_ip": "10.0.0.1"},  # a debugger's, at an address of its own
-                {"published": "8001-8003", "target": 8000},  # of a range, as replicas have it
+                {"published": "8001-8003", "target": 8000},  # of a range
             ]
         },
         "prometheus": {},  # none at all
@@ -268,7 +268,7 @@ def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> N
     assert result.returncode == 0, result.stdout + result.stderr
     found = [line.split() for line in result.stdout.splitlines() if "http://" in line]
     assert found == [
-        ["app", "http://localhost:8003/"],
+        ["proxy", "http://localhost:8003/"],
         ["alertmanager", f"http://10.0.0.1:{of_ours['alertmanager']}"],
         ["grafana", "http://localhost:49153"],
     ]
@@ -280,14 +280,14 @@ def test_every_port_that_is_to_be_opened_is_looked_at_first(docker: Docker) -> N
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         more = {"published": str(port), "target": 5678}
-        ours = {"published": str(docker.ports["app"]), "target": 8000, "host_ip": "127.0.0.1"}
-        services: dict[str, Any] = {"app": {"ports": [ours, more]}, "off": {"ports": [more], "profiles": ["off"]}}
+        ours = {"published": str(docker.ports["proxy"]), "target": 8000, "host_ip": "127.0.0.1"}
+        services: dict[str, Any] = {"proxy": {"ports": [ours, more]}, "off": {"ports": [more], "profiles": ["off"]}}
         docker.override = {"services": services}
         result = docker.ops("up")
         assert result.returncode == 1
         assert result.stderr.startswith(f"Port {port} is taken by ")
-        assert result.stderr.endswith(f"Free it, or change port {port} of app in your override.\n")
-        services["app"]["ports"] = [ours]
+        assert result.stderr.endswith(f"Free it, or change port {port} of proxy in your override.\n")
+        services["proxy"]["ports"] = [ours]
         assert docker.ops("down").returncode == 0
         assert "off" in docker.ops("up", COMPOSE_PROFILES="off").stderr
         assert docker.asked("up", "build") == []

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from ops import compose, images, mounts, secrets
+from ops import images, mounts, secrets
 from ops.paths import PROJECT, temporary_folder
 from tests.rig import engine
 from tests.servers import AlertmanagerApi, PrometheusApi, free_port, wait_until
 
 NAME = "sightline-test"
 PUBLISHED = {"proxy": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
+SETTINGS = {"proxy": "APP"}  # of ports that do not have the service's name
 LOCUST = "locust"  # of the profile `load`: built and inspected, started by the load test's own tests
 UP_SECONDS = 240
 
@@ -39,7 +40,7 @@ class Stack:
             "SIGHTLINE_STATE": str(folder / "state"),
             "CERTIFICATES_DIR": str(images.certificates() or PROJECT / "ops" / "certificates"),
             "HOST_PROPAGATION": mounts.host_propagation(Path(f"/proc/{engine.host_process()}/mountinfo")),
-            **{compose.PUBLISHED[service]: str(port) for service, port in self.ports.items()},
+            **{f"{SETTINGS.get(service, service.upper())}_PORT": str(port) for service, port in self.ports.items()},
         }
         self.services = tuple(json.loads(self.compose("config", "--format=json"))["services"])
         self.prometheus, self.alertmanager = PrometheusApi(), AlertmanagerApi()
