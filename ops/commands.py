@@ -25,7 +25,6 @@ LOOK_EVERY = 0.3
 NOTHING_RUNS = "Nothing runs; `make up` starts it."
 NO_DATABASE = "PostgreSQL does not run; `make up` starts it."
 
-RELOADABLE = ("alertmanager", "prometheus")
 RELOAD_TIMEOUT = 60.0  # seconds for a busy server to reload
 SENT_TIMEOUT = 15.0  # seconds for the first samples to reach a store elsewhere
 SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
@@ -317,7 +316,7 @@ def _gave_up(stack: Stack, name: str, problem: str) -> OpsError:
 
 def _reload(stack: Stack) -> None:
     stack.write_configs()
-    for name in RELOADABLE:
+    for name in stack.reloadable():
         taken_before, loaded_before = _loaded(stack, name)
         stack.hang_up(name)
         deadline = time.monotonic() + (RELOAD_TIMEOUT if taken_before else SETTLED)
@@ -333,7 +332,8 @@ def _reload(stack: Stack) -> None:
 
 def _loaded(stack: Stack, name: str) -> tuple[bool, str]:
     """Whether a server's last configuration was taken, and when one was."""
-    facts = dict(re.findall(rf"^{name}_config_last_reload_(\w+) (\S+)$", stack.ask(name, "/metrics"), re.MULTILINE))
+    kind = name.partition("-")[0]
+    facts = dict(re.findall(rf"^{kind}_config_last_reload_(\w+) (\S+)$", stack.ask(name, "/metrics"), re.MULTILINE))
     return facts.get("successful") == "1", facts.get("success_timestamp_seconds", "")
 
 

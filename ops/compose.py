@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from ops import commands, configs, containers, images, mounts, ports, remote_write, shell
+from ops import configs, containers, images, mounts, ports, remote_write, shell
 from ops.console import step
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.rolling import wait_until_active
 from ops.settings import KEY_FILES, Settings
-from ops.stack import State
+from ops.stack import RELOADABLE, State
 
 EVERYTHING = "--profile=*"  # the services of profiles, too
 PROJECT_LABEL = "com.docker.compose.project"
 PORTS = {"proxy": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000, "locust": 8089}  # in the containers
-ASKED = {**PORTS, "proxy": 8404}  # where they answer `make`
+SECOND = "-2"  # the end of the names in docker-compose.ha.yml
 DATA = {
     "postgres": "/var/lib/postgresql",
     "prometheus": "/prometheus",
@@ -114,7 +114,7 @@ class ComposeStack:
         """Where a browser finds the server in a container, from what Compose says of it; empty where it can't."""
         server = container["Service"]
         for one in container.get("Publishers") or ():
-            if one["PublishedPort"] and one["TargetPort"] == PORTS.get(server):
+            if one["PublishedPort"] and one["TargetPort"] == PORTS.get(server.removesuffix(SECOND)):
                 host = "localhost" if one["URL"] in HERE else one["URL"]
                 return f"http://{host}:{one['PublishedPort']}{PAGES.get(server, '')}"
         return ""
@@ -167,7 +167,7 @@ class ComposeStack:
             if LONGTERM in running and not self.longterm:
                 self.compose(EVERYTHING, "rm", "--stop", "--force", LONGTERM)
             self.compose("up", "--detach", "--no-build")
-        return running.issuperset(commands.RELOADABLE)
+        return running.issuperset(RELOADABLE)
 
     def write_configs(self) -> None:
         if remote_write.is_on(self.settings):
@@ -217,7 +217,8 @@ class ComposeStack:
         before = set(self.compose("ps", "--quiet", "app").split())
         more = f"--scale=app={len(before) + 1}"
         try:
-            self.compose("up", "--detach", "--no-build", "--no-deps", "--no-recreate", more, "--wait", "app")
+            # Not with --no-deps: a container made by it looks changed to the next `up`, which replaces it.
+            self.compose("up", "--detach", "--no-build", "--no-recreate", more, "--wait", "app")
             wait_until_active(self, len(before) + 1)
         except OpsError:
             for new in {*self.compose("ps", "--all", "--quiet", "app").split()} - before:
@@ -284,13 +285,18 @@ class ComposeStack:
         inspect = ["docker", "inspect", "--format", "{{.State.Pid}}"]
         return [int(shell.run([*inspect, container], self.environment)) for container in containers]
 
+    def reloadable(self) -> list[str]:
+        seconds = {f"{name}{SECOND}" for name in RELOADABLE}
+        return [*RELOADABLE, *sorted(seconds & self.running())]
+
     def hang_up(self, name: str) -> None:
         # Docker takes its own `kill` for the end, and would not start a server again that dies later.
         self.compose("exec", "-T", name, "kill", "-HUP", "1")
 
     def ask(self, name: str, path: str) -> str:
         """What a server answers; asked from inside, as its port may be closed to the host."""
-        url = f"http://127.0.0.1:{ASKED[name]}{path}"
+        port = 8404 if name == "proxy" else PORTS[name.removesuffix(SECOND)]
+        url = f"http://127.0.0.1:{port}{path}"
         return self.compose("exec", "-T", name, "wget", "-q", "-Y", "off", "-O", "-", url)
 
     def compose(self, *arguments: str) -> str:

@@ -19,7 +19,7 @@ from ops.rolling import wait_until_active
 from ops.secrets import METRICS_TOKEN
 from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
 from ops.settings import Settings
-from ops.stack import State
+from ops.stack import RELOADABLE, State
 from ops.supervise import Supervisor, config
 
 DRAIN_SECONDS = 3  # longer than the proxy needs to see that a replica ends
@@ -299,6 +299,9 @@ class ProcessStack:
                 return str(answer.read().decode())
         except OSError:
             raise OpsError(f"{name} does not answer; `make logs SERVICE={name}` shows why.") from None
+
+    def reloadable(self) -> list[str]:
+        return [*RELOADABLE]
 
     def hang_up(self, name: str) -> None:
         self.supervisor.hang_up(name)

@@ -123,7 +123,8 @@ def alertmanager(
 ) -> Server:
     """Alertmanager with `config`; links to it lead to the address in `settings`, by default to this machine."""
     settings = {**settings, "ALERTMANAGER_PORT": str(port)}
-    own = (f"--config.file={config}", f"--storage.path={data}", f"--web.listen-address={HOST}:{port}", *flags)
+    alone = _container("alertmanager")["entrypoint"][1:]
+    own = (f"--config.file={config}", f"--storage.path={data}", f"--web.listen-address={HOST}:{port}", *alone, *flags)
     return Server(
         name="alertmanager",
         port=port,

@@ -13,6 +13,8 @@ from typing import IO, Protocol
 
 from ops.settings import Settings
 
+RELOADABLE = ("alertmanager", "prometheus")
+
 
 @dataclass(frozen=True)
 class State:
@@ -99,6 +101,9 @@ class Stack(Servers, Protocol):
         Raises:
             OpsError: it does not answer.
         """
+
+    def reloadable(self) -> list[str]:
+        """The servers that take an edited configuration, RELOADABLE and seconds of them."""
 
     def hang_up(self, name: str) -> None:
         """Send SIGHUP to a server."""
