@@ -34,7 +34,8 @@ logs:  ## Show the logs: SERVICE=app for one service, FOLLOW=1 follows them
 psql:  ## Open psql on the stack's database, as its superuser; `make psql < FILE` runs a script
 check-config:  ## Check the configuration of Prometheus and Alertmanager (promtool, amtool)
 ##@ Load
-loadtest:  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1; more: docs/loadtest.md
+loadtest:  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1 HOST=address MASTER=address; more: docs/loadtest.md
+loadtest-worker:  ## Be users of a load test that another machine leads: MASTER=192.0.2.10 WORKERS=2; docs/loadtest.md
 loadtest-ui:  ## Run a load test from Locust's web page
 ##@ Incidents
 incident:  ## List the incident drills; NAME=... runs one and follows its alerts
@@ -42,7 +43,7 @@ incident:  ## List the incident drills; NAME=... runs one and follows its alerts
 kubernetes:  ## Write rules, monitors and dashboards for the Prometheus Operator: OUT=dir SERVICE=my-service NAMESPACE=production; docs/kubernetes.md
 adopt:  ## Copy pieces into a service: TARGET=../my-service PIECES="middleware dashboards" PACKAGE=src/telemetry SERVICE=name OVERWRITE=1
 
-OPS := up down restart reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-ui incident adopt kubernetes
+OPS := up down restart reload clean secrets pull backup restore grafana-password status logs psql check-config loadtest loadtest-worker loadtest-ui incident adopt kubernetes
 .PHONY: $(OPS)
 $(OPS): export MAKECMDGOALS := $(MAKECMDGOALS)
 $(OPS): python

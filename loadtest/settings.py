@@ -48,12 +48,15 @@ class Settings:
     metrics_port: int = 9646
     linger: float = 20.0
     workers: int = 1
+    master: str = ""
+    master_port: int = 5557
     ui_port: int = 8089
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read HOST, USERS, DURATION, SHAPE, THINK (`min-max` seconds), WEIGHTS (`browse=10,chat=0,...`),
-        LOCUST_METRICS_HOST, LOCUST_METRICS_PORT, LOADTEST_LINGER, WORKERS (processes) and LOCUST_PORT.
+        LOCUST_METRICS_HOST, LOCUST_METRICS_PORT, LOADTEST_LINGER, WORKERS (processes), MASTER (`address` or
+        `address:port` of the machine that leads workers of others) and LOCUST_PORT.
 
         Raises:
             SettingError: a value is not usable.
@@ -74,6 +77,9 @@ class Settings:
             raise SettingError(f"DURATION={environ['DURATION']}: write it like 90s, 5m or 1h30m") from None
         if not 10 <= duration <= MAX_DURATION:
             raise SettingError(f"DURATION={environ.get('DURATION')}: from 10s to 24h")
+        master, _, master_port = take("MASTER", "").partition(":")
+        if not re.fullmatch(r"[\w.-]*", master, re.ASCII):
+            raise SettingError(f"MASTER={master}: give an address of this network, such as 192.0.2.10")
         users = _number("USERS", take("USERS", default.users), int, 1, MAX_USERS)
         think = take("THINK", f"{default.think_min}-{default.think_max}").split("-")
         if len(think) != 2:
@@ -95,6 +101,8 @@ class Settings:
             ),
             linger=_number("LOADTEST_LINGER", take("LOADTEST_LINGER", default.linger), float, 0, 300),
             workers=_number("WORKERS", take("WORKERS", default.workers), int, 1, MAX_WORKERS),
+            master=master,
+            master_port=_number("MASTER", master_port or str(default.master_port), int, 1, 65535),
             ui_port=_number("LOCUST_PORT", take("LOCUST_PORT", default.ui_port), int, 1, 65535),
         )
 

@@ -31,7 +31,7 @@ ENGINE_TIMEOUT = 20  # seconds for an engine to answer
 MODES = ("docker", "native")
 CHECKED = ("up", "restart", "restore", "check-config")  # bad settings stop these before anything starts or stops
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS")
+LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS", "MASTER")
 
 
 @dataclass
@@ -135,10 +135,10 @@ def _adopt(call: Call) -> None:
 
 
 def _loadtest(call: Call) -> int:
-    page = call.command == "loadtest-ui"
-    if call["HOST"] or call.mode == "native":
+    page, worker = call.command == "loadtest-ui", call.command == "loadtest-worker"
+    if call["HOST"] or call["MASTER"] or worker or call.mode == "native":
         call.need_packages()
-        python = [sys.executable, "-m", "loadtest", *(["--ui"] if page else [])]
+        python = [sys.executable, "-m", "loadtest", *(["--ui"] if page else ["--worker"] if worker else [])]
         os.execve(python[0], python, call.settings.environment())
     from loadtest import docker
 
@@ -168,6 +168,7 @@ COMMANDS: dict[str, Command] = {
     "grafana-password": _stack(commands.grafana_password),
     "pull": _stack(commands.pull),
     "loadtest": (_loadtest, LOAD),
+    "loadtest-worker": (_loadtest, ("MASTER", "WORKERS", "THINK", "WEIGHTS")),
     "loadtest-ui": (_loadtest, LOAD),
     "incident": (_incident, ("NAME",)),
     "secrets": (_secrets, ()),
