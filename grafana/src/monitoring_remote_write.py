@@ -10,7 +10,7 @@ from .panels import timeseries
 # As the alert computes it (a test compares them): before the first sample, behind by the uptime of Prometheus.
 _BEHIND = (
     "max by (remote_name) (prometheus_remote_storage_highest_timestamp_in_seconds - ignoring (remote_name, url) "
-    "group_right () (prometheus_remote_storage_queue_highest_sent_timestamp_seconds > 0 "
+    "group_right () ((prometheus_remote_storage_queue_highest_sent_timestamp_seconds > 0) "
     "or 0 * prometheus_remote_storage_shards_max + on (job, instance) group_left () "
     "max by (job, instance) (process_start_time_seconds)))"
 )
