@@ -57,6 +57,15 @@ def test_every_command_is_run_or_known(tell: Callable[[str, str], None]) -> None
                 tell(title, f"    {line}")
 
 
+def test_no_docker_command_waits_for_ever() -> None:
+    """As tests/ops/docker/test_documents.py runs each of them."""
+    endless = re.compile(
+        r"docker (compose )?(stats\b(?!.* --no-stream)|logs\b.* (-f|--follow)\b|events\b)"
+        r"|docker compose up\b(?!.* (-d|--detach)\b)"
+    )
+    assert not [f"{command.document}: {command.text}" for command in COMMANDS if endless.match(command.text)]
+
+
 @by_document
 def test_what_the_commands_name_exists(document: str) -> None:
     for command in (command for command in COMMANDS if command.document == document):
