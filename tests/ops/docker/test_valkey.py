@@ -48,8 +48,8 @@ def gauge(metrics: str, series: str) -> float | None:
 
 def test_a_replica_without_users_counts_those_of_the_other(counting: Stack) -> None:
     for number in range(3):
-        key = httpx.post(f"{counting.url('app')}/users", json={"name": f"user {number}"}).json()["api_key"]
-        answer = httpx.get(f"{counting.url('app')}/items", headers={"Authorization": f"Bearer {key}"})
+        key = httpx.post(f"{counting.url('proxy')}/users", json={"name": f"user {number}"}).json()["api_key"]
+        answer = httpx.get(f"{counting.url('proxy')}/items", headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 200
     counting.compose("run", "--detach", "--no-deps", f"--name={REPLICA}", "app")
     try:
