@@ -37,6 +37,15 @@ NUMBER = r"-?\d+(?:\.\d+)?"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OTHER_COMPARISON = {">": "<", "<": ">", ">=": "<", "<=": ">", "==": "!=", "!=": "=="}
 
+# Rule -> what stands before its selectors that change nothing by themselves, only save reading series: a subtraction
+# has only what both sides have, so the other side's would do. The mutant has no such selector in the whole rule.
+_ZERO = r"or 0 \* sum without \([^)]*\) \(\s*rate\(\w+\{"  # in place of failures, where there are none
+ON_BOTH_SIDES = {
+    "job_endpoint_method:http_slow:rate1m": r"\{",
+    "instance:http_slow:rate2m": _ZERO,
+    "job:http_request_duration_seconds:p95_rate5m": _ZERO,
+}
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -68,8 +77,15 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
                 yield changed("threshold", match, f"{float(match[number]) * factor:g}", number)
     for match in re.finditer(r"(?<![=!~{,\"])(>=|<=|==|!=|>|<)(?![=~])(?=\s)", expr):
         yield changed("comparison", match, OTHER_COMPARISON[match[1]])
-    for match in re.finditer(r'\b\w+(?:=~|!~|!=|=)"[^"]*"(?:, )?', expr):
-        yield changed("selector", match, "")
+    redundant = ON_BOTH_SIDES.get(rule.name)
+    everywhere: dict[str, str] = {}
+    for match in re.finditer(r'\b(\w+(?:=~|!~|!=|=)"[^"]*")(?:, )?', expr):
+        if redundant and re.search(f"{redundant}$", expr[: match.start()]):
+            everywhere[match[1]] = re.sub(f"{re.escape(match[1])}(?:, )?", "", expr)
+        else:
+            yield changed("selector", match, "")
+    for selector, without in everywhere.items():
+        yield Mutant(rule, "selector", f"{selector} -> nothing in the whole rule", "expr", without)
     for match in re.finditer(r"\b(?:by|without) \(([^)]+)\)", expr):
         labels = match[1].split(", ")
         for label in labels:
