@@ -2,8 +2,9 @@
 
 Changes one thing of one rule at a time and runs the unit test of that rule: it must fail. Changed are, of every alert,
 its thresholds and factors (a fifth lower and higher; 0 and small whole numbers by one), its comparisons, its `for`
-(half and one and a half; some where there is none), the selectors of its series and the labels it aggregates; of every
-recording rule the same as far as it has them. Windows are in the names of the recorded series, where a test holds them.
+(half and one and a half, but by one evaluation of its unit test at least; some where there is none), the selectors of
+its series and the labels it aggregates; of every recording rule the same as far as it has them. Windows are in the
+names of the recorded series, where a test holds them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.prometheus.rules import (
     RULES,
     Rule,
     alerts,
+    document,
     in_parallel,
     load_rules,
     metrics,
@@ -92,8 +94,10 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
             yield changed("labels", match, ", ".join(other for other in labels if other != label), 1)
     if rule.is_alert:
         duration = _seconds(str(rule.definition.get("for", "0s")))
-        half = duration // 60 * 30  # in whole evaluations of the unit tests, which are 30 s apart
-        for other in (half, duration * 2 - half) if duration else (120,):
+        # Of its unit tests: 30 s, but 5 minutes where a test takes a week.
+        step = min((_seconds(document(file)["evaluation_interval"]) for file, _ in tests_of(rule)), default=30)
+        half = duration // (2 * step) * step
+        for other in (half, max(duration * 2 - half, duration + step)) if duration else (120,):
             yield Mutant(rule, "for", f"{duration}s -> {other}s", "for", f"{other}s")
 
 
@@ -127,8 +131,8 @@ def noticed(mutant: Mutant, tests: list[tuple[Path, str]]) -> bool:
         (folder / "tests").mkdir()
         shutil.copytree(RULES, folder / "rules")
         changed = folder / "rules" / mutant.rule.file.name
-        document = yaml.safe_load(changed.read_text())
-        for group in document["groups"]:
+        content = yaml.safe_load(changed.read_text())
+        for group in content["groups"]:
             for rule in group["rules"]:
                 if rule == mutant.rule.definition:
                     rule[mutant.field] = mutant.value
@@ -136,7 +140,7 @@ def noticed(mutant: Mutant, tests: list[tuple[Path, str]]) -> bool:
                 group["rules"] = [
                     rule for rule in group["rules"] if "alert" not in rule or rule["alert"] == mutant.rule.name
                 ]
-        changed.write_text(yaml.safe_dump(document, sort_keys=False))
+        changed.write_text(yaml.safe_dump(content, sort_keys=False))
         for file, test in tests:
             copy = folder / "tests" / file.name
             shutil.copy(file, copy)
