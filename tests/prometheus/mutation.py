@@ -1,10 +1,10 @@
 """Do the unit tests notice when a rule is wrong? `make test-rules-mutation`.
 
 Changes one thing of one rule at a time and runs the unit test of that rule: it must fail. Changed are, of every alert,
-its thresholds and factors (a fifth lower and higher; 0 and small whole numbers by one), its comparisons, its `for`
-(half and one and a half, but by one evaluation of its unit test at least; some where there is none), the selectors of
-its series and the labels it aggregates; of every recording rule the same as far as it has them. Windows are in the
-names of the recorded series, where a test holds them.
+its thresholds and factors (a fifth lower and higher; 0 and small whole numbers by one), its comparisons, its `for` and
+`keep_firing_for` (half and one and a half, but by one evaluation of its unit test at least; some `for` where there is
+none), the selectors of its series and the labels it aggregates; of every recording rule the same as far as it has them.
+Windows are in the names of the recorded series, where a test holds them.
 """
 
 from __future__ import annotations
@@ -93,12 +93,14 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
         for label in labels:
             yield changed("labels", match, ", ".join(other for other in labels if other != label), 1)
     if rule.is_alert:
-        duration = _seconds(str(rule.definition.get("for", "0s")))
         # Of its unit tests: 30 s, but 5 minutes where a test takes a week.
         step = min((_seconds(document(file)["evaluation_interval"]) for file, _ in tests_of(rule)), default=30)
-        half = duration // (2 * step) * step
-        for other in (half, max(duration * 2 - half, duration + step)) if duration else (120,):
-            yield Mutant(rule, "for", f"{duration}s -> {other}s", "for", f"{other}s")
+        for field in ("for", "keep_firing_for"):
+            duration = _seconds(str(rule.definition.get(field, "0s")))
+            half = duration // (2 * step) * step
+            some = (120,) if field == "for" else ()
+            for other in (half, max(duration * 2 - half, duration + step)) if duration else some:
+                yield Mutant(rule, field, f"{duration}s -> {other}s", field, f"{other}s")
 
 
 def _near(value: float) -> tuple[float, ...]:
