@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,9 @@ from typing import Any
 import yaml
 
 from bench import blocks
+from bench.started import started
 from ops import servers
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 10
@@ -98,12 +99,6 @@ def earlier() -> tuple[str, dict[str, Any]]:
     return f"build {revision}", shown
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def prometheus(data: Path, *flags: str) -> Iterator[tuple[str, int]]:
     """A Prometheus over `data`, which scrapes and evaluates nothing; its address and process id."""
@@ -112,14 +107,8 @@ def prometheus(data: Path, *flags: str) -> Iterator[tuple[str, int]]:
         config.write_text("")
         kept = ("--storage.tsdb.retention.time=100y", "--storage.tsdb.retention.size=0")  # no limit
         server = servers.prometheus(config, data, free_port(), flags=(*kept, *flags))
-        process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while server.probe():
-                time.sleep(0.2)
-            yield server.url, process.pid
-        finally:
-            process.terminate()
-            process.wait()
+        with started(server) as pid:
+            yield server.url, pid
 
 
 def build(series: list[blocks.Series], days: float, interval: int, data: Path) -> None:

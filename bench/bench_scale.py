@@ -34,7 +34,8 @@ from typing import Any
 import yaml
 
 from bench import blocks
-from bench.bench_dashboards import build, cpu_seconds, free_port
+from bench.bench_dashboards import build, cpu_seconds
+from bench.started import started
 from ops import secrets, servers
 from ops.paths import PROJECT
 from tests import servers as running
@@ -164,22 +165,13 @@ def prometheus(source: Path, instances: int, target: str) -> Iterator[tuple[str,
             {"targets": [target], "labels": {"instance": f"10.0.0.{number}:8000", "__metrics_path__": f"/{number}"}}
             for number in range(instances)
         ]
-        port = free_port()
+        port = running.free_port()
         for book in (source / "targets").glob("*.yml"):
             own = {"app": books, "prometheus": [{"targets": [f"{servers.HOST}:{port}"]}]}.get(book.stem, [])
             (folder / "config" / "targets" / book.name).write_text(json.dumps(own))
         server = servers.prometheus(folder / "config" / "prometheus.yml", folder / "data", port)
-        environment = {**servers.plain_environment(), **server.environment}
-        process = subprocess.Popen(
-            server.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            while server.probe():
-                time.sleep(0.2)
-            yield server.url, process.pid
-        finally:
-            process.terminate()
-            process.wait()
+        with started(server) as pid:
+            yield server.url, pid
 
 
 def asked(url: str, path: str, **parameters: str) -> list[dict[str, object]]:
@@ -211,19 +203,19 @@ def measure(
 ) -> tuple[dict[str, Cost], dict[str, list[blocks.Series]]]:
     """Title -> what it costs, and the series that it keeps of one instance."""
     with ExitStack() as stack:
-        started = {
+        prometheis = {
             title: stack.enter_context(prometheus(source, instances, target)) for title, source in sources.items()
         }
         time.sleep(seconds / 3)  # all targets scraped, all rules evaluated
         began = time.monotonic()
-        spent = {title: cpu_seconds(pid) for title, (_, pid) in started.items()}
-        memory = dict.fromkeys(started, 0.0)
+        spent = {title: cpu_seconds(pid) for title, (_, pid) in prometheis.items()}
+        memory = dict.fromkeys(prometheis, 0.0)
         while time.monotonic() < began + seconds * 2 / 3:
             time.sleep(1)
-            memory = {title: max(memory[title], resident(pid)) for title, (_, pid) in started.items()}
+            memory = {title: max(memory[title], resident(pid)) for title, (_, pid) in prometheis.items()}
         elapsed = time.monotonic() - began
         costs, kept = {}, {}
-        for title, (url, pid) in started.items():
+        for title, (url, pid) in prometheis.items():
             costs[title] = Cost(
                 instances,
                 value(url, 'avg(scrape_samples_scraped{job="app"})'),

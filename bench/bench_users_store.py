@@ -10,41 +10,18 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from redis import Redis
 
 from app.telemetry.users import ActiveUsers
 from app.telemetry.users_store import SLOT_SECONDS, UsersStore
-from bench.bench_dashboards import free_port
-from ops import secrets, servers
+from tests import servers
 
 REPLICAS = 4
 ROUNDS = {10: 200, 1_000: 100, 10_000: 50, 100_000: 50}  # users: rounds
 MOST = 0.01
-
-
-@contextmanager
-def valkey() -> Iterator[tuple[str, str]]:
-    """The address and the password of one that runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        secrets.generate(Path(folder))
-        password = Path(folder, "valkey_password")
-        server = servers.valkey(free_port(), password)
-        process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while server.probe():
-                time.sleep(0.1)
-            yield f"redis://{server.address}", password.read_text()
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def counted(url: str, password: str, users: int, vectors: list[ActiveUsers]) -> tuple[float, float]:
@@ -89,7 +66,8 @@ def main() -> int:
     print("| users | rounds | median | largest | within 1 % | HyperLogLog: median | largest | within 1 % | exchange |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     vectors = [ActiveUsers(registry=None) for _ in range(REPLICAS)]
-    with valkey() as (url, password):
+    with servers.valkey() as store:
+        url, password = store.url, store.password
         client = Redis.from_url(url, password=password)
         for users, rounds in ROUNDS.items():
             results = [counted(url, password, users, vectors) for _ in range(rounds)]

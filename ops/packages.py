@@ -111,12 +111,12 @@ def unpack(names: Iterable[str]) -> None:
         suite = codename if number >= SERVERS_SINCE[0] else SERVERS_SINCE[1]
         apt = Apt(suite)
         for package in servers:
-            _place(package, apt.download([package]))
+            place(package, apt.download([package]))
     for package in [one for one in packages if one in own]:
         apt = Apt(codename)
         # Just-in-time compilation is switched off, and its compiler is larger than all the rest.
         needed = [one for one in apt.dependencies(own[package]) if not one.startswith("libllvm")]
-        _place(package, apt.download(needed))
+        place(package, apt.download(needed))
 
 
 def release() -> tuple[float, str]:
@@ -211,7 +211,7 @@ def mirrors() -> dict[str, str]:
     return mirrors
 
 
-def _place(name: str, debs: list[Path]) -> None:
+def place(name: str, debs: list[Path]) -> None:
     """Unpack packages to their final place."""
     with made_as_a_whole(HOME / "packages" / name) as folder:
         for deb in debs:

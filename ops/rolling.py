@@ -30,7 +30,11 @@ def restart(stack: Stack) -> None:
 
 
 def wait_until_active(stack: Stack, count: int) -> None:
-    """Return once the proxy sends requests to so many replicas. Raises OpsError where that takes too long."""
+    """Return once the proxy sends requests to so many replicas.
+
+    Raises:
+        OpsError: that takes too long.
+    """
     deadline = time.monotonic() + READY_TIMEOUT
     while (active := _active(stack)) < count:
         if time.monotonic() > deadline:

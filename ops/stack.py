@@ -78,7 +78,11 @@ class Stack(Servers, Protocol):
         """The running replicas of the service, by names that `replace_replica` knows."""
 
     def replace_replica(self, name: str) -> None:
-        """Have a new replica in the place of this one. Raises OpsError where it does not become ready."""
+        """Have a new replica in the place of this one.
+
+        Raises:
+            OpsError: it does not become ready.
+        """
 
     def stop(self) -> bool:
         """Stop everything; False where nothing ran. The data stay."""

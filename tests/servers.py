@@ -363,7 +363,6 @@ def prometheus_of_the_stack(
         configs.link("prometheus", path / "config", path / "secrets")
         file = path / "config" / "prometheus.yml"
         text = file.read_text()
-        file.unlink()
         text = re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", text)
         file.write_text(text + also)
 

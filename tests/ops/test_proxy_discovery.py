@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-import re
 import socket
 import socketserver
 import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from ops import servers
 from ops.paths import PROJECT
-from ops.programs import find
-from ops.servers import HOST, Server, http_probe
+from ops.rolling import ACTIVE
+from ops.servers import HOST, Server
 from tests.servers import Running, free_port, start, wait_until
 
 PORT = 8000  # of every replica, as in docker.cfg
@@ -73,18 +74,9 @@ class Replicas:
         (folder / "docker.cfg").write_text(docker_cfg.replace("init-state down", ""))  # which 2.6 does not know
 
         def proxy(port: int) -> Server:
-            files = ("-f", str(PROJECT / "proxy" / "haproxy.cfg"), "-f", str(folder / "docker.cfg"))
-            return Server(
-                name="proxy",
-                port=port,
-                command=(str(find("haproxy")["haproxy"]), "-db", *files),
-                environment={
-                    "PROXY_ADDRESS": f"{HOST}:{port}",
-                    "PROXY_METRICS_ADDRESS": f"{HOST}:{metrics}",
-                    "PROXY_DNS": f"{HOST}:{dns.server_address[1]}",
-                },
-                probe=http_probe(f"http://{HOST}:{metrics}/healthz"),
-            )
+            server = servers.proxy(port, metrics, folder / "docker.cfg")
+            dns_address = {"PROXY_DNS": f"{HOST}:{dns.server_address[1]}"}
+            return replace(server, port=port, environment={**server.environment, **dns_address})
 
         self.proxy: Running = start(proxy, folder)
         self.metrics = f"http://{HOST}:{metrics}/metrics"
@@ -113,7 +105,7 @@ class Replicas:
 
     def active(self) -> int:
         with urllib.request.urlopen(self.metrics, timeout=10) as answer:
-            found = re.search(r'haproxy_backend_active_servers\{proxy="app"\} (\d+)', answer.read().decode())
+            found = ACTIVE.search(answer.read().decode())
         return int(found[1]) if found else 0
 
     def answered(self, count: int = 12) -> set[str]:

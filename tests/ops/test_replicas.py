@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.ops.native import Stack, native_stack
-from tests.ops.writers import Writer, writing
+from tests.ops.writers import Writer, sign_up, writing
 from tests.servers import PrometheusApi, free_ports, wait_until
 
 REPLICAS = ("app", "app-2", "app-3")
@@ -119,8 +119,7 @@ def test_streams_pass_unbuffered_and_who_leaves_is_counted_499(stack: Stack, pro
     gone = 'sum(http_requests_total{job="app", endpoint="/chat", status_code="499"}) or vector(0)'
     before = prometheus.value(gone)
     url = stack.address("app")
-    key = httpx.post(f"{url}/users", json={"name": "reader"}).json()["api_key"]
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = sign_up(url, "reader")
     question = {"message": "Tell me a long story", "stream": True}
     with httpx.stream("POST", f"{url}/chat", json=question, headers=headers, timeout=60) as answer:
         pieces = list(answer.iter_raw())
@@ -131,8 +130,8 @@ def test_streams_pass_unbuffered_and_who_leaves_is_counted_499(stack: Stack, pro
     body = b'{"message": "Tell me a long story"}'
     place = urlsplit(url)
     with socket.create_connection((str(place.hostname), int(place.port or 0)), 10) as client:
-        head = f"POST /chat HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
-        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        head = f"POST /chat HTTP/1.1\r\nHost: x\r\nAuthorization: {headers['Authorization']}\r\n"
+        client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     wait_until(lambda: prometheus.value(gone) == before + 1)
 
 
@@ -141,8 +140,7 @@ def test_what_no_replica_can_serve_the_service_says_itself(stack: Stack, prometh
     failed = 'sum(http_requests_total{job="app", endpoint="/items", status_code="503"}) or vector(0)'
     before = prometheus.value(failed)
     url = stack.address("app")
-    key = httpx.post(f"{url}/users", json={"name": "patient"}).json()["api_key"]
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = sign_up(url, "patient")
     stack.supervisor.stop_server("postgres")
     try:
         wait_until(lambda: active(prometheus) == 0)

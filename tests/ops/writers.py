@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
+
 from tests.servers import wait_until
 
 PACE = 0.05  # seconds between a writer's requests
+
+
+def sign_up(url: str, name: str) -> dict[str, str]:
+    """The headers of a new user's requests."""
+    return {"Authorization": f"Bearer {httpx.post(f'{url}/users', json={'name': name}).json()['api_key']}"}
 
 
 class Writer(threading.Thread):

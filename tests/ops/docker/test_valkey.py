@@ -12,6 +12,7 @@ import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
 from tests.ops.docker.test_upkeep import make
+from tests.ops.writers import sign_up
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
@@ -48,8 +49,8 @@ def gauge(metrics: str, series: str) -> float | None:
 
 def test_a_replica_without_users_counts_those_of_the_other(counting: Stack) -> None:
     for number in range(3):
-        key = httpx.post(f"{counting.url('proxy')}/users", json={"name": f"user {number}"}).json()["api_key"]
-        answer = httpx.get(f"{counting.url('proxy')}/items", headers={"Authorization": f"Bearer {key}"})
+        url = counting.url("proxy")
+        answer = httpx.get(f"{url}/items", headers=sign_up(url, f"user {number}"))
         assert answer.status_code == 200
     counting.compose("run", "--detach", "--no-deps", f"--name={REPLICA}", "app")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,7 @@ from app.telemetry.database import instrument_engine
 from app.telemetry.database.driver_pools import instrument_pool
 from ops import packages, servers
 from ops import postgres as native_postgres
-from ops.paths import HOME, made_as_a_whole
+from ops.paths import HOME
 from tests.servers import Postgres, Running, folder, start, wait_until
 from tests.telemetry.database.measured import Runner, ended, new_pool, numbers, pool_numbers, queries
 
@@ -48,9 +47,7 @@ def program() -> tuple[str, ...]:
         root = HOME / "packages" / "pgbouncer"
         if not root.exists():
             apt = packages.Apt(packages.release()[1])
-            with made_as_a_whole(root) as unpacked:
-                for package in apt.download(apt.dependencies("pgbouncer")):
-                    subprocess.run(["dpkg-deb", "--extract", package, unpacked], check=True)
+            packages.place("pgbouncer", apt.download(apt.dependencies("pgbouncer")))
     libraries = ":".join(str(path) for path in (root / "usr/lib").glob("*-linux-*"))
     return ("env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/sbin/pgbouncer"))
 
