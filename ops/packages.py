@@ -95,7 +95,8 @@ def _folder(name: str) -> Path:
 
 
 def lock() -> AbstractContextManager[None]:
-    return locked(HOME / "packages.lock")
+    """The lock of the folder that packages are unpacked into, also if `.native/packages` is a link to another one."""
+    return locked((HOME / "packages").resolve().with_suffix(".lock"))
 
 
 def unpack(names: Iterable[str]) -> None:

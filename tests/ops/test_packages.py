@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ops import packages
+from ops import packages, paths
+from ops.errors import OpsError
 from ops.packages import TEMPLATES
 from ops.paths import HOME, PROJECT
 
@@ -20,11 +21,25 @@ NOBODY = 65534
 def amtool() -> Path:
     if Path(TEMPLATES).exists():
         pytest.skip("Alertmanager is installed here, so nothing has to be mounted")
-    launcher = HOME / "packages" / "prometheus-alertmanager" / "bin" / "amtool"
-    if not launcher.exists():
-        with packages.lock():
-            packages.unpack(["amtool"])
-    return launcher
+    packages.obtain("amtool")
+    return HOME / "packages" / "prometheus-alertmanager" / "bin" / "amtool"
+
+
+def test_two_projects_that_share_unpacked_packages_share_their_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (tmp_path / name / ".native" for name in ("first", "second"))
+    (first / "packages").mkdir(parents=True)
+    second.mkdir(parents=True)
+    (second / "packages").symlink_to(first / "packages")
+    monkeypatch.setattr(paths, "LOCK_TIMEOUT", 0)
+    monkeypatch.setattr(packages, "HOME", first)
+    with packages.lock():
+        monkeypatch.setattr(packages, "HOME", second)
+        with pytest.raises(OpsError, match=f"process {os.getpid()}"), packages.lock():
+            pass
+    with packages.lock():
+        assert not (second / "packages.lock").exists()
 
 
 def check_config(amtool: Path, *prefix: str, path: str = "") -> subprocess.CompletedProcess[str]:
