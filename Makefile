@@ -92,8 +92,8 @@ fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and attack the servic
 	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
 test-drills: $(BIN)/.installed  ## Trigger every alert by a real fault, from pending to resolved, on a separate stack (root on Linux; 20 minutes)
 	@$(BIN)/python -m pytest -m drill -s $(or $(TESTS),tests/ops/drills)
-chaos: $(BIN)/.installed  ## Interrupt up, down, backup, restore, clean at random moments: nothing is lost (FOR=seconds SEED=n)
-	@CHAOS_SECONDS=$(FOR) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -m chaos -s $(or $(TESTS),tests/ops/test_chaos.py)
+chaos: $(BIN)/.installed  ## Interrupt up, down, backup, restore, clean at random moments: nothing is lost (FOR=seconds, or TIMES=20 each; ONLY="up,down" SEED=n)
+	@CHAOS_SECONDS=$(FOR) CHAOS_TIMES=$(TIMES) CHAOS_ONLY="$(ONLY)" CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -m chaos -s $(or $(TESTS),tests/ops/test_chaos.py)
 test-stack: $(BIN)/.installed  ## Test the containers; uses a private Docker engine if none answers (root on Debian)
 	@python3 -m tests.rig run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/ops/docker)
 test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)

@@ -7,6 +7,7 @@ group, as a terminal does, or to the one process that does the work, and then ru
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -27,15 +29,18 @@ import psutil
 from ops import archive
 from tests.servers import default_signals, wait_until
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS") or 100)
+TIMES = float(os.environ.get("CHAOS_TIMES") or math.inf)  # that each command is to be hit by each signal
+SECONDS = float(os.environ.get("CHAOS_SECONDS") or (100 if math.inf == TIMES else math.inf))
 SEED = int(os.environ.get("CHAOS_SEED") or time.time())
+ONLY = {name.strip() for name in (os.environ.get("CHAOS_ONLY") or "").split(",") if name.strip()}  # commands; all
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 ENDS = 300.0  # seconds for any command to end, also on a busy machine
 UNDONE = 0.3  # share of the restores that are then undone, to see what they replaced
 COMMANDS = ("up", "first up", "down", "backup", "restore", "clean")
 
-# A further command: ended by the signal, to the group or to one; whether it was hit. It verifies its own outcome.
-Further = Callable[[random.Random, signal.Signals, bool], bool]
+# One command that is ended by the signal, sent to the group or to one process, and then the verification of what is
+# there; whether the command was still running.
+Attempt = Callable[[signal.Signals, bool], bool]
 
 
 class Client(threading.Thread):
@@ -179,32 +184,48 @@ class Chaos(ABC):
             if file != self.archive:
                 file.unlink()
 
-    def go_on(self, further: Mapping[str, Further], tell: Callable[[str, str], None]) -> None:
-        """Rounds until the time is over; a table of them at the end of the run."""
-        tried: Counter[tuple[str, str]] = Counter()
-        kinds = list(itertools.product((*COMMANDS, *further), SIGNALS, (True, False)))
-        deadline = time.monotonic() + SECONDS
-        rounds = 0
-        while time.monotonic() < deadline:
-            if rounds % len(kinds) == 0:
-                self.dice.shuffle(kinds)
-            command, end, group = kinds[rounds % len(kinds)]
-            rounds += 1
-            print(
-                f"seed {SEED}, round {rounds}: {command}, {end.name} to {'the group' if group else 'one'}", flush=True
-            )
-            if command in further:
-                hit = further[command](self.dice, end, group)
-            else:
-                hit = self.interrupt(command, end, group)
-                self.verify(command)
-            tried[command, end.name] += hit
-        title = f"interruptions ({self.mode}, seed {SEED}, {SECONDS:g} s)"
-        tell(title, f"{'command':<10}{'signal':<9}{'tried':>5}  lost")
+    def attempts(self) -> dict[str, Attempt]:
+        return {command: partial(self.attempt, command) for command in COMMANDS}
+
+    def attempt(self, command: str, end: signal.Signals, group: bool) -> bool:
+        hit = self.interrupt(command, end, group)
+        self.verify(command)
+        return hit
+
+
+def interruptions(
+    mode: str, attempts: Mapping[str, Attempt], dice: random.Random, tell: Callable[[str, str], None]
+) -> None:
+    """Attempts until the time is over, or each command was hit often enough; a table of them at the end of the run."""
+    wanted = [command for command in attempts if not ONLY or command in ONLY]
+    assert wanted, f"CHAOS_ONLY={','.join(ONLY)} is none of {', '.join(attempts)}"
+    kinds = list(itertools.product(wanted, SIGNALS, (True, False)))
+    tried: Counter[tuple[str, str]] = Counter({(command, end.name): 0 for command, end, _ in kinds})
+    lost: Counter[tuple[str, str]] = Counter()
+    deadline = time.monotonic() + SECONDS
+    rounds = itertools.count(1)
+    try:
+        while min(tried.values()) < TIMES and time.monotonic() < deadline:
+            dice.shuffle(kinds)
+            for command, end, group in kinds:
+                kind = command, end.name
+                if tried[kind] >= TIMES or time.monotonic() > deadline:
+                    continue
+                to = "the group" if group else "one"
+                print(f"seed {SEED}, round {next(rounds)}: {command}, {end.name} to {to}", flush=True)
+                try:
+                    tried[kind] += attempts[command](end, group)
+                except BaseException:
+                    tried[kind] += 1
+                    lost[kind] += 1
+                    raise
+    finally:
+        title = f"interruptions ({mode}, seed {SEED})"
+        tell(title, f"{'command':<10}{'signal':<9}{'tried':>5}{'lost':>6}")
         for (command, name), times in sorted(tried.items()):
-            tell(title, f"{command:<10}{name:<9}{times:>5}     0")
-        tell(title, f"{'all':<19}{tried.total():>5}     0")
-        assert tried.total() > 0
+            tell(title, f"{command:<10}{name:<9}{times:>5}{lost[command, name]:>6}")
+        tell(title, f"{'all':<19}{tried.total():>5}{lost.total():>6}")
+    assert tried.total() > 0
 
 
 def struck(

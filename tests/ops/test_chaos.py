@@ -1,7 +1,8 @@
 """Commands are ended at random moments: nothing is lost, nothing stays half done, and the next `make up` works.
 
-`make chaos` prints the seed and a table of what was tried; FOR=3600 SEED=n: for an hour, in that order. The same in
-Docker: tests/ops/docker/test_chaos.py.
+`make chaos` prints the seed and a table of what was tried; FOR=3600 SEED=n: for an hour, in that order; TIMES=20: until
+each signal has hit each command 20 times; ONLY="down,first up": these commands. The same in Docker:
+tests/ops/docker/test_chaos.py; `make standins`: tests/ops/docker/test_standins.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psutil
 import psycopg
@@ -19,7 +21,7 @@ import pytest
 
 from ops.paths import PROJECT
 from ops.supervise import MARK
-from tests.ops.chaos import ENDS, SEED, Chaos, struck
+from tests.ops.chaos import ENDS, SEED, Chaos, interruptions, struck
 from tests.ops.native import Stack, native_stack
 from tests.servers import folder, wait_until
 
@@ -84,4 +86,5 @@ def interrupt_installation(dice: random.Random, end: signal.Signals, group: bool
 
 
 def test_commands_that_are_interrupted_lose_nothing(chaos: Chaos, tell: Callable[[str, str], None]) -> None:
-    chaos.go_on({"venv": interrupt_installation}, tell)
+    attempts = chaos.attempts() | {"venv": partial(interrupt_installation, chaos.dice)}
+    interruptions("native", attempts, chaos.dice, tell)

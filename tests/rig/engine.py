@@ -60,11 +60,17 @@ def client() -> dict[str, str]:
     """The environment of a process that wants Docker's client with Compose, and no engine."""
     if succeeds(["docker", "compose", "version"], timeout=ANSWER_SECONDS):
         return dict(os.environ)
+    unpacked()
+    return {**os.environ, **private_environment()}
+
+
+def unpacked() -> Path:
+    """The folder of the private engine's programs, which need not run."""
     _require_root_on_debian()
     RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _lock(GATE_LOCK, fcntl.LOCK_EX):
         _unpack()
-    return {**os.environ, **private_environment()}
+    return PROGRAMS
 
 
 def private_environment() -> dict[str, str]:

@@ -1,31 +1,23 @@
-"""In Docker, too, commands are ended at random moments, and so is `make standins`: see tests/ops/chaos.py.
+"""In Docker, too, commands are ended at random moments: see tests/ops/chaos.py.
 
 CHAOS_SECONDS=3600 CHAOS_SEED=n make test-stack TESTS=tests/ops/docker/test_chaos.py: for an hour, in that order.
+CHAOS_TIMES=20 CHAOS_ONLY="down,first up": until each signal has hit each of these commands 20 times.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from ops import images
 from ops.paths import PROJECT
-from tests.ops.chaos import ENDS, SEED, Chaos, struck
+from tests.ops.chaos import ENDS, SEED, Chaos, interruptions
 from tests.ops.docker.conftest import Stack
-from tests.rig import standins
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
-
-STANDIN = "node-exporter"  # whose image is removed and built again; nothing of it is fetched
 
 
 class InDocker(Chaos):
@@ -65,58 +57,4 @@ def chaos(stack: Stack, tmp_path: Path) -> Iterator[InDocker]:
 
 
 def test_commands_that_are_interrupted_lose_nothing(chaos: InDocker, tell: Callable[[str, str], None]) -> None:
-    def interrupt_standins(dice: random.Random, end: signal.Signals, group: bool) -> bool:
-        """The stand-in of an image whose name is taken from it: ended, and then made again."""
-        image = images.upstream()[STANDIN]
-        chaos.stack.docker("tag", image, "sightline-test-keeps:it")
-        chaos.stack.docker("image", "rm", image)
-        command = [sys.executable, "-m", "tests.rig", "standins"]
-        environment = chaos.stack.environment
-        hit = struck(
-            ["make", "--silent", "standins"], PROJECT, environment, end, group, dice.uniform(0, 6), "tests.rig"
-        )
-        subprocess.run(command, cwd=PROJECT, env=environment, check=True, timeout=ENDS)
-        assert standins.missing(environment) == {}
-        chaos.stack.docker("image", "rm", "sightline-test-keeps:it")
-        return hit
-
-    chaos.go_on({"standins": interrupt_standins}, tell)
-
-
-DEBOOTSTRAP = """#!/bin/sh -e
-mkdir -p "$4/proc"
-mount -t proc proc "$4/proc"
-sleep 1000 &
-touch "$4/begun"
-wait
-"""
-MAKE_BASE = """
-import os, sys
-from pathlib import Path
-from tests.rig import standins
-standins.HOME = Path(sys.argv[1])
-standins._import_base(dict(os.environ))
-"""
-
-
-def test_the_base_of_the_standins_that_was_killed_leaves_nothing(tmp_path: Path) -> None:
-    """debootstrap is one that mounts something, and then takes long; the second time one that fails."""
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "debootstrap"
-    program.write_text(DEBOOTSTRAP)
-    program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    command = [sys.executable, "-c", MAKE_BASE, str(tmp_path)]
-    with subprocess.Popen(command, cwd=PROJECT, env=environment) as killed:
-        wait_until(lambda: list(tmp_path.glob("base-*/root/begun")))
-        killed.kill()
-
-    def processes() -> list[int]:
-        return [one.pid for one in psutil.process_iter(["cmdline"]) if str(program) in (one.info["cmdline"] or ())]
-
-    wait_until(lambda: not processes())
-    assert str(tmp_path) not in Path("/proc/mounts").read_text()
-    assert list(tmp_path.glob("base-*"))
-    program.write_text("#!/bin/sh\nexit 1\n")
-    assert subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True).returncode == 1
-    assert not list(tmp_path.glob("base-*"))
+    interruptions("docker", chaos.attempts(), chaos.dice, tell)
