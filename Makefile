@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 export PIP_USER := 0
-unexport PYTHONHOME PYTHONSAFEPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_CONSTRAINT
+export PYTHONUTF8 := 1
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_CONSTRAINT
 BIN := .venv/bin
 VENVS := .venv .venv-bench .venv-audit
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -15,7 +17,7 @@ quote = '$(subst ','\'',$1)'
 GIVEN = $(foreach name,$(filter-out $(FOR_TESTS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
 $(foreach name,$(FOR_TESTS),$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
 # What a Python that was upgraded or removed leaves behind is recreated.
-$(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))python -c 'import pip' 2> /dev/null || rm -f $(venv)))
+$(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))python -Ic 'import pip' 2> /dev/null || rm -f $(venv)))
 
 ##@ Run
 up:  ## Start everything: in Docker or, where no engine answers, as ordinary processes (MODE=docker or MODE=native decides)

@@ -30,7 +30,9 @@ VENV = PROJECT / ".venv"
 ENGINE_TIMEOUT = 20  # seconds for an engine to answer
 MODES = ("docker", "native")
 CHECKED = ("up", "restart", "restore", "check-config")  # bad settings stop these before anything starts or stops
+UNATTACHED = ("check-config", "pull")  # they touch no container
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATHS = ("TARGET", "OUT", "FROM")  # parameters whose ~ some shells leave as it is
 LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS", "MASTER")
 
 
@@ -70,11 +72,17 @@ class Call:
         if self.command in CHECKED:
             self.settings.check()
         if self.mode == "docker":
-            return ComposeStack(self.settings)
+            return self.compose_stack()
         self.need_packages()
         from ops.processes import ProcessStack
 
         return ProcessStack(self.settings)
+
+    def compose_stack(self) -> ComposeStack:
+        stack = ComposeStack(self.settings)
+        if self.command not in UNATTACHED:
+            stack.require_ownership()
+        return stack
 
     def need_packages(self) -> None:
         """Continue as the Python of `.venv`, which `make venv` creates or updates.
@@ -142,7 +150,7 @@ def _loadtest(call: Call) -> int:
         os.execve(python[0], python, call.settings.environment())
     from loadtest import docker
 
-    return docker.main(ComposeStack(call.settings), page)
+    return docker.main(call.compose_stack(), page)
 
 
 Command = tuple[Callable[[Call], int | None], tuple[str, ...]]  # what it does, its parameters
@@ -189,11 +197,15 @@ def _check_parameters(command: str, given: dict[str, str]) -> None:
     takes = {"MODE"}
     for goal in {command, *goals} if command in goals else {command}:
         takes.update(COMMANDS[goal][1] if goal in COMMANDS else ())
-    for name in given.keys() - takes:
+    for name in sorted(given.keys() - takes):
+        reason = settings.unknown(name, takes)
         if name in PARAMETERS:
-            raise OpsError(f"`make {command}` has no parameter {name}{settings.nearest(name, takes) or '.'}")
-        if reason := settings.unknown(name, takes):
+            reason = f"`make {command}` has no parameter {name}{settings.nearest(name, takes) or '.'}"
+        if reason and os.environ.get("MAKELEVEL", "") in ("", "0", "1"):
             raise OpsError(reason)
+        if reason:  # make hands the variables of an outer make's command line on to all that it calls
+            log.warning("%s Ignored, as another make calls this one.", reason)
+            del given[name]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -218,6 +230,7 @@ def main(words: list[str]) -> int:
     try:
         given = dict(word.split("=", 1) for word in words[1:])
         _check_parameters(command, given)
+        given |= {name: str(settings.expanded(name, given[name])) for name in PATHS if given.get(name)}
         # Names as common as these count where they are given, not where the shell happens to have them.
         for name in PARAMETERS:
             os.environ.pop(name, None)

@@ -222,7 +222,7 @@ def adopt(folder: str, pieces: str, package: str, service: str, overwrite: bool)
     package = os.path.normpath(package or "telemetry")
     if unknown := [name for name in names if name not in PIECES]:
         raise OpsError(f"No such piece: {', '.join(unknown)}. There are {', '.join(PIECES)}.")
-    target = Path(folder).expanduser().resolve()
+    target = Path(folder).resolve()
     if not target.is_dir():
         raise OpsError(f"{folder} is not a folder. TARGET= names the folder of your service.")
     if target == PROJECT or PROJECT in target.parents:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from ops import configs, containers, images, mounts, ports, remote_write, shell
 from ops.console import step
 from ops.errors import OpsError
-from ops.paths import PROJECT
+from ops.paths import PROJECT, gone
 from ops.rolling import wait_until_active
 from ops.settings import KEY_FILES, Settings
 from ops.stack import RELOADABLE, State
@@ -34,7 +34,10 @@ DATA = {
 }
 OTHER_NAME = "COMPOSE_PROJECT_NAME=... in .env, and other ports, give this checkout a stack of its own."
 SERVICES = ("app", "proxy", "postgres", "postgres-exporter", "node-exporter", "prometheus", "alertmanager", "grafana")
-OPENED = ("APP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")  # settings of published ports
+OPENED = (  # settings of published ports
+    *("APP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT"),
+    *("PROMETHEUS_2_PORT", "ALERTMANAGER_2_PORT"),
+)
 HERE = ("", "0.0.0.0", "::", "127.0.0.1")  # noqa: S104  addresses of published ports that localhost leads to
 PAGES = {"proxy": "/"}
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")  # which Compose reads by itself
@@ -82,7 +85,10 @@ class ComposeStack:
 
     @property
     def location(self) -> str:
-        return f"Docker's volumes {', '.join(self.volumes()) or '(none)'} (project {self.project} of {PROJECT})"
+        started = "" if mark(self.settings).exists() else ", which has not started it so far"
+        return (
+            f"Docker's volumes {', '.join(self.volumes()) or '(none)'} (project {self.project} of {PROJECT}{started})"
+        )
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -123,7 +129,6 @@ class ComposeStack:
 
     def check(self) -> None:
         self.write_configs()
-        self._require_ownership()
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
         ports.check(self.published(), lambda: held)
@@ -132,16 +137,21 @@ class ComposeStack:
             mounts.require_labels(self.mounted())
         self.pull_missing()
 
-    def _require_ownership(self) -> None:
-        """Refuse to take over another stack.
+    def require_ownership(self) -> None:
+        """Refuse to touch another stack: its containers would be stopped, its data read, its passwords replaced.
 
         Raises:
-            OpsError: containers of this project's name belong to another checkout.
+            OpsError: containers of this project's name belong to another checkout, or COMPOSE_FILE to another project.
         """
+        files = self.settings.get("COMPOSE_FILE")
+        if files and not {"app", "prometheus"} <= self.config["services"].keys():
+            raise OpsError(f"COMPOSE_FILE is '{files}'; it must begin with this project's docker-compose.yml.")
         label = f"label={PROJECT_LABEL}={self.project}"
         show = f'{{{{.Label "{PROJECT_LABEL}.working_dir"}}}}'
         command = ["docker", "ps", "--all", "--filter", label, "--format", show]
         folders = {*shell.run(command, self.environment).splitlines()} - {str(PROJECT), ""}
+        if mark(self.settings).exists():  # it came along, where this folder was moved
+            folders = {folder for folder in folders if not gone(Path(folder))}
         if folders:
             raise OpsError(f"Docker has a stack {self.project} from {', '.join(sorted(folders))}. {OTHER_NAME}")
 
@@ -228,7 +238,6 @@ class ComposeStack:
         shell.run(["docker", "rm", name], self.environment)
 
     def stop(self) -> bool:
-        self._require_ownership()
         found = bool(self.containers())
         self.compose(EVERYTHING, "down", "--remove-orphans")
         return found

@@ -24,6 +24,17 @@ def reachable(folder: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents) if parent.exists())
 
 
+def gone(folder: Path) -> bool:
+    """Whether there is certainly no such folder: one that this user may not look at counts as there."""
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _home() -> Path:
     """`.native/` in the project; for root in a folder closed to others (such as /root) one in /var/lib instead."""
     home = PROJECT / ".native"

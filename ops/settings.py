@@ -22,6 +22,8 @@ DEFAULTS = {
     "APP_PORT": "8000",
     "PROMETHEUS_PORT": "9090",
     "ALERTMANAGER_PORT": "9093",
+    "PROMETHEUS_2_PORT": "9091",
+    "ALERTMANAGER_2_PORT": "9095",
     "GRAFANA_PORT": "3000",
     "LOCUST_PORT": "8089",
     "POSTGRES_PORT": "5432",
@@ -49,11 +51,12 @@ PATHS = (
     "CERTIFICATES_DIR",
     *KEY_FILES,
 )
-# Folders that the stack closes to others, fills and empties -> what is in one that is in use.
+# Folders that the stack closes to others, fills and empties -> files in one that is in use.
 OWN = {
-    "SECRETS_DIR": (*secrets.NAMES, *secrets.FOLDERS),
+    "SECRETS_DIR": secrets.NAMES,
     "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf", "data/postgres/PG_VERSION"),
 }
+EMPTIED = ("data", "run", "logs", "longterm", "remote-write")  # in SIGHTLINE_STATE: what `make clean` removes
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
 _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
 VALUES = {  # setting -> what it must match, and that in words
@@ -70,16 +73,24 @@ VALUES = {  # setting -> what it must match, and that in words
     "OPENAI_BASE_URL": ("https?://.+", "an address such as https://api.example/v1"),
     "ANTHROPIC_BASE_URL": ("https?://.+", "an address such as https://api.example"),
     **dict.fromkeys(LINKS, _ADDRESS),
-    "LONGTERM_RETENTION": (r"[1-9]\d*[dwy]", "a duration such as 5y or 400d"),
+    "LONGTERM_RETENTION": (r"[1-9]\d{0,3}d|[1-9]\d{0,2}w|[1-9]\d?y", "a duration such as 5y or 400d"),
     "REMOTE_WRITE_URL": (_ADDRESS[0], "an address such as https://metrics.example/api/v1/write"),
     "REMOTE_WRITE_TENANT": (r"[\w!.*'()|-]+", "a name of letters and digits"),
     "TRACE_URL": ("https?://.+", "an address such as https://jaeger.example/trace/"),
     "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
     "HOST_PROPAGATION": ("rprivate|rslave", "rprivate or rslave"),
-    "PROMETHEUS_RETENTION_TIME": (r"(\d+(ms|[smhdwy]))+", "a duration such as 32d or 12h"),
-    "PROMETHEUS_RETENTION_SIZE": (r"\d+([KMGTPE]?B)", "a size such as 5GB or 500MB"),
+    # Prometheus counts nanoseconds, which end after 292 years, and bytes, of which a few hold nothing.
+    "PROMETHEUS_RETENTION_TIME": (
+        r"(\d{1,9}(ms|s)|\d{1,7}m|\d{1,6}h|\d{1,5}d|\d{1,4}w|\d{1,2}y)+",
+        "a duration such as 32d or 12h",
+    ),
+    "PROMETHEUS_RETENTION_SIZE": (r"[1-9]\d{0,5}[MGT]B|0B", "a size such as 5GB or 500MB, 0B for no limit"),
+    "RELEASES_MIRROR": (_ADDRESS[0], "an address such as https://mirror.example/sightline"),
+    "PIP_INDEX_URL": ("https?://.+", "an address such as https://packages.example/simple"),
+    "COMPOSE_PROJECT_NAME": ("[a-z0-9][a-z0-9_-]*", "a name of lower-case letters, digits, - and _"),
 }
-OTHERS = ("LLM_MODEL", "LLM_MODELS", "PIP_INDEX_URL", "IMAGE_REGISTRY", "RELEASES_MIRROR")
+OTHERS = ("LLM_MODEL", "LLM_MODELS", "IMAGE_REGISTRY")
+CONNECTIONS = 97  # PostgreSQL's default, 100, without those for its superuser
 FOREIGN = re.compile(r"COMPOSE_|DOCKER_|BUILDKIT_|BUILDX_|.*_proxy$", re.IGNORECASE)  # of Compose, or of everybody
 
 _LINE = re.compile(
@@ -100,6 +111,8 @@ class Settings:
     values: Mapping[str, str]
     from_file: frozenset[str] = frozenset()
     """Names that `.env` sets."""
+    doubled: tuple[str, ...] = ()
+    """Those of them that it sets more than once."""
 
     def get(self, name: str) -> str:
         """The setting, empty where there is none."""
@@ -133,6 +146,8 @@ class Settings:
             OpsError: settings can't work, or names in `.env` are none; it has a line for each.
         """
         problems = []
+        for name in self.doubled:
+            log.warning(".env: %s is set more than once; the last one counts, '%s'.", name, self.get(name))
         for name in sorted(self.from_file):
             if reason := unknown(name):
                 near = reason.partition("do you mean")[1]
@@ -146,6 +161,8 @@ class Settings:
                     self.port(name)
                 except OpsError as error:
                     problems.append(str(error))
+        if not problems:
+            problems += self._replicas_problems()
         for name in (*KEY_FILES, "GRAFANA_HOME", "CERTIFICATES_DIR"):
             kind = "file" if name in KEY_FILES else "folder"
             path = Path(self.get(name))
@@ -153,6 +170,21 @@ class Settings:
                 problems.append(f"{self._named(name)} is '{path}'; there is no such {kind}.")
         if problems:
             raise OpsError("\n".join(problems))
+
+    def _replicas_problems(self) -> list[str]:
+        """What several replicas need of other settings, each of which is valid by itself."""
+        replicas = int(self.get("APP_REPLICAS"))
+        pool = int(self.get("DATABASE_POOL_SIZE") or 5) + int(self.get("DATABASE_MAX_OVERFLOW") or 5)
+        connections = replicas * int(self.get("APP_WORKERS")) * pool
+        if connections > CONNECTIONS:
+            log.warning(
+                "The service may open %d connections, and PostgreSQL takes %d by default: lower APP_REPLICAS,"
+                " APP_WORKERS, DATABASE_POOL_SIZE or DATABASE_MAX_OVERFLOW.",
+                connections,
+                CONNECTIONS,
+            )
+        last = self.port("APP_REPLICA_PORT") + replicas - 1
+        return [f"APP_REPLICA_PORT is too high for {replicas} replicas: the last has {last}."] if last > 65535 else []
 
     def _named(self, name: str) -> str:
         return f"{name} in .env" if name in self.from_file and name not in os.environ else name
@@ -165,7 +197,8 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
         OpsError: a line sets nothing.
     """
     ignored = environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true")  # as Compose has it
-    from_file = {} if ignored or not file.exists() else parse(file.read_text(), environment, file.name)
+    text = "" if ignored or not file.exists() else _read(file)
+    from_file = parse(text, environment, file.name)
     made = dict(from_file)
     for name, value in environment.items():
         if name in DEFAULTS and name.endswith("_PORT") and "://" in value:
@@ -175,7 +208,35 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
     values = {**DEFAULTS, **{name: value for name, value in made.items() if value}}
     paths = {name: str(_absolute(name, values[name], environment)) for name in PATHS if name in values}
     links = {name: values[name].rstrip("/") for name in LINKS if name in values}
-    return Settings({**values, **paths, **links}, frozenset(from_file))
+    _keep_apart({name: Path(path) for name, path in paths.items()})
+    return Settings({**values, **paths, **links}, frozenset(from_file), doubled(text))
+
+
+def _read(file: Path) -> str:
+    """What is in `.env`, whatever the locale.
+
+    Raises:
+        OpsError: it is no UTF-8 text.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise OpsError(f"{file.name} is no UTF-8 text; save it as UTF-8.") from None
+
+
+def _keep_apart(places: Mapping[str, Path]) -> None:
+    """Check that no folder is one that another setting has closed, opened or emptied.
+
+    Raises:
+        OpsError: one is.
+    """
+    state, passwords = places["SIGHTLINE_STATE"], places["SECRETS_DIR"]
+    if state.is_relative_to(passwords):  # others have to get into the one, and must not into the other
+        raise OpsError(f"SIGHTLINE_STATE is '{state}', in SECRETS_DIR, '{passwords}'; keep them apart.")
+    for name, place in places.items():
+        inside = place.relative_to(state).parts if place.is_relative_to(state) else ()
+        if inside and inside[0].split(".")[0] in EMPTIED:
+            raise OpsError(f"{name} is '{place}', in a folder that `make clean` removes; name another one.")
 
 
 def unknown(name: str, parameters: Collection[str] = ()) -> str | None:
@@ -201,25 +262,40 @@ def nearest(name: str, names: Collection[str], similar: float = 0.7) -> str:
 
 
 def _absolute(name: str, path: str, environment: Mapping[str, str]) -> Path:
-    """A path of the settings: `~` and $NAME are filled in, relative ones start in the project's folder.
+    """A path of the settings.
 
     Raises:
-        OpsError: a home folder or a variable is unknown, or the folder is none that the stack can have.
+        OpsError: it is unusable, or the folder is none that the stack can have.
     """
+    place = expanded(name, path, environment)
+    if place.exists() and not place.is_dir() and name not in KEY_FILES:
+        raise OpsError(f"{name} is '{place}', which is not a folder.")
+    if name in OWN and str(place) != DEFAULTS[name]:
+        made = {*secrets.FOLDERS} if name == "SECRETS_DIR" else set()  # before the first file
+        others = {entry.name for entry in place.iterdir()} - made if place.is_dir() else set()
+        foreign = others and not any((place / mark).is_file() for mark in OWN[name])
+        if foreign or PROJECT.is_relative_to(place):
+            raise OpsError(f"{name} is '{place}', which holds other things; name a folder that is new or empty.")
+    return place
+
+
+def expanded(name: str, path: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """A path of a setting or parameter: `~` and $NAME are filled in, relative ones start in the project's folder.
+
+    Raises:
+        OpsError: a home folder or a variable is unknown, or it is no path of this system.
+    """
+    if "\\" in path or "://" in path:
+        raise OpsError(
+            f"{name} is '{path}'; write the path as Linux does, such as /srv/sightline or, in WSL, /mnt/c/x."
+        )
     for found in _REFERENCE.finditer(path):  # as cron, systemd and single quotes leave them
         if not environment.get(variable := found["braced"] or found["bare"] or "$"):
             raise OpsError(f"{name} is '{path}'; {variable} is not set.")
     try:
-        place = (PROJECT / Path(fill(path.strip(), environment)).expanduser()).resolve()
+        return (PROJECT / Path(fill(path.strip(), environment)).expanduser()).resolve()
     except RuntimeError:
         raise OpsError(f"{name} is '{path}'; there is no such home folder.") from None
-    if place.exists() and not place.is_dir() and name not in KEY_FILES:
-        raise OpsError(f"{name} is '{place}', which is not a folder.")
-    if name in OWN and str(place) != DEFAULTS[name]:
-        others = place.is_dir() and any(place.iterdir()) and not any((place / mark).exists() for mark in OWN[name])
-        if others or PROJECT.is_relative_to(place):
-            raise OpsError(f"{name} is '{place}', which holds other things; name a folder that is new or empty.")
-    return place
 
 
 def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict[str, str]:
@@ -230,16 +306,30 @@ def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict
     """
     values: dict[str, str] = {}
     given = {name: value for name, value in environment.items() if value}
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in _lines(text):
         found = _LINE.fullmatch(line)
         if found is None:
             raise OpsError(f"{name}, line {number}: write NAME=value, with quotes around both ends or none.")
         literal = found["literal"]
         text_ = found["quoted"] or found["bare"] or ""
+        if (found["bare"] or "").startswith("#"):  # a comment to readers, a value to Compose
+            raise OpsError(f"{name}, line {number}: {found['name']} has no value; quote one that starts with #.")
+        if literal is None and "${" in _REFERENCE.sub("", text_):
+            raise OpsError(f"{name}, line {number}: of variables write ${{NAME}} or ${{NAME:-default}}.")
         values[found["name"]] = literal if literal is not None else fill(text_, {**values, **given})
     return values
+
+
+def doubled(text: str) -> tuple[str, ...]:
+    """The names that a file's text, which `parse` takes, sets more than once."""
+    names = [found["name"] for _, line in _lines(text) if (found := _LINE.fullmatch(line))]
+    return tuple(sorted({name for name in names if names.count(name) > 1}))
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """Number and text of each line that is more than a comment."""
+    lines = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
+    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from tests.servers import free_port
 
 INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what `make test` leaves to what it runs
 SERVERS = ("proxy", "prometheus", "alertmanager", "grafana", "postgres", "app")
-SETTINGS = dict(zip(SERVERS, OPENED, strict=False))  # server -> setting of its port
+SETTINGS = dict(zip(SERVERS, OPENED[:4], strict=False))  # server -> setting of its port
 METRICS = (
     "alertmanager_config_last_reload_successful 1\nprometheus_config_last_reload_successful 1\n"
     "alertmanager_config_last_reload_success_timestamp_seconds $NOW\n"
@@ -205,17 +205,50 @@ def test_a_container_has_recovered_when_it_runs_for_long_enough(
     assert containers.problem(container, run, ours=True) == expected
 
 
-@pytest.mark.parametrize("command", ["up", "down", "clean CONFIRM=1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "down", "clean CONFIRM=1", "status", "logs", "psql", "reload", "restart", "backup", "grafana-password"),
+        *("restore CONFIRM=1", "loadtest", "incident NAME=errors"),
+    ],
+)
 def test_the_stack_of_another_checkout_is_left_alone(docker: Docker, command: str) -> None:
-    docker.working_dir = "/somewhere/else"
+    """Neither stopped nor read nor given other passwords: what a command shows or changes is this checkout's."""
+    docker.working_dir = "/"
     docker.volumes = ("mine_postgres-data",)
+    docker.containers = [{"Service": name, "State": "running", "Status": "Up", "Health": "healthy"} for name in SERVERS]
+    mark = docker.folder / "state" / "in-docker"  # it has had a stack of its own, too
+    mark.parent.mkdir()
+    mark.touch()
     result = docker.ops(*command.split())
     assert result.returncode == 1
     assert result.stderr == (
-        "Docker has a stack mine from /somewhere/else. COMPOSE_PROJECT_NAME=... in .env, and other ports, "
+        "Docker has a stack mine from /. COMPOSE_PROJECT_NAME=... in .env, and other ports, "
         "give this checkout a stack of its own.\n"
     )
-    assert docker.asked("up", "down", "build") == []
+    assert docker.asked("up", "down", "build", "exec", "run", "logs") == []
+
+
+def test_a_folder_that_was_moved_keeps_its_stack(docker: Docker) -> None:
+    """The mark in it came along, and the place that Docker names is empty."""
+    docker.working_dir = str(docker.folder / "old place")
+    assert "Docker has a stack mine from " in docker.ops("down").stderr
+    (docker.folder / "state").mkdir()
+    (docker.folder / "state" / "in-docker").touch()
+    assert docker.ops("down").returncode == 0
+    (docker.folder / "old place").mkdir()
+    assert "Docker has a stack mine from " in docker.ops("down").stderr
+
+
+def test_files_of_another_project_are_not_started(docker: Docker) -> None:
+    """COMPOSE_FILE, as an exported variable leaves it over."""
+    docker.override = {"services": {"web": {}}}
+    result = docker.ops("up", COMPOSE_FILE="/elsewhere/compose.yml")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "COMPOSE_FILE is '/elsewhere/compose.yml'; it must begin with this project's docker-compose.yml.\n"
+    )
+    assert docker.asked("up", "build") == []
 
 
 def test_data_whose_passwords_are_elsewhere_are_left_alone(docker: Docker) -> None:
@@ -231,8 +264,8 @@ def test_clean_says_what_goes_and_whose_it_is(docker: Docker) -> None:
     docker.volumes = ("mine_postgres-data", "mine_grafana-data")
     refused = docker.ops("clean")
     assert refused.returncode == 1
-    assert "Docker's volumes mine_postgres-data, mine_grafana-data (project mine of " in refused.stdout
-    assert str(PROJECT) in refused.stdout
+    whose = f"mine_postgres-data, mine_grafana-data (project mine of {PROJECT}"
+    assert f"{whose}, which has not started it so far)?" in refused.stdout
     assert docker.asked("down") == []
     removed = docker.ops("clean", "CONFIRM=1")
     assert (removed.returncode, removed.stdout.splitlines()[-1]) == (0, "Removed.")
@@ -372,10 +405,24 @@ def test_a_parameter_without_effect_is_an_error_with_the_nearest_name(docker: Do
     assert docker.asked("up", "build", "restore") == []
 
 
+def test_parameters_of_a_make_that_calls_this_one_are_ignored(docker: Docker, tmp_path: Path) -> None:
+    """Make hands what stands on its command line on to all that it calls."""
+    outer = tmp_path / "Makefile"
+    outer.write_text(f"deploy:\n\t@$(MAKE) --no-print-directory -C {PROJECT} up APP_WORKERS=1\n")
+    result = docker.make("-f", str(outer), "deploy", "VERSION=3", "NAME=web", "FAULTS_ENABLE=true")
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stderr.splitlines()) == [
+        "FAULTS_ENABLE is not a setting; do you mean FAULTS_ENABLED? Ignored, as another make calls this one.",
+        "VERSION is not a setting, and has no effect here. Ignored, as another make calls this one.",
+        "`make up` has no parameter NAME. Ignored, as another make calls this one.",
+    ]
+
+
 @pytest.mark.parametrize(
     "left_over",
     [
-        {"PYTHONHOME": "/nonexistent", "PYTHONPATH": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error"},
+        {"PYTHONHOME": "/nonexistent", "PYTHONPATH": "$SHADOWS", "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error"},
+        {"PYTHONINSPECT": "1", "PYTHONOPTIMIZE": "2", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
         {"VIRTUAL_ENV": "/nonexistent", "CONDA_PREFIX": "/nonexistent", "BIN": "/nonexistent", "GIVEN": "down"},
         {"LC_ALL": "C", "LANG": "de_DE.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONIOENCODING": "ascii", "CDPATH": "/tmp"},
         {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "SHELL": "/bin/false", "MAKEFILES": "/nonexistent.mk"},
@@ -383,9 +430,13 @@ def test_a_parameter_without_effect_is_an_error_with_the_nearest_name(docker: Do
     ],
 )  # fmt: skip
 def test_what_an_environment_has_left_over_keeps_nothing_from_starting(
-    docker: Docker, left_over: dict[str, str]
+    docker: Docker, left_over: dict[str, str], tmp_path: Path
 ) -> None:
-    result = docker.make("up", **left_over)
+    shadows = tmp_path / "shadows"  # as of another project's tools
+    shadows.mkdir()
+    for module in ("logging", "yaml", "psutil"):
+        (shadows / f"{module}.py").write_text("raise ImportError\n")
+    result = docker.make("up", **{name: value.replace("$SHADOWS", str(shadows)) for name, value in left_over.items()})
     assert result.returncode == 0, result.stderr
     assert "Everything is healthy." in result.stdout
 

@@ -52,7 +52,7 @@ OPENAI_API_KEY_FILE={key}
             ".env: FAULTS_ENABLE is not a setting; do you mean FAULTS_ENABLED?",
             "LOG_LEVEL in .env is 'verbose'; it must be debug, info, warning or error.",
             "PROMETHEUS_RETENTION_TIME in .env is 'lots'; it must be a duration such as 32d or 12h.",
-            "PROMETHEUS_RETENTION_SIZE in .env is '5'; it must be a size such as 5GB or 500MB.",
+            "PROMETHEUS_RETENTION_SIZE in .env is '5'; it must be a size such as 5GB or 500MB, 0B for no limit.",
             "APP_WORKERS in .env is 'many'; it must be a number from 1 to 64.",
             "APP_SIGN_UPS_PER_MINUTE in .env is '-1'; it must be a number, 0 for no limit.",
             "LOCUST_PORT is '٨٠٨٩'; it must be a port number from 1 to 65535.",
@@ -100,6 +100,62 @@ def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str) -> None:
         load(tmp_path, f"APP_PORT=8000\n{line}\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("APP_REPLICAS= # three", "APP_REPLICAS has no value; quote one that starts with #."),
+        ("LLM_MODEL=${MODEL:?is missing}", "of variables write ${NAME} or ${NAME:-default}."),
+        ('LLM_MODEL="${MODEL:+large}"', "of variables write ${NAME} or ${NAME:-default}."),
+    ],
+)
+def test_a_line_that_others_read_otherwise_is_named(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(OpsError, match=f"^{re.escape('.env, line 2: ' + says)}$"):
+        load(tmp_path, f"APP_PORT=8000\n{line}\n")
+    assert load(tmp_path, "LLM_MODEL='${MODEL:?}'\nLLM_MODELS='# a'\n").get("LLM_MODEL") == "${MODEL:?}"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_is_said_to_be(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes("# Größe\nAPP_PORT=8001\n".encode(encoding))
+    with pytest.raises(OpsError, match=r"^\.env is no UTF-8 text"):
+        settings.load({}, file)
+
+
+def test_a_setting_that_stands_twice_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, log.name):
+        load(tmp_path, "APP_PORT=8001\n#APP_PORT=1\nLOG_LEVEL=info\nexport APP_PORT='8002'\n").check()
+    said = [record.message for record in caplog.records if record.name == log.name]
+    assert said == [".env: APP_PORT is set more than once; the last one counts, '8002'."]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("APP_REPLICAS=6\nAPP_REPLICA_PORT=65531", "APP_REPLICA_PORT is too high for 6 replicas: the last has 65536."),
+        ("PROMETHEUS_2_PORT=0", "PROMETHEUS_2_PORT is '0'; it must be a port number from 1 to 65535."),
+        ("PROMETHEUS_RETENTION_TIME=300y", "PROMETHEUS_RETENTION_TIME in .env is '300y'; it must be a duration"),
+        ("PROMETHEUS_RETENTION_SIZE=5B", "PROMETHEUS_RETENTION_SIZE in .env is '5B'; it must be a size"),
+        ("LONGTERM_RETENTION=101y", "LONGTERM_RETENTION in .env is '101y'; it must be a duration"),
+        ("COMPOSE_PROJECT_NAME=My Stack", "COMPOSE_PROJECT_NAME in .env is 'My Stack'; it must be a name of lower"),
+        ("RELEASES_MIRROR=mirror.example", "RELEASES_MIRROR in .env is 'mirror.example'; it must be an address"),
+        ("PIP_INDEX_URL=packages.example", "PIP_INDEX_URL in .env is 'packages.example'; it must be an address"),
+    ],
+)
+def test_values_that_would_only_fail_later_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(OpsError, match=f"^{re.escape(says)}"):
+        load(tmp_path, text).check()
+
+
+@pytest.mark.parametrize(("replicas", "said"), [("4", False), ("5", True)])
+def test_more_connections_than_postgresql_takes_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, replicas: str, said: bool
+) -> None:
+    with caplog.at_level(logging.WARNING, log.name):
+        load(tmp_path, APP_REPLICAS=replicas).check()
+    assert ("may open 100 connections, and PostgreSQL takes 97" in caplog.text) == said
+
+
 def test_paths_begin_in_the_project_or_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     made = load(
@@ -133,11 +189,49 @@ def test_folders_that_the_stack_closes_and_empties_are_its_alone(tmp_path: Path,
     for new in (tmp_path / "new", tmp_path / "empty"):
         assert load(tmp_path, **{name: str(new)}).folder(name) == new
         (tmp_path / "empty").mkdir(exist_ok=True)
+    for other in ("prometheus", "lock"):  # a folder that only has the name: /etc/prometheus, /var/lock
+        (home / other).mkdir()
+        with pytest.raises(OpsError, match=r", which holds other things; name a folder that is new"):
+            load(tmp_path, **{name: str(home)})
     mark = tmp_path / "used" / settings.OWN[name][0]
     mark.parent.mkdir()
     mark.touch()
     (mark.parent / "mine").touch()
     assert load(tmp_path, **{name: str(mark.parent)}).folder(name) == mark.parent
+
+
+def test_secrets_that_were_interrupted_are_made_on(tmp_path: Path) -> None:
+    (tmp_path / "begun" / "prometheus").mkdir(parents=True)
+    assert load(tmp_path, SECRETS_DIR=str(tmp_path / "begun")).folder("SECRETS_DIR") == tmp_path / "begun"
+
+
+@pytest.mark.parametrize(
+    ("secrets", "state", "backups", "says"),
+    [
+        ("one", "one", "b", "SIGHTLINE_STATE is '.*/one', in SECRETS_DIR, '.*/one'; keep them apart"),
+        ("one", "one/state", "b", "SIGHTLINE_STATE is '.*/one/state', in SECRETS_DIR"),
+        ("s/run/secrets", "s", "b", "SECRETS_DIR is '.*', in a folder that `make clean` removes"),
+        ("secrets", "s", "s/data", "BACKUPS_DIR is '.*/s/data', in a folder that `make clean` removes"),
+        ("secrets", "s", "s/data.old/b", "BACKUPS_DIR is '.*', in a folder that `make clean` removes"),
+        ("s/secrets", "s", "s/backups", None),
+    ],
+)
+def test_no_folder_is_closed_or_emptied_by_the_setting_of_another(
+    tmp_path: Path, secrets: str, state: str, backups: str, says: str | None
+) -> None:
+    names = {"SECRETS_DIR": secrets, "SIGHTLINE_STATE": state, "BACKUPS_DIR": backups}
+    environment = {name: str(tmp_path / place) for name, place in names.items()}
+    if says is None:
+        load(tmp_path, **environment)
+        return
+    with pytest.raises(OpsError, match=f"^{says}"):
+        load(tmp_path, **environment)
+
+
+@pytest.mark.parametrize("path", [r"C:\backups", r"\\server\share", "file:///srv/backups"])
+def test_paths_of_other_systems_make_no_folder_here(tmp_path: Path, path: str) -> None:
+    with pytest.raises(OpsError, match=r"^BACKUPS_DIR is '.*'; write the path as Linux does"):
+        load(tmp_path, BACKUPS_DIR=path)
 
 
 @pytest.mark.parametrize(
