@@ -10,7 +10,7 @@ doubles, whatever the number of routes or workers; docs/benchmarks.md has the fi
 
     middleware  the options, and one Exchange per request      series    where its numbers are counted
     exchange    a request and its response, to its end         routes    the template of its route
-    websocket   a WebSocket, from its handshake to its end
+    websocket   a WebSocket, from its handshake to its end     failures  what an exception says
     metrics     names, labels, buckets                         endpoint  GET /metrics
 """
 

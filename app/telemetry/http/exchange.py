@@ -2,17 +2,14 @@
 """One request and its response: what passes between server and application is watched, and counted at the end."""
 
 import os
-from asyncio import CancelledError
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from time import perf_counter
-from typing import Any
 
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from ..storage import locked, storage
+from .failures import answered_outside, client_left, failed
 from .metrics import CLIENT_GONE, SIZE_BUCKETS
 from .series import Series
 
@@ -97,11 +94,12 @@ class Exchange:
 
     def fail(self, error: BaseException) -> None:
         """An exception passes through: the client is the reason, or a layer around this one, or it will be a 500."""
-        left = self.gone or _all(error, lambda inner: isinstance(inner, _CLIENT_LEFT) or self._cannot_send(inner))
-        status = None if left else _answered_outside(error, self.server_receive, self.server_send)
+        left = self.gone or client_left(error, self.server_send)
+        status = None if left else answered_outside(error, self.server_receive, self.server_send)
+        name = None if left else failed(error)
         try:
-            if isinstance(error, Exception) and not left and (status is None or status >= 500):
-                self.series.count_exception(self.series.row(self.scope, 500), error)
+            if name is not None and (status is None or status >= 500):
+                self.series.count_exception(self.series.row(self.scope, 500), name)
         except Exception:
             self.series.warn("an exception was not counted", exc_info=True)
         if self.open:
@@ -116,9 +114,6 @@ class Exchange:
         if not self._complete():
             self.head = {"status": 500}
         self.finish()
-
-    def _cannot_send(self, error: BaseException) -> bool:
-        return isinstance(error, OSError) and _passed(error, self.server_send)
 
     @locked
     def finish(self) -> None:
@@ -183,39 +178,3 @@ class Exchange:
             del series.waiting[self]
         except KeyError:
             storage.cells[series.shown.pop(self)] -= 1.0
-
-
-_CLIENT_LEFT = (ClientDisconnect, CancelledError, GeneratorExit)
-
-
-def _all(error: BaseException, what: Callable[[BaseException], bool]) -> bool:
-    """Whether something is so of an exception, or of each one in a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_all(inner, what) for inner in error.exceptions)
-    return what(error)
-
-
-def _answered_outside(error: BaseException, *functions: Callable[..., Any]) -> int | None:
-    """The status with which a layer around the middleware answers an exception of its own, None for all others.
-
-    FastAPI's `max_body_size` ends a request by an exception from receive() or send(). An HTTPException that the
-    application raises below the middleware is none of these: nothing handles it there, it ends as a 500.
-    """
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if type(error).__module__ == "starlette.middleware.body_limit":  # one of its two says nothing else
-        return 413
-    if isinstance(error, HTTPException) and any(_passed(error, function) for function in functions):
-        return error.status_code
-    return None
-
-
-def _passed(error: BaseException, function: Callable[..., Any]) -> bool:
-    """Whether an exception came through a function, here the server's send()."""
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code is code:
-            return True
-        traceback = traceback.tb_next
-    return False

@@ -70,6 +70,7 @@ class PrometheusMiddleware:
             exemplar=exemplar,
         )
         self._sockets = SocketSeries(self._series, tuple(constant))
+        self._app: Any = None
         self._routes: Sequence[Any] = ()
         self._routes_known = -1
         self._shared = storage.directory is not None
@@ -128,7 +129,8 @@ class PrometheusMiddleware:
         if self._routes_known < 0:
             worker()  # claims this process's slot
             app = scope.get("app")
-            self._routes = routes_of(app) or routes_of(self.app)
+            self._app = app if routes_of(app) else self.app
+            self._routes = routes_of(self._app)
             self._series.set_info(self._version or str(getattr(app, "version", "") or ""))
-        self._series.learn(self._routes)
+        self._series.learn(self._routes, self._app)
         self._routes_known = len(self._routes)

@@ -30,10 +30,27 @@ _MOUNTS_KEEP_PATH = "path" not in _child
 
 
 def routes_of(app: Any) -> Sequence[Any]:
-    """The routes of an application, seen through the middlewares around it."""
+    """The routes of an application, seen through the middlewares around it; none of another framework's."""
+    routes = getattr(_inside(app), "routes", None) or ()
+    return routes if all(hasattr(route, "matches") for route in routes) else ()
+
+
+def frontends_of(app: Any) -> list[str]:
+    """The paths of FastAPI's frontends, which are in no list of routes and have no public name; the longest first."""
+    app = _inside(app)
+    paths = []
+    for group in getattr(getattr(app, "router", app), "_iter_low_priority_routes", tuple)():
+        prefix = getattr(group, "frontend_prefix", "")  # of an included router
+        routes = getattr(getattr(group, "original_route", group), "routes", ())
+        paths += [(prefix + route.path).rstrip("/") for route in routes]
+    return sorted(paths, key=len, reverse=True)
+
+
+def _inside(app: Any) -> Any:
+    """An application without the middlewares around it."""
     while not hasattr(app, "routes") and hasattr(app, "app"):
         app = app.app
-    return getattr(app, "routes", None) or ()
+    return app
 
 
 def path_below(root_path: str, path: str) -> str:
@@ -81,13 +98,14 @@ class Templates:
     included twice), or none was, the path decides, as the router would: only among the routes of the mount it came to.
     """
 
-    def __init__(self, routes: Sequence[Any]) -> None:
+    def __init__(self, routes: Sequence[Any], app: Any = None) -> None:
         self._routes = routes
+        self._app = app
         self._make()
 
     def _make(self) -> None:
         self._by_id: dict[int, list[Template]] = {}
-        self._all = self._add(self._routes, "", "", 0)
+        self._all = self._add(self._routes, self._app, "", "", 0)
         self._made = perf_counter()
 
     def of(self, scope: Scope, status: int) -> tuple[str | None, bool]:
@@ -113,26 +131,27 @@ class Templates:
             path = _path(scope)
             prefix = next((found.prefix for found in templates if found.regex.fullmatch(path)), "")
             return prefix + frontend, False
-        return _match(scope, status, templates), False
+        return _match(scope, status, templates) or _mounted_at(scope, templates), False
 
-    def _add(self, routes: Sequence[Any], pattern: str, text: str, depth: int) -> list[Template]:
+    def _add(self, routes: Sequence[Any], app: Any, pattern: str, text: str, depth: int) -> list[Template]:
         added: list[Template] = []
         if depth > 16:  # an application mounted in itself
             return added
         for route in iter_route_contexts(routes):
             inner = getattr(route, "routes", None)
+            below = getattr(route, "app", None)
             if inner is not None:
-                inner = inner or routes_of(getattr(route, "app", None))
+                inner = routes_of(route) or routes_of(below)
             path = getattr(route, "path", None)
             if path is None and getattr(route, "host", None) is None:
                 continue
             path = path or ""
             whole_pattern, whole_text = pattern + _pattern(path), text + PARAM_REGEX.sub(r"{\1}", path)
-            endpoint = getattr(route, "endpoint", None) if inner is None else getattr(route, "app", None)
+            endpoint = getattr(route, "endpoint", None) if inner is None else below
             host = getattr(route, "host_regex", None)
             kept = (route, endpoint)
             if inner:
-                inside = self._add(inner, whole_pattern, whole_text, depth + 1)
+                inside = self._add(inner, below, whole_pattern, whole_text, depth + 1)
                 template = Template(f"{whole_pattern}/.*", None, inside, whole_text, host, kept)
             elif inner is not None:  # a mounted application without routes, such as static files
                 template = Template(f"{whole_pattern}/.*", f"{whole_text}/{{path}}", (), whole_text, host, kept)
@@ -148,6 +167,9 @@ class Templates:
             )
             for key in {id(part) for part in known if part is not None}:
                 self._by_id.setdefault(key, []).append(template)
+        for path in frontends_of(app):  # of these the scope tells, but for what a middleware answers before the router
+            whole_text = f"{text}{path}/{{path}}"
+            added.append(Template(f"{pattern}{re.escape(path)}(?:/.*)?", whole_text, (), whole_text, None, ()))
         return added
 
 
@@ -160,6 +182,12 @@ def _match(scope: Scope, status: int, templates: Sequence[Template]) -> str | No
     if found is None and status != 404:
         found = _search(path.rstrip("/") if path.endswith("/") else path + "/", host, templates)
     return found
+
+
+def _mounted_at(scope: Scope, templates: Sequence[Template]) -> str | None:
+    """Of mounts of one application of another framework, which may have changed the path: that of the root path."""
+    root = path_below(scope.get("app_root_path", ""), scope.get("root_path", "")) + "/"
+    return next((found.text for found in templates if found.text is not None and found.regex.fullmatch(root)), None)
 
 
 def _search(path: str, host: str, templates: Sequence[Template]) -> str | None:

@@ -107,9 +107,9 @@ class Series:
         self._overflow_statuses: dict[int, int] = {}
         storage.on_read(self.show)
 
-    def learn(self, routes: Sequence[Any]) -> None:
+    def learn(self, routes: Sequence[Any], app: Any) -> None:
         """The application's routes, at first and when there are others."""
-        self._templates = Templates(routes)
+        self._templates = Templates(routes, app)
         self.found.clear()
         self._kept.clear()
 
@@ -213,8 +213,7 @@ class Series:
                 storage.cells[cell + 1 + bisect_left(self.bounds, seconds)] += 1.0
 
     @locked
-    def count_exception(self, row: Row, error: BaseException) -> None:
-        name = _class_name(error)
+    def count_exception(self, row: Row, name: str) -> None:
         if name not in (row.exceptions or ()) and (row is self._overflow or not self.room()):
             row, name = self._overflow, OVERFLOW
         if row.exceptions is None:
@@ -246,13 +245,3 @@ class Series:
         if message not in self._warned:
             self._warned.add(message)
             log.warning("HTTP metrics: %s", message, exc_info=exc_info)
-
-
-def _class_name(error: BaseException) -> str:
-    """Of what failed; a group's own only where it holds several kinds."""
-    while isinstance(error, BaseExceptionGroup):
-        names = {_class_name(inner) for inner in error.exceptions}
-        if len(names) > 1:
-            break
-        error = error.exceptions[0]
-    return type(error).__name__

@@ -8,6 +8,7 @@ from time import perf_counter
 from starlette.types import Message, Receive, Scope, Send
 
 from ..storage import locked, storage
+from .failures import failed
 from .metrics import (
     CLOSED,
     CONNECTION_BUCKETS,
@@ -47,9 +48,9 @@ class SocketSeries:
         storage.cells[first] += seconds
         storage.cells[first + 1 + bisect_left(CONNECTION_BUCKETS, seconds)] += 1.0
 
-    def count_exception(self, endpoint: str, error: BaseException) -> None:
+    def count_exception(self, endpoint: str, name: str) -> None:
         row = self._rows.setdefault(endpoint, Row((WEBSOCKET, endpoint, *self.series.constant)))
-        self.series.count_exception(row, error)
+        self.series.count_exception(row, name)
 
     def _cell(self, kind: str, endpoint: str, value: str) -> int:
         cell = self._cells.get((kind, endpoint, value))
@@ -122,8 +123,9 @@ class Connection:
         ended = self._ended
         self.end(_SERVICE_RESTART if isinstance(error, CancelledError) else _INTERNAL_ERROR, "failed")
         # After the client left, receive() and send() raise: that is how handlers end.
-        if isinstance(error, Exception) and not ended:
-            self._sockets.count_exception(self._endpoint, error)
+        name = failed(error)
+        if name is not None and not ended:
+            self._sockets.count_exception(self._endpoint, name)
 
 
 def _code(code: int) -> str:

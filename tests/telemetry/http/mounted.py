@@ -93,10 +93,27 @@ hosts.mount("/packed", GZipMiddleware(api))
 hosts.router.routes.append(
     Mount("/routes/{shop}", routes=[Mount("/deep", routes=[Route("/leaf", PlainTextResponse())])])
 )
+
+
+class OfAnotherFramework:
+    """Has routes that are none of Starlette's, and takes its mount off the scope's path, as Litestar does both."""
+
+    routes = ("/orders/{order:int}",)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path"] = scope["path"].removeprefix(scope["root_path"])
+        await PlainTextResponse("", 200 if scope["path"].startswith("/orders/") else 404)(scope, receive, send)
+
+
+foreign = OfAnotherFramework()
+hosts.mount("/foreign", foreign)
+hosts.mount("/of/{shop}/foreign", foreign)
+hosts.mount("/alone", OfAnotherFramework())
 hosts.mount("", last)
 
 # Frontends come after all routes and mounts, so a mount at "/" would hide them.
 whole = FastAPI()
+whole.add_middleware(Guard, word=b"outer")
 whole.add_middleware(PrometheusMiddleware)
 whole.add_route("/metrics", metrics_endpoint())
 included = APIRouter(prefix="/included")

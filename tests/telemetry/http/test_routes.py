@@ -32,6 +32,8 @@ CASES = [
     ("/again/deep/leaf/1?inner=401", "/again/deep/leaf/{key}", 401),
     ("/again/deep/nothing", "unmatched", 404),
     ("/api/help", "/api/help/{path}", 307),
+    ("/api/help/?outer=401", "/api/help/{path}", 401),
+    ("/again/help/?inner=401", "/again/help/{path}", 401),
     ("/api/help/", "/api/help/{path}", 200),
     ("/again/help/none.js", "/again/help/{path}", 404),
     ("/spa/", "/spa/{path}", 200),
@@ -58,6 +60,11 @@ OF_HOSTS = [
     ("any", "/packed/deep/leaf/1?inner=401", "/packed/deep/leaf/{key}", 401),
     ("any", "/routes/x/deep/leaf", "/routes/{shop}/deep/leaf", 200),
     ("any", "/routes/x/deep/none", "unmatched", 404),
+    ("any", "/foreign/orders/1", "/foreign/{path}", 200),
+    ("any", "/of/x/foreign/orders/1", "/of/{shop}/foreign/{path}", 200),
+    ("any", "/of/x/foreign/none?outer=401", "/of/{shop}/foreign/{path}", 401),
+    ("any", "/alone/orders/1", "/alone/{path}", 200),
+    ("any", "/alone/none", "/alone/{path}", 404),
     ("any", "/rest/1", "/rest/{key}", 200),
     ("any", "/rest/1?inner=401", "/rest/{key}", 401),
     ("any", "/rest/1?outer=401", "/rest/{key}", 401),
@@ -92,6 +99,9 @@ def test_frontends() -> None:
             ("/app/", "/app/{path}", 200),
             ("/app/none.js", "/app/{path}", 404),
             ("/included/docs/", "/included/docs/{path}", 200),
+            ("/?outer=401", "/{path}", 401),
+            ("/app?outer=401", "/app/{path}", 401),
+            ("/included/docs/none.js?outer=401", "/included/docs/{path}", 401),
         ):
             before = server.samples()
             assert server.send("GET", path)[0] == status

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exception says that leaves the application: whether the client left, what failed, which status it becomes."""
+
+from asyncio import CancelledError
+from collections.abc import Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Send
+
+_CLIENT_LEFT = (ClientDisconnect, CancelledError, GeneratorExit)
+_BODY_LIMIT = "starlette.middleware.body_limit"  # whose two exceptions are private
+
+
+def client_left(error: BaseException, send: Send) -> bool:
+    """Whether nothing but a client that left, or a cancelled request, is the reason. `send`: the server's."""
+
+    def left(error: BaseException) -> bool:
+        return isinstance(error, _CLIENT_LEFT) or (isinstance(error, OSError) and _passed(error, send))
+
+    return _all(_reason(error), left)
+
+
+def failed(error: BaseException) -> str | None:
+    """The class of what failed; a group's own only where it holds several; None where something was but cancelled."""
+    if isinstance(error, BaseExceptionGroup):
+        inside = error.subgroup(Exception)
+        names = {failed(inner) for inner in inside.exceptions} if inside is not None else {None}
+        return names.pop() if len(names) == 1 else type(error).__name__
+    error = _reason(error)
+    return type(error).__name__ if isinstance(error, Exception) else None
+
+
+def answered_outside(error: BaseException, receive: Receive, send: Send) -> int | None:
+    """The status with which a layer around the middleware answers an exception of its own, None for all others.
+
+    FastAPI's `max_body_size` ends a request by an exception from receive() or send(). What came from send() nobody
+    answers but the layer that raised it: Starlette takes the response for started. An HTTPException that the
+    application raises below the middleware is none of these: nothing handles it there, it ends as a 500, and so does a
+    group of others than the body limit's.
+    """
+    if _all(_reason(error), lambda inner: type(inner).__module__ == _BODY_LIMIT):  # one of its two says nothing else
+        return 413
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        return None
+    ours = _passed(error, send) or (isinstance(error, HTTPException) and _passed(error, receive))
+    return status if ours else None
+
+
+def _reason(error: BaseException) -> BaseException:
+    """Where a handler could not answer any more, Starlette raises the same RuntimeError for whatever it was about."""
+    if type(error) is RuntimeError and error.__cause__ is not None and "response already started" in str(error):
+        return _reason(error.__cause__)
+    return error
+
+
+def _all(error: BaseException, what: Callable[[BaseException], bool]) -> bool:
+    """Whether something is so of an exception, or of each one in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_all(inner, what) for inner in error.exceptions)
+    return what(error)
+
+
+def _passed(error: BaseException, function: Callable[..., Any]) -> bool:
+    """Whether an exception came through a function, here one of the server's."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is code:
+            return True
+        traceback = traceback.tb_next
+    return False
