@@ -12,10 +12,9 @@ import socket
 import sys
 import threading
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn._types import ASGI3Application
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -23,6 +22,9 @@ from uvicorn.supervisors import Multiprocess
 
 from app.logs import log_config
 from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 logger = logging.getLogger("app.server")
 

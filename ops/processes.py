@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from app.settings import Settings as AppSettings
 from ops import configs, http, ports, postgres, programs, remote_write, secrets, servers, shell
 from ops.console import log
 from ops.errors import OpsError
@@ -18,7 +17,7 @@ from ops.paths import PROJECT
 from ops.rolling import wait_until_active
 from ops.secrets import METRICS_TOKEN
 from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
-from ops.settings import Settings
+from ops.settings import Settings, of_service
 from ops.stack import RELOADABLE, State
 from ops.supervise import Supervisor, config
 
@@ -404,8 +403,7 @@ class ProcessStack:
 
     def _app_environment(self) -> dict[str, str]:
         """The service's settings, and the addresses of the rest of the stack."""
-        names = [field.upper() for field in AppSettings.model_fields]
-        made = {name: self.settings.get(name) for name in names if self.settings.get(name)}
+        made = {name: self.settings.get(name) for name in of_service() if self.settings.get(name)}
         own_store = self.settings.has_valkey
         return {
             "APP_WORKERS": self.settings.get("APP_WORKERS"),

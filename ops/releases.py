@@ -21,14 +21,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pooch
-import requests
+from typing import TYPE_CHECKING
 
 from ops import images
 from ops.console import log
 from ops.errors import OpsError
 from ops.paths import PROJECT, locked
+
+if TYPE_CHECKING:
+    import requests
 
 PINS = PROJECT / "ops" / "releases.toml"
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -135,6 +136,9 @@ class Store:
         return file
 
     def _download(self, release: Release) -> None:
+        import pooch  # these two take longer than all else that a command imports, and few commands fetch anything
+        import requests
+
         url = f"{self.mirror or release.address}/{release.archive}"
         host = _host(url)
         try:
@@ -189,4 +193,6 @@ def reason(error: requests.RequestException) -> str:
     """Why a request failed, in words."""
     if error.response is not None:
         return f"the answer is {error.response.status_code}"
+    import requests
+
     return "it does not answer in time" if isinstance(error, requests.Timeout) else "the connection failed"

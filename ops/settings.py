@@ -239,14 +239,18 @@ def _keep_apart(places: Mapping[str, Path]) -> None:
             raise OpsError(f"{name} is '{place}', in a folder that `make clean` removes; name another one.")
 
 
+def of_service() -> list[str]:
+    """The names of the service's settings; read, as importing them needs packages and takes longer than a command."""
+    source = (PROJECT / "app" / "settings.py").read_text()
+    return [field.upper() for field in re.findall(r"^    (\w+): ", source, re.MULTILINE)]
+
+
 def unknown(name: str, parameters: Collection[str] = ()) -> str | None:
     """Why this is not a setting, None if it is one: of the stack, the service, Compose or an override of the user's.
 
     `parameters`: further names that may be meant.
     """
-    known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS}
-    service = (PROJECT / "app" / "settings.py").read_text()
-    known.update(field.upper() for field in re.findall(r"^    (\w+): ", service, re.MULTILINE))
+    known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS, *of_service()}
     for file in PROJECT.glob("*compose*.y*ml"):
         known.update(re.findall(r"\$\{?(\w+)", file.read_text()))
     if name in known or FOREIGN.match(name):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.db.engine import one_line
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 logger = logging.getLogger("app.migrate")
 
@@ -23,6 +24,8 @@ class MigrationError(Exception):
 
 
 def alembic_config() -> Config:
+    from alembic.config import Config  # imported here: the workers import this module, too, but do not migrate
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     return config
@@ -34,6 +37,9 @@ def migrate(settings: Settings) -> None:
     Raises:
         MigrationError: the database is not reachable, its schema is unknown, or a migration failed.
     """
+    from alembic import command
+    from alembic.util import CommandError
+
     engine = create_engine(settings.database_url, connect_args={"connect_timeout": 5})
     config = alembic_config()
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings as ServiceSettings
 from ops import settings
 from ops.console import log
 from ops.errors import OpsError
@@ -253,3 +254,7 @@ def test_what_kubernetes_calls_our_ports_is_ignored(tmp_path: Path, caplog: pyte
     made = load(tmp_path, APP_PORT="tcp://10.0.0.1:80")
     assert made.get("APP_PORT") == "8000"
     assert "APP_PORT=tcp://10.0.0.1:80 is set by Kubernetes" in caplog.text
+
+
+def test_the_services_settings_are_read_as_it_has_them() -> None:
+    assert settings.of_service() == [field.upper() for field in ServiceSettings.model_fields]
