@@ -2,7 +2,7 @@
 # asyncpg 0.32: an error that the driver raises by itself, before it sends anything, carries an SQLSTATE like the server's.
 # Guess: an exception with an SQLSTATE comes from the server, which has aborted the transaction: COMMIT is answered with
 # ROLLBACK. Seen: for a parameter that asyncpg cannot encode it raises DataError with sqlstate 22000, the server knows
-# nothing of it, and the COMMIT takes effect. What tells the two apart is `severity`: only the server's errors have one.
+# nothing of it, and the COMMIT takes effect. The difference is in `severity`: only the server's errors have one.
 set -euo pipefail
 folder=$(mktemp -d)
 chmod 755 "$folder"

@@ -3,8 +3,8 @@
 #
 # Guessed: it is refused before anything of the application runs, as a proxy refuses it. Seen: the application runs. An endpoint
 # that does not read its body does all it has to do, and answers 200; every middleware sees that 200; only then the answer is
-# exchanged for a 413 on its way out, by an exception through the middlewares' send(). So the work was done, the client is told
-# that it was not, and whatever counts answers inside of the limit counts a 200 and an exception.
+# exchanged for a 413 on its way out, by an exception through the middlewares' send(). So the work was done, the client gets
+# an answer that it was not, and whatever counts answers inside of the limit counts a 200 and an exception.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -3,7 +3,7 @@
 # The worker announces ASGI 2.4 or later, where send() raises OSError once the client is gone, so Starlette does not listen for
 # http.disconnect. But send() drops the data silently, and the task is cancelled three seconds after the client left.
 # Guessed: a stream whose client leaves ends within its next chunk. Seen: it goes on for 3 s, and one that ends sooner is
-# never told. Whoever counts abandoned streams counts them as complete there.
+# not interrupted at all. Whoever counts abandoned streams counts them as complete there.
 set -euo pipefail
 folder=$(mktemp -d) server=""
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
@@ -49,5 +49,5 @@ ask "/stream?tenths=15"; sleep 3     # ends 1 s after its client left
 ask "/stream?tenths=200"; sleep 6
 seen=$(ask /ends)
 echo "gunicorn 27.0.1, starlette 1.10.0: $seen"
-echo 'expected: both are told of within a tenth of a second; seen: ["2.x", "complete", "2.x", "CancelledError after 3 s"]'
+echo 'expected: both end within a tenth of a second; seen: ["2.x", "complete", "2.x", "CancelledError after 3 s"]'
 [[ "$seen" =~ ^.*complete.*(CancelledError|GeneratorExit)\ after\ [34]\ s.*$ ]]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # hypercorn and a WebSocket that its client closes: the ASGI message websocket.disconnect has a code, "the WebSocket close code".
 # A client that closes with a code of its own (1001, going away; 4001, one of the application's) says it in its close frame,
-# and hypercorn answers that frame with the same code. Guessed: the application is told 1001 and 4001, as by uvicorn.
-# Seen: it is told 1006, which stands for a connection that was lost without any close frame. Whoever counts close codes, or
+# and hypercorn answers that frame with the same code. Guessed: the application receives 1001 and 4001, as by uvicorn.
+# Seen: it receives 1006, which stands for a connection that was lost without any close frame. Whoever counts close codes, or
 # treats 1006 as a broken network, takes every orderly close for a loss there.
 set -euo pipefail
 folder=$(mktemp -d) server=""
@@ -16,7 +16,7 @@ async def app(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
         message = await receive()
-        print("told", message["type"], message["code"], flush=True)
+        print("received", message["type"], message["code"], flush=True)
 PYTHON
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 venv/bin/python -m hypercorn -b "127.0.0.1:$port" service:app > log 2>&1 &
@@ -31,7 +31,7 @@ for code in (1001, 4001):
     print("closed with", code, "answered with", struct.unpack("!H", socket.recv_frame().data[:2])[0])
     socket.shutdown()
 PYTHON
-for _ in $(seq 100); do [ "$(grep -c told log)" -ge 2 ] && break; sleep 0.2; done
-seen=$(grep -o "told .*" log | tr '\n' ';')
-echo "hypercorn 0.18.0: expected: told websocket.disconnect 1001;told websocket.disconnect 4001; seen: $seen"
-[ "$seen" = "told websocket.disconnect 1006;told websocket.disconnect 1006;" ]
+for _ in $(seq 100); do [ "$(grep -c received log)" -ge 2 ] && break; sleep 0.2; done
+seen=$(grep -o "received .*" log | tr '\n' ';')
+echo "hypercorn 0.18.0: expected: received websocket.disconnect 1001;received websocket.disconnect 4001; seen: $seen"
+[ "$seen" = "received websocket.disconnect 1006;received websocket.disconnect 1006;" ]

@@ -47,13 +47,13 @@ calls = {
 print("openai", openai.__version__, "anthropic", anthropic.__version__)
 seen = {}
 for sdk, call in calls.items():
-    for told in ({"retry-after": "120"}, {"retry-after": "121"}, {"retry-after": "120", "retry-after-ms": "1500"}):
-        headers, slept[:] = told, []
+    for sent in ({"retry-after": "120"}, {"retry-after": "121"}, {"retry-after": "120", "retry-after-ms": "1500"}):
+        headers, slept[:] = sent, []
         try:
             call()
         except (openai.RateLimitError, anthropic.RateLimitError):
-            seen[sdk, *told.values()] = [round(one, 1) for one in slept]
-            print(f"{sdk:<10}{told} slept {slept}")
+            seen[sdk, *sent.values()] = [round(one, 1) for one in slept]
+            print(f"{sdk:<10}{sent} slept {slept}")
 assert seen["openai", "120"] == seen["anthropic", "120"] == [120, 120], "the behaviour has changed"
 assert seen["openai", "121"] == [] and seen["anthropic", "121"] == [121, 121], "the behaviour has changed"
 assert seen["openai", "120", "1500"] == seen["anthropic", "120", "1500"] == [1.5, 1.5], "the behaviour has changed"

@@ -24,14 +24,14 @@ def scraped(accept):
     return f"{name} {version}", encode(registry)
 
 
-told, text = scraped("application/openmetrics-text; version=1.0.0")
+asked, text = scraped("application/openmetrics-text; version=1.0.0")
 newer, newer_text = scraped("application/openmetrics-text; version=2.0.0")
 refused, _ = scraped("application/openmetrics-text; version=1.0.0; q=0, text/plain; version=0.0.4")
 disliked, _ = scraped("application/openmetrics-text; version=1.0.0; q=0.1, text/plain; version=0.0.4; q=0.9")
-print("1.0.0 asked:", told)
+print("1.0.0 asked:", asked)
 print("2.0.0 asked:", newer, "with the same text:", newer_text == text)
 print("1.0.0 refused by q=0:", refused)
 print("text/plain preferred:", disliked)
 assert newer == "application/openmetrics-text version=2.0.0" and newer_text == text, "the behaviour has changed"
-assert refused == disliked == told, "the behaviour has changed"
+assert refused == disliked == asked, "the behaviour has changed"
 PYTHON

@@ -73,8 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def tell(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """tell(title, line): a line under this title at the end of the run, also where everything passes."""
+def summarize(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """summarize(title, line): a line under this title at the end of the run, also where everything passes."""
     tables = request.config.stash.setdefault(TABLES, {})
 
     def add(title: str, line: str) -> None:

@@ -173,8 +173,8 @@ def test_a_dead_database_is_one_page(start_alertmanager: StartAlertmanager, tmp_
         wait_until(lambda: set(states().values()) == {"active", "suppressed"})
         wait_until(lambda: len(got) == 3)
         time.sleep(3)  # three group intervals: what is muted stays muted
-        told = sorted(alert["labels"]["alertname"] for message in got for alert in message["alerts"])
-        assert told == sorted(["PostgresDown", *of_others])
+        sent = sorted(alert["labels"]["alertname"] for message in got for alert in message["alerts"])
+        assert sent == sorted(["PostgresDown", *of_others])
         assert {name for name, state in states().items() if state == "suppressed"} == set(consequences)
         seen = Target("", "", alertmanager.url, ComposeStack(Settings({})), None)  # what `make incident` says of it
         assert seen.active() == {"PostgresDown", *of_others}
@@ -259,24 +259,24 @@ def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartA
         part = fired.get_body((kind,))
         assert part is not None
         body = part.get_content().replace("&#39;", "'").replace("&amp;", "&")
-        for told in texts.values():
+        for expected in texts.values():
             for name in ("description", "runbook_url", "dashboard_url"):
-                assert told[name] in body, f"{name} is missing in the {kind} part"
+                assert expected[name] in body, f"{name} is missing in the {kind} part"
         assert "<no value>" not in body
         part = resolved.get_body((kind,))
         assert part is not None
         body = part.get_content()
         assert "resolved at" in body
-        assert all(told["summary"] in body for told in texts.values())
-        assert not any(told["runbook_url"] in body for told in texts.values())
+        assert all(expected["summary"] in body for expected in texts.values())
+        assert not any(expected["runbook_url"] in body for expected in texts.values())
 
     attachment = slacks[0]["attachments"][0]
     assert attachment["title"] == "⚠️ database: 2 alerts (app)"
     assert attachment["color"] == "warning"
-    assert attachment["title_link"] in {told["dashboard_url"] for told in texts.values()}
-    for told in texts.values():
-        assert told["description"] in attachment["text"]
-        assert f"<{told['runbook_url']}|Runbook>" in attachment["text"]
+    assert attachment["title_link"] in {expected["dashboard_url"] for expected in texts.values()}
+    for expected in texts.values():
+        assert expected["description"] in attachment["text"]
+        assert f"<{expected['runbook_url']}|Runbook>" in attachment["text"]
     assert max(len(line) for line in attachment["text"].splitlines() if "|" not in line) < 200
     assert slacks[-1]["attachments"][0]["color"] == "good"
 
@@ -287,7 +287,7 @@ def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartA
     assert pages[0]["dedup_key"] == pages[-1]["dedup_key"]
     page = pages[0]["payload"]
     assert (page["summary"], page["severity"]) == ("⚠️ database: 2 alerts (app)", "warning")
-    assert all(told["description"] in str(page["custom_details"]) for told in texts.values())
+    assert all(expected["description"] in str(page["custom_details"]) for expected in texts.values())
 
 
 def test_one_alert_is_named_in_the_title(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:

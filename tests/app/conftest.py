@@ -35,15 +35,15 @@ class BadInput:
 
 
 @pytest.fixture(scope="session")
-def bad_input(tell: Callable[[str, str], None]) -> Iterator[BadInput]:
+def bad_input(summarize: Callable[[str, str], None]) -> Iterator[BadInput]:
     title = "bad input tried on the service"
     bad = BadInput()
     yield bad
     for kind, answers in bad.answers.items():
         counts = ", ".join(f"{answer}: {count}" for answer, count in sorted(answers.items(), key=str))
-        tell(title, f"{kind:<40}{answers.total():>7}   {counts}")
+        summarize(title, f"{kind:<40}{answers.total():>7}   {counts}")
     if bad.memory:
-        tell(title, f"memory grew by {bad.memory:.0f} MiB at most")
+        summarize(title, f"memory grew by {bad.memory:.0f} MiB at most")
 
 
 @pytest.fixture(scope="session")

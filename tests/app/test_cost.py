@@ -92,7 +92,7 @@ class Cost:
 
 
 @pytest.mark.attack("a request made to be costly", tried=SHAPES * TIMES)
-def test_any_body_costs_little(service: Running, client: httpx.Client, tell: Callable[[str, str], None]) -> None:
+def test_any_body_costs_little(service: Running, client: httpx.Client, summarize: Callable[[str, str], None]) -> None:
     dice = random.Random(SEED)
     cost = Cost(service)
     most_cpu, most_memory, answers = 0.0, 0, set()
@@ -114,7 +114,7 @@ def test_any_body_costs_little(service: Running, client: httpx.Client, tell: Cal
             assert memory <= MEMORY, (memory, shown)
             most_cpu, most_memory = max(most_cpu, cpu), max(most_memory, memory)
             answers.add(answer.status_code)
-    tell(
+    summarize(
         "cost of hostile requests",
         f"seed {SEED}: {SHAPES} bodies, {TIMES} times each: at most {most_cpu * 1000:.0f} ms CPU time and"
         f" {most_memory / 2**20:.1f} MiB; answers {sorted(answers)}",
@@ -229,7 +229,7 @@ def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
 )
 @pytest.mark.attack("a request made to be costly", tried=2 * TIMES)
 def test_a_valid_question_at_the_limits_costs_little(
-    service: Running, client: httpx.Client, message: str, stream: bool, tell: Callable[[str, str], None]
+    service: Running, client: httpx.Client, message: str, stream: bool, summarize: Callable[[str, str], None]
 ) -> None:
     """As long as a message or a body may be; later ones of the conversation come with those before."""
     body = f'{{"message": "{message}", "stream": {json.dumps(stream)}'
@@ -248,7 +248,7 @@ def test_a_valid_question_at_the_limits_costs_little(
                     assert "event: done" in answer.text
             costs.append(cost.look())
         cpu, memory = min(costs)[0], max(costs, key=lambda one: one[1])[1]
-    tell(
+    summarize(
         "cost of the largest questions",
         f"{len(content) / 1000:.0f} kB, {'streamed' if stream else 'whole'}: {cpu / TIMES * 1000:.0f} ms CPU time, "
         f"{memory / 2**20:.1f} MiB",
@@ -259,7 +259,7 @@ def test_a_valid_question_at_the_limits_costs_little(
 
 @pytest.mark.attack("a request made to be costly", tried=3 * TIMES)
 def test_reading_and_continuing_the_longest_conversation_costs_little(
-    service: Running, postgres: Postgres, client: httpx.Client, tell: Callable[[str, str], None]
+    service: Running, postgres: Postgres, client: httpx.Client, summarize: Callable[[str, str], None]
 ) -> None:
     """A hundred messages, half of them as long as they may be: 40 MB, of which each response has a page."""
     question = "🦉" * 200_000
@@ -295,7 +295,7 @@ def test_reading_and_continuing_the_longest_conversation_costs_little(
                     assert request().status_code == 200
                 costs.append(cost.look())
             cpu, memory = min(costs)[0] / TIMES, max(memory for _, memory in costs)
-            tell(
+            summarize(
                 "cost of the longest conversation",
                 f"{kind}: {cpu * 1000:.0f} ms CPU time, {memory / 2**20:.1f} MiB",
             )

@@ -108,7 +108,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
     tmp_path: Path,
     postgres: Postgres,
     start_alertmanager: Callable[..., Alertmanager],
-    tell: Callable[[str, str], None],
+    summarize: Callable[[str, str], None],
 ) -> None:
     service = tmp_path / "my-service"
     (service / "app").mkdir(parents=True)
@@ -203,7 +203,9 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
             return found if many and {target.panel for target in found} >= SHOWN else []
 
         found = [target for target in wait_until(shown) if target in http]
-        tell("adoption", f"{len(found)} of {len(http)} queries of the HTTP dashboard have data of a strange service")
+        summarize(
+            "adoption", f"{len(found)} of {len(http)} queries of the HTTP dashboard have data of a strange service"
+        )
 
         # And each section's last word.
         for command in sorted(commands):

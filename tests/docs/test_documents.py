@@ -34,7 +34,7 @@ pytestmark = pytest.mark.check
 by_document = pytest.mark.parametrize("document", dict.fromkeys(command.document for command in COMMANDS))
 
 
-def test_every_command_is_run_or_known(tell: Callable[[str, str], None]) -> None:
+def test_every_command_is_run_or_known(summarize: Callable[[str, str], None]) -> None:
     run = [c for c in COMMANDS if c.text in RUN_HERE and c.text not in MISSING]
     elsewhere = [c for c in COMMANDS if c not in run and c.document in BY_ANOTHER_TEST and (c.in_block or not c.reason)]
     rest = [c for c in COMMANDS if c not in (*run, *elsewhere) and c.text not in MISSING]
@@ -43,18 +43,18 @@ def test_every_command_is_run_or_known(tell: Callable[[str, str], None]) -> None
     assert not (gone := RUN_HERE - {c.text for c in COMMANDS}), f"no document has these any more: {gone}"
 
     title = "commands of the documents"
-    tell(title, f"run here: {len(run)}")
+    summarize(title, f"run here: {len(run)}")
     for file in sorted(set(BY_ANOTHER_TEST.values())):
-        tell(title, f"run by {file}: {len(elsewhere)}")
+        summarize(title, f"run by {file}: {len(elsewhere)}")
     for reason in dict.fromkeys([*ONLY_CHECKED.values(), *MISSING.values()]):
         texts = dict.fromkeys(
             [c.text for c in rest if c.reason == reason] + [m for m in MISSING if MISSING[m] == reason]
         )
         if texts:
             why = f"this machine has no {reason}" if reason in MISSING.values() else reason
-            tell(title, f"only checked: {len(texts)} ({why})")
+            summarize(title, f"only checked: {len(texts)} ({why})")
             for line in textwrap.wrap("; ".join(texts), 116):
-                tell(title, f"    {line}")
+                summarize(title, f"    {line}")
 
 
 def test_no_docker_command_waits_for_ever() -> None:

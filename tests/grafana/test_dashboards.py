@@ -240,7 +240,7 @@ def recorded_as(selector: Any, expr: str) -> bool:
 def _variables_of(metric: str, dashboard: str) -> set[tuple[str, str]]:
     """What a metric must be narrowed by, by its origin."""
     if metric == "app_info" and dashboard == "overview":
-        return set()  # also to tell other services' alerts
+        return set()  # also to separate other services' alerts
     if metric.startswith(("http_", "websocket_", "llm_", "db_", "active_users", "app_", "telemetry_")):
         narrowed = {("job", "$job"), ("instance", "$instance")}
         if metric.startswith("llm_") and dashboard == "llm":

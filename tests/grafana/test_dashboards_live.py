@@ -198,13 +198,15 @@ def _panels(answers: dict[Target, int]) -> dict[tuple[str, str], int]:
     return found
 
 
-def test_every_panel_has_data_under_traffic(answers: Answers, tell: Callable[[str, str], None]) -> None:
+def test_every_panel_has_data_under_traffic(answers: Answers, summarize: Callable[[str, str], None]) -> None:
     shown = _panels(answers.busy)
     empty = {key for key, series in shown.items() if not series}
     excused = {key for key in empty if key[1] in NEEDS_MORE}
-    tell("dashboards", f"{len(shown)} panels, {len(TARGETS)} queries: {len(shown) - len(empty)} have data under load")
+    summarize(
+        "dashboards", f"{len(shown)} panels, {len(TARGETS)} queries: {len(shown) - len(empty)} have data under load"
+    )
     for dashboard, panel in sorted(excused):
-        tell("dashboards", f"  {dashboard}: {panel!r} needs {NEEDS_MORE[panel]}")
+        summarize("dashboards", f"  {dashboard}: {panel!r} needs {NEEDS_MORE[panel]}")
     assert not empty - excused
     assert NEEDS_MORE.keys() | NOTHING_YET.keys() <= {panel for _, panel in shown}, "excused panels that do not exist"
 
@@ -221,12 +223,12 @@ def test_every_query_has_data_under_traffic(answers: Answers) -> None:
     assert not empty, "\n".join(empty)
 
 
-def test_zero_is_shown_at_idle(answers: Answers, tell: Callable[[str, str], None]) -> None:
+def test_zero_is_shown_at_idle(answers: Answers, summarize: Callable[[str, str], None]) -> None:
     shown = _panels(answers.idle)
     empty = {key for key, series in shown.items() if not series}
     without_truth = {(t.dashboard, t.panel) for t in TARGETS if any(text in t.expr for text in NO_TRUTH_AT_IDLE)}
     numbers = len(shown) - len(empty)
-    tell("dashboards", f"at idle {numbers} show a number, zero included; {len(empty)} say that there is nothing")
+    summarize("dashboards", f"at idle {numbers} show a number, zero included; {len(empty)} say that there is nothing")
     assert not {(d, p) for d, p in empty - without_truth if p not in NEEDS_MORE | NOTHING_YET}
     silent = {
         (name, panel["title"])
@@ -238,7 +240,7 @@ def test_zero_is_shown_at_idle(answers: Answers, tell: Callable[[str, str], None
     assert not silent, "they are empty at idle and do not say why"
 
 
-def test_the_store_for_years_answers_every_query(answers: Answers, tell: Callable[[str, str], None]) -> None:
+def test_the_store_for_years_answers_every_query(answers: Answers, summarize: Callable[[str, str], None]) -> None:
     """With which numbers, docs/remote-write.md says; here only that it takes each query and has the recorded series."""
     sent = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"
     end = float(int(time.time()))
@@ -246,7 +248,7 @@ def test_the_store_for_years_answers_every_query(answers: Answers, tell: Callabl
     answers.store.visible()
     found = list(longterm.compare(answers.prometheus, answers.store, end - 30, end, 1))
     for line in longterm.table(found):
-        tell("the dashboards' queries of VictoriaMetrics, scrapes every second", line)
+        summarize("the dashboards' queries of VictoriaMetrics, scrapes every second", line)
     assert [f"{answer.target}: {answer.error}" for answer in found if answer.error] == []
     recorded = [answer for answer in found if "recorded" in answer.kind]
     assert recorded

@@ -194,7 +194,7 @@ class Chaos(ABC):
 
 
 def interruptions(
-    mode: str, attempts: Mapping[str, Attempt], dice: random.Random, tell: Callable[[str, str], None]
+    mode: str, attempts: Mapping[str, Attempt], dice: random.Random, summarize: Callable[[str, str], None]
 ) -> None:
     """Attempts until the time is over, or each command was hit often enough; a table of them at the end of the run."""
     wanted = [command for command in attempts if not ONLY or command in ONLY]
@@ -221,10 +221,10 @@ def interruptions(
                     raise
     finally:
         title = f"interruptions ({mode}, seed {SEED})"
-        tell(title, f"{'command':<10}{'signal':<9}{'tried':>5}{'lost':>6}")
+        summarize(title, f"{'command':<10}{'signal':<9}{'tried':>5}{'lost':>6}")
         for (command, name), times in sorted(tried.items()):
-            tell(title, f"{command:<10}{name:<9}{times:>5}{lost[command, name]:>6}")
-        tell(title, f"{'all':<19}{tried.total():>5}{lost.total():>6}")
+            summarize(title, f"{command:<10}{name:<9}{times:>5}{lost[command, name]:>6}")
+        summarize(title, f"{'all':<19}{tried.total():>5}{lost.total():>6}")
     assert tried.total() > 0
 
 

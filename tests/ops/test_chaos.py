@@ -85,6 +85,6 @@ def interrupt_installation(dice: random.Random, end: signal.Signals, group: bool
     return hit
 
 
-def test_commands_that_are_interrupted_lose_nothing(chaos: Chaos, tell: Callable[[str, str], None]) -> None:
+def test_commands_that_are_interrupted_lose_nothing(chaos: Chaos, summarize: Callable[[str, str], None]) -> None:
     attempts = chaos.attempts() | {"venv": partial(interrupt_installation, chaos.dice)}
-    interruptions("native", attempts, chaos.dice, tell)
+    interruptions("native", attempts, chaos.dice, summarize)

@@ -70,7 +70,7 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
 
     for match in re.finditer(rf"(?:(?:>=|<=|==|!=|>|<)\s*(?:on \([^)]*\) group_left \(\) )?)({NUMBER})\b", expr):
         guard = float(match[1]) == 0 and (not rule.is_alert or expr[match.end() :].startswith(")"))
-        for value in () if guard else _near(float(match[1])):  # against NaN: the comparison's change tells
+        for value in () if guard else _near(float(match[1])):  # against NaN: the change of the comparison covers it
             yield changed("threshold", match, f"{value:g}", 1)
     for match in re.finditer(rf"(?<![\w.:])({NUMBER}) \*|, ({NUMBER})\)|\(({NUMBER}),|vector\(({NUMBER})\)", expr):
         number = next(group for group in range(1, 5) if match[group])

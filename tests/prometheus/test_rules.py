@@ -55,7 +55,7 @@ def test_unit_tests_pass() -> None:
     assert not failed, "\n".join(failed)
 
 
-def test_every_alert_is_tested(tell: Callable[[str, str], None]) -> None:
+def test_every_alert_is_tested(summarize: Callable[[str, str], None]) -> None:
     """Firing with exact labels and annotations; silent before and after. The Watchdog alone is never silent."""
     fires: set[str] = set()
     silent: set[str] = set()
@@ -63,14 +63,14 @@ def test_every_alert_is_tested(tell: Callable[[str, str], None]) -> None:
         for check in test.get("alert_rule_test", ()):
             (fires if check.get("exp_alerts") else silent).add(check["alertname"])
     names = {rule.name for rule in ALERTS}
-    tell("rules", f"{len(names)} alerts, {len(fires)} tested to fire, {len(silent)} to be silent before and after")
+    summarize("rules", f"{len(names)} alerts, {len(fires)} tested to fire, {len(silent)} to be silent before and after")
     told_apart = {(rule.name, rule.labels.get("window")) for rule in ALERTS}
     assert len(told_apart) == len(ALERTS), "two alerts of the same name"
     assert fires == names
     assert silent == names - {"Watchdog"}
 
 
-def test_every_recording_rule_is_tested(tell: Callable[[str, str], None]) -> None:
+def test_every_recording_rule_is_tested(summarize: Callable[[str, str], None]) -> None:
     tested = {
         name
         for _, test in unit_tests()
@@ -79,7 +79,7 @@ def test_every_recording_rule_is_tested(tell: Callable[[str, str], None]) -> Non
         for name in metrics(check["expr"])
     }
     names = {rule.name for rule in recordings()}
-    tell("rules", f"{len(names)} recorded series, {len(names & tested)} tested")
+    summarize("rules", f"{len(names)} recorded series, {len(names & tested)} tested")
     assert names <= tested, f"not tested: {names - tested}"
 
 

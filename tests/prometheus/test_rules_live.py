@@ -51,7 +51,7 @@ def test_an_idle_stack_is_quiet(live: Live) -> None:
     assert set(health.values()) == {"ok"}, [name for name, state in health.items() if state != "ok"]
 
 
-def test_every_metric_of_the_rules_and_runbooks_exists(live: Live, tell: Callable[[str, str], None]) -> None:
+def test_every_metric_of_the_rules_and_runbooks_exists(live: Live, summarize: Callable[[str, str], None]) -> None:
     key = json.loads(live.call("POST", "/users", {"name": "Rules"}))["api_key"]
     live.call("POST", "/items", {"title": "a", "description": "b"}, key)
     for stream in (False, True):
@@ -76,7 +76,7 @@ def test_every_metric_of_the_rules_and_runbooks_exists(live: Live, tell: Callabl
 
     wait_until(complete)
     absent = f" (this kernel lacks {', '.join(sorted(NOT_HERE))})" if NOT_HERE else ""
-    tell("rules", f"{len(wanted)} metrics named by rules and runbooks, all exposed by the running stack{absent}")
+    summarize("rules", f"{len(wanted)} metrics named by rules and runbooks, all exposed by the running stack{absent}")
 
 
 def test_bucket_bounds_of_the_objectives_exist(live: Live) -> None:

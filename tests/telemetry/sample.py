@@ -219,10 +219,10 @@ async def socket(websocket: WebSocket, room: str) -> None:
         raise LookupError("a test")
     else:
         await websocket.accept()
-        while (told := await websocket.receive_text()) != "close":
-            if told == "fail":
+        while (message := await websocket.receive_text()) != "close":
+            if message == "fail":
                 raise LookupError("a test")
-            await websocket.send_text(told)
+            await websocket.send_text(message)
         await websocket.close(4001 if room == "private" else 1000)
 
 

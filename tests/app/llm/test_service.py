@@ -100,13 +100,13 @@ def test_sdks_are_imported_only_when_used() -> None:
 
 
 async def answers(service: LLMService, calls: int) -> list[str]:
-    told = []
+    outcomes = []
     for _ in range(calls):
         try:
-            told.append("".join([chunk.text async for chunk in service.stream(PROMPT)]))
+            outcomes.append("".join([chunk.text async for chunk in service.stream(PROMPT)]))
         except LLMError as error:
-            told.append(error.kind)
-    return told
+            outcomes.append(error.kind)
+    return outcomes
 
 
 def simulated(model: str, seed: int = 0, **behaviour: Any) -> LLMService:
@@ -148,8 +148,8 @@ async def test_simulated_errors(model: str) -> None:
 
 
 async def test_simulated_error_share(model: str) -> None:
-    told = await answers(simulated(model, error_share=0.25), 400)
-    assert 70 <= told.count("server") <= 130
+    outcomes = await answers(simulated(model, error_share=0.25), 400)
+    assert 70 <= outcomes.count("server") <= 130
 
 
 async def test_simulated_answers_that_break_off(model: str) -> None:
@@ -163,9 +163,9 @@ async def test_simulated_answers_that_break_off(model: str) -> None:
 
 async def test_simulated_rate_limit(model: str) -> None:
     service = simulated(model, requests_per_minute=3)
-    told = await answers(service, 5)
-    assert told[3:] == ["rate_limit", "rate_limit"]
-    assert "rate_limit" not in told[:3]
+    outcomes = await answers(service, 5)
+    assert outcomes[3:] == ["rate_limit", "rate_limit"]
+    assert "rate_limit" not in outcomes[:3]
     numbers = measured("simulated", model)
     assert numbers["llm_errors_total{error_type=rate_limit}"] == 2
     assert "llm_rate_limit_remaining{resource=requests}" not in numbers  # 0

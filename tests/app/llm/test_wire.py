@@ -443,8 +443,8 @@ async def test_client_leaves(how: str, provider: str, fake: FakeProvider, model:
     ]
     async with service(fake, provider, model) as llm:
         await _leave(llm, how, 2)
-        told = ANTHROPIC_START if provider == "anthropic" else {}
-        assert measured(provider, model) == pytest.approx(CANCELLED | FIRST_TOKEN | told | missing("cancelled"))
+        reported = ANTHROPIC_START if provider == "anthropic" else {}
+        assert measured(provider, model) == pytest.approx(CANCELLED | FIRST_TOKEN | reported | missing("cancelled"))
         await until(lambda: fake.open_exchanges == 0)
     assert [exchange.client_left for exchange in fake.exchanges] == [True]
 
@@ -499,7 +499,7 @@ async def test_nothing_private_leaves(
         with pytest.raises(LLMError) as failure:
             await llm.complete(PROMPT)
         await llm.complete(PROMPT)
-    told = caplog.text + str(failure.value) + repr(measured(provider, model))
+    seen = caplog.text + str(failure.value) + repr(measured(provider, model))
     assert caplog.records
     for private in (KEY, "Hello there", "Be brief", "Hello to you"):
-        assert private not in told
+        assert private not in seen

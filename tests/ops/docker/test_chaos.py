@@ -56,5 +56,5 @@ def chaos(stack: Stack, tmp_path: Path) -> Iterator[InDocker]:
     stack.up()  # as the other tests' environment has it
 
 
-def test_commands_that_are_interrupted_lose_nothing(chaos: InDocker, tell: Callable[[str, str], None]) -> None:
-    interruptions("docker", chaos.attempts(), chaos.dice, tell)
+def test_commands_that_are_interrupted_lose_nothing(chaos: InDocker, summarize: Callable[[str, str], None]) -> None:
+    interruptions("docker", chaos.attempts(), chaos.dice, summarize)

@@ -26,7 +26,7 @@ NOT_RUN = {
 }
 
 
-def test_docker_commands_of_the_documents_run(stack: Stack, tell: Callable[[str, str], None]) -> None:
+def test_docker_commands_of_the_documents_run(stack: Stack, summarize: Callable[[str, str], None]) -> None:
     commands = list(dict.fromkeys(command.text for command in COMMANDS if command.text.startswith("docker ")))
     failed = []
     for command in commands:
@@ -47,7 +47,7 @@ def test_docker_commands_of_the_documents_run(stack: Stack, tell: Callable[[str,
     assert failed == []
     stack.wait_until_healthy()
     title = "docker commands of the documents"
-    tell(title, f"run: {len(commands) - len(NOT_RUN)}")
+    summarize(title, f"run: {len(commands) - len(NOT_RUN)}")
     for command, reason in NOT_RUN.items():
         assert command in commands, f"no document has it any more: {command}"
-        tell(title, f"not run: {command} ({reason})")
+        summarize(title, f"not run: {command} ({reason})")

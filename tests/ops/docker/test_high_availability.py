@@ -101,7 +101,7 @@ def test_the_seconds_are_hardened_like_the_first_ones(stack: Stack, pairs: Pairs
 
 
 def test_one_of_each_is_killed_and_everything_goes_on(
-    stack: Stack, pairs: Pairs, tell: Callable[[str, str], None]
+    stack: Stack, pairs: Pairs, summarize: Callable[[str, str], None]
 ) -> None:
     prometheis, alertmanagers = pairs
     password = stack.passwords()["grafana_admin_password"]
@@ -115,7 +115,7 @@ def test_one_of_each_is_killed_and_everything_goes_on(
     usage = stack.docker("stats", "--no-stream", "--format", "{{json .}}").splitlines()
     for line in map(json.loads, usage):
         if line["Name"].endswith(tuple(f"{name}-1" for name in (*SECONDS, *FIRST))):
-            tell("high availability in Docker", f"{line['Name']}: {line['MemUsage'].partition(' /')[0]}")
+            summarize("high availability in Docker", f"{line['Name']}: {line['MemUsage'].partition(' /')[0]}")
     wait_until(grafana)
     stack.compose("kill", *FIRST)  # with SIGKILL; Docker does not start again what was killed by hand
     try:

@@ -108,13 +108,13 @@ def test_a_rolling_restart_fails_no_request(scaled: Stack) -> None:
     assert not after & before
 
 
-def test_who_is_scaled_away_is_no_target_any_more(scaled: Stack, tell: Callable[[str, str], None]) -> None:
+def test_who_is_scaled_away_is_no_target_any_more(scaled: Stack, summarize: Callable[[str, str], None]) -> None:
     wait_until(lambda: len(up(scaled)) == REPLICAS, timeout=60)
     with writing(scaled.url("proxy")) as writer:
         scale(scaled, 1)
         ended = time.monotonic()
         wait_until(lambda: up(scaled) == dict.fromkeys(addresses(scaled), 1), timeout=90, interval=0.5)
-        tell("replicas in Docker", f"scaled down: gone from Prometheus after {time.monotonic() - ended:.0f} s")
+        summarize("replicas in Docker", f"scaled down: gone from Prometheus after {time.monotonic() - ended:.0f} s")
     assert writer.failures == []
     assert not {"TargetDown", "ServiceDown", "TargetVanished"} & alerts(scaled)
 

@@ -21,7 +21,7 @@ engine = create_async_engine(
     os.environ.get("TEST_DATABASE_URL", "postgresql+psycopg://"),
     pool_size=POOL_SIZE,
     max_overflow=0,
-    connect_args={"application_name": str(os.getpid())},  # tells whose a connection is
+    connect_args={"application_name": str(os.getpid())},  # identifies the worker of a connection
 )
 instrument_engine(engine, query_names=("add",))
 

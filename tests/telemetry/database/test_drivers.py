@@ -162,22 +162,22 @@ def test_an_error_of_the_driver_does_not_make_a_commit_a_rollback(run: Runner) -
 
 def test_commit_of_an_aborted_transaction(run: Runner) -> None:
     """PostgreSQL answers ROLLBACK, which pg8000 alone takes for a failure."""
-    tells = run.driver == "pg8000"
+    raises = run.driver == "pg8000"
 
     def scenario(engine: Engine) -> None:
         with engine.connect() as connection:
             connection.execute(ADD)
             with pytest.raises(exc.DBAPIError):
                 connection.execute(text("SELECT 1 / 0"))
-            with pytest.raises(exc.InterfaceError) if tells else nullcontext():
+            with pytest.raises(exc.InterfaceError) if raises else nullcontext():
                 connection.commit()
             connection.rollback()
             assert connection.scalar(text("SELECT balance FROM account WHERE id = 1")) == 0
 
     found = run(scenario)
     assert {name: number for name, number in found.items() if "transactions" in name} == {
-        "transactions_total commit_failed" if tells else "transactions_total rollback": 1,
-        "transactions_total rollback": 1 if tells else 2,
+        "transactions_total commit_failed" if raises else "transactions_total rollback": 1,
+        "transactions_total rollback": 1 if raises else 2,
     }
 
 

@@ -57,7 +57,7 @@ def gauges(pool: str) -> dict[str, float]:
 async def until(true: Callable[[], bool]) -> None:
     """As `wait_until`, but while other tasks run."""
     async with asyncio.timeout(60):
-        while not true():  # noqa: ASYNC110  no event tells of it
+        while not true():  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(0.01)
 
 

@@ -15,10 +15,10 @@ SERVICES = 30
 LABEL = re.compile(r'(?:\w+|"[^"]*")="(?:[^"\\]|\\.)*"')  # name and value; a name that is not plain is quoted
 
 
-def test_random_metrics_in_two_workers(tmp_path: Path, tell: Callable[[str, str], None]) -> None:
+def test_random_metrics_in_two_workers(tmp_path: Path, summarize: Callable[[str, str], None]) -> None:
     """Each kind of metric, with names and labels that collide with each other, with ours and between the workers."""
     first = 0 if os.environ.get("CI") else random.randrange(1_000_000)  # other seeds are for who can look into them
-    tell("validity of /metrics", f"{SERVICES} services of two workers with random metrics, seeds from {first} on")
+    summarize("validity of /metrics", f"{SERVICES} services of two workers with random metrics, seeds from {first} on")
     command = [
         sys.executable,
         "-m",

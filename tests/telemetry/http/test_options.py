@@ -100,22 +100,22 @@ async def test_in_progress_for_whoever_reads() -> None:
 async def test_a_request_that_ends_while_a_scrape_is_made() -> None:
     """Wherever it ends, no scrape shows it neither in progress nor counted."""
     names = {"http_requests_in_progress", "http_requests_total"}
-    counting = PrometheusMiddleware(answer_when_told, const_labels={"service": "cut"})
+    counting = PrometheusMiddleware(answer_when_released, const_labels={"service": "cut"})
     _, every = pieces(names=names)
     parts = len(list(every))
     for ends_after in range(parts + 1):
-        told = asyncio.Event()
-        scope = {"type": "http", "method": "GET", "path": "/", "told": told}
+        released = asyncio.Event()
+        scope = {"type": "http", "method": "GET", "path": "/", "released": released}
         request = asyncio.create_task(counting(scope, nothing_to_receive, nobody_to_send_to))
         await asyncio.sleep(0)
         lines = []
         _, text = pieces(names=names)
         for part, piece in enumerate(text):
             if part == ends_after:
-                told.set()
+                released.set()
                 await request
             lines.append(piece if isinstance(piece, str) else piece())
-        told.set()
+        released.set()
         await request
         samples = parse("".join(lines))
         counted = value(samples, "http_requests_total", service="cut") - ends_after  # those before
@@ -124,9 +124,9 @@ async def test_a_request_that_ends_while_a_scrape_is_made() -> None:
     assert parts > 2
 
 
-async def answer_when_told(scope: Scope, receive: Receive, send: Send) -> None:
-    await scope["told"].wait()
-    await PlainTextResponse("told")(scope, receive, send)
+async def answer_when_released(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope["released"].wait()
+    await PlainTextResponse("released")(scope, receive, send)
 
 
 async def nothing_to_receive() -> Message:

@@ -310,8 +310,8 @@ def test_dict_stream_of_openai(asked: bool, model: str) -> None:
     chunks = [chunk for _, chunk in openai_chunks([{"content": "Hi"}], "stop", OPENAI_USAGE, asked)][:-1]
     with track_call("openai", model, prompt=PROMPT) as it:
         assert list(it.stream(chunks)) == chunks
-    told = OPENAI_TOKENS | STREAMED if asked else FIRST_TOKEN | missing("not_requested")
-    assert measured("openai", model) == pytest.approx(SUCCESS | told | finish("stop"))
+    reported = OPENAI_TOKENS | STREAMED if asked else FIRST_TOKEN | missing("not_requested")
+    assert measured("openai", model) == pytest.approx(SUCCESS | reported | finish("stop"))
 
 
 def test_dict_stream_of_anthropic(model: str) -> None:

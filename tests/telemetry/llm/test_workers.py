@@ -121,6 +121,9 @@ def test_rate_limit_left_is_what_was_told_last(start: Callable[[], Worker], fake
     left = iter(range(9, 0, -1))
     fake.replies = [lambda body: openai_stream(headers={"x-ratelimit-remaining-requests": str(next(left))})(body)]
     workers = [start(), start()]
-    for told, worker in zip((9, 8, 7), (*workers, workers[0]), strict=True):
+    for remaining, worker in zip((9, 8, 7), (*workers, workers[0]), strict=True):
         worker.do("stream 1")
-        assert [each.numbers()["llm_rate_limit_remaining{resource=requests}"] for each in workers] == [told, told]
+        assert [each.numbers()["llm_rate_limit_remaining{resource=requests}"] for each in workers] == [
+            remaining,
+            remaining,
+        ]
