@@ -11,7 +11,6 @@ import argparse
 import os
 import socket
 import sys
-from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -44,9 +43,8 @@ def main() -> None:
     if arguments.ui:
         ports.check({"LOCUST_PORT": settings.ui_port})
     try:
-        with http.get(f"{settings.host}/healthz", 5):  # without proxies, as Locust itself
-            pass
-    except (OSError, HTTPException, ValueError) as error:
+        http.get(f"{settings.host}/healthz", 5)  # without proxies, as Locust itself
+    except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise OpsError(
             f"no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."

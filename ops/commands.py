@@ -341,7 +341,7 @@ def scraped(stack: Stack) -> dict[str, str]:
     """Job -> health of what Prometheus scrapes; empty if it can't be asked. Optional jobs only when up."""
     try:
         active = json.loads(stack.ask("prometheus", "/api/v1/targets?state=active"))["data"]["activeTargets"]
-    except (OpsError, ValueError, KeyError):
+    except (OpsError, ValueError, KeyError, TypeError):  # or what is at its port is another server
         return {}
     worst_last = sorted(active, key=lambda target: target["health"] != "up")
     health = {target["labels"]["job"]: target["health"] for target in worst_last}

@@ -65,6 +65,7 @@ class ComposeStack:
             **settings.environment(),
             "EXPORTER_OPTIONS_DIGEST": configs.read_at_start("postgres-exporter"),
             "GRAFANA_PROVISIONING_DIGEST": configs.read_at_start("grafana"),
+            "API_KEYS_DIGEST": configs.keys(settings),
             "PROXY_DIGEST": configs.read_at_start("proxy"),
         }
         if remote_write.is_on(settings):

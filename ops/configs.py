@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ops.paths import PROJECT
+from ops.settings import KEY_FILES, Settings
 
 PROMETHEUS = PROJECT / "prometheus" / "prometheus.yml"
 AT_START = {  # server -> files and folders that it reads at its start only
     "app": ("app", "requirements/dev.txt"),
-    "proxy": ("proxy",),
+    "proxy": ("proxy", "ha/haproxy.cfg"),
     "postgres": ("postgres/init",),
     "postgres-exporter": ("postgres/exporter.args",),
     "grafana": ("grafana/provisioning", "grafana/longterm"),
@@ -29,6 +30,13 @@ def read_at_start(*servers: str) -> str:
             if file.is_file() and file.parent.name != "__pycache__":
                 found.update(f"{file.relative_to(PROJECT)} ".encode() + hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()[:16]
+
+
+def keys(settings: Settings) -> str:
+    """Changes when a file with a provider's key does: the service reads these at its start. Empty without any."""
+    files = [Path(settings.get(name)) for name in KEY_FILES if settings.get(name)]
+    stamps = [file.stat().st_mtime_ns for file in files if file.exists()]
+    return hashlib.sha256(str(stamps).encode()).hexdigest()[:16] if stamps else ""
 
 
 def link(name: str, folder: Path, secrets: Path) -> Path:

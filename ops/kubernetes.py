@@ -27,6 +27,8 @@ from ops.paths import PROJECT
 
 PART_OF = {"app.kubernetes.io/part-of": "sightline"}
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # of objects and namespaces: RFC 1123
+PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")  # IANA's service names, RFC 6335
+DATABASE = "postgres"  # the job of its exporter
 # Kubernetes refuses an object whose ConfigMap holds more than 1 MiB; a client-side apply keeps a copy in an annotation
 # of 256 KiB at most.
 LARGEST_CONFIG_MAP = 256 * 1024
@@ -70,6 +72,10 @@ class Cluster:
         }.items():
             if not NAME.fullmatch(value):
                 raise OpsError(f"{setting}={value} is not a Kubernetes name: lower-case letters, digits and hyphens.")
+        if not PORT_NAME.fullmatch(self.port):
+            raise OpsError(f"PORT={self.port} must be the name of the Service's port: monitors know no numbers.")
+        if self.exporter and self.service == DATABASE:
+            raise OpsError(f"SERVICE={DATABASE} is the job of the database's exporter; name the service otherwise.")
 
 
 def write(cluster: Cluster, out: Path) -> list[Path]:
@@ -78,7 +84,9 @@ def write(cluster: Cluster, out: Path) -> list[Path]:
     Raises:
         OpsError: it holds something else, which is left as it is.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "kustomization.yaml").exists():
+    mark = out / "kustomization.yaml"
+    made = mark.exists() and all(f"{name}: {value}" in mark.read_text() for name, value in PART_OF.items())
+    if out.exists() and any(out.iterdir()) and not made:
         raise OpsError(f"{out} holds other files; name an empty folder, or one that this command has made.")
     for folder in ("rules", "monitors", "dashboards", "alertmanager"):
         shutil.rmtree(out / folder, ignore_errors=True)
@@ -87,7 +95,7 @@ def write(cluster: Cluster, out: Path) -> list[Path]:
         _dump(out / "rules" / f"{file.stem}.yaml", rule(cluster, file))
     _dump(out / "monitors" / "app.yaml", monitor(cluster, cluster.service, cluster.service, cluster.port))
     if cluster.exporter:
-        _dump(out / "monitors" / "postgres.yaml", monitor(cluster, cluster.exporter, "postgres", "metrics"))
+        _dump(out / "monitors" / "postgres.yaml", monitor(cluster, cluster.exporter, DATABASE, "metrics"))
     dashboards = _dashboards(out / "dashboards")
     _alertmanager(out / "alertmanager")
     _dump(out / "kustomization.yaml", kustomization(cluster, out, dashboards))

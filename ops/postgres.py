@@ -67,6 +67,11 @@ def _user() -> pwd.struct_passwd:
     raise OpsError(f"PostgreSQL can't run as root, and `{' '.join(command)}` failed: {made.stderr.strip()}")
 
 
+def client_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Without libpq's variables: PGHOSTADDR, say, leads every client to another server, whatever its options name."""
+    return {name: value for name, value in environment.items() if not name.startswith("PG")}
+
+
 def initialise(
     data: Path,
     secrets: Path,
@@ -153,7 +158,7 @@ def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
         f"--port={PRIVATE_PORT}",
     ]
     deadline = time.monotonic() + START_TIMEOUT
-    while subprocess.run(ready).returncode != 0:
+    while subprocess.run(ready, env=client_environment()).returncode != 0:
         if server.poll() is not None or time.monotonic() > deadline:
             lines = (data / "initialise.log").read_text(errors="replace").strip().splitlines()
             raise OpsError(f"PostgreSQL does not start: {' '.join(lines[-2:])}")

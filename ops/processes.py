@@ -46,7 +46,10 @@ class ProcessStack:
         self.longterm = self.state / "longterm"  # VictoriaMetrics' data: in no backup, and no restore replaces them
         self.secrets = settings.folder("SECRETS_DIR")
         self.supervisor = Supervisor(self.state)
-        self.environment = {**settings.environment(), "SECRETS_DIR": str(self.secrets)}
+        self.environment = {
+            **postgres.client_environment(settings.environment()),
+            "SECRETS_DIR": str(self.secrets),
+        }
 
     @property
     def location(self) -> str:
@@ -162,7 +165,8 @@ class ProcessStack:
         programs.find(*NEEDED)
         programs.find(*POSTGRES, major=self._postgres_major)
         programs.find(*(DISTRIBUTED if self._has_proxy else ()))
-        self._wanted = config(self.supervisor, self.servers(), configs.read_at_start(*configs.AT_START))
+        files = f"{configs.read_at_start(*configs.AT_START)} {configs.keys(self.settings)}".strip()
+        self._wanted = config(self.supervisor, self.servers(), files)
         ports.check(self.ports, self.supervisor.listening)
 
     def fetch(self) -> None:
@@ -294,8 +298,7 @@ class ProcessStack:
 
     def ask(self, name: str, path: str) -> str:
         try:
-            with http.get(f"{self.server(name).url}{path}", PROBE_TIMEOUT) as answer:
-                return str(answer.read().decode())
+            return http.get(f"{self.server(name).url}{path}", PROBE_TIMEOUT)
         except OSError:
             raise OpsError(f"{name} does not answer; `make logs SERVICE={name}` shows why.") from None
 

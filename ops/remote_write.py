@@ -111,26 +111,33 @@ def check(settings: Settings) -> None:
     if present not in ([], [TOKEN], [USER, PASSWORD]):
         wanted = f"{TOKEN} alone, or {USER} and {PASSWORD}"
         raise OpsError(f"{folder} has {' and '.join(present)}; {URL} needs {wanted}, or none of them.")
-    if empty := [name for name in present if not (folder / name).read_text().strip()]:
-        raise OpsError(f"{folder / empty[0]} is empty.")
-    _try(settings, folder, present)
+    credentials = {name: (folder / name).read_text(errors="replace").strip() for name in present}
+    for name, value in credentials.items():
+        if not value:
+            raise OpsError(f"{folder / name} is empty.")
+        if not value.isprintable() or (name == TOKEN and not value.isascii()):
+            raise OpsError(f"{folder / name} holds more than one line, or what no request can carry.")
+    _try(settings, folder, credentials)
 
 
-def _try(settings: Settings, folder: Path, present: list[str]) -> None:
+def _try(settings: Settings, folder: Path, credentials: Mapping[str, str]) -> None:
     """Send a request without samples."""
     url = settings.get(URL)
-    credentials = {name: (folder / name).read_text().strip() for name in present}
     request = urllib.request.Request(url, EMPTY, _headers(credentials, settings.get(TENANT)), method="POST")  # noqa: S310
+    trusted = _trusted(folder / CA)
     try:
-        trusted = ssl.create_default_context(cafile=str(folder / CA) if (folder / CA).exists() else None)
-        with http.request(request, TIMEOUT, trusted) as answer:
-            if (other := answer.geturl()) != url:
-                raise OpsError(f"{URL}: {url} leads to {other}, which Prometheus would only ask for a page. {PATHS}.")
-            return
+        if (other := http.request(request, TIMEOUT, trusted).url) != url:
+            raise OpsError(f"{URL}: {url} leads to {other}, which Prometheus would only ask for a page. {PATHS}.")
+        return
     except urllib.error.HTTPError as error:
         code = error.code
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise OpsError(
+                f"{URL}: the certificate of {url} is not trusted here ({reason.verify_message});"
+                f" {folder / CA} is for that of its authority."
+            ) from None
         log.warning("%s: %s does not answer from here now (%s); Prometheus keeps trying.", URL, url, reason)
         return
     if code in (401, 403):
@@ -142,6 +149,14 @@ def _try(settings: Settings, folder: Path, present: list[str]) -> None:
         log.warning("%s: %s answers %s now; Prometheus keeps trying.", URL, url, code)
         return
     raise OpsError(f"{URL}: {url} answers {code}, so it takes no samples there. {PATHS}.")
+
+
+def _trusted(file: Path) -> ssl.SSLContext:
+    """This machine's authorities, and that in `file` where there is one."""
+    try:
+        return ssl.create_default_context(cafile=str(file) if file.exists() else None)
+    except ssl.SSLError:
+        raise OpsError(f"{file} is no certificate.") from None
 
 
 def _headers(credentials: Mapping[str, str], tenant: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ Everything listens on 127.0.0.1 only. Passwords are handed over as files, never 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -61,8 +62,7 @@ class Server:
 def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
     def probe() -> str | None:
         try:
-            with http.get(url, PROBE_TIMEOUT) as answer:
-                body = answer.read().decode(errors="replace")
+            body = http.get(url, PROBE_TIMEOUT)
         except urllib.error.HTTPError as error:
             return f"answers {error.code} at {url}"
         except (OSError, ValueError):
@@ -169,16 +169,15 @@ def postgres_exporter(port: int, database_port: int, password_file: Path) -> Ser
 
 def postgres(data: Path, port: int, *, flags: tuple[str, ...] = ()) -> Server:
     """PostgreSQL on a data folder that `ops.postgres.initialise` has made."""
-    from ops.postgres import as_owner, major  # it needs the command lines above
+    from ops.postgres import as_owner, client_environment, major  # it needs the command lines above
 
     programs = find("postgres", "pg_isready", major=major(data))
     settings = {"listen_addresses": HOST, "port": port, "unix_socket_directories": data, "logging_collector": "off"}
     options = [f"-c{name}={value}" for name, value in settings.items()]
 
     def probe() -> str | None:
-        answer = subprocess.run(
-            [programs["pg_isready"], "--quiet", f"--host={HOST}", f"--port={port}", f"--timeout={PROBE_TIMEOUT:.0f}"]
-        )
+        place = (f"--host={HOST}", f"--port={port}", f"--timeout={PROBE_TIMEOUT:.0f}")
+        answer = subprocess.run([programs["pg_isready"], "--quiet", *place], env=client_environment())
         return None if answer.returncode == 0 else f"accepts no connections on port {port}"
 
     return Server(
@@ -302,6 +301,7 @@ def plain_environment() -> dict[str, str]:
     """What every server inherits of the user's environment: no secrets, and no proxy for what is on this machine."""
     proxies = {name.upper(): os.environ.get(name) or os.environ.get(name.upper(), "") for name in PROXIES}
     if proxies["HTTP_PROXY"] or proxies["HTTPS_PROXY"]:
-        proxies["NO_PROXY"] = ",".join(filter(None, [proxies["NO_PROXY"], "localhost,127.0.0.1"]))
+        given = re.sub(r"\[([0-9A-Fa-f:.]+)\]", r"\1", proxies["NO_PROXY"])  # [::1], which httpx takes for a bad port
+        proxies["NO_PROXY"] = ",".join(filter(None, [given, "localhost,127.0.0.1"]))
     inherited = {name: os.environ.get(name) for name in INHERITED}
     return {name: value for name, value in {**inherited, **proxies}.items() if value}

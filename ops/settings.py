@@ -87,6 +87,7 @@ VALUES = {  # setting -> what it must match, and that in words
     "PROMETHEUS_RETENTION_SIZE": (r"[1-9]\d{0,5}[MGT]B|0B", "a size such as 5GB or 500MB, 0B for no limit"),
     "RELEASES_MIRROR": (_ADDRESS[0], "an address such as https://mirror.example/sightline"),
     "PIP_INDEX_URL": ("https?://.+", "an address such as https://packages.example/simple"),
+    "COMPOSE_DISABLE_ENV_FILE": ("(?i:true|false|t|f)|0|1", "true or false"),
     "COMPOSE_PROJECT_NAME": ("[a-z0-9][a-z0-9_-]*", "a name of lower-case letters, digits, - and _"),
 }
 OTHERS = ("LLM_MODEL", "LLM_MODELS", "IMAGE_REGISTRY")
@@ -136,8 +137,12 @@ class Settings:
         return Path(self.values[name])
 
     def environment(self) -> dict[str, str]:
-        """This process' environment with every setting in it: for Compose and the load test."""
-        return {**os.environ, **self.values}
+        """This process' environment with every setting in it: for Compose and the load test.
+
+        Empty variables of Compose's count as not given, as all others: it takes some for wrong values.
+        """
+        inherited = {name: value for name, value in os.environ.items() if value or not name.startswith("COMPOSE_")}
+        return {**inherited, **self.values}
 
     def check(self) -> None:
         """Check every setting.
@@ -196,7 +201,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
     Raises:
         OpsError: a line sets nothing.
     """
-    ignored = environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true")  # as Compose has it
+    ignored = environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "t", "true")  # as Compose has it
     text = "" if ignored or not file.exists() else _read(file)
     from_file = parse(text, environment, file.name)
     made = dict(from_file)

@@ -107,8 +107,7 @@ class Target:
             headers={"Authorization": f"Bearer {self.faults_token}", "Content-Type": "application/json"},
         )
         try:
-            with http.request(request, PATIENT):
-                pass
+            http.request(request, PATIENT)
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]
             if error.code == 404:
@@ -119,8 +118,7 @@ class Target:
 def _get(address: str, **parameters: str) -> Any:
     if parameters:
         address += "?" + urllib.parse.urlencode(parameters)
-    with http.get(address, TIMEOUT) as answer:
-        return json.load(answer)
+    return json.loads(http.get(address, TIMEOUT))
 
 
 def running(stack: Stack) -> Target:
@@ -139,8 +137,7 @@ def running(stack: Stack) -> Target:
     )
     for name, url in (("Prometheus", target.prometheus), ("Alertmanager", target.alertmanager)):
         try:
-            with http.get(f"{url}/-/ready", TIMEOUT):
-                pass
+            http.get(f"{url}/-/ready", TIMEOUT)
         except OSError:
             raise DrillError(f"No {name} answers at {url}. `make up` starts the stack.") from None
     return target

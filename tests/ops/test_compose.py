@@ -473,6 +473,24 @@ def test_what_prometheus_reads_is_written_before_it_starts_and_with_each_reload(
     assert written.stat().st_ino == before
 
 
+def test_a_changed_key_makes_another_container(tmp_path: Path) -> None:
+    """The service reads it at its start only; `up` compares variables, not files."""
+    key = tmp_path / "key"
+    key.write_text("first")
+
+    def digest(**given: str) -> str:
+        given = {"SIGHTLINE_STATE": str(tmp_path / "state"), **given}
+        return ComposeStack(settings.load(given, tmp_path / "no .env")).environment["API_KEYS_DIGEST"]
+
+    assert digest() == ""
+    before = digest(OPENAI_API_KEY_FILE=str(key))
+    assert before == digest(OPENAI_API_KEY_FILE=str(key)) != ""
+    key.write_text("another")
+    os.utime(key, (1, 1))
+    assert digest(OPENAI_API_KEY_FILE=str(key)) not in ("", before)
+    assert "${API_KEYS_DIGEST:-}" in (PROJECT / "docker-compose.yml").read_text()
+
+
 @pytest.mark.parametrize("flags", ["-j4", "-j -k", "-B --output-sync=target"])
 def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker, flags: str) -> None:
     result = docker.make("down", "up", MAKEFLAGS=flags)

@@ -130,6 +130,28 @@ def test_names_that_no_object_may_have(settings: dict[str, str], named: str) -> 
         Cluster(**{"service": "shop", "namespace": "sales", **settings})
 
 
+@pytest.mark.parametrize("port", ["8000", "", "a-port-that-is-too-long", "http_metrics", "-http"])
+def test_a_port_that_no_monitor_finds(port: str) -> None:
+    with pytest.raises(OpsError, match=f"^PORT={port} must be the name of the Service's port"):
+        Cluster("shop", "sales", port)
+    assert Cluster("shop", "sales", "http-metrics").port == "http-metrics"
+
+
+def test_the_service_has_another_job_than_its_database() -> None:
+    with pytest.raises(OpsError, match=r"^SERVICE=postgres is the job of the database's exporter"):
+        Cluster("postgres", "sales", exporter="pg-exporter")
+
+
+def test_a_kustomization_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    """A repository of deployments has folders of these names, too."""
+    (tmp_path / "kustomization.yaml").write_text("resources: [dashboards/mine.json]\n")
+    (tmp_path / "dashboards").mkdir()
+    (tmp_path / "dashboards" / "mine.json").write_text("{}")
+    with pytest.raises(OpsError, match="holds other files"):
+        write(Cluster("shop", "sales"), tmp_path)
+    assert (tmp_path / "dashboards" / "mine.json").exists()
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(OpsError, match="holds other files"):

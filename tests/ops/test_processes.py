@@ -204,6 +204,14 @@ def test_psql_is_the_superusers_and_runs_scripts(stack: Stack) -> None:
     assert "after it" not in refused.stdout
 
 
+def test_the_stacks_database_is_asked_whatever_the_shell_says_of_others(stack: Stack) -> None:
+    """PGHOSTADDR, say, goes before the address in an option: a backup would be another server's."""
+    elsewhere = {"PGHOSTADDR": "192.0.2.1", "PGSERVICE": "prod", "PGOPTIONS": "-c nonsense=1", "PGCONNECT_TIMEOUT": "3"}
+    result = stack.run("psql", given="SELECT 'of this stack';\n", **elsewhere)
+    assert "of this stack" in result.stdout, result.stderr
+    assert stack.run("status", **elsewhere).returncode == 0
+
+
 def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
     addresses = set()
     for process in stack.processes():

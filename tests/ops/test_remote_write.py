@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import logging
+import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +85,10 @@ def test_a_change_reaches_a_container_that_has_the_file_mounted(secrets: Path, t
         ({"password": "x"}, "has remote_write_password; REMOTE_WRITE_URL needs"),
         ({"token": "x", "user": "me", "password": "x"}, "has remote_write_token and remote_write_user and remote_"),
         ({"token": "\n"}, "remote_write_token is empty"),
+        ({"token": "first\nsecond"}, "remote_write_token holds more than one line"),
+        ({"token": "schlüssel"}, "remote_write_token holds more than one line, or what no request can carry"),
+        ({"user": "me", "password": "a\nb"}, "remote_write_password holds more than one line"),
+        ({"ca.crt": "none"}, r"remote_write_ca\.crt is no certificate\.$"),
     ],
 )
 def test_credentials_that_are_not_whole_are_named(files: dict[str, str], says: str, secrets: Path) -> None:
@@ -126,6 +134,47 @@ def test_a_store_that_is_down_keeps_nothing_from_starting(secrets: Path, caplog:
     with caplog.at_level(logging.WARNING, log.name):
         remote_write.check(made(secrets, REMOTE_WRITE_URL=address))
     assert f"REMOTE_WRITE_URL: {address} does not answer from here now" in caplog.text
+
+
+def test_a_server_of_another_protocol_is_no_store(secrets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            client, _ = other.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        address = f"http://127.0.0.1:{other.getsockname()[1]}/api/v1/write"
+        with caplog.at_level(logging.WARNING, log.name):
+            remote_write.check(made(secrets, REMOTE_WRITE_URL=address))
+    assert f"{address} does not answer from here now (no answer of HTTP: SSH-2.0" in caplog.text
+
+
+def test_a_certificate_that_nobody_vouches_for_is_said(secrets: Path, tmp_path: Path) -> None:
+    """Samples would never arrive: waiting does not help."""
+    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *more], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Store(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given = made(secrets, REMOTE_WRITE_URL=f"https://localhost:{server.server_port}/api/v1/write")
+        with pytest.raises(OpsError, match=r"certificate of https://localhost:.* is not trusted here \(self-signed"):
+            remote_write.check(given)
+        (secrets / "remote_write_ca.crt").write_text(certificate.read_text())
+        remote_write.check(given)
+        server.shutdown()
 
 
 def test_a_section_of_the_users_own_is_not_doubled(

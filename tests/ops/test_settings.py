@@ -250,6 +250,15 @@ def test_what_is_to_be_read_must_be_there(tmp_path: Path, name: str, kind: str) 
             load(tmp_path, **{name: str(tmp_path / other)}).check()
 
 
+def test_empty_variables_of_composes_are_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say: strconv.ParseBool: parsing "": invalid syntax."""
+    monkeypatch.setenv("COMPOSE_DISABLE_ENV_FILE", "")
+    monkeypatch.setenv("COMPOSE_PROFILES", "mine")
+    given = load(tmp_path).environment()
+    assert "COMPOSE_DISABLE_ENV_FILE" not in given
+    assert given["COMPOSE_PROFILES"] == "mine"
+
+
 def test_what_kubernetes_calls_our_ports_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = load(tmp_path, APP_PORT="tcp://10.0.0.1:80")
     assert made.get("APP_PORT") == "8000"

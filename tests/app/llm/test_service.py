@@ -71,6 +71,24 @@ def test_missing_key(provider: Any) -> None:
         create_service(Settings(llm_provider=provider))
 
 
+@pytest.mark.parametrize(
+    ("provider", "environment"),
+    [
+        ("anthropic", {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "localhost,[::1]"}),
+        ("anthropic", {"ALL_PROXY": "socks://proxy.example"}),
+        ("openai", {"HTTPS_PROXY": "http://proxy.example:port"}),
+        ("openai", {"OPENAI_BASE_URL": "http://llm.example:port/v1"}),
+    ],
+)
+def test_addresses_that_the_http_client_refuses(
+    provider: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"^The LLM provider's client refuses .*See OPENAI_BASE_URL.* NO_PROXY$"):
+        create_service(Settings(llm_provider=provider, openai_api_key=KEY, anthropic_api_key=KEY))
+
+
 @pytest.mark.parametrize("sdk", ["openai", "anthropic"])
 def test_missing_sdk(sdk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, sdk, None)
