@@ -86,7 +86,7 @@ APPEARS_LATER = {
     "pg_stat_statements_query_id": "postgres_exporter 0.18 with the text of statements",
     "prometheus_notifications_sent_total": "an Alertmanager that Prometheus has found",
     "prometheus_notifications_errors_total": "an Alertmanager that Prometheus has found",
-    "job_slo:error_budget_remaining:ratio": "evaluated every two minutes",
+    "job_slo:error_budget_remaining:ratio": "evaluated every 30 seconds",
     "job_slo:error_budget_burn:rate1d": "evaluated every minute",
     "job_slo:error_budget_burn:rate3d": "evaluated every minute",
 }
