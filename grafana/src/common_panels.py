@@ -12,7 +12,7 @@ from .common import LATENCY_COLOURS, WINDOW_COLOURS
 from .looks import Steps, coloured, dashed, values
 from .model import Link, Panel, Query
 from .panels import Legend, stat, timeseries
-from .promql import PROMETHEUS, SERVICE, Matchers, exemplars, http_outcomes, mean, or_failing, or_zero, percentile
+from .promql import PROMETHEUS, SERVICE, Matchers, each, exemplars, http_outcomes, mean, or_failing, or_zero, percentile
 from .tables import Column, table
 
 service_stat = partial(stat, source=SERVICE)  # a tile of what the service counts
@@ -101,16 +101,25 @@ def alerts(*links: Link) -> Panel:
     )
 
 
-def up_of(title: str, description: str, up: str, no_value: str, *links: Link) -> Panel:
-    """How many are up of how many there are, as 2/2: green if all, red if fewer than half. `up`: 0 or 1 for each."""
+def up_of(
+    title: str, description: str, up: str, no_value: str, *links: Link, value: str = "avg(%)", unseen: str = ""
+) -> Panel:
+    """How many are up of how many there are, as 2/2: green if all, red below a half of `value`.
+
+    up: 0 or 1 for each. unseen: series of exporters that do not answer, so that nobody knows: "no exporter" in orange.
+    """
     counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
+    shown, name = f"{counts} * on () group_left () ({value.replace('%', up)})", "{{up}}/{{known}}"
+    if unseen:
+        nobody_knows = f'label_replace(0 * count({unseen}) + 0.5, "said", "no exporter", "", "")'
+        shown, name = f'{nobody_knows} or on () label_join({shown}, "said", "/", "up", "known")', "{{said}}"
     return stat(
         title,
         description,
-        f"{counts} * on () group_left () avg({up})",
+        shown,
         unit="none",
         steps=Steps(1, 0.5),
-        name="{{up}}/{{known}}",
+        name=name,
         no_value=no_value,
         links=links,
     )
@@ -150,12 +159,12 @@ def percentile_lines(histogram: Histogram, *percentiles: float, matchers: Matche
 INTERPOLATED = "Percentiles are interpolated between the histogram's bounds."
 
 
-def response_p95(*links: Link, matchers: Matchers = "@quick", outcomes: str = "@traffic") -> Panel:
+def response_p95(*links: Link, matchers: Matchers = "@quick") -> Panel:
     return service_stat(
         "HTTP p95",
         "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
         "measures it. Without endpoints that wait for a model, such as /chat.",
-        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), *http_outcomes(outcomes)),
+        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), *http_outcomes(matchers)),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",
@@ -170,17 +179,22 @@ def response_time(
     *links: Link,
     histogram: Histogram = recorded.RESPONSE,
     matchers: Matchers = "@quick",
-    traced: str = "@traffic",
 ) -> Panel:
-    """traced: matchers of the requests whose traces are shown."""
+    # Dots where they matter: a trace each second and endpoint of a busy service would hide the lines.
+    quick = "|".join(f"{bound:g}".replace(".", "[.]") for bound in bounds.RESPONSE if bound <= slo.LATENCY / 2)
     return timeseries(
         title,
         "To the last byte of the response, average and percentiles of requests that do not fail, as the service "
         "measures it. Without endpoints that wait for a model, such as /chat. The line is the latency objective. "
-        f"{INTERPOLATED} Dots are requests whose trace the service names (exemplars).",
+        f"{INTERPOLATED} Dots are requests that took longer than half of that, and whose trace the service names "
+        "(exemplars).",
         (
             *average_and_percentiles(histogram, matchers=matchers),
-            Query(exemplars(f"http_request_duration_seconds_bucket{{{traced}}}"), "traces", exemplar=True),
+            Query(
+                exemplars(*(f'http_request_duration_seconds_bucket{{{one}, le!~"{quick}"}}' for one in each(matchers))),
+                "traces",
+                exemplar=True,
+            ),
         ),
         unit="s",
         log=True,

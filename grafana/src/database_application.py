@@ -42,16 +42,22 @@ def pool_use(matchers: str) -> str:
     return or_zero(f"max({used} / (db_pool_connections_max{{{matchers}}} > 0))")
 
 
-def outcomes(matchers: str) -> tuple[str, str]:
-    """Selectors of queries, connections and commits that failed, and of queries that did not."""
-    return f"db_query_errors_total{{{matchers}, {SQLSTATE}}}", f"db_query_duration_seconds_count{{{matchers}}}"
+def outcomes(matchers: str) -> tuple[tuple[str, str], str, str]:
+    """Selectors of queries, connections, commits and checkouts that failed, of queries that did not, and of waits."""
+    return (
+        (f"db_query_errors_total{{{matchers}, {SQLSTATE}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
+        f"db_query_duration_seconds_count{{{matchers}}}",
+        f"db_pool_pending_checkouts{{{matchers}}}",
+    )
 
 
 def pool_in_use(matchers: str, *links: Link) -> Panel:
+    in_use = pool_use(matchers)
     return service_stat(
         "Pool in use",
         "Connections that are checked out, of all that the pool may open: of the fullest of the application's pools.",
-        or_failing(pool_use(matchers), *outcomes(matchers)),  # a pool without connections is not an idle one
+        # A pool without connections is not an idle one; that a full one lets nothing through, its number says.
+        f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, *outcomes(matchers))}",
         unit="percentunit",
         decimals=0,
         steps=slo.red_at("pool_used_ratio", 0.8),

@@ -49,14 +49,16 @@ REQUESTED = (
 
 
 def postgresql_up(matchers: str, *links: Link) -> Panel:
-    exporter_down = f"up == 0 and on (job, instance) last_over_time(pg_up{{{matchers}}}[30d])"
+    last = f"last_over_time(pg_up{{{matchers}}}[30d])"
+    exporter_down = f"up == 0 and on (job, instance) {last}"
     return up_of(
         "Postgres",
-        "Servers that answer their exporter, of those that did within the last 30 days. One whose exporter does not "
-        "answer Prometheus counts as down.",
+        "Servers that answer their exporter, of those that did within the last 30 days. While the exporter of one that "
+        "was up does not answer Prometheus, nobody knows: SQL errors and Query p95 are the application's own.",
         f"(max by (instance) (pg_up{{{matchers}}}) or max by (instance) ({exporter_down}))",
         "none known",
         *links,
+        unseen=f"{exporter_down} == 1 unless on () pg_up{{{matchers}}} == 0",
     )
 
 

@@ -9,6 +9,7 @@ from .common import NODE, REBOOTS, dashboard, only
 from .host_detail import (
     DISK,
     FREE,
+    KNOWN,
     LIMITS,
     MEMORY_ROW,
     NETWORK,
@@ -41,7 +42,7 @@ from .tables import Column, table
 
 LOAD_STEPS = slo.red_at("load_per_cpu", 0.5)
 # How long a file system lasts if it fills as in the last 6 hours; one that does not fill has no answer.
-FULL_IN = f"min by (instance) ({FREE} / (deriv({FREE}[6h]) < 0) * -1)"
+FULL_IN = f"min by (instance) ({FREE} / (deriv({FREE}[6h]) < 0) * -1 and {KNOWN})"
 
 STRIP = (
     cpu(),
@@ -124,7 +125,7 @@ BY_HOST = (
     table(
         "Hosts",
         "Every host at the end of the time range. Disk full in: when the first file system is full if it goes on "
-        "filling as in the last 6 hours; `-` where none fills up.",
+        "filling as in the last 6 hours; `-` where none fills up, or none is known for an hour.",
         (
             "sum by (instance, nodename, release) (node_uname_info{@host})",
             CORES,

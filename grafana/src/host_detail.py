@@ -27,6 +27,7 @@ from .model import Query
 from .panels import timeseries
 
 FREE = f"node_filesystem_avail_bytes{{@host, {DATA}}}"
+KNOWN = f"{FREE} offset 1h"  # a trend of minutes says nothing of a day
 ONE_HOST = only("Only ${__field.labels.nodename}", "Host", (NODE,), NODE, "__field.labels.instance")
 
 
@@ -41,6 +42,8 @@ NETWORK_ERRORS = " + ".join(
     for kind in ("receive_errs", "transmit_errs", "receive_drop", "transmit_drop")
 )
 
+# Of little free memory the kernel keeps some back: less may be available than is free.
+FILES = "clamp_min(node_memory_MemAvailable_bytes{@host} - node_memory_MemFree_bytes{@host}, 0)"
 SWAPPED = (
     f"rate({exported('node_vmstat_pswpin')}{{@host}}[@rate]) + rate({exported('node_vmstat_pswpout')}{{@host}}[@rate])"
 )
@@ -110,8 +113,8 @@ MEMORY_ROW = (
         "Used by programs and the kernel, holding files (given back on demand), and free, of all chosen hosts.",
         (
             Query("sum(node_memory_MemTotal_bytes{@host} - node_memory_MemAvailable_bytes{@host})", "used"),
-            Query("sum(node_memory_MemAvailable_bytes{@host} - node_memory_MemFree_bytes{@host})", "files"),
-            Query("sum(node_memory_MemFree_bytes{@host})", "free"),
+            Query(f"sum({FILES})", "files"),
+            Query(f"sum(node_memory_MemAvailable_bytes{{@host}} - {FILES})", "free"),
         ),
         unit="bytes",
         stacked=True,
@@ -162,12 +165,12 @@ DISK = (
     ),
     by_host(
         "Disks full, forecast",
-        "Free space that each file system will have in 24 hours if it goes on as in the last 6. Below the line it is "
-        "full.",
-        Query(named(f"predict_linear({FREE}[6h], 86400)"), "{{nodename}} {{mountpoint}}"),
+        "Free space that each file system will have in 24 hours if it goes on as in the last 6; at 0 it is "
+        "full by then. Where an hour is known.",
+        Query(named(f"clamp_min(predict_linear({FREE}[6h], 86400), 0) and {KNOWN}"), "{{nodename}} {{mountpoint}}"),
         unit="bytes",
-        lowest=None,
         limit=0,
+        no_value="A forecast needs an hour of history",
     ),
     disk_throughput(ONE_HOST),
     by_host(

@@ -66,7 +66,7 @@ STRIP = (
         decimals=1,
         steps=Steps(0.1, 0.3),
     ),
-    response_p95(matchers=QUICK, outcomes="@judged"),
+    response_p95(matchers=QUICK),
     service_stat(
         "Slow share",
         f"{SLOW_MEANS} Average of 5 minutes. The objective allows {100 * slo.SLOW_RATIO:g} %.",
@@ -110,7 +110,7 @@ RED = (
         overrides=OBJECTIVE_LINE,
         links=(ONE_ENDPOINT,),
     ),
-    response_time("Response time", "names", matchers=QUICK, traced="@judged"),
+    response_time("Response time", "names", matchers=QUICK),
 )
 
 BY = ("method", "endpoint")

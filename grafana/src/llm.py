@@ -26,7 +26,7 @@ from .llm_calls import (
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Link, Panel, Query, Row
 from .panels import timeseries
-from .promql import llm_outcomes, mean, or_failing, or_zero, percentile, ratio
+from .promql import LLM_FAILED, llm_outcomes, mean, or_failing, or_zero, percentile, ratio
 from .tables import Column, table
 
 TOKENS_IN = recorded.TOKENS.of('@llm, type="input"')
@@ -47,10 +47,11 @@ def model_p95(matchers: str, *links: Link) -> Panel:
 
 
 def failed_calls(matchers: str, *links: Link) -> Panel:
-    failed = recorded.CALLS.of(f'{matchers}, outcome="error"')
+    failed = recorded.CALLS.of(f"{matchers}, {LLM_FAILED}")
     return service_stat(
         "LLM errors",
-        "Share of calls of language models that ended with an error, after all retries, average of 5 minutes.",
+        "Share of calls of language models that ended with an error, after all retries, or in the middle of the "
+        "answer, average of 5 minutes.",
         ratio(failed, recorded.CALLS.of(matchers)),
         unit="percentunit",
         decimals=1,

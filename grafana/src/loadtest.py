@@ -37,7 +37,7 @@ SUCCEEDED = f'{QUICK}, outcome="success"'
 TIMES = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m])"
 FAILED_TIMES = f'rate(locust_response_time_seconds_bucket{{{QUICK}, outcome="failure"}}[1m])'
 EARLIER = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m] offset $before)"
-COUNTS = [f'locust_response_time_seconds_count{{outcome="{outcome}"}}' for outcome in ("failure", "success")]
+FAILURES, SUCCESSES = (f'locust_response_time_seconds_count{{outcome="{one}"}}' for one in ("failure", "success"))
 NO_TEST = "No load test ran in this range"
 BEFORE = Choice(
     "before",
@@ -83,7 +83,7 @@ STRIP = (
         "Client p95",
         "95 of 100 requests that do not fail are answered within this time, as the client measures it, without what "
         "waits for a model. What it waits longer than the service measures is spent in queues and on the network.",
-        or_failing(quantile(0.95, TIMES), *COUNTS),
+        or_failing(quantile(0.95, TIMES), FAILURES, SUCCESSES, "locust_users"),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="no test",
@@ -93,7 +93,7 @@ STRIP = (
         "Server p95",
         "95 of 100 requests that do not fail are answered within this time, as the service measures it, without what "
         "waits for a model; average of a minute.",
-        or_failing(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), *http_outcomes("@traffic")),
+        or_failing(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), *http_outcomes("@quick")),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",

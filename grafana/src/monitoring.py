@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import slo
 from .common import TARGET, TARGET_JOB, dashboard, only
-from .common_panels import ALL_ALERTS_TABLE, firing_alerts
+from .common_panels import ALL_ALERTS_TABLE, firing_alerts, up_of
 from .layout import halves, quarters, sixths, thirds
 from .looks import PER_MINUTE, Steps, coloured, fixed, override_matching, values
 from .model import Query, Row
@@ -18,13 +18,25 @@ ONE_JOB = only("Only ${__field.labels.job}", "Monitoring", VARIABLES, TARGET_JOB
 ONE_TARGET = only("Only ${__field.labels.instance}", "Monitoring", VARIABLES, TARGET, "__field.labels.instance")
 OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
 
+# Of one that it holds; each of two Alertmanagers has it.
+ARRIVED = 'sum by (instance) (alertmanager_alerts{state=~"active|suppressed"})'
 STRIP = (
+    up_of(
+        "Targets up",
+        "Targets that answer Prometheus, of all that it scrapes; a load test is not missed. Orange while some do not, "
+        "red while a job has none that does: what it watches is out of sight.",
+        'up{job!="locust"}',
+        "none",
+        value='(min(max by (job) (up{job!="locust"})) + min(%)) / 2',
+    ),
     stat(
-        "Down",
-        "Targets that Prometheus cannot scrape: what they watch is out of sight. A load test is not missed.",
-        or_zero('count(up{job!="locust"} == 0)', PROMETHEUS),
+        "Watchdog",
+        "Whether alerts arrive at Alertmanager: it holds the Watchdog, which always fires.",
+        f'clamp_max(max({ARRIVED}), 1) or 0 * max(up{{job="alertmanager"}})',
         unit="none",
-        steps=Steps(None, 1),
+        mappings=(values({"0": ("lost", "red"), "1": ("arrives", "green")}),),
+        steps=Steps(1, 0),
+        no_value="none known",
     ),
     *firing_alerts(others=""),
     stat(
@@ -83,13 +95,6 @@ STRIP = (
         or_zero("sum(prometheus_tsdb_head_series)", PROMETHEUS),
         unit="short",
         steps=Steps(100_000, 500_000),
-    ),
-    stat(
-        "Samples",
-        "Samples that Prometheus ingests per second.",
-        or_zero("sum(rate(prometheus_tsdb_head_samples_appended_total[@rate]))", PROMETHEUS),
-        unit="short",
-        decimals=0,
     ),
     stat(
         "Disk space",

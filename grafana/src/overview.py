@@ -41,7 +41,7 @@ from .layout import halves, quarters, sixths, thirds
 from .llm import failed_calls, model_p95, usage_missing
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Panel, Query, Row
-from .panels import stat, timeseries
+from .panels import timeseries
 from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
 
 # All targets of a job that was a service within the last 30 days.
@@ -50,16 +50,17 @@ KNOWN = f'up{{@app}} and on (job) last_over_time({recorded.ALIVE.name}{{job=~"$j
 
 def error_budget(title: str, name: str, objective_of: str) -> Panel:
     """What is left of one objective's error budget, of the service that is worse off."""
-    return stat(
+    return service_stat(
         title,
         f"Error budget remaining of the {name} objective: {objective_of} 100 % is untouched, at 0 the objective of 30 "
-        "days is missed; less than -100 % is shown as -100 %.",
+        "days is missed; less than -100 % is shown as -100 %. Without a number while no instance answers: what nobody "
+        "counts spends nothing, and the graph below has what was left.",
         f'clamp_min(min(job_slo:error_budget_remaining:ratio{{job=~"$job", slo="{name}"}}), -1)'
         f' or max(sightline:slo_objective:ratio{{slo="{name}"}}) * 0 + 1',
         unit="percentunit",
         decimals=0,
         steps=Steps(0.5, 0.1),
-        no_value="no rules",
+        no_value="not counted",
         links=(drill("HTTP"),),
     )
 

@@ -8,7 +8,7 @@ from typing import Literal
 from .bounds import mappings as at_most
 from .looks import PER_MINUTE, PLAIN, Steps, fixed, override_matching, plain, set_known, values
 from .model import Json, Link, Panel, Query
-from .promql import FAILING, NOTHING
+from .promql import FAILING, NOTHING, WAITING
 
 Queries = Query | Sequence[Query]
 Legend = Literal["below", "right", "names"]
@@ -41,7 +41,7 @@ def stat(
     """The number of now; `steps` colour it, otherwise it is `colour`.
 
     An instant query: where there is nothing now, `no_value` stands there, and no number of some minutes ago. A
-    percentile that `or_failing` completes says "failing" in red.
+    percentile that `or_failing` completes says "failing" in red, or "waiting" in orange.
     source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of.
     name: a legend to show instead of the value, such as {{up}}/{{known}}, in the colour of the value.
     bounds: of the histogram that a percentile is of; it is shown as the bound of its bucket, such as "≤ 250 ms".
@@ -49,6 +49,7 @@ def stat(
     words = {str(NOTHING): (no_value, "text")}
     if f"vector({FAILING})" in expr:
         words[str(FAILING)] = ("failing", "red")
+        words[str(WAITING)] = ("waiting", "orange")
     mappings = (values(words), *mappings)
     if bounds:
         mappings = (*mappings, *at_most(bounds, first=len(words)))

@@ -38,6 +38,16 @@ PROMETHEUS = ""  # answers itself
 
 NOTHING = -1_000_000_000  # the value of a tile without data; not NaN, which VictoriaMetrics drops
 FAILING = -1  # the value of a percentile while everything fails; a tile shows it as "failing"
+WAITING = -2  # while nothing ends that was asked for; a tile shows it as "waiting"
+LLM_FAILED = 'outcome=~"error|incomplete"'  # an answer that ends in the middle is a failure to who reads it
+
+
+Matchers = str | tuple[str, ...]  # several: series that one of them matches
+
+
+def each(matchers: Matchers) -> tuple[str, ...]:
+    """The alternatives, one by one."""
+    return (matchers,) if isinstance(matchers, str) else matchers
 
 
 def expand(expr: str) -> str:
@@ -85,45 +95,51 @@ def quantile(q: float, buckets: str, *by: str) -> str:
     return f"histogram_quantile({q}, {total(buckets, 'le', *by)}) >= 0"
 
 
-Matchers = str | tuple[str, ...]  # several: series that one of them matches
-
-
-def _each(matchers: Matchers) -> tuple[str, ...]:
-    return (matchers,) if isinstance(matchers, str) else matchers
-
-
 def percentile(q: float, histogram: Histogram, *by: str, matchers: Matchers = "@app") -> str:
     """Quantile of what a recorded histogram observed."""
-    return quantile(q, histogram.buckets.of(*_each(matchers)), *by)
+    return quantile(q, histogram.buckets.of(*each(matchers)), *by)
 
 
-def or_failing(expr: str, failed: str, succeeded: str) -> str:
-    """A percentile of successes, or `FAILING` where all of the last minute failed; for instant queries.
+def or_failing(expr: str, failed: Matchers, succeeded: Matchers, under_way: Matchers) -> str:
+    """A percentile of successes, `FAILING` where all of the last minute failed, or `WAITING` where nothing ended.
 
-    An average of 5 minutes shows the speed of what succeeded before an outage for as long.
-    failed, succeeded: selectors of counters.
+    For instant queries. An average of 5 minutes shows the speed of what succeeded before an outage for as long.
+    failed, succeeded: selectors of counters; under_way: of gauges, what was asked for and is not over.
     """
-    only_failures = f"sum(rate({failed}[1m])) > 0 unless on () sum(rate({succeeded}[1m])) > 0"
-    return f"vector({FAILING}) and on () ({only_failures}) or {expr}"
+
+    def moving(function: str, series: Matchers) -> str:
+        return f"sum({' or '.join(f'{function}({one}[1m])' for one in each(series))}) > 0"
+
+    nothing_succeeds = f"unless on () {moving('rate', succeeded)}"
+    only_failures = f"{moving('rate', failed)} {nothing_succeeds}"
+    only_waits = f"{moving('min_over_time', under_way)} {nothing_succeeds}"
+    return f"vector({FAILING}) and on () ({only_failures}) or vector({WAITING}) and on () ({only_waits}) or {expr}"
 
 
-def http_outcomes(matchers: str) -> tuple[str, str]:
-    """Selectors of failed and of other requests."""
+def http_outcomes(matchers: Matchers) -> tuple[Matchers, Matchers, Matchers]:
+    """Selectors of failed and of other requests, and of those in progress."""
     return tuple(  # type: ignore[return-value]
-        f'http_requests_total{{{matchers}, status_code{op}"5.."}}' for op in ("=~", "!~")
+        tuple(selector.replace("%", one) for one in each(matchers))
+        for selector in (
+            'http_requests_total{%, status_code=~"5.."}',
+            'http_requests_total{%, status_code!~"5.."}',
+            "http_requests_in_progress{%}",
+        )
     )
 
 
-def llm_outcomes(matchers: str) -> tuple[str, str]:
-    """Selectors of calls that failed and that succeeded."""
-    return tuple(  # type: ignore[return-value]
-        f'llm_requests_total{{{matchers}, outcome="{outcome}"}}' for outcome in ("error", "success")
+def llm_outcomes(matchers: str) -> tuple[str, str, str]:
+    """Selectors of calls that failed (or ended in the middle) and that succeeded, and of those under way."""
+    return (
+        f"llm_requests_total{{{matchers}, {LLM_FAILED}}}",
+        f'llm_requests_total{{{matchers}, outcome="success"}}',
+        f"llm_requests_in_progress{{{matchers}}}",
     )
 
 
 def mean(histogram: Histogram, *by: str, matchers: Matchers = "@app") -> str:
     """Average of what a recorded histogram observed; nothing while it does not move."""
-    sums, counts = histogram.sum.of(*_each(matchers)), histogram.count(*_each(matchers))
+    sums, counts = histogram.sum.of(*each(matchers)), histogram.count(*each(matchers))
     return f"{total(sums, *by)} / ({total(counts, *by)} > 0)"
 
 
@@ -183,12 +199,12 @@ def occurrences(counter: str, matchers: str, *by: str) -> str:
     return f"round({total(f'({new}) or increase({selector}[$__range])', *by)}) > 0"
 
 
-def exemplars(buckets: str) -> str:
+def exemplars(*buckets: str) -> str:
     """No series, and names raw buckets: Grafana draws the exemplars of what a query names. Evaluated once per graph.
 
     What is recorded has no exemplars.
     """
-    return f"{buckets} @ end() < 0"
+    return " or ".join(f"{one} @ end() < 0" for one in buckets)
 
 
 def heat(histogram: Histogram, matchers: str = "@app") -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from grafana.src import common
 from grafana.src.model import SCRAPE_INTERVAL
-from grafana.src.promql import FAILING, NOTHING
+from grafana.src.promql import FAILING, NOTHING, WAITING
 from ops import servers as native
 from prometheus.src.settings import SETTINGS
 from tests import servers
@@ -93,7 +93,7 @@ def test_panels_are_complete(name: str) -> None:
 
 @by_dashboard
 def test_stats_have_three_steps_or_one_colour(name: str) -> None:
-    two = {"Critical", "Warnings", "Down", "OOM kills"}  # one of them is as much as there can be to say
+    two = {"Critical", "Warnings", "OOM kills"}  # one of them is as much as there can be to say
     for panel in panels(DASHBOARDS[name]):
         if panel["type"] == "stat":
             steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
@@ -121,15 +121,17 @@ def test_stats_show_the_present(name: str) -> None:
 
 @by_dashboard
 def test_a_percentile_of_what_fails_is_no_idle_one(name: str) -> None:
-    """Where a tile says "idle", it says "failing" in red while all that was asked for failed."""
+    """Where a tile says "idle", it says "failing" while all requests failed, and "waiting" while none ended."""
     for panel in panels(DASHBOARDS[name]):
         if panel["type"] == "stat" and panel["fieldConfig"]["defaults"]["noValue"] == "idle":
             if panel["title"] in ("Cost/call", "Query p90"):
                 continue  # of all calls, and of Prometheus itself
             assert f"vector({FAILING}) and on () (sum(" in panel["targets"][0]["expr"], panel["title"]
             shown = [m["options"] for m in panel["fieldConfig"]["defaults"]["mappings"] if m["type"] == "value"]
-            assert [o[str(FAILING)]["text"] for o in shown] == ["failing"], panel["title"]
-            assert [o[str(FAILING)]["color"] for o in shown] == ["red"], panel["title"]
+            for value, text, colour in ((FAILING, "failing", "red"), (WAITING, "waiting", "orange")):
+                assert f"vector({value})" in panel["targets"][0]["expr"], panel["title"]
+                said = [(o[str(value)]["text"], o[str(value)]["color"]) for o in shown]
+                assert said == [(text, colour)], panel["title"]
 
 
 def test_client_errors_leave_out_clients_that_left() -> None:
@@ -551,7 +553,8 @@ RED = {
     ("loadtest", "Failed"): None,
     ("loadtest", "Client p95"): None,
     ("loadtest", "Server p95"): None,
-    ("monitoring", "Down"): "TargetDown",
+    ("monitoring", "Targets up"): None,  # TargetDown is about one target, this about all of a job
+    ("monitoring", "Watchdog"): None,  # there is none that could arrive
     ("monitoring", "Critical"): None,
     ("monitoring", "Rule errors"): None,
     ("monitoring", "Unsent"): None,
@@ -581,9 +584,7 @@ def test_tiles_turn_red_where_alerts_fire() -> None:
         if alert:
             (expr,) = (rule["expr"] for rule in _alerts() if rule["alert"] == alert)
             limit = float(re.search(r"[<>=]=? ([\d.]+)$", expr, re.MULTILINE)[1])  # type: ignore[index]
-            if alert == "TargetDown":
-                limit = 1  # the tile counts what is 0
-            elif re.search(r"avail(able)?:ratio <", expr):
+            if re.search(r"avail(able)?:ratio <", expr):
                 limit = 1 - limit  # what is left and not what is used
             assert red[tile] == pytest.approx(limit), f"{tile}: {alert}: {expr}"
 

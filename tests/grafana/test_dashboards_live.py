@@ -34,6 +34,7 @@ NEEDS_MORE = {
         "a WebSocket, which the reference service has none of",
     ),
     "Network saturation by card": "a network card with a known speed",
+    "Disks full, forecast": "an hour of history",
 }
 # Queries that have nothing to show before some time has gone by.
 LATER = {

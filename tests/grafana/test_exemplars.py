@@ -14,6 +14,7 @@ from tests.grafana.dashboards import DASHBOARDS, ROOT, panels, substituted
 from tests.servers import Prometheus, wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+QUICK_TRACE = "0af7651916cd43dd8448eb211c80319c"
 PANELS = [
     (name, panel["title"], target["expr"])
     for name, dashboard in DASHBOARDS.items()
@@ -25,13 +26,14 @@ PANELS = [
 
 class Metrics(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        duration = 'http_request_duration_seconds_bucket{method="GET",endpoint="/items",le="%s"} 1'
+        duration = 'http_request_duration_seconds_bucket{method="GET",endpoint="/items",le="%s"} %s'
         lines = (
             "# TYPE http_request_duration_seconds histogram",
-            duration % "0.1" + f' # {{trace_id="{TRACE}"}} 0.05',
-            duration % "+Inf",
-            'http_request_duration_seconds_count{method="GET",endpoint="/items"} 1',
-            'http_request_duration_seconds_sum{method="GET",endpoint="/items"} 0.05',
+            duration % ("0.1", 1) + f' # {{trace_id="{QUICK_TRACE}"}} 0.05',
+            duration % ("2.5", 2) + f' # {{trace_id="{TRACE}"}} 1.5',
+            duration % ("+Inf", 2),
+            'http_request_duration_seconds_count{method="GET",endpoint="/items"} 2',
+            'http_request_duration_seconds_sum{method="GET",endpoint="/items"} 1.55',
             "# EOF",
             "",
         )
@@ -59,7 +61,7 @@ def test_response_times_show_exemplars() -> None:
 
 
 @pytest.mark.parametrize(("name", "title", "expr"), PANELS, ids=[name for name, *_ in PANELS])
-def test_the_trace_is_found(prometheus: Prometheus, name: str, title: str, expr: str) -> None:
+def test_the_trace_of_a_slow_request_is_found(prometheus: Prometheus, name: str, title: str, expr: str) -> None:
     query = substituted(expr)
 
     def found() -> set[str]:
