@@ -164,7 +164,7 @@ def response_p95(*links: Link, matchers: Matchers = "@quick") -> Panel:
         "HTTP p95",
         "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
         "measures it. Without endpoints that wait for a model, such as /chat.",
-        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), *http_outcomes(matchers)),
+        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), http_outcomes(matchers)),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",

@@ -47,7 +47,7 @@ STRIP = (
     service_stat(
         "Wait p95",
         "95 of 100 checkouts get a connection from the pool within this time, average of 5 minutes.",
-        or_failing(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), *outcomes("@pool")),
+        or_failing(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), outcomes("@pool")),
         unit="s",
         steps=slo.red_at("pool_wait_seconds", 0.2),
         no_value="no checkouts",

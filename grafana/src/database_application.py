@@ -11,7 +11,7 @@ from .database_postgresql import COMMITS, ROLLBACKS, VARIABLES
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Link, Panel, Query
 from .panels import heatmap, timeseries
-from .promql import happened, heat, moved, occurring, or_failing, or_zero, percentile
+from .promql import Outcomes, happened, heat, moved, occurring, or_failing, or_zero, percentile
 
 ONE_POOL = only("Only ${__field.labels.pool}", "Database", VARIABLES, POOL, "__field.labels.pool")
 # Why the two counts of transactions never agree.
@@ -42,12 +42,12 @@ def pool_use(matchers: str) -> str:
     return or_zero(f"max({used} / (db_pool_connections_max{{{matchers}}} > 0))")
 
 
-def outcomes(matchers: str) -> tuple[tuple[str, str], str, str]:
-    """Selectors of queries, connections, commits and checkouts that failed, of queries that did not, and of waits."""
-    return (
-        (f"db_query_errors_total{{{matchers}, {SQLSTATE}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
-        f"db_query_duration_seconds_count{{{matchers}}}",
-        f"db_pool_pending_checkouts{{{matchers}}}",
+def outcomes(matchers: str) -> Outcomes:
+    """Of queries, connections, commits and checkouts; who waits for a connection is under way."""
+    return Outcomes(
+        failed=(f"db_query_errors_total{{{matchers}, {SQLSTATE}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
+        succeeded=(f"db_query_duration_seconds_count{{{matchers}}}",),
+        under_way=(f"db_pool_pending_checkouts{{{matchers}}}",),
     )
 
 
@@ -57,7 +57,7 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
         "Pool in use",
         "Connections that are checked out, of all that the pool may open: of the fullest of the application's pools.",
         # A pool without connections is not an idle one; that a full one lets nothing through, its number says.
-        f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, *outcomes(matchers))}",
+        f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, outcomes(matchers))}",
         unit="percentunit",
         decimals=0,
         steps=slo.red_at("pool_used_ratio", 0.8),
@@ -84,7 +84,7 @@ def query_p95(matchers: str, *links: Link) -> Panel:
         "95 of 100 queries are answered within this time, average of 5 minutes.",
         or_failing(
             percentile(0.95, recorded.QUERY, matchers=matchers),
-            *outcomes(matchers),
+            outcomes(matchers),
         ),
         unit="s",
         steps=slo.red_at("query_seconds", 0.2),

@@ -37,7 +37,7 @@ def model_p95(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Model p95",
         "95 of 100 calls of a language model that succeed are complete within this time, average of 5 minutes.",
-        or_failing(percentile(0.95, DURATION, matchers=matchers), *llm_outcomes(matchers)),
+        or_failing(percentile(0.95, DURATION, matchers=matchers), llm_outcomes(matchers)),
         unit="s",
         steps=slo.red_at("llm_response_seconds", 0.5),
         no_value="idle",
@@ -93,7 +93,7 @@ STRIP = (
     service_stat(
         "TTFT p95",
         "Time to first token: 95 of 100 streamed answers begin within this time.",
-        or_failing(percentile(0.95, recorded.TTFT, matchers="@llm"), *llm_outcomes("@llm")),
+        or_failing(percentile(0.95, recorded.TTFT, matchers="@llm"), llm_outcomes("@llm")),
         unit="s",
         steps=slo.red_at("llm_first_token_seconds", 0.4),
         no_value="idle",
@@ -103,7 +103,7 @@ STRIP = (
         "TPOT p95",
         "Time per output token after the first: 95 of 100 streamed answers come at least this fast. Below 0.1 s an "
         "answer comes faster than it is read.",
-        or_failing(percentile(0.95, recorded.TPOT, matchers="@llm"), *llm_outcomes("@llm")),
+        or_failing(percentile(0.95, recorded.TPOT, matchers="@llm"), llm_outcomes("@llm")),
         unit="s",
         steps=Steps(0.1, 0.25),
         no_value="idle",

@@ -16,6 +16,7 @@ from .panels import heatmap, stat, timeseries
 from .promql import (
     EMPTY_HEATMAP,
     PROMETHEUS,
+    Outcomes,
     by_status_class,
     happened_raw,
     http_outcomes,
@@ -37,7 +38,11 @@ SUCCEEDED = f'{QUICK}, outcome="success"'
 TIMES = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m])"
 FAILED_TIMES = f'rate(locust_response_time_seconds_bucket{{{QUICK}, outcome="failure"}}[1m])'
 EARLIER = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m] offset $before)"
-FAILURES, SUCCESSES = (f'locust_response_time_seconds_count{{outcome="{one}"}}' for one in ("failure", "success"))
+OUTCOMES = Outcomes(
+    failed=('locust_response_time_seconds_count{outcome="failure"}',),
+    succeeded=('locust_response_time_seconds_count{outcome="success"}',),
+    under_way=("locust_users",),
+)
 NO_TEST = "No load test ran in this range"
 BEFORE = Choice(
     "before",
@@ -83,7 +88,7 @@ STRIP = (
         "Client p95",
         "95 of 100 requests that do not fail are answered within this time, as the client measures it, without what "
         "waits for a model. What it waits longer than the service measures is spent in queues and on the network.",
-        or_failing(quantile(0.95, TIMES), FAILURES, SUCCESSES, "locust_users"),
+        or_failing(quantile(0.95, TIMES), OUTCOMES),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="no test",
@@ -93,7 +98,7 @@ STRIP = (
         "Server p95",
         "95 of 100 requests that do not fail are answered within this time, as the service measures it, without what "
         "waits for a model; average of a minute.",
-        or_failing(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), *http_outcomes("@quick")),
+        or_failing(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), http_outcomes("@quick")),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",

@@ -7,6 +7,7 @@ matchers that the drop-downs set, `@rate` for the window of rates.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from prometheus.src.recorded import ALIVE, CHOSEN, Histogram, Recorded
 
@@ -100,40 +101,53 @@ def percentile(q: float, histogram: Histogram, *by: str, matchers: Matchers = "@
     return quantile(q, histogram.buckets.of(*each(matchers)), *by)
 
 
-def or_failing(expr: str, failed: Matchers, succeeded: Matchers, under_way: Matchers) -> str:
+@dataclass(frozen=True)
+class Outcomes:
+    """Selectors of what became of requests, calls or queries; several are alternatives.
+
+    failed, succeeded, left: of counters; left: by clients who waited no longer. under_way: of gauges.
+    """
+
+    failed: tuple[str, ...]
+    succeeded: tuple[str, ...]
+    under_way: tuple[str, ...]
+    left: tuple[str, ...] = ()
+
+
+def or_failing(expr: str, outcomes: Outcomes) -> str:
     """A percentile of successes, `FAILING` where all of the last minute failed, or `WAITING` where nothing ended.
 
     For instant queries. An average of 5 minutes shows the speed of what succeeded before an outage for as long.
-    failed, succeeded: selectors of counters; under_way: of gauges, what was asked for and is not over.
     """
+    failed, succeeded, left = (
+        [f"rate({one}[1m])" for one in selectors] for selectors in (outcomes.failed, outcomes.succeeded, outcomes.left)
+    )
+    waits = [f"min_over_time({one}[1m])" for one in outcomes.under_way] + left
+    nothing_succeeds = f"unless on () sum({' or '.join(succeeded)}) > 0"
+    states = {FAILING: failed, WAITING: waits}
+    said = [f"vector({n}) and on () (sum({' or '.join(any_)}) > 0 {nothing_succeeds})" for n, any_ in states.items()]
+    return " or ".join((*said, expr))
 
-    def moving(function: str, series: Matchers) -> str:
-        return f"sum({' or '.join(f'{function}({one}[1m])' for one in each(series))}) > 0"
 
-    nothing_succeeds = f"unless on () {moving('rate', succeeded)}"
-    only_failures = f"{moving('rate', failed)} {nothing_succeeds}"
-    only_waits = f"{moving('min_over_time', under_way)} {nothing_succeeds}"
-    return f"vector({FAILING}) and on () ({only_failures}) or vector({WAITING}) and on () ({only_waits}) or {expr}"
+def http_outcomes(matchers: Matchers) -> Outcomes:
+    def each_of(metric: str, status: str = "") -> tuple[str, ...]:
+        return tuple(f"{metric}{{{one}{status}}}" for one in each(matchers))
 
-
-def http_outcomes(matchers: Matchers) -> tuple[Matchers, Matchers, Matchers]:
-    """Selectors of failed and of other requests, and of those in progress."""
-    return tuple(  # type: ignore[return-value]
-        tuple(selector.replace("%", one) for one in each(matchers))
-        for selector in (
-            'http_requests_total{%, status_code=~"5.."}',
-            'http_requests_total{%, status_code!~"5.."}',
-            "http_requests_in_progress{%}",
-        )
+    return Outcomes(
+        failed=each_of("http_requests_total", ', status_code=~"5.."'),
+        succeeded=each_of("http_requests_total", ', status_code!~"5..|499"'),
+        under_way=each_of("http_requests_in_progress"),
+        left=each_of("http_requests_total", ', status_code="499"'),
     )
 
 
-def llm_outcomes(matchers: str) -> tuple[str, str, str]:
-    """Selectors of calls that failed (or ended in the middle) and that succeeded, and of those under way."""
-    return (
-        f"llm_requests_total{{{matchers}, {LLM_FAILED}}}",
-        f'llm_requests_total{{{matchers}, outcome="success"}}',
-        f"llm_requests_in_progress{{{matchers}}}",
+def llm_outcomes(matchers: str) -> Outcomes:
+    ended = f"llm_requests_total{{{matchers}, %}}"
+    return Outcomes(
+        failed=(ended.replace("%", LLM_FAILED),),
+        succeeded=(ended.replace("%", 'outcome="success"'),),
+        under_way=(f"llm_requests_in_progress{{{matchers}}}",),
+        left=(ended.replace("%", 'outcome="cancelled"'),),
     )
 
 
