@@ -23,7 +23,7 @@ PER_CHECKOUT = (
 
 def top(number: int) -> str:
     """The names that took the most time in the time range: the same ones on every panel, whatever the moment."""
-    times = f'avg_over_time({recorded.QUERY.sum.name}{{job=~"$job", pool=~"$pool"}}[$__range] @ end())'
+    times = f'avg_over_time({recorded.QUERY_BY_NAME.sum.name}{{job=~"$job", pool=~"$pool"}}[$__range] @ end())'
     return f"topk({number}, sum by (query_name) ({times}))"
 
 
@@ -146,7 +146,8 @@ CONNECTIONS = (
     ),
 )
 
-BY_NAME = f"sum by (query_name) ({recorded.QUERY.sum.of('@pool')})"
+P95_BY_NAME = percentile(0.95, recorded.QUERY_BY_NAME, "query_name", matchers="@pool")
+BY_NAME = f"sum by (query_name) ({recorded.QUERY_BY_NAME.sum.of('@pool')})"
 QUERIES = (
     timeseries(
         "Query time",
@@ -168,10 +169,7 @@ QUERIES = (
         "Query time p95 by name",
         "95 of 100 queries of this name are answered within this time, for the five names that take the most time. "
         "Names come from the code, the rest is `other`.",
-        Query(
-            f"({percentile(0.95, recorded.QUERY, 'query_name', matchers='@pool')}) and on (query_name) {top(5)}",
-            "{{query_name}}",
-        ),
+        Query(f"({P95_BY_NAME}) and on (query_name) {top(5)}", "{{query_name}}"),
         unit="s",
         log=True,
         no_value="No queries in this range",
@@ -189,7 +187,10 @@ QUERIES = (
     timeseries(
         "Queries by name",
         "Queries per second, of the ten names that take the most time.",
-        Query(f"sum by (query_name) ({recorded.QUERY.count('@pool')}) and on (query_name) {top(10)}", "{{query_name}}"),
+        Query(
+            f"sum by (query_name) ({recorded.QUERY_BY_NAME.count('@pool')}) and on (query_name) {top(10)}",
+            "{{query_name}}",
+        ),
         unit="count:q/s",
         stacked=True,
         legend="right",

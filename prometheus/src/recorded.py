@@ -142,7 +142,8 @@ CALLS_IN_PROGRESS = gauge(_MODEL, "llm_requests_in_progress", "sum")
 
 # Database, as the application sees it
 _POOL = "job_pool"
-QUERY = histogram("job_pool_query", "db_query_duration_seconds", "operation")
+QUERY = histogram(_POOL, "db_query_duration_seconds", "operation", "query_name")
+QUERY_BY_NAME = histogram("job_pool_query", "db_query_duration_seconds", "operation")
 QUERY_ERRORS = rate("job_pool_sqlstate", "db_query_errors_total", "operation")
 TRANSACTIONS = rate("job_pool_outcome", "db_transactions_total")
 COMMIT = histogram(_POOL, "db_commit_duration_seconds")
@@ -237,6 +238,8 @@ GROUPS: dict[str, tuple[Recorded, ...]] = {
     "dashboards-database": (
         QUERY.buckets,
         QUERY.sum,
+        QUERY_BY_NAME.buckets,
+        QUERY_BY_NAME.sum,
         QUERY_ERRORS,
         TRANSACTIONS,
         COMMIT.buckets,
