@@ -218,10 +218,15 @@ async def socket(websocket: WebSocket, room: str) -> None:
     elif room == "failed":
         raise LookupError("a test")
     else:
+        if room == "slow":
+            await asyncio.sleep(0.5)
         await websocket.accept()
         while (message := await websocket.receive_text()) != "close":
             if message == "fail":
                 raise LookupError("a test")
+            while message == "push":  # without ever looking whether the client says something
+                await websocket.send_text(message)
+                await asyncio.sleep(0.01)
             await websocket.send_text(message)
         await websocket.close(4001 if room == "private" else 1000)
 

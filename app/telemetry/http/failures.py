@@ -8,6 +8,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Send
+from starlette.websockets import WebSocketDisconnect
 
 _CLIENT_LEFT = (ClientDisconnect, CancelledError, GeneratorExit)
 _BODY_LIMIT = "starlette.middleware.body_limit"  # whose two exceptions are private
@@ -30,6 +31,11 @@ def failed(error: BaseException) -> str | None:
         return names.pop() if len(names) == 1 else type(error).__name__
     error = _reason(error)
     return type(error).__name__ if isinstance(error, Exception) else None
+
+
+def names_the_end(error: BaseException) -> bool:
+    """Whether this is how receive() and send() of a WebSocket that has ended raise: that is how handlers end."""
+    return _all(_reason(error), lambda inner: isinstance(inner, (WebSocketDisconnect, RuntimeError, OSError)))
 
 
 def answered_outside(error: BaseException, receive: Receive, send: Send) -> int | None:

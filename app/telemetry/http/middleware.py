@@ -116,8 +116,11 @@ class PrometheusMiddleware:
         try:
             await self.app(scope, connection, connection.send)
         except BaseException as error:
+            if isinstance(error, Exception):  # else cancelled
+                await connection.leave()
             connection.fail(error)
             raise
+        await connection.leave()
         connection.end(1000, "failed")
 
     def _excluded(self, scope: Scope) -> bool:

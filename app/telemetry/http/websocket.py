@@ -5,10 +5,11 @@ from asyncio import CancelledError
 from bisect import bisect_left
 from time import perf_counter
 
+from anyio import move_on_after
 from starlette.types import Message, Receive, Scope, Send
 
 from ..storage import locked, storage
-from .failures import failed
+from .failures import failed, names_the_end
 from .metrics import (
     CLOSED,
     CONNECTION_BUCKETS,
@@ -22,7 +23,8 @@ from .series import Row, Series
 
 # https://www.iana.org/assignments/websocket/websocket.xhtml: these one by one, what is registered or private as a class
 _STANDARD_CODES = frozenset(range(1000, 1016))
-_NO_CODE, _INTERNAL_ERROR, _SERVICE_RESTART = 1005, 1011, 1012
+_NO_CODE, _NO_FRAME, _INTERNAL_ERROR, _SERVICE_RESTART = 1005, 1006, 1011, 1012
+_CODE_SECONDS = 0.5  # to wait for the close code of a client that is known to have left: servers have it, or never will
 
 
 class SocketSeries:
@@ -74,6 +76,7 @@ class Connection:
         self._endpoint = ""
         self._accepted = 0.0  # when
         self._ended = False
+        self._gone = False  # the client, as sending has shown
 
     async def __call__(self) -> Message:
         message = await self._receive()
@@ -83,13 +86,25 @@ class Connection:
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "websocket.accept":
-            self._handshake("accepted")
-        elif kind == "websocket.close":
+        if kind == "websocket.close":
             self.end(message.get("code") or 1000, "refused")
         elif kind == "websocket.http.response.start":
             self.end(_NO_CODE, "refused")
-        await self._send(message)
+        try:
+            await self._send(message)
+        except OSError:  # as the specification of ASGI has it
+            self._gone = True
+            raise
+        if kind == "websocket.accept":
+            self._handshake("accepted")
+
+    async def leave(self) -> None:
+        """The application has ended. Where sending has shown that the client left, its close code is still to come."""
+        if self._gone and not self._ended:
+            with move_on_after(_CODE_SECONDS):
+                while not self._ended:  # with the messages that the application has not received
+                    await self()
+            self.end(_NO_FRAME, "abandoned")
 
     def _handshake(self, outcome: str) -> None:
         try:
@@ -122,9 +137,8 @@ class Connection:
         """An exception of the handler, of which the server makes 1011; a cancelled one is stopped with the server."""
         ended = self._ended
         self.end(_SERVICE_RESTART if isinstance(error, CancelledError) else _INTERNAL_ERROR, "failed")
-        # After the client left, receive() and send() raise: that is how handlers end.
         name = failed(error)
-        if name is not None and not ended:
+        if name is not None and not (ended and names_the_end(error)):
             self._sockets.count_exception(self._endpoint, name)
 
 

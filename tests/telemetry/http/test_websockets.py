@@ -68,6 +68,34 @@ def test_closed_by_the_client(server: Served, how: str, code: str) -> None:
     check(before, server.samples(), "accepted", seen)
 
 
+@pytest.mark.parametrize(("how", "codes"), [("frame", {"1001", "1005"}), ("no frame", {"1005", "1006"})])
+def test_closed_by_the_client_while_the_application_sends(server: Served, how: str, codes: set[str]) -> None:
+    """Sending fails then, which is no failure of the application."""
+    before = server.samples()
+    socket = connect(server, "public")
+    socket.send("push")
+    assert socket.recv() == "push"
+    assert socket.sock is not None
+    if how == "frame":
+        socket.send_close(1001)
+    socket.sock.close()
+    wait_until(lambda: moved(before, server.samples(), "websocket_closed_total") and opened(server) == 0)
+    code = dict(next(iter(moved(before, server.samples(), "websocket_closed_total"))))["code"]
+    assert code in codes
+    check(before, server.samples(), "accepted", code)
+
+
+def test_abandoned(server: Served) -> None:
+    before = server.samples()
+    with server.connect() as connection:
+        connection.sendall(
+            b"GET /socket/slow HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+    wait_until(lambda: moved(before, server.samples(), "websocket_connections_total"))
+    check(before, server.samples(), "abandoned")
+
+
 def test_an_exception(server: Served) -> None:
     before = server.samples()
     socket = connect(server, "public")
