@@ -110,7 +110,7 @@ lint: $(BIN)/.installed  ## Check style, types and every configuration file; FIX
 	@$(BIN)/python -m ops check-config MODE=native
 	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
 	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
-	@$(BIN)/mypy
+	@$(BIN)/python -m mypy
 	@$(MAKE) --no-print-directory generate CHECK=1
 	@python3 -m tests.rig check
 generate: venv  ## Write rules, their unit tests and dashboards from prometheus/slo.toml and their sources (CHECK=1 only compares)
@@ -135,8 +135,8 @@ outdated: $(BIN)/.installed  ## List images and Python packages with newer versi
 	@$(BIN)/python -m pip --disable-pip-version-check list --outdated
 	@echo && python3 -m ops outdated
 audit: .venv-audit/bin/.installed  ## Check the deployed Python packages for known vulnerabilities (asks the index)
-	@.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes -r app/requirements.txt -r loadtest/requirements.txt \
+	@.venv-audit/bin/python -m pip_audit --strict --disable-pip --require-hashes -r app/requirements.txt -r loadtest/requirements.txt \
 		|| { echo "Not shown to be free of known vulnerabilities: the lines above say why." >&2; exit 1; }
 sbom: .venv-audit/bin/.installed  ## Write sbom.json, the Python packages of the service's image (CycloneDX)
-	@.venv-audit/bin/cyclonedx-py requirements --output-reproducible -o sbom.json app/requirements.txt
+	@.venv-audit/bin/python -m cyclonedx_py requirements --output-reproducible -o sbom.json app/requirements.txt
 	@echo sbom.json

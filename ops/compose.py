@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ops import configs, containers, images, mounts, ports, remote_write, shell
-from ops.console import step
+from ops.console import log, step
 from ops.errors import OpsError
 from ops.paths import PROJECT, gone
 from ops.rolling import wait_until_active
-from ops.settings import KEY_FILES, Settings
+from ops.settings import KEY_FILES, Settings, of_compose, of_service
 from ops.stack import RELOADABLE, State
 
 EVERYTHING = "--profile=*"  # the services of profiles, too
@@ -130,11 +130,12 @@ class ComposeStack:
 
     def check(self) -> None:
         self.write_configs()
+        self._name_what_has_no_effect()
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
         ports.check(self.published(), lambda: held)
         mounts.require_readable(self.mounted())
-        if "name=selinux" in self._engine:
+        if "name=selinux" in self._security:
             mounts.require_labels(self.mounted())
         self.pull_missing()
 
@@ -156,6 +157,16 @@ class ComposeStack:
         if folders:
             raise OpsError(f"Docker has a stack {self.project} from {', '.join(sorted(folders))}. {OTHER_NAME}")
 
+    def _name_what_has_no_effect(self) -> None:
+        """Warn of settings of the service in `.env` that its container is not given."""
+        given = self.config["services"].get("app", {}).get("environment") or {}
+        filled_in = of_compose()
+        for name in sorted((self.settings.from_file & {*of_service()}) - filled_in):
+            if given.get(name) != self.settings.get(name):
+                file = f"{name}_FILE names a file with it" if f"{name}_FILE" in filled_in else ""
+                place = file or f"`environment` of `app` in {OVERRIDES[0]} has one"
+                log.warning(".env: %s has no effect in Docker; %s.", name, place)
+
     def _require_passwords(self) -> None:
         """Refuse data whose passwords are not here.
 
@@ -171,7 +182,6 @@ class ComposeStack:
     def start(self) -> bool:
         running = self.running()
         mark(self.settings).touch()
-        self.environment.setdefault("HOST_PROPAGATION", self._host_propagation())
         with step("Building the service's image"):
             self.compose("build", "--quiet")
         with step("Starting the services"):
@@ -207,14 +217,9 @@ class ComposeStack:
         return {"COMPOSE_PROFILES": ",".join(filter(None, [self.environment.get("COMPOSE_PROFILES"), name]))}
 
     @cached_property
-    def _engine(self) -> str:
-        """The name of the engine's host, its security options and its operating system."""
-        template = "{{.Name}} {{.SecurityOptions}} {{.OperatingSystem}}"
-        return shell.run(["docker", "info", "--format", template], self.environment)
-
-    def _host_propagation(self) -> str:
-        here = self._engine.partition(" ")[0] == os.uname().nodename and "Docker Desktop" not in self._engine
-        return mounts.host_propagation() if here else "rprivate"
+    def _security(self) -> str:
+        """The engine's security options."""
+        return shell.run(["docker", "info", "--format", "{{.SecurityOptions}}"], self.environment)
 
     def replicas(self) -> list[str]:
         names = [one["Name"] for one in self.containers() if one["Service"] == "app" and one["State"] == "running"]

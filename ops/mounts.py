@@ -1,4 +1,4 @@
-"""Whether containers can read what they mount, and whether they see what the host mounts later."""
+"""Whether containers can read what they mount."""
 
 from __future__ import annotations
 
@@ -59,16 +59,3 @@ def _selinux_type(place: Path) -> str:
         return os.getxattr(place, "security.selinux").decode().rstrip("\0").split(":")[2]
     except (OSError, IndexError):
         return ""
-
-
-def host_propagation(mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
-    """How the host's mounts reach node-exporter: `rslave`, or `rprivate` (no later ones) where / is private.
-
-    Source of the format: proc_pid_mountinfo(5).
-    """
-    if not mountinfo.exists():
-        return "rprivate"
-    # number, parent, device, root, place, options, then any tags such as shared:1 up to a hyphen; the last / is on top
-    roots = [fields for line in mountinfo.read_text().splitlines() if (fields := line.split())[4] == "/"]
-    tags = roots[-1][6 : roots[-1].index("-")] if roots else []
-    return "rslave" if any(tag.startswith(("shared:", "master:")) for tag in tags) else "rprivate"

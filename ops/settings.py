@@ -78,7 +78,6 @@ VALUES = {  # setting -> what it must match, and that in words
     "REMOTE_WRITE_TENANT": (r"[\w!.*'()|-]+", "a name of letters and digits"),
     "TRACE_URL": ("https?://.+", "an address such as https://jaeger.example/trace/"),
     "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
-    "HOST_PROPAGATION": ("rprivate|rslave", "rprivate or rslave"),
     # Prometheus counts nanoseconds, which end after 292 years, and bytes, of which a few hold nothing.
     "PROMETHEUS_RETENTION_TIME": (
         r"(\d{1,9}(ms|s)|\d{1,7}m|\d{1,6}h|\d{1,5}d|\d{1,4}w|\d{1,2}y)+",
@@ -250,14 +249,18 @@ def of_service() -> list[str]:
     return [field.upper() for field in re.findall(r"^    (\w+): ", source, re.MULTILINE)]
 
 
+def of_compose() -> set[str]:
+    """The variables that Compose's files fill in."""
+    files = PROJECT.glob("*compose*.y*ml")
+    return {name for file in files for name in re.findall(r"\$\{?(\w+)", file.read_text())}
+
+
 def unknown(name: str, parameters: Collection[str] = ()) -> str | None:
     """Why this is not a setting, None if it is one: of the stack, the service, Compose or an override of the user's.
 
     `parameters`: further names that may be meant.
     """
-    known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS, *of_service()}
-    for file in PROJECT.glob("*compose*.y*ml"):
-        known.update(re.findall(r"\$\{?(\w+)", file.read_text()))
+    known = {*DEFAULTS, *PATHS, *VALUES, *OTHERS, *of_service(), *of_compose()}
     if name in known or FOREIGN.match(name):
         return None
     near = nearest(name, parameters) or nearest(name, known, 0.8)

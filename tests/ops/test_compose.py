@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -473,6 +474,25 @@ def test_what_prometheus_reads_is_written_before_it_starts_and_with_each_reload(
     assert written.stat().st_ino == before
 
 
+def test_settings_that_no_container_is_given_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Natively the service reads them; in Docker docker-compose.yml decides what it is given."""
+    names = ("APP_WORKERS", "OPENAI_API_KEY", "DATABASE_HOST", "LOG_FORMAT", "APP_MAX_CONNECTIONS", "APP_PORT")
+    (tmp_path / ".env").write_text("".join(f"{name}=1234\n" for name in names))
+    stack = ComposeStack(settings.load({"SIGHTLINE_STATE": str(tmp_path / "state")}, tmp_path / ".env"))
+    environment = {"DATABASE_HOST": "postgres", "APP_MAX_CONNECTIONS": "1234"}  # the second one by an override
+    monkeypatch.setitem(stack.__dict__, "config", {"services": {"app": {"environment": environment}}})
+    with caplog.at_level(logging.WARNING, "sightline.ops"):
+        stack._name_what_has_no_effect()
+    place = "`environment` of `app` in docker-compose.override.yml has one."
+    assert [record.message for record in caplog.records if record.name == "sightline.ops"] == [
+        f".env: DATABASE_HOST has no effect in Docker; {place}",
+        f".env: LOG_FORMAT has no effect in Docker; {place}",
+        ".env: OPENAI_API_KEY has no effect in Docker; OPENAI_API_KEY_FILE names a file with it.",
+    ]
+
+
 def test_a_changed_key_makes_another_container(tmp_path: Path) -> None:
     """The service reads it at its start only; `up` compares variables, not files."""
     key = tmp_path / "key"
@@ -531,26 +551,6 @@ def test_files_that_are_read_at_the_start_only_make_other_containers(
     (tmp_path / "copy" / "app" / "__pycache__").mkdir(exist_ok=True)
     (tmp_path / "copy" / "app" / "__pycache__" / "main.cpython-311.pyc").touch()
     assert configs.read_at_start(*configs.AT_START) == seen[-1], "Python's own files are no change"
-
-
-@pytest.mark.parametrize(
-    ("roots", "expected"),
-    [
-        ("27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw", "rslave"),
-        ("27 1 254:0 / / rw,relatime master:7 propagate_from:2 - ext4 /dev/vda rw", "rslave"),
-        ("27 1 254:0 / / rw,relatime - ext4 /dev/shared:1 rw", "rprivate"),
-        ("27 1 254:0 / / rw,relatime unbindable - ext4 /dev/vda rw", "rprivate"),
-        ("27 1 254:0 / / rw shared:1 - rootfs none rw\n28 27 254:1 / / rw - ext4 /dev/vda rw", "rprivate"),
-        ("27 1 254:0 / / rw - rootfs none rw\n28 27 254:1 / / rw shared:3 - ext4 /dev/vda rw", "rslave"),
-    ],
-)
-def test_later_mounts_reach_node_exporter_where_the_host_shares_them(tmp_path: Path, roots: str, expected: str) -> None:
-    mountinfo = tmp_path / "mountinfo"
-    mountinfo.write_text(
-        f"22 27 0:21 / /proc rw shared:12 - proc proc rw\n{roots}\n25 24 0:23 / /dev rw shared:2 - tmpfs t rw\n"
-    )
-    assert mounts.host_propagation(mountinfo) == expected
-    assert mounts.host_propagation(tmp_path / "elsewhere") == "rprivate"
 
 
 def test_what_selinux_keeps_from_containers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

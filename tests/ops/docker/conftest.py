@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ops import images, mounts, secrets
+from ops import images, secrets
 from ops.paths import PROJECT, temporary_folder
 from tests.rig import engine
 from tests.servers import AlertmanagerApi, PrometheusApi, free_port, wait_until
@@ -39,7 +39,6 @@ class Stack:
             "SECRETS_DIR": str(self.secrets),
             "SIGHTLINE_STATE": str(folder / "state"),
             "CERTIFICATES_DIR": str(images.certificates() or PROJECT / "ops" / "certificates"),
-            "HOST_PROPAGATION": mounts.host_propagation(Path(f"/proc/{engine.host_process()}/mountinfo")),
             **{f"{SETTINGS.get(service, service.upper())}_PORT": str(port) for service, port in self.ports.items()},
         }
         self.services = tuple(json.loads(self.compose("config", "--format=json"))["services"])
