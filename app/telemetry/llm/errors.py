@@ -141,10 +141,14 @@ def _own_type(error: BaseException) -> str:
             return _CLASSES[ancestor.__name__]
         if ancestor.__module__ != "builtins" and (kind := _by_name(ancestor.__name__)) is not None:
             return kind
-    # What an SDK raises for an error inside an answer has the answer's error as its body.
-    if get(error, "body") is not None and not isinstance(error, OSError):
-        return error_in_answer(get(error, "body"))
-    return "connection" if isinstance(error, OSError) else OTHER
+    if isinstance(error, OSError):
+        return "connection"
+    # What an SDK raises for an error inside an answer has that error as its body; Ollama's client, as `error`.
+    if (body := get(error, "body")) is not None:
+        return error_in_answer(body)
+    if isinstance(text := get(error, "error"), str):
+        return error_in_answer(text)
+    return OTHER
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

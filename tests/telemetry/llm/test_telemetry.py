@@ -615,6 +615,8 @@ def test_read_usage(usage: Any, expected: Usage | None) -> None:
         (type("Refused", (Exception,), {"status_code": 504})(), "timeout"),
         (type("Refused", (Exception,), {"status_code": 502})(), "server"),
         (type("Refused", (Exception,), {"status_code": "none"})(), "other"),
+        # Ollama's client, for an error in the middle of a stream
+        (type("ResponseError", (Exception,), {"status_code": -1, "error": "the runner has stopped"})(), "server"),
         (type("Quota", (Exception,), {"status_code": 429, "code": "insufficient_quota"})(), "rate_limit"),
     ],
 )
