@@ -168,6 +168,9 @@ async def _stream(
                 complete = True
             except llm.LLMError as error:
                 yield _event("error", detail=str(error))
+            except Exception:  # a defect of ours: its traceback is one record, and the client is not simply cut off
+                logger.exception("An answer in conversation %d broke off", conversation_id)
+                yield _event("error", detail="Internal Server Error")
             finally:
                 # When the client has left, every await here would be cancelled again: hence the shield.
                 with anyio.move_on_after(_STORE_TIMEOUT + 1, shield=True):
@@ -254,6 +257,9 @@ async def _store_answer(
     except (SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
         reason = one_line(error) if str(error) else f"not within {_STORE_TIMEOUT} s"
         logger.error("An answer in conversation %d was not stored: %s", conversation_id, reason)
+        return False
+    except Exception:  # a defect of ours: the client is to have the answer all the same
+        logger.exception("An answer in conversation %d was not stored", conversation_id)
         return False
     return True
 

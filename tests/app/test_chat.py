@@ -16,8 +16,10 @@ import psutil
 import psycopg
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message as ASGIMessage
 
+from app.api import chat
 from app.api.chat import HISTORY
 from app.llm import Chunk, Completion, LLMError, Message, SimulatedBehaviour
 from app.settings import Settings
@@ -343,6 +345,77 @@ async def test_an_answer_that_cannot_be_stored_reaches_its_client(
         while (answer := await inside.post("/chat", json={"message": "Again"})).status_code == 503:
             pass  # until the pool has ended the connections that hung
     assert (answer.status_code, answer.json()["stored"]) == (200, True)
+
+
+REFUSES = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION E'no\\nrow' USING ERRCODE = '{code}'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW WHEN (NEW.role = 'assistant') EXECUTE FUNCTION refuse()
+"""
+CODES = {
+    "40001": "serialization",
+    "40P01": "deadlock",
+    "57014": "statement timeout",
+    "53100": "disk full",
+    "XX000": "?",
+}
+
+
+@pytest.mark.attack("the database refuses to store an answer", tried=2)
+@pytest.mark.parametrize("code", CODES, ids=CODES.get)
+async def test_an_answer_that_the_database_refuses_reaches_its_client(
+    app: FastAPI,
+    inside: httpx.AsyncClient,
+    settings: Settings,
+    postgres: Postgres,
+    caplog: pytest.LogCaptureFixture,
+    code: str,
+) -> None:
+    app.state.llm.provider.behaviour = FAST
+    with psycopg.connect(postgres.dsn(settings.database_name)) as connection:
+        connection.execute(REFUSES.format(code=code))
+    answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
+    *_, (last, done) = events(answer.text.split("\n")[:-1])
+    assert (answer.status_code, last, done["stored"]) == (200, "done", False)
+    answer = await inside.post("/chat", json={"message": "Hello"})
+    assert (answer.status_code, answer.json()["stored"]) == (200, False)
+    said = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2
+    assert not any(record.exc_info or "\n" in record.getMessage() for record in said)
+
+
+@pytest.mark.attack("a defect of the service under an answer")
+async def test_a_defect_on_the_way_ends_the_stream_with_an_error_event(
+    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app.state.llm, "stream", Script(["Half ", "an answer"], KeyError("defect")).stream)
+    answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
+    (_, start), *_, (last, error) = events(answer.text.split("\n")[:-1])
+    assert (last, error) == ("error", {"detail": "Internal Server Error"})
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.exc_info
+    messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
+    assert [(message["content"], message["complete"]) for message in messages][1] == ("Half an answer", False)
+
+
+@pytest.mark.attack("a defect of the service under an answer", tried=2)
+async def test_a_defect_in_storing_does_not_lose_the_answer(
+    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = chat._store
+
+    async def fail(session: AsyncSession, **values: Any) -> None:
+        if values["role"] == "assistant":
+            raise KeyError("defect")
+        await store(session, **values)
+
+    app.state.llm.provider.behaviour = FAST
+    monkeypatch.setattr(chat, "_store", fail)
+    answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
+    *_, (last, done) = events(answer.text.split("\n")[:-1])
+    assert (last, done["stored"]) == ("done", False)
+    assert (await inside.post("/chat", json={"message": "Hello"})).json()["stored"] is False
+    assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True, True]
 
 
 async def test_the_model_sees_the_end_of_the_conversation_in_order(

@@ -66,9 +66,10 @@ def hostile(dice: random.Random, size: int) -> bytes:
         lambda: fill('"'),
         lambda: '{"message":"' + fill("{[,:") + '"}',
         lambda: '{"title":"x","description":"' + fill("é") + '"}',
+        lambda: '{"message":"' + fill("\ud800") + '"}',
     ]
     text = dice.choice(shapes)()
-    return text.encode(dice.choice(("utf-8", "utf-8", "utf-8", "utf-16", "utf-8-sig")))
+    return text.encode(dice.choice(("utf-8", "utf-8", "utf-8", "utf-16", "utf-8-sig")), "surrogatepass")
 
 
 class Cost:
@@ -171,6 +172,18 @@ def test_a_body_in_many_small_chunks_is_taken(service: Running, client: httpx.Cl
         assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize("piece", [b"\xed\xa0\x80", b"\xed\xb0\x80", b"\xff", b"\xf0\x9f"], ids=repr)
+@pytest.mark.attack("a request made to be costly", tried=TIMES)
+def test_a_body_that_is_not_utf8_costs_little(service: Running, client: httpx.Client, piece: bytes) -> None:
+    body = b'{"message":"' + piece * ((2**20 - 14) // len(piece)) + b'"}'
+    cost = Cost(service)
+    for _ in range(TIMES):
+        assert client.post("/chat", content=body, headers={"Content-Type": "application/json"}).status_code == 422
+    cpu, memory = cost.look()
+    assert cpu / TIMES <= CPU_SECONDS
+    assert memory <= MEMORY
+
+
 def test_too_long_and_too_many(client: httpx.Client) -> None:
     assert client.get("/items?" + "a" * MAX_URL_BYTES).status_code == 414
     assert client.get("/items", headers={f"x-{number}": "a" for number in range(120)}).status_code == 431
@@ -193,6 +206,8 @@ def test_one_error_for_all_unknown_keys(client: httpx.Client) -> None:
         (b'{"a\\\\": [' + b"[]," * 200 + b"1]}", "values"),
         (b'{"a\\"": [' + b"[]," * 50 + b"1]}", "objects and lists"),
         ('{"\\"": [' + "[]," * 200 + "1]}", "UTF-8"),
+        (b'{"message": "' + b"\xed\xa0\x80" * 100 + b'"}', "UTF-8"),
+        (b'{"message": "\xff"}', "UTF-8"),
         (b"[" * 33, "objects and lists"),
         (b'"' * 500, "keys"),
         (b" " * 5000, "outside of strings"),

@@ -22,6 +22,7 @@ from tests.rig.paths import HOME
 
 LABEL = "sightline.stand-in"  # on every stand-in; its value is the version of what is really inside
 SOURCES_LABEL = "sightline.stand-in.sources"  # the checksum of what it was built from
+ASKED_LABEL = "sightline.stand-in.asked"  # on the containers that say what is inside
 BASE = "sightline-stand-in-base"
 SUITE = "trixie"  # has the Python (3.13) of the app's image
 # debootstrap starts programs and mounts /proc and /sys into the new root: they end with this process, however it does.
@@ -85,6 +86,9 @@ def build_standins(wanted: Mapping[str, str], environment: Mapping[str, str]) ->
         if not succeeds(["docker", "image", "inspect", BASE], environment):
             with step(f"Making the stand-ins' base, a small Debian ({SUITE})"):
                 _import_base(environment)
+        # What a command that was killed has left. By this label of its own, as images pass theirs on to containers.
+        run(["docker", "container", "prune", "--force", f"--filter=label={ASKED_LABEL}"], environment)
+        run(["docker", "image", "prune", "--force", f"--filter=label={LABEL}"], environment)
         for name, image in wanted.items():
             with step(f"Building a stand-in for {image}"):
                 _build(name, image, environment)
@@ -117,9 +121,9 @@ def _build(name: str, image: str, environment: Mapping[str, str]) -> None:
     """Build a stand-in, ask it what is inside, and build it again (all cached) with that as its label."""
     build = ["docker", "build", "--quiet", "--target", name, f"--build-arg=BASE={BASE}", str(SOURCES)]
     build += [f"--build-arg=TAG={image.rpartition(':')[2]}"]
-    unlabelled = run(build, environment)
-    inside = ["docker", "run", "--rm", "--network=none", "--entrypoint=cat", unlabelled, "/etc/stand-in"]
-    versions = ", ".join(run(inside, environment).splitlines())
+    unlabelled = run([*build, f"--label={LABEL}="], environment)
+    inside = ["docker", "run", "--rm", "--network=none", f"--label={ASKED_LABEL}", "--entrypoint=cat"]
+    versions = ", ".join(run([*inside, unlabelled, "/etc/stand-in"], environment).splitlines())
+    run(["docker", "image", "rm", unlabelled], environment)  # before there is the other: else nothing is missing then
     labels = [f"--label={LABEL}={versions}", f"--label={SOURCES_LABEL}={_sources()}"]
     run([*build, *labels, "--tag", image], environment)
-    run(["docker", "image", "rm", unlabelled], environment)

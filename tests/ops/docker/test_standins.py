@@ -122,10 +122,10 @@ class SmallStandins:
         return result.stdout
 
     def verify(self) -> None:
-        """The next command has all images, and then nothing is left but them: no folder, process, mount or bridge."""
-        listed = self.run(
-            "python3", "-m", "tests.rig", "run", "docker", "image", "ls", "--format={{.Repository}}:{{.Tag}}"
-        )
+        """The next command has all images, and then nothing is left but them: no container, folder, process, mount
+        or bridge."""
+        list_all = "docker image ls --format={{.Repository}}:{{.Tag}} && docker ps --all --format={{.Image}}:container"
+        listed = self.run("python3", "-m", "tests.rig", "run", "sh", "-c", list_all)
         found = [line for line in listed.splitlines() if re.fullmatch(r"\S+:\S+", line)]  # the others: its progress
         assert sorted(found) == sorted([*IMAGES.values(), f"{standins.BASE}:latest"])
         wait_until(lambda: [one.cmdline() for one in self.first.children(recursive=True)] == [], ENDS)
