@@ -62,7 +62,7 @@ def _require_page(stack: ComposeStack) -> None:
     Raises:
         OpsError: it has no port, or another program has it.
     """
-    published = [str(one.get("published", "")) for one in stack.config["services"][MASTER].get("ports") or ()]
+    published = [str(one.get("published", "")) for one in stack.config["services"].get(MASTER, {}).get("ports") or ()]
     if not published:
         raise OpsError("Locust's web page has no port: an override of yours takes `ports` from locust.")
     if (port := stack.settings.get("LOCUST_PORT")) in published:

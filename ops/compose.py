@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -399,12 +400,22 @@ class ComposeStack:
         yield self.client
 
     def pack(self, server: str, file: Path) -> None:
+        if not self._has(server):
+            tarfile.open(file, "w").close()
+            return
         command = ["docker", "compose", *_alone(server, "tar"), "-C", DATA[server], "-cf", "-", "."]
         shell.to_file(f"Copying {server}", command, file, self.environment, PROJECT)
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
+        if not self._has(server):
+            log.info("  left out: an override of yours has removed %s", server)
+            return
         command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]
         shell.feed(f"Restoring {server}", command, tar, self.environment, PROJECT)
+
+    def _has(self, server: str) -> bool:
+        """Whether no override has removed it, as where Grafana is another one."""
+        return server in self.config["services"]
 
     def replace(self) -> None:
         """Volumes can't be renamed: everything is in its place already."""

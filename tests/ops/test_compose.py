@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,6 +309,24 @@ def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> N
     ]
     del docker.override["secrets"]
     assert docker.ops("status").returncode == 0
+
+
+def test_a_server_that_an_override_has_removed_has_no_data(docker: Docker, tmp_path: Path) -> None:
+    """`grafana: !reset null`, where another Grafana shows the dashboards: backups and restores go on without it."""
+    docker.override = {"services": {name: {} for name in SERVERS if name != "grafana"}}
+    docker.write()
+    stack = ComposeStack(settings.load(docker.environment, tmp_path / "no .env"))
+    stack.environment["PATH"] = docker.environment["PATH"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", docker.environment["PATH"])
+        stack.pack("grafana", tmp_path / "grafana.tar")
+        with tarfile.open(tmp_path / "grafana.tar") as tar:
+            assert tar.getnames() == []
+        with (tmp_path / "grafana.tar").open("rb") as tar_file:
+            stack.unpack("grafana", tar_file)
+        assert docker.asked("run") == []
+        stack.pack("prometheus", tmp_path / "prometheus.tar")
+    assert len(docker.asked("run")) == 1
 
 
 def test_every_port_that_is_to_be_opened_is_looked_at_first(docker: Docker) -> None:
