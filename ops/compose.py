@@ -271,6 +271,8 @@ class ComposeStack:
         ]
 
     def notes(self) -> list[str]:
+        if remote_write.is_on(self.settings) and self._has(f"prometheus{SECOND}"):
+            return ["The first Prometheus alone sends samples to the store, which gets none while that one is down."]
         return []
 
     def last_words(self, server: str) -> str:

@@ -6,6 +6,7 @@ It is controlled through a Unix socket in a folder that is its owner's alone.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from ops.errors import OpsError
-from ops.paths import PROJECT
+from ops.paths import PROJECT, gone
 from ops.servers import Server, plain_environment
 
 MARK = "SIGHTLINE_STACK"  # in the environment of every process of the stack: the folder of its state
@@ -146,8 +147,15 @@ class Supervisor:
 
     def leftovers(self) -> list[psutil.Process]:
         """All living processes that carry this stack's mark."""
+        marks = {str(self.state), *self._moved_from()}
         processes = psutil.process_iter(["environ"])  # None: another user's
-        return [one for one in processes if (one.info["environ"] or {}).get(MARK) == str(self.state)]
+        return [one for one in processes if (one.info["environ"] or {}).get(MARK) in marks]
+
+    def _moved_from(self) -> list[str]:
+        """Where the state was when its processes were started, if that is gone: they came along with the folder."""
+        text = self.config.read_text() if self.config.exists() else ""
+        before = re.findall(r"^pidfile=(.+)/run/supervisord\.pid$", text, re.MULTILINE)
+        return [place for place in before if gone(Path(place))]
 
     def listening(self) -> set[int]:
         """The ports on which the stack's processes listen."""

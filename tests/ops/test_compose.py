@@ -480,6 +480,14 @@ def test_a_store_for_years_adds_its_file_and_profile_to_those_of_the_user(tmp_pa
     assert "COMPOSE_FILE" not in made(LONGTERM_RETENTION="")
 
 
+def test_a_store_of_the_first_prometheus_alone_is_said_to_be(docker: Docker) -> None:
+    """docker-compose.remote-write.yml gives its section to no second one: stores would get everything twice."""
+    docker.override = {"services": {**{name: {} for name in SERVERS}, "prometheus-2": {}}}
+    sentence = "The first Prometheus alone sends samples to the store"
+    assert sentence in docker.ops("up", LONGTERM_RETENTION="5y").stdout
+    assert sentence not in docker.ops("up").stdout
+
+
 def test_what_prometheus_reads_is_written_before_it_starts_and_with_each_reload(docker: Docker) -> None:
     written = docker.folder / "state" / "remote-write" / "prometheus.yml"
     assert docker.ops("up").returncode == 0
