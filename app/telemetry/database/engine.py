@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, exc
 
 from .connection import ACTIVE, States
-from .errors import sqlstate_class
+from .errors import OTHER, sqlstate_class
 from .metrics import PoolMetrics, pool_metrics, warn_once
 from .patches import Patches
 from .pool import PoolWatcher
@@ -107,10 +107,12 @@ class Instrumentation:
             self._transactions.failed(state, error)
         if state is not None and in_transaction and context.is_disconnect:
             self._transactions.rolled_back(state)
-        if not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
+        sqlstate = sqlstate_class(error, context.is_disconnect)
+        # While a server-side cursor of asyncpg fetches, SQLAlchemy passes on the driver's own errors.
+        if sqlstate == OTHER and not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
             return  # not of the database or its driver: a cancelled task, a statement without its parameters
         if statement is not None:
             operation = operation_of(statement)
         else:
             operation = "OTHER" if state is None or in_transaction else state.ending
-        self._metrics.error(operation, sqlstate_class(error, context.is_disconnect))
+        self._metrics.error(operation, sqlstate)

@@ -41,10 +41,11 @@ def sqlstate_class(error: BaseException, lost: bool) -> str:
 
 def sqlstate_of(error: BaseException) -> str | None:
     """The code that an exception of a driver carries: psycopg 3, asyncpg (`sqlstate`), psycopg2 (`pgcode`), pg8000."""
-    for attribute in ("sqlstate", "pgcode"):
-        value = getattr(error, attribute, None)
-        if isinstance(value, str):
-            return value
+    for carrier in (error, error.__cause__):  # SQLAlchemy copies that of most of asyncpg's errors, and not of all
+        for attribute in ("sqlstate", "pgcode"):
+            value = getattr(carrier, attribute, None)
+            if isinstance(value, str):
+                return value
     value = _fields(error).get("C")
     return value if isinstance(value, str) else None
 

@@ -18,7 +18,7 @@ from .connection import ACTIVE, AUTOCOMMIT, IDLE, ConnectionState, States
 from .errors import OTHER
 from .metrics import Number, PoolMetrics, warn_once
 from .patches import Patches
-from .sql import operation_of
+from .sql import ending_of, operation_of
 from .transactions import Transactions
 
 CACHE_LIMIT: Final = 512  # statements that are remembered, per query name
@@ -104,7 +104,7 @@ class Queries:
     ) -> None:
         try:
             self._observer(statement, context)(seconds)
-            self._transactions.executed(state, error)
+            self._transactions.executed(state, statement, seconds, error)
         except Exception:
             warn_once("do_execute")
 
@@ -116,8 +116,8 @@ class Queries:
         observe = known.get(statement)
         if observe is None:
             observe = self._metrics.duration(operation_of(statement), OTHER if name is None else name)
-            # The text of a bulk insert is a new one each time.
-            if len(statement) <= CACHED_LENGTH and not context.executemany:
+            # The text of a bulk insert is a new one each time; what ends a transaction is never just observed.
+            if len(statement) <= CACHED_LENGTH and not context.executemany and ending_of(statement) is None:
                 if len(known) >= CACHE_LIMIT:
                     known.clear()
                 known[statement] = observe

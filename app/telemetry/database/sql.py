@@ -21,6 +21,9 @@ _KEYWORDS: Final = {
 _AFTER_WITH: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE"})
 _FIRST_WORD: Final = re.compile(r"[\s(]*([A-Za-z]+)")
 _ROLLBACK_TO: Final = re.compile(r"\s*ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b", re.IGNORECASE)
+_ENDING: Final = re.compile(
+    r"\s*(?:(COMMIT|END)|(?:ROLLBACK|ABORT))(?:\s+(?:WORK|TRANSACTION))?(?:\s+AND\s+NO\s+CHAIN)?\s*;?\s*", re.IGNORECASE
+)
 _TOKEN: Final = re.compile(r"--|/\*|\*/|\$(?:[A-Za-z_]\w*)?\$|[Ee]'|['\"`(),]|[A-Za-z_][\w$]*")
 _ESCAPED_END: Final = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
 _SCAN_LIMIT: Final = 20_000  # characters; a statement whose kind is not known by then is OTHER
@@ -35,6 +38,12 @@ def operation_of(statement: str) -> str:
     if word != "WITH":
         return _KEYWORDS.get(word, "OTHER")
     return _KEYWORDS.get(_main_keyword(statement[:_SCAN_LIMIT]), "OTHER")
+
+
+def ending_of(statement: str) -> str | None:
+    """`COMMIT` or `ROLLBACK`, where a statement is just that, in any spelling: it ends the transaction."""
+    found = _ENDING.fullmatch(statement)
+    return None if found is None else "COMMIT" if found[1] else "ROLLBACK"
 
 
 def _main_keyword(sql: str) -> str:

@@ -2,7 +2,7 @@
 """Transactions: those that reached the database, by how they ended for it.
 
     outcome         counted when
-    commit          COMMIT took effect; an AUTOCOMMIT statement succeeded
+    commit          COMMIT took effect, also one that was executed as a statement; an AUTOCOMMIT statement succeeded
     rollback        ROLLBACK; COMMIT of a transaction that PostgreSQL had aborted, which it answers with ROLLBACK; the
                     connection was lost or closed in the middle; an AUTOCOMMIT statement failed in the server
     commit_failed   COMMIT raised
@@ -21,6 +21,7 @@ from .connection import ACTIVE, AUTOCOMMIT, ENDING, IDLE, ConnectionState, State
 from .errors import never_sent, reported_by_server
 from .metrics import Number, PoolMetrics, warn_once
 from .patches import Patches
+from .sql import ending_of
 
 _IN_ERROR: Final = 3  # libpq's PQTRANS_INERROR, in psycopg and psycopg2
 
@@ -49,9 +50,15 @@ class Transactions:
             level = options.get("isolation_level")
             state.phase = self.default_phase if level is None else _phase(level)
 
-    def executed(self, state: ConnectionState, error: BaseException | None) -> None:
+    def executed(self, state: ConnectionState, statement: str, seconds: float, error: BaseException | None) -> None:
         """A statement has ended."""
         if error is None:
+            ending = ending_of(statement) if state.phase is ACTIVE else None
+            if ending == "COMMIT":
+                aborted = state.refused and self._dialect.name == "postgresql"
+                self._committed(state, self._metrics.rollbacks if aborted else self._metrics.commits, seconds)
+            elif ending == "ROLLBACK":
+                self.rolled_back(state)
             state.errors = state.refused = False  # an aborted transaction would have refused it
         if state.phase is AUTOCOMMIT:
             if error is None:

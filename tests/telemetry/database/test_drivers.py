@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
 from tests.servers import Postgres, free_port, wait_until
-from tests.telemetry.database.measured import Runner, ended, kill_backends, pool_numbers, queries
+from tests.telemetry.database.measured import Numbers, Runner, ended, kill_backends, pool_numbers, queries
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = 1")
 ONE = text("SELECT 1")
@@ -33,6 +33,12 @@ REFUSING = pytest.mark.parametrize(
 def run(request: pytest.FixtureRequest, dsn: str, quiet_postgres: Postgres) -> Runner:
     kind, driver = request.param
     return Runner(kind, dsn, quiet_postgres, driver)
+
+
+def transactions(numbers: Numbers) -> dict[str, float]:
+    """How many ended, by outcome."""
+    prefix = "transactions_total "
+    return {name.removeprefix(prefix): number for name, number in numbers.items() if name.startswith(prefix)}
 
 
 def refused_by_the_driver(connection: Connection, driver: str) -> None:
@@ -178,6 +184,72 @@ def test_commit_of_an_aborted_transaction(run: Runner) -> None:
     assert {name: number for name, number in found.items() if "transactions" in name} == {
         "transactions_total commit_failed" if raises else "transactions_total rollback": 1,
         "transactions_total rollback": 1 if raises else 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("statement", "outcome"),
+    [("COMMIT", "commit"), ("end work;", "commit"), ("ROLLBACK", "rollback"), ("abort transaction", "rollback")],
+)
+def test_a_transaction_that_a_statement_ends(run: Runner, statement: str, outcome: str) -> None:
+    def scenario(engine: Engine) -> None:
+        for _ in range(2):
+            with engine.connect() as connection:
+                connection.execute(ADD)
+                connection.exec_driver_sql(statement)
+        with engine.connect() as connection:
+            expected = 2 if outcome == "commit" else 0
+            assert connection.scalar(text("SELECT balance FROM account WHERE id = 1")) == expected
+
+    assert transactions(run(scenario)) == ({"commit": 2, "rollback": 1} if outcome == "commit" else {"rollback": 3})
+
+
+def test_an_aborted_transaction_that_a_statement_commits(run: Runner) -> None:
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.execute(ADD)
+            with pytest.raises(exc.DBAPIError):
+                connection.execute(text("SELECT 1 / 0"))
+            with pytest.raises(exc.InterfaceError) if run.driver == "pg8000" else nullcontext():
+                connection.exec_driver_sql("COMMIT")
+
+    assert transactions(run(scenario)) == {"rollback": 1}
+
+
+def test_an_error_while_a_cursor_fetches(run: Runner) -> None:
+    """SQLAlchemy passes on asyncpg's own exception then."""
+
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            statement = text("SELECT 1 / (500 - n) FROM generate_series(1, 1000) n")
+            options = {"stream_results": True, "max_row_buffer": 10}
+            with pytest.raises(Exception, match="division by zero"):
+                connection.execute(statement, execution_options=options).all()
+
+    found = run(scenario)
+    assert {name: number for name, number in found.items() if "errors" in name} == {"query_errors_total SELECT 22": 1}
+
+
+@pytest.mark.parametrize("run", [("sync", "psycopg"), ("async", "asyncpg")], ids="-".join, indirect=True)
+def test_a_prepared_statement_that_no_longer_fits(run: Runner, dsn: str) -> None:
+    """SQLAlchemy's own exception of asyncpg's has no code."""
+
+    def scenario(engine: Engine) -> None:
+        with engine.connect() as connection:
+            for _ in range(8):
+                connection.execute(text("SELECT * FROM account")).all()
+            connection.commit()
+            with psycopg.connect(dsn) as other:
+                other.execute("ALTER TABLE account ADD COLUMN extra int")
+            with pytest.raises(exc.DBAPIError):
+                connection.execute(text("SELECT * FROM account")).all()
+            connection.commit()
+
+    found = run(scenario)
+    assert {name: number for name, number in found.items() if "transactions" in name or "errors" in name} == {
+        "query_errors_total SELECT 0A": 1,
+        "transactions_total commit": 1,
+        "transactions_total rollback": 1,
     }
 
 
