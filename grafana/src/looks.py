@@ -95,5 +95,10 @@ def values(mapping: Mapping[str, tuple[str, str]]) -> Json:
     }
 
 
+def no_answer(text: str, index: int) -> Json:
+    """The mapping of null, which a query without an answer is: `text`, neither good nor bad."""
+    return {"type": "special", "options": {"match": "null", "result": {"text": text, "color": "text", "index": index}}}
+
+
 def set_known(target: Json, **entries: Any) -> None:
     target.update({key: value for key, value in entries.items() if value is not None})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .bounds import mappings as at_most
-from .looks import PER_MINUTE, PLAIN, Steps, fixed, override_matching, plain, set_known, values
+from .looks import PER_MINUTE, PLAIN, Steps, fixed, no_answer, override_matching, plain, set_known, values
 from .model import Json, Link, Panel, Query
 from .promql import FAILING, NOTHING, WAITING
 
@@ -50,9 +50,11 @@ def stat(
     if f"vector({FAILING})" in expr:
         words[str(FAILING)] = ("failing", "red")
         words[str(WAITING)] = ("waiting", "orange")
-    mappings = (values(words), *mappings)
+    # Without an answer, as while Prometheus is down, the words would have the colour of the lowest threshold: green.
+    # One that shows a name has no other words for a result without series.
+    mappings = (values(words), no_answer(no_value if name else "no answer", index=len(words)), *mappings)
     if bounds:
-        mappings = (*mappings, *at_most(bounds, first=len(words)))
+        mappings = (*mappings, *at_most(bounds, first=len(words) + 1))
     expr = f"({expr}) and on () {source}" if source else expr
     if not name:  # without a number Grafana would show the words in the colour of the lowest threshold
         expr = f"{expr} or vector({NOTHING})"

@@ -113,6 +113,8 @@ def test_stats_show_the_present(name: str) -> None:
             assert not target["range"], panel["title"]
             defaults = panel["fieldConfig"]["defaults"]
             assert defaults["noValue"], panel["title"]
+            (null,) = (m["options"]["result"] for m in defaults["mappings"] if m["type"] == "special")
+            assert null["color"] == "text", "while Prometheus does not answer, nothing is green"
             if panel["options"]["textMode"] == "value":  # words for nothing are neither green nor red
                 assert target["expr"].endswith(f" or vector({NOTHING})"), panel["title"]
                 nothing = defaults["mappings"][0]["options"][str(NOTHING)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +40,8 @@ def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300
         if value == NOTHING and mapped:
             return Tile(None, *mapped)
         return Tile(value, *mapped) if mapped else Tile(value, "", _colour(defaults, value))
-    return Tile(None, defaults["noValue"], _colour(defaults, -math.inf))
+    (null,) = (m["options"] for m in defaults["mappings"] if m["type"] == "special" and m["options"]["match"] == "null")
+    return Tile(None, null["result"]["text"], null["result"]["color"])
 
 
 def _mapped(defaults: dict[str, Any], value: float) -> tuple[str, str] | None:
