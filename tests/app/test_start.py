@@ -16,8 +16,6 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from app.db.migrate import MigrationError, migrate
@@ -85,6 +83,9 @@ def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) ->
 
 
 def test_migrations_make_what_the_models_say(settings: Settings) -> None:
+    from alembic.autogenerate import compare_metadata  # not by every process that collects the tests
+    from alembic.migration import MigrationContext
+
     migrate(settings)
     with create_engine(settings.database_url).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []

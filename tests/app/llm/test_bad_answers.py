@@ -10,8 +10,6 @@ import pytest
 from fastapi import FastAPI
 
 from app.llm import LLMError, LLMService, Message
-from app.llm.anthropic_messages import AnthropicProvider
-from app.llm.openai_compatible import OpenAIProvider
 from tests.app.conftest import app, inside, settings
 from tests.telemetry.llm.fake_provider import (
     FakeProvider,
@@ -23,6 +21,7 @@ from tests.telemetry.llm.fake_provider import (
     openai_whole,
 )
 from tests.telemetry.llm.measured import measured
+from tests.telemetry.llm.sdks import anthropic_messages, openai_compatible
 
 __all__ = ["app", "inside", "settings"]
 
@@ -32,7 +31,7 @@ BAD: list[Any] = [[{"type": "text", "text": "Hi"}], 7, {"text": "Hi"}, "half a p
 @pytest.fixture
 async def asked(app: FastAPI, fake: FakeProvider, model: str) -> AsyncIterator[FastAPI]:
     """The service with the fake provider behind it."""
-    app.state.llm = LLMService(OpenAIProvider("k", fake.openai_url, max_retries=0), model)
+    app.state.llm = LLMService(openai_compatible.OpenAIProvider("k", fake.openai_url, max_retries=0), model)
     yield app
     await app.state.llm.aclose()
 
@@ -103,10 +102,10 @@ async def test_long_waits_are_not_waited_for(
     made: Any
     if provider == "openai":
         fake.replies = [openai_error(429, **headers), openai_whole()]
-        made = OpenAIProvider("k", fake.openai_url)
+        made = openai_compatible.OpenAIProvider("k", fake.openai_url)
     else:
         fake.replies = [anthropic_error(429, "rate_limit_error", **headers), anthropic_whole()]
-        made = AnthropicProvider("k", fake.anthropic_url)
+        made = anthropic_messages.AnthropicProvider("k", fake.anthropic_url)
     service = LLMService(made, model)
     with pytest.raises(LLMError, match="rate_limit"):
         await service.complete([Message("user", "Hello")])

@@ -14,12 +14,11 @@ import psutil
 import pytest
 
 from app.llm import LLMService, Message
-from app.llm.anthropic_messages import AnthropicProvider
-from app.llm.openai_compatible import OpenAIProvider
 from app.telemetry.llm import Call
 from tests.app.llm.test_wire import until
 from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, anthropic_stream, openai_stream
 from tests.telemetry.llm.measured import PRICE, measured
+from tests.telemetry.llm.sdks import anthropic_messages, openai_compatible
 
 STREAMS = 1000
 CONNECTING = 50  # at a time: a thousand connects at once would be a test of the machine
@@ -79,8 +78,8 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
     fake.replies = [lambda body: script[int(body["messages"][0]["content"])].reply(body)]
     tasks_before, sockets_before = len(asyncio.all_tasks()), sockets()
     services = {
-        "openai": LLMService(OpenAIProvider("k", fake.openai_url, timeout=120), model),
-        "anthropic": LLMService(AnthropicProvider("k", fake.anthropic_url, timeout=120), model),
+        "openai": LLMService(openai_compatible.OpenAIProvider("k", fake.openai_url, timeout=120), model),
+        "anthropic": LLMService(anthropic_messages.AnthropicProvider("k", fake.anthropic_url, timeout=120), model),
     }
     connecting = asyncio.Semaphore(CONNECTING)
     everyone, on = asyncio.Barrier(STREAMS + 1), asyncio.Event()

@@ -12,8 +12,6 @@ import anyio
 import pytest
 
 from app.llm import LLMError, LLMService, Message
-from app.llm.anthropic_messages import AnthropicProvider
-from app.llm.openai_compatible import OpenAIProvider
 from tests.telemetry.llm.fake_provider import (
     ANTHROPIC_USAGE,
     Body,
@@ -39,6 +37,7 @@ from tests.telemetry.llm.measured import (
     seconds,
     tokens,
 )
+from tests.telemetry.llm.sdks import anthropic_messages, openai_compatible
 
 PROMPT = [Message("system", "Be brief."), Message("user", "Hello there")]
 KEY = "sk-secret-key"
@@ -59,9 +58,9 @@ RATE_LIMIT_LEFT = {
 @asynccontextmanager
 async def service(fake: FakeProvider, provider: str, model: str, **settings: Any) -> AsyncIterator[LLMService]:
     if provider == "openai":
-        made: Any = OpenAIProvider(KEY, fake.openai_url, **settings)
+        made: Any = openai_compatible.OpenAIProvider(KEY, fake.openai_url, **settings)
     else:
-        made = AnthropicProvider(KEY, fake.anthropic_url, **settings)
+        made = anthropic_messages.AnthropicProvider(KEY, fake.anthropic_url, **settings)
     llm = LLMService(made, model)
     try:
         yield llm

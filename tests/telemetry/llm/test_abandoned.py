@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import openai
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -16,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from app.telemetry.llm import AbandonedCallsMiddleware, track_call
 from tests.telemetry.llm.fake_provider import FakeProvider, openai_stream
 from tests.telemetry.llm.measured import measured
+from tests.telemetry.llm.sdks import openai
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 from pydantic import BaseModel
 
@@ -25,6 +23,7 @@ from tests.telemetry.llm.fake_provider import (
     openai_whole,
 )
 from tests.telemetry.llm.measured import logged, measured
+from tests.telemetry.llm.sdks import anthropic, openai
 from tests.telemetry.llm.shapes import completion, openai_usage
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]

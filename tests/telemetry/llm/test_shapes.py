@@ -7,14 +7,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from app.telemetry import llm as telemetry
 from app.telemetry.llm import Call, Usage, track_call
 from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply
 from tests.telemetry.llm.measured import PRICE, measured_alone
+from tests.telemetry.llm.sdks import anthropic, openai
 from tests.telemetry.llm.shapes import ANTHROPIC, CHAT, ERRORS, EVERY, RESPONSES, Shape
 
 PROVIDER = "openai"

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import anthropic
-import openai
 import pytest
 from prometheus_client import REGISTRY
 
@@ -54,6 +52,7 @@ from tests.telemetry.llm.measured import (
     seconds,
     tokens,
 )
+from tests.telemetry.llm.sdks import anthropic, openai
 
 PROMPT = "Hello there"
 MESSAGES: list[Any] = [{"role": "user", "content": PROMPT}]
