@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": NAME,
             "COMPOSE_DISABLE_ENV_FILE": "1",  # a developer's .env must not decide what is tested
             "SECRETS_DIR": str(self.secrets),
+            "BACKUPS_DIR": str(folder / "backups"),
             "SIGHTLINE_STATE": str(folder / "state"),
             "CERTIFICATES_DIR": str(images.certificates() or PROJECT / "ops" / "certificates"),
             **{f"{SETTINGS.get(service, service.upper())}_PORT": str(port) for service, port in self.ports.items()},
@@ -64,6 +66,26 @@ class Stack:
         """The result of a docker command, whichever it is."""
         return subprocess.run(
             ["docker", *arguments], cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    def make(self, *command: str) -> str:
+        """What a command of `make` prints, as it is run with Docker; it must succeed."""
+        result = self.try_to_make(*command)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def try_to_make(
+        self, *command: str, given: str = "", project: Path = PROJECT, settings: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """The same, however it ends; `settings` are of this command alone."""
+        return subprocess.run(
+            [sys.executable, "-m", "ops", *command, "MODE=docker"],
+            input=given,
+            cwd=project,
+            env={**self.environment, **(settings or {})},
+            capture_output=True,
+            text=True,
+            timeout=3 * UP_SECONDS,
         )
 
     def containers(self) -> dict[str, dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,29 +13,16 @@ from tests.ops.docker.conftest import Stack
 pytestmark = pytest.mark.stack
 
 
-def by_hand(stack: Stack, *command: str, given: str = "", project: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    """What `make` runs with Docker."""
-    return subprocess.run(
-        [sys.executable, "-m", "ops", *command, "MODE=docker"],
-        input=given,
-        cwd=project,
-        env=stack.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_psql_is_the_superusers_and_runs_scripts(stack: Stack) -> None:
     monitors = "SELECT current_user, pg_has_role('sightline_exporter', 'pg_monitor', 'MEMBER') AS monitors;\n"
-    revoked = by_hand(stack, "psql", given="REVOKE pg_monitor FROM sightline_exporter;\n")
+    revoked = stack.try_to_make("psql", given="REVOKE pg_monitor FROM sightline_exporter;\n")
     assert revoked.returncode == 0, revoked.stderr
-    assert "postgres     | f" in by_hand(stack, "psql", given=monitors).stdout
+    assert "postgres     | f" in stack.try_to_make("psql", given=monitors).stdout
     # As the runbooks have it: `make psql < postgres/init/10-roles.sql`
-    result = by_hand(stack, "psql", given=(PROJECT / "postgres" / "init" / "10-roles.sql").read_text())
+    result = stack.try_to_make("psql", given=(PROJECT / "postgres" / "init" / "10-roles.sql").read_text())
     assert result.returncode == 0, result.stderr
-    assert "postgres     | t" in by_hand(stack, "psql", given=monitors).stdout
-    refused = by_hand(stack, "psql", given="SELECT nonsense;\nSELECT 'after it';\n")
+    assert "postgres     | t" in stack.try_to_make("psql", given=monitors).stdout
+    refused = stack.try_to_make("psql", given="SELECT nonsense;\nSELECT 'after it';\n")
     assert refused.returncode != 0
     assert 'column "nonsense" does not exist' in refused.stderr
     assert "after it" not in refused.stdout
@@ -46,7 +31,7 @@ def test_psql_is_the_superusers_and_runs_scripts(stack: Stack) -> None:
 def test_psql_without_a_database_says_what_to_do(stack: Stack) -> None:
     stack.compose("stop", "postgres")
     try:
-        result = by_hand(stack, "psql")
+        result = stack.try_to_make("psql")
         assert (result.returncode, result.stdout) == (1, "")
         assert result.stderr == "PostgreSQL does not run; `make up` starts it.\n"
     finally:
@@ -55,7 +40,7 @@ def test_psql_without_a_database_says_what_to_do(stack: Stack) -> None:
 
 
 def test_the_configuration_is_checked_by_the_servers_own_tools(stack: Stack, tmp_path: Path) -> None:
-    result = by_hand(stack, "check-config")
+    result = stack.try_to_make("check-config")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "rules/http.yml" in result.stdout
     assert "inhibit rules" in result.stdout
@@ -69,6 +54,6 @@ def test_the_configuration_is_checked_by_the_servers_own_tools(stack: Stack, tmp
         ("prometheus/prometheus.yml", "global: [\n", "FAILED"),
     ):
         (copy / file).write_text(text)
-        refused = by_hand(stack, "check-config", project=copy)
+        refused = stack.try_to_make("check-config", project=copy)
         assert refused.returncode != 0
         assert says in refused.stdout + refused.stderr

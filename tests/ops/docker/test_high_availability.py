@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from tests.ops.docker.conftest import Stack
-from tests.ops.docker.test_replicas import make
 from tests.servers import AlertmanagerApi, PrometheusApi, free_port, wait_until
 
 pytestmark = pytest.mark.stack
@@ -32,7 +31,7 @@ def pairs(stack: Stack) -> Iterator[tuple[list[PrometheusApi], list[Alertmanager
     prometheus.url = f"http://127.0.0.1:{ports['prometheus-2']}"
     alertmanager.url = f"http://127.0.0.1:{ports['alertmanager-2']}"
     try:
-        print(make(stack, "up"))
+        print(stack.make("up"))
         yield [stack.prometheus, prometheus], [stack.alertmanager, alertmanager]
     finally:
         for name in changes:
@@ -132,7 +131,7 @@ def test_one_of_each_is_killed_and_everything_goes_on(
 
 
 def test_reload_reaches_both_of_each(stack: Stack, pairs: Pairs) -> None:
-    said = make(stack, "reload")
+    said = stack.make("reload")
     assert [line.split()[0] for line in said.splitlines() if "configuration reloaded" in line] == [
         *("alertmanager", "prometheus", "alertmanager-2", "prometheus-2")
     ]

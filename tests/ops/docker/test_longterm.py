@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
-from tests.ops.docker.test_upkeep import make, try_to_make
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
@@ -18,16 +16,15 @@ SOURCE = f"/api/datasources/proxy/uid/{STORE}"
 
 
 @pytest.fixture(scope="module")
-def longterm(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def longterm(stack: Stack) -> Iterator[Stack]:
     """The stack with the store; without it again afterwards."""
-    folder = tmp_path_factory.mktemp("backups")
     stack.environment["LONGTERM_RETENTION"] = "1y"
     try:
-        assert f"Samples also go to http://{STORE}:8428/api/v1/write.\n" in make(stack, folder, "up")
+        assert f"Samples also go to http://{STORE}:8428/api/v1/write.\n" in stack.make("up")
         yield stack
     finally:
         del stack.environment["LONGTERM_RETENTION"]
-        make(stack, folder, "up")
+        stack.make("up")
         stack.up()
 
 
@@ -36,7 +33,7 @@ def grafana(stack: Stack, path: str) -> httpx.Response:
     return httpx.get(f"{stack.url('grafana')}{path}", auth=("admin", password))
 
 
-def test_samples_arrive_and_grafana_reads_them(longterm: Stack, tmp_path: Path) -> None:
+def test_samples_arrive_and_grafana_reads_them(longterm: Stack) -> None:
     jobs = {job for job in longterm.prometheus.targets() if job != "locust"}
 
     def arrived() -> bool:
@@ -44,7 +41,7 @@ def test_samples_arrive_and_grafana_reads_them(longterm: Stack, tmp_path: Path) 
         return {one["metric"]["job"] for one in found} >= jobs
 
     wait_until(arrived, timeout=90)
-    assert "SAMPLES ALSO GO TO" in make(longterm, tmp_path, "status")
+    assert "SAMPLES ALSO GO TO" in longterm.make("status")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/admin/tsdb/delete_series?match[]=up", "/snapshot/create"])
@@ -64,20 +61,20 @@ def test_it_is_confined_and_reachable_from_the_stack_only(longterm: Stack) -> No
     assert set(containers["prometheus"]["NetworkSettings"]["Networks"]) == {f"{NAME}_monitoring", f"{NAME}_published"}
 
 
-def test_the_path_of_another_product_is_refused_and_changes_nothing(longterm: Stack, tmp_path: Path) -> None:
+def test_the_path_of_another_product_is_refused_and_changes_nothing(longterm: Stack) -> None:
     """Asked from this machine, as `make up` does: here of Prometheus, which takes no samples."""
     before = {service: one["Id"] for service, one in longterm.containers().items()}
     url = f"{longterm.url('prometheus')}/api/v1/write"
-    refused = try_to_make(longterm, tmp_path, "up", REMOTE_WRITE_URL=url)
+    refused = longterm.try_to_make("up", settings={"REMOTE_WRITE_URL": url})
     assert refused.returncode == 1
     assert f"REMOTE_WRITE_URL: {url} answers 404, so it takes no samples there." in refused.stderr
     assert {service: one["Id"] for service, one in longterm.containers().items()} == before
 
 
-def test_without_the_setting_it_ends_and_its_data_stay(longterm: Stack, tmp_path: Path) -> None:
+def test_without_the_setting_it_ends_and_its_data_stay(longterm: Stack) -> None:
     setting = longterm.environment.pop("LONGTERM_RETENTION")
     try:
-        make(longterm, tmp_path, "up")
+        longterm.make("up")
         assert STORE not in longterm.health()
         assert f"{NAME}_{STORE}-data" in longterm.docker("volume", "ls", "--quiet").split()
         assert STORE not in {source["uid"] for source in grafana(longterm, "/api/datasources").json()}

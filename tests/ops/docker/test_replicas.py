@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 
 from ops.paths import PROJECT
-from tests.ops.docker.conftest import UP_SECONDS, Stack
+from tests.ops.docker.conftest import Stack
 from tests.ops.writers import writing
 from tests.servers import wait_until
 
@@ -49,19 +47,6 @@ def alerts(stack: Stack) -> set[str]:
     """Those that fire for the service; what others have on a busy machine is no question of replicas."""
     found = [alert for alert in stack.prometheus.api("alerts")["alerts"] if alert["state"] == "firing"]
     return {alert["labels"]["alertname"] for alert in found if alert["labels"].get("job") == "app"}
-
-
-def make(stack: Stack, command: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "ops", command, "MODE=docker"],
-        cwd=PROJECT,
-        env=stack.environment,
-        capture_output=True,
-        text=True,
-        timeout=2 * UP_SECONDS,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +86,7 @@ def test_a_killed_replica_costs_at_most_the_request_in_flight(scaled: Stack) -> 
 def test_a_rolling_restart_fails_no_request(scaled: Stack) -> None:
     before = set(scaled.compose("ps", "--quiet", "app").split())
     with writing(scaled.url("proxy")) as writer:
-        print(make(scaled, "restart"))
+        print(scaled.make("restart"))
     assert writer.failures == []
     after = set(scaled.compose("ps", "--quiet", "app").split())
     assert len(after) == REPLICAS
@@ -133,7 +118,7 @@ def test_a_stack_of_the_former_release_continues(stack: Stack, tmp_path: Path) -
             pass
     finally:
         del stack.environment["COMPOSE_FILE"]
-    print(make(stack, "up"))
+    print(stack.make("up"))
     for item in writer.confirmed:
         assert writer.ask("GET", f"/items/{item}")["id"] == item
     assert set(stack.health().values()) == {"healthy"}

@@ -151,13 +151,13 @@ def small_root(folder: Path) -> None:
     (folder / "usr/sbin/update-ca-certificates").chmod(0o755)
 
 
-def test_standins_that_are_interrupted_are_made_by_the_next_command(tell: Callable[[str, str], None]) -> None:
+def test_standins_that_are_interrupted_are_made_by_the_next_command(summarize: Callable[[str, str], None]) -> None:
     dice = random.Random(SEED)
     with folder("standins") as project:
         small = SmallStandins(project, dice)
         with small.machine():
             small.measure()
-            interruptions("stand-ins", {"standins": small.attempt}, dice, tell)
+            interruptions("stand-ins", {"standins": small.attempt}, dice, summarize)
 
 
 DEBOOTSTRAP = """#!/bin/sh -e

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pytest
 from ops import images, secrets
 from ops.paths import PROJECT
 from tests.kept import Kept
-from tests.ops.docker.conftest import UP_SECONDS, Stack
+from tests.ops.docker.conftest import Stack
 
 pytestmark = pytest.mark.stack
 
@@ -27,26 +25,6 @@ STATEFUL = ("postgres", "prometheus", "alertmanager", "grafana")
 
 def keep(stack: Stack) -> Kept:
     return Kept(stack.url("proxy"), stack.url("alertmanager"), stack.url("prometheus"))
-
-
-def make(stack: Stack, backups: Path, *command: str) -> str:
-    """What a command of `make` prints, as it is run with Docker; it must succeed."""
-    result = try_to_make(stack, backups, *command)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def try_to_make(stack: Stack, backups: Path, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    environment = {**stack.environment, "BACKUPS_DIR": str(backups), **changes}
-    return subprocess.run(
-        [sys.executable, "-m", "ops", *command, "MODE=docker"],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=3 * UP_SECONDS,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def lets_in(stack: Stack, password: str) -> bool:
@@ -65,18 +43,18 @@ def test_a_second_up_has_edited_configuration_read_and_names_a_refused_one(stack
     stack.environment["COMPOSE_FILE"] = f"{PROJECT / 'docker-compose.yml'}{os.pathsep}{tmp_path / 'edited.yml'}"
     rules, routes = copies["prometheus"] / "rules" / "added.yml", copies["alertmanager"] / "alertmanager.yml"
     try:
-        make(stack, tmp_path, "up")
+        stack.make("up")
         before = {service: one["Id"] for service, one in stack.containers().items()}
         rules.write_text("groups: [{name: added, rules: [{record: one, expr: '1'}]}]\n")
         routes.write_text(routes.read_text().replace("group_wait: 30s", "group_wait: 31s", 1))
-        print(make(stack, tmp_path, "up"))
+        print(stack.make("up"))
         groups = stack.prometheus.api("rules")["groups"]
         assert "added" in {group["name"] for group in groups}
         taken = httpx.get(f"{stack.url('alertmanager')}/api/v2/status").json()["config"]["original"]
         assert "group_wait: 31s" in taken
         routes.write_text("route: {receiver: nobody}\n")
         for command in ("reload", "up"):
-            refused = try_to_make(stack, tmp_path, command)
+            refused = stack.try_to_make(command)
             assert refused.returncode == 1
             assert "alertmanager rejects its configuration and keeps the previous one" in refused.stderr
             assert "Everything is healthy" not in refused.stdout
@@ -92,7 +70,7 @@ def test_settings_that_cannot_work_are_said_in_one_line(stack: Stack, tmp_path: 
         ("APP_PORT", "9000-9010", "APP_PORT is '9000-9010'; it must be a port number from 1 to 65535.\n"),
         ("OPENAI_API_KEY_FILE", str(tmp_path / "key"), "The containers' users can't read "),
     ):
-        refused = try_to_make(stack, tmp_path, "up", **{name: value})
+        refused = stack.try_to_make("up", settings={name: value})
         assert refused.returncode == 1
         assert refused.stderr.startswith(says), refused.stderr
         assert len(refused.stderr.splitlines()) == 1
@@ -137,11 +115,12 @@ def test_other_images_find_the_data_of_the_former(stack: Stack, tmp_path: Path) 
     stack.docker("image", "rm", *(f"sightline-test-upgrade-{service}" for service in STATEFUL))
 
 
-def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
+def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Restored with other passwords than it was made with; and what was there before is kept, and can come back."""
+    monkeypatch.setitem(stack.environment, "BACKUPS_DIR", str(tmp_path))
     kept = keep(stack)
     started = {service: one["State"]["StartedAt"] for service, one in stack.containers().items()}
-    print(make(stack, tmp_path, "backup"))
+    print(stack.make("backup"))
     stack.wait_until_healthy()
     now = {service: one["State"]["StartedAt"] for service, one in stack.containers().items()}
     assert {service for service in now if now[service] != started[service]} == {"prometheus", "alertmanager", "grafana"}
@@ -160,7 +139,7 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
 
     younger = keep(stack)
     shutil.move(stack.secrets, tmp_path / "secrets")
-    print(make(stack, tmp_path, "restore", f"FROM={archive}", "CONFIRM=1"))
+    print(stack.make("restore", f"FROM={archive}", "CONFIRM=1"))
     assert kept.missing() == []
     assert {"row", "silence"} <= set(younger.missing())
     new = stack.passwords()
@@ -170,14 +149,14 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
     # Grafana keeps its users, and so their passwords, in its own database.
     assert lets_in(stack, old["grafana_admin_password"])
     assert not lets_in(stack, new["grafana_admin_password"])
-    make(stack, tmp_path, "grafana-password")
+    stack.make("grafana-password")
     assert lets_in(stack, new["grafana_admin_password"])
     assert not lets_in(stack, old["grafana_admin_password"])
 
     (before,) = (file for file in tmp_path.glob("*.tar") if file != archive)
     shutil.rmtree(stack.secrets)
     shutil.move(tmp_path / "secrets", stack.secrets)
-    make(stack, tmp_path, "restore", f"FROM={before}", "CONFIRM=1")
+    stack.make("restore", f"FROM={before}", "CONFIRM=1")
     assert stack.passwords()[secrets.GRAFANA_KEY] == grafana_key, (
         "the archive holds none that was created for the restore"
     )

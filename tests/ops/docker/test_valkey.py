@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
-from tests.ops.docker.test_upkeep import make
 from tests.ops.writers import sign_up
 from tests.servers import wait_until
 
@@ -28,16 +27,15 @@ print(urllib.request.urlopen(request, timeout=10).read().decode())
 
 
 @pytest.fixture(scope="module")
-def counting(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def counting(stack: Stack) -> Iterator[Stack]:
     """The stack with the store; without it again afterwards."""
-    folder = tmp_path_factory.mktemp("backups")
     stack.environment["ACTIVE_USERS_STORE"] = f"redis://{STORE}:6379"
     try:
-        make(stack, folder, "up")
+        stack.make("up")
         yield stack
     finally:
         del stack.environment["ACTIVE_USERS_STORE"]
-        make(stack, folder, "up")
+        stack.make("up")
         stack.up()
 
 
