@@ -16,7 +16,7 @@ ON = {"LONGTERM_RETENTION": "1y"}
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with native_stack() as made:
+    with native_stack(APP_WORKERS="1") as made:
         yield made
 
 
