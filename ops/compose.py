@@ -134,7 +134,7 @@ class ComposeStack:
         self._name_what_has_no_effect()
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
-        ports.check(self.published(), lambda: held)
+        ports.check(self.published(), lambda: held, self._container_at)
         mounts.require_readable(self.mounted())
         if "name=selinux" in self._security:
             mounts.require_labels(self.mounted())
@@ -167,6 +167,12 @@ class ComposeStack:
                 file = f"{name}_FILE names a file with it" if f"{name}_FILE" in filled_in else ""
                 place = file or f"`environment` of `app` in {OVERRIDES[0]} has one"
                 log.warning(".env: %s has no effect in Docker; %s.", name, place)
+
+    def _container_at(self, port: int) -> str:
+        """Which container has published this port, and the folder of its stack; the port's process is the engine's."""
+        show = f'container {{{{.Names}}}}{{{{with .Label "{PROJECT_LABEL}.working_dir"}}}} of {{{{.}}}}{{{{end}}}}'
+        command = ["docker", "ps", "--filter", f"publish={port}", "--format", show]
+        return shell.run(command, self.environment).partition("\n")[0]
 
     def _require_passwords(self) -> None:
         """Refuse data whose passwords are not here.

@@ -25,8 +25,14 @@ def number(setting: str, value: str) -> int:
     return int(value)
 
 
-def check(ports: Mapping[str, int], held: Callable[[], Collection[int]] = tuple) -> None:
+def check(
+    ports: Mapping[str, int],
+    held: Callable[[], Collection[int]] = tuple,
+    whose: Callable[[int], str] = lambda port: "",
+) -> None:
     """`ports`: setting, or in words what else decides -> port; `held`: asks for the ports that the stack itself has.
+
+    `whose`: names who has a port, where this process can ask more than the operating system.
 
     Raises:
         OpsError: a port is not available; names each of them on a line.
@@ -37,7 +43,7 @@ def check(ports: Mapping[str, int], held: Callable[[], Collection[int]] = tuple)
         if same:
             problems.append(f"{setting} and {' and '.join(same)} are both {port}; give each a port of its own.")
         # In this order: after a command that was interrupted, servers of the stack may just be starting or ending.
-        elif _unavailable(port) and port not in held() and (reason := _unavailable(port)):
+        elif _unavailable(port) and port not in held() and (reason := _unavailable(port, whose)):
             other = f"set {setting} to another one (in .env or as a variable)"
             problems.append(
                 f"Port {port} {reason}. Free it, or {other if setting.endswith('_PORT') else f'change {setting}'}."
@@ -46,7 +52,7 @@ def check(ports: Mapping[str, int], held: Callable[[], Collection[int]] = tuple)
         raise OpsError("\n".join(problems))
 
 
-def _unavailable(port: int) -> str | None:
+def _unavailable(port: int, whose: Callable[[int], str] = lambda port: "") -> str | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -54,7 +60,7 @@ def _unavailable(port: int) -> str | None:
         except PermissionError:
             return "needs root"
         except OSError:
-            holder = _holder(port)
+            holder = whose(port) or _holder(port)
             return f"is taken by {holder}" if holder else "is taken"
     return None
 

@@ -57,6 +57,8 @@ class Docker:
     containers: list[dict[str, Any]] = field(default_factory=list)
     volumes: tuple[str, ...] = ()
     working_dir: str = ""
+    publisher: str = ""
+    """Who has published a port, as `docker ps` says it."""
     override: dict[str, Any] = field(default_factory=dict)
     health: str = "healthy"
     also: list[dict[str, Any]] = field(default_factory=list)
@@ -110,6 +112,7 @@ case "$*" in
     *" ps --all --format=json") {sys.executable} -IS containers.py ps;;
     inspect*) {sys.executable} -IS containers.py inspect;;
     "ps --all"*) echo '{self.working_dir}';;
+    "ps --filter publish="*) printf '%s' '{self.publisher}';;
     "volume ls"*) printf '%s\\n' {" ".join(self.volumes)};;
     *"compose up"*) touch up;;
     *" down "*) rm -f up;;
@@ -340,6 +343,8 @@ def test_every_port_that_is_to_be_opened_is_looked_at_first(docker: Docker) -> N
         assert result.returncode == 1
         assert result.stderr.startswith(f"Port {port} is taken by ")
         assert result.stderr.endswith(f"Free it, or change port {port} of proxy in your override.\n")
+        docker.publisher = "container shop-web-1 of /srv/shop"
+        assert f"Port {port} is taken by container shop-web-1 of /srv/shop. Free it" in docker.ops("up").stderr
         services["proxy"]["ports"] = [ours]
         assert docker.ops("down").returncode == 0
         assert "off" in docker.ops("up", COMPOSE_PROFILES="off").stderr
