@@ -87,7 +87,8 @@ class ComposeStack:
 
     @property
     def location(self) -> str:
-        started = "" if mark(self.settings).exists() else ", which has not started it so far"
+        known = mark(self.settings).exists() and self.project in (self._started() or [self.project])
+        started = "" if known else ", which has not started it so far"
         return (
             f"Docker's volumes {', '.join(self.volumes()) or '(none)'} (project {self.project} of {PROJECT}{started})"
         )
@@ -168,6 +169,11 @@ class ComposeStack:
                 place = file or f"`environment` of `app` in {OVERRIDES[0]} has one"
                 log.warning(".env: %s has no effect in Docker; %s.", name, place)
 
+    def _started(self) -> list[str]:
+        """The project names of the stacks that this checkout has started; none in a mark of former times."""
+        file = mark(self.settings)
+        return file.read_text().split() if file.exists() else []
+
     def _container_at(self, port: int) -> str:
         """Which container has published this port, and the folder of its stack; the port's process is the engine's."""
         show = f'container {{{{.Names}}}}{{{{with .Label "{PROJECT_LABEL}.working_dir"}}}} of {{{{.}}}}{{{{end}}}}'
@@ -180,6 +186,12 @@ class ComposeStack:
         Raises:
             OpsError: there are data that another checkout, or lost passwords, belong to.
         """
+        started = self._started()
+        if started and self.project not in started and not self.containers() and self.has_data():
+            raise OpsError(
+                f"Docker has data of a stack {self.project} ({', '.join(self.volumes())}), and this checkout has only"
+                f" started {', '.join(started)}. {OTHER_NAME}"
+            )
         if not (self.settings.folder("SECRETS_DIR") / "postgres_password").exists() and self.has_data():
             raise OpsError(
                 f"Docker has data of a stack {self.project} ({', '.join(self.volumes())}), but their passwords are not"
@@ -188,7 +200,8 @@ class ComposeStack:
 
     def start(self) -> bool:
         running = self.running()
-        mark(self.settings).touch()
+        names = sorted({self.project, *self._started()})
+        mark(self.settings).write_text("".join(f"{name}\n" for name in names))
         with step("Building the service's image"):
             self.compose("build", "--quiet")
         with step("Starting the services"):
@@ -257,7 +270,10 @@ class ComposeStack:
 
     def remove(self) -> None:
         self.compose(EVERYTHING, "down", "--remove-orphans", "--volumes", "--rmi=local")
-        mark(self.settings).unlink(missing_ok=True)
+        if names := [name for name in self._started() if name != self.project]:
+            mark(self.settings).write_text("".join(f"{name}\n" for name in names))
+        else:
+            mark(self.settings).unlink(missing_ok=True)
 
     # Looking
 
@@ -443,7 +459,7 @@ class ComposeStack:
 
 
 def mark(settings: Settings) -> Path:
-    """The file that is there while Docker may have data of this checkout's stack."""
+    """The file that is there while Docker may have data of this checkout; it lists the project names of its stacks."""
     return settings.folder("SIGHTLINE_STATE") / "in-docker"
 
 

@@ -265,6 +265,26 @@ def test_data_whose_passwords_are_elsewhere_are_left_alone(docker: Docker) -> No
     assert docker.asked("up", "build") == []
 
 
+def test_data_of_a_name_that_was_never_started_here_are_left_alone(docker: Docker) -> None:
+    """The other checkout's stack is down, and this one has passwords of its own: of a stack with another name."""
+    assert docker.ops("up").returncode == 0
+    mark = docker.folder / "state" / "in-docker"
+    assert mark.read_text() == "mine\n"
+    (docker.folder / "up").unlink()
+    docker.volumes = ("mine_postgres-data",)
+    mark.write_text("second\n")
+    refused = docker.ops("up")
+    assert refused.returncode == 1
+    assert (
+        "Docker has data of a stack mine (mine_postgres-data), and this checkout has only started second."
+        in refused.stderr
+    )
+    for names in ("", "second\nmine\n"):  # of a release before, or both
+        mark.write_text(names)
+        assert docker.ops("up").returncode == 0
+        (docker.folder / "up").unlink()
+
+
 def test_clean_says_what_goes_and_whose_it_is(docker: Docker) -> None:
     docker.volumes = ("mine_postgres-data", "mine_grafana-data")
     refused = docker.ops("clean")
