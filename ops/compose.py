@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -207,8 +208,18 @@ class ComposeStack:
         with step("Starting the services"):
             if LONGTERM in running and not self.longterm:
                 self.compose(EVERYTHING, "rm", "--stop", "--force", LONGTERM)
-            self.compose("up", "--detach", "--no-build")
+            self._up()
         return running.issuperset(RELOADABLE)
+
+    def _up(self) -> None:
+        try:
+            self.compose("up", "--detach", "--no-build")
+        except OpsError as error:  # of a server that others wait for Compose says no more than that it is unhealthy
+            named = re.search(rf"container {re.escape(self.project)}-([\w-]+)-\d+ is unhealthy", str(error))
+            if named is None:
+                raise
+            log_end = "\n".join(f"  {line}" for line in self.last_words(named[1]).splitlines())
+            raise OpsError(f"{error}\nThe end of its log:\n{log_end}") from None
 
     def write_configs(self) -> None:
         if remote_write.is_on(self.settings):

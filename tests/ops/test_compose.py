@@ -285,6 +285,21 @@ def test_data_of_a_name_that_was_never_started_here_are_left_alone(docker: Docke
         (docker.folder / "up").unlink()
 
 
+def test_a_server_that_others_wait_for_in_vain_is_heard(docker: Docker) -> None:
+    """Compose says no more than that it is unhealthy: in its log is why, such as passwords of another checkout."""
+    docker.write()
+    script = docker.folder / "bin" / "docker"
+    fails = """*"compose up"*) echo 'dependency failed: container mine-postgres-1 is unhealthy' >&2; exit 1;;
+    *" logs "*) echo 'FATAL: password authentication failed';;
+    """
+    script.write_text(script.read_text().replace('*"compose up"*)', fails + '"no such"*)', 1))
+    command = [sys.executable, "-m", "ops", "up"]
+    result = subprocess.run(command, cwd=PROJECT, env=docker.environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    end = "container mine-postgres-1 is unhealthy\nThe end of its log:\n  FATAL: password authentication failed\n"
+    assert result.stderr.endswith(end)
+
+
 def test_clean_says_what_goes_and_whose_it_is(docker: Docker) -> None:
     docker.volumes = ("mine_postgres-data", "mine_grafana-data")
     refused = docker.ops("clean")
