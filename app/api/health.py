@@ -33,12 +33,13 @@ class DatabaseProbe:
     async def answers(self) -> bool:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._ask())
+        asked = self._running  # the next probe may replace it before this one sees that it is done
         # Not wait_for(): it waits for the cancelled driver, which waits for the database.
-        done, _ = await asyncio.wait({self._running}, timeout=READY_TIMEOUT)
+        done, _ = await asyncio.wait({asked}, timeout=READY_TIMEOUT)
         if not done:
             logger.warning("The database has not answered within %g s", READY_TIMEOUT)
             return False
-        if error := self._running.exception():
+        if error := asked.exception():
             logger.warning("The database is not available: %s", one_line(error))
         return error is None
 
