@@ -179,7 +179,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         )
         # It reaches its Alertmanager, its links lead to runbooks, and nothing critical is said but what is provoked.
         wait_until(lambda: len(prometheus.api("alertmanagers")["activeAlertmanagers"]) == 1)
-        wait_until(lambda: list(prometheus.targets().values()).count("up") == 3)
+        wait_until(lambda: list(prometheus.targets().values()) == ["up"] * 3)  # no others
         alerts = prometheus.api("alerts")["alerts"]
         [runbook] = {
             alert["annotations"]["runbook_url"]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prometheus metrics of a SQLAlchemy engine, as the application sees it: queries, transactions, connection pool.
 
-Depends on prometheus_client and SQLAlchemy 2 alone and may be copied alone. One line per engine, sync or async:
+Depends on prometheus_client and SQLAlchemy 2 alone (driver_pools.py not even on that) and may be copied alone. One line
+per engine, sync or async:
 
     instrument_engine(engine, pool="main", query_names=("list_items",))
 
@@ -20,9 +21,22 @@ Labels come from fixed lists (metrics.py), and nothing here ever raises into a q
   neither are those that a `do_execute` listener answers in the driver's place.
 """
 
-from .engine import Instrumentation, instrument_engine
+from typing import TYPE_CHECKING, Any
+
 from .errors import SQLSTATE_CLASSES
 from .metrics import OUTCOMES
 from .sql import OPERATIONS, operation_of
 
+if TYPE_CHECKING:
+    from .engine import Instrumentation, instrument_engine
+
 __all__ = ["OPERATIONS", "OUTCOMES", "SQLSTATE_CLASSES", "Instrumentation", "instrument_engine", "operation_of"]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs SQLAlchemy is imported when it is asked for: a service with `driver_pools` alone has none."""
+    if name in ("Instrumentation", "instrument_engine"):
+        from . import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

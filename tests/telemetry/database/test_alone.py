@@ -1,4 +1,4 @@
-"""The package where nothing is but what it needs: prometheus_client and SQLAlchemy, without greenlet and drivers."""
+"""The package where nothing is but what it needs: SQLAlchemy without greenlet and drivers, or a driver's pool alone."""
 
 from __future__ import annotations
 
@@ -65,3 +65,55 @@ def test_a_synchronous_service_needs_neither_greenlet_nor_the_rest_of_the_teleme
         "refusal": "expected SQLAlchemy's Engine or AsyncEngine, not a object",
         "asyncio": [],
     }
+
+
+POOLS = {
+    "psycopg-pool": """
+from psycopg_pool import ConnectionPool
+pool = instrument_pool(ConnectionPool(DSN, min_size=1, open=True), query_names=("one",))
+with pool, query_name("one"), pool.connection() as connection:
+    connection.execute("SELECT 1")
+""",
+    "asyncpg": """
+import asyncio, asyncpg
+async def main():
+    pool = instrument_pool(await asyncpg.create_pool(DSN, min_size=1), query_names=("one",))
+    with query_name("one"):
+        await pool.fetchval("SELECT 1")
+    await pool.close()
+asyncio.run(main())
+""",
+}
+SERVICE_WITHOUT_SQLALCHEMY = """
+import importlib.util, sys
+from prometheus_client import REGISTRY
+from own.database.driver_pools import instrument_pool, query_name
+import own.database
+
+assert importlib.util.find_spec("sqlalchemy") is None
+DSN = sys.argv[1]
+{pool}
+labels = {{"pool": "main", "operation": "SELECT", "query_name": "one"}}
+print(REGISTRY.get_sample_value("db_query_duration_seconds_count", labels))
+try:
+    own.database.instrument_engine
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("driver", POOLS)
+def test_a_pool_of_a_driver_needs_no_sqlalchemy(tmp_path: Path, dsn: str, driver: str) -> None:
+    shutil.copytree(ROOT / "app" / "telemetry" / "database", tmp_path / "own" / "database")
+    (tmp_path / "service.py").write_text(SERVICE_WITHOUT_SQLALCHEMY.format(pool=POOLS[driver]))
+    packages = ("prometheus-client", driver, *(("psycopg", "psycopg-binary") if driver == "psycopg-pool" else ()))
+    with environment(tmp_path / "venv", *packages) as python:
+        done = subprocess.run(
+            [python, "service.py", dsn],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["1.0", "No module named 'sqlalchemy'"]
