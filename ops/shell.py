@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from typing import IO
 from ops.errors import OpsError
 
 COMPLAINT_LINES = 12
+NO_SPACE = 64 << 10  # bytes
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -42,11 +45,14 @@ def to_file(what: str, command: Sequence[str], output: Path, environment: Mappin
 
     Raises:
         OpsError: it fails; the message says `what` failed, and how.
+        OSError: there is no space left for the file. (tar says of that: "Wrote only 8192 of 10240 bytes".)
     """
     with open(output, "wb") as file:
         result = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, env=environment, cwd=cwd
         )
+        if result.returncode and shutil.disk_usage(output.parent).free < NO_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     _check(what, result.returncode, result.stderr)
 
 

@@ -65,10 +65,16 @@ def install(directory: str | os.PathLike[str] | None = None) -> None:
 
 
 def _share(explicit: str | os.PathLike[str] | None) -> None:
-    """Find a folder: the explicit one, else a private one where this is a worker, else none."""
+    """Find a folder: the explicit one, else a private one where this is a worker, else none.
+
+    The private one comes first where it is there: another worker had to leave the explicit one.
+    """
     master = master_pid()
     folders = [Path(explicit)] if explicit else []
-    for folder in [*folders, *([private_folder(master)] if master is not None else [])]:
+    if master is not None:
+        private = private_folder(master)
+        folders.insert(0 if private.exists() else len(folders), private)
+    for folder in folders:
         try:
             storage.share(folder, claim_slot=master != os.getpid())
             return

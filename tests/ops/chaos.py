@@ -215,7 +215,7 @@ def interruptions(
                 print(f"seed {SEED}, round {next(rounds)}: {command}, {end.name} to {to}", flush=True)
                 try:
                     tried[kind] += attempts[command](end, group)
-                except BaseException:
+                except Exception:
                     tried[kind] += 1
                     lost[kind] += 1
                     raise

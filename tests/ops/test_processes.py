@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ops.programs import find
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack, native_stack
 from tests.servers import default_signals, free_port, wait_until
+from tests.telemetry.storage.test_faults import small_disk
 
 
 def listening(port: int) -> bool:
@@ -356,6 +358,27 @@ def test_an_interrupted_backup_leaves_everything_running_and_nothing_behind(stac
     assert stack.pid("prometheus") != before["prometheus"]
     assert list(backups.iterdir()) == []
     wait_until(stack.healthy, timeout=120, interval=1)
+
+
+@pytest.mark.attack("make backup without room, or without its folder", tried=2)
+def test_a_backup_that_cannot_be_written_says_so_in_one_line_and_leaves_nothing(stack: Stack, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "8k") as disk:
+        result = stack.run("backup", BACKUPS_DIR=str(disk))
+        assert list(disk.iterdir()) == []
+    assert result.returncode == 1
+    assert re.fullmatch(rf"{disk}/\S+\.tar cannot be written: No space left on device\.\n", result.stderr), (
+        result.stderr
+    )
+    vanishes = tmp_path / "vanishes"
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(stack.run, "backup", BACKUPS_DIR=str(vanishes))
+        wait_until(lambda: list(vanishes.glob(".partial-*")), interval=0.01)
+        vanishes.rename(tmp_path / "gone")
+    result = run.result()
+    assert result.returncode == 1
+    assert re.fullmatch(rf"{vanishes}/\S+\.tar cannot be written: No such file or directory\.\n", result.stderr)
+    assert not vanishes.exists()
+    assert {one["statename"] for one in stack.supervisor.processes().values()} == {"RUNNING"}
 
 
 def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -> None:

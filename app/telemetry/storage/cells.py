@@ -19,7 +19,7 @@ from . import forks, truncation
 from .folder import check, join
 from .layout import CELLS, EXEMPLARS, HAS_EXEMPLARS, MAX_EXEMPLAR_TEXT, SCRATCH, Doubles, Memory
 from .schema import LABEL_NAME, Family, Schema
-from .slots import Peers, Worker, claim
+from .slots import Peers, Worker, claim, in_use
 from .spill import Spilled
 
 log = logging.getLogger("sightline_telemetry")
@@ -56,6 +56,9 @@ class Storage:
     def share(self, directory: Path, *, claim_slot: bool) -> None:
         """Keep the numbers in `directory` from now on.
 
+        Where other workers do and this one finds no room, it shows its own numbers as ones that are not shared: in
+        another folder it would be alone with them, and say nothing of it.
+
         Raises:
             OSError: that cannot be; they stay in this process then.
         """
@@ -66,7 +69,11 @@ class Storage:
             self.schema.refresh()
             if claim_slot:
                 self.use(*claim(self.schema))
-        except OSError:
+        except OSError as error:
+            if in_use(self.schema):
+                log.warning("metrics of this process are not shared: %s", error)
+                self.use_private_memory()
+                return
             self.schema.directory = None
             self.schema.clear()
             raise

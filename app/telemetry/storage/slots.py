@@ -5,6 +5,7 @@ Slot N is the file `worker-N`, taken with flock for as long as the worker lives.
 is free, so a successor goes on where the dead one stopped, and nothing has to be cleaned up or added together.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,22 @@ def claim(schema: Schema) -> tuple[int, Memory]:
         _forget_gauges(schema, memory)
         memory.open_to_readers()
     return slot, memory
+
+
+def in_use(schema: Schema) -> bool:
+    """Whether a living worker counts in the folder."""
+    try:
+        with schema.locked():
+            for path in schema.path("schema").parent.glob("worker-*"):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    if is_locked(fd):
+                        return True
+                finally:
+                    os.close(fd)
+    except OSError:
+        pass
+    return False
 
 
 def _forget_gauges(schema: Schema, memory: Memory) -> None:

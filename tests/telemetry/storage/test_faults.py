@@ -68,6 +68,31 @@ def test_a_full_disk_kills_no_worker(tmp_path: Path, command: tuple[str, ...], s
                 assert 1 <= len(re.findall("metrics: no room in|are not shared in", log)) <= 2, log  # one a worker
 
 
+@pytest.mark.attack("the telemetry's folder is full", tried=20)
+@pytest.mark.parametrize("files", [2, 3])
+def test_a_folder_that_takes_no_worker_is_left_by_all(tmp_path: Path, files: int) -> None:
+    """Its file system has no file left for the schema, or for the first worker."""
+    with small_disk(tmp_path / "disk", f"4m,nr_inodes={files}") as folder:
+        environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+        with serve(*UVICORN, APP, "--workers", "2", environment=environment) as server:
+            both(server)
+            ask(server, ["/r1"] * 20)
+            assert {total(server, endpoint="/r1") for _ in range(10)} == {20}
+            assert server.log.read_text().count("metrics of this process are not shared in") in (1, 2)
+
+
+@pytest.mark.attack("the telemetry's folder is full", tried=20)
+def test_a_worker_that_finds_no_room_beside_another_says_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "4m,nr_inodes=4") as folder:
+        environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+        with serve(*UVICORN, APP, "--workers", "2", environment=environment) as server:
+            both(server)
+            ask(server, ["/r1"] * 20)
+            wait_until(lambda: value(server.samples(), "telemetry_unshared_series") > 0)
+            wait_until(lambda: total(server, endpoint="/r1") == 20)  # of the one that sees both
+            assert server.log.read_text().count("metrics of this process are not shared: ") == 1
+
+
 @pytest.mark.attack("the telemetry's folder is full", tried=130)
 def test_what_has_room_stays_exact(tmp_path: Path) -> None:
     with ExitStack() as stack:
