@@ -64,10 +64,9 @@ def seconds(metric: str, provider: str, model: str) -> float:
     """The sum of a histogram of seconds."""
     return sum(
         sample.value
-        for family in REGISTRY.collect()
-        if family.name == metric
+        for family in REGISTRY.restricted_registry([f"{metric}_sum"]).collect()
         for sample in family.samples
-        if sample.name.endswith("_sum") and (sample.labels["provider"], sample.labels["model"]) == (provider, model)
+        if (sample.labels["provider"], sample.labels["model"]) == (provider, model)
     )
 
 

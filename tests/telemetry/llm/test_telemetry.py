@@ -630,9 +630,9 @@ def test_error_type(error: Exception, kind: str) -> None:
 def _bounds(name: str, **labels: str) -> list[float]:
     return [
         float(sample.labels["le"])
-        for family in REGISTRY.collect()
+        for family in REGISTRY.restricted_registry([f"{name}_bucket"]).collect()
         for sample in family.samples
-        if sample.name == f"{name}_bucket" and labels.items() <= sample.labels.items()
+        if labels.items() <= sample.labels.items()
     ][:-1]
 
 
