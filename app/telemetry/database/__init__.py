@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prometheus metrics of a SQLAlchemy engine, as the application sees it: queries, transactions, connection pool.
 
-Depends on prometheus_client and SQLAlchemy 2 alone (driver_pools.py not even on that) and may be copied alone. One line
+Depends on prometheus_client and SQLAlchemy 2 alone (driver_pools not even on that) and may be copied alone. One line
 per engine, sync or async:
 
     instrument_engine(engine, pool="main", query_names=("list_items",))

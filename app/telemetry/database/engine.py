@@ -107,12 +107,11 @@ class Instrumentation:
             self._transactions.failed(state, error)
         if state is not None and in_transaction and context.is_disconnect:
             self._transactions.rolled_back(state)
-        sqlstate = sqlstate_class(error, context.is_disconnect)
         # While a server-side cursor of asyncpg fetches, SQLAlchemy passes on the driver's own errors.
-        if sqlstate == OTHER and not isinstance(context.sqlalchemy_exception, exc.DBAPIError):
+        if not isinstance(context.sqlalchemy_exception, exc.DBAPIError) and sqlstate_class(error, lost=False) == OTHER:
             return  # not of the database or its driver: a cancelled task, a statement without its parameters
         if statement is not None:
             operation = operation_of(statement)
         else:
             operation = "OTHER" if state is None or in_transaction else state.ending
-        self._metrics.error(operation, sqlstate)
+        self._metrics.error(operation, sqlstate_class(error, context.is_disconnect))
