@@ -14,7 +14,7 @@ from ops.console import log
 from ops.errors import OpsError
 from ops.packages import DISTRIBUTED, NEEDED, POSTGRES
 from ops.paths import PROJECT
-from ops.rolling import wait_until_active
+from ops.rolling import wait_until_active, wait_until_ready
 from ops.secrets import METRICS_TOKEN
 from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
 from ops.settings import Settings, of_service
@@ -238,6 +238,8 @@ class ProcessStack:
         self.supervisor.start_server(name)
         if self._has_proxy:
             wait_until_active(self, len(self._replicas))
+        else:
+            wait_until_ready(name, self.server(name).probe)
 
     # Looking
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 from ops.console import step
 from ops.errors import OpsError
@@ -39,6 +40,19 @@ def wait_until_active(stack: Stack, count: int) -> None:
     while (active := _active(stack)) < count:
         if time.monotonic() > deadline:
             raise OpsError(f"Only {active} of {count} replicas are ready; `make logs SERVICE=app` shows why.")
+        time.sleep(0.3)
+
+
+def wait_until_ready(name: str, probe: Callable[[], str | None]) -> None:
+    """Return once the server of this name answers: its probe finds no problem.
+
+    Raises:
+        OpsError: that takes too long.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT
+    while problem := probe():
+        if time.monotonic() > deadline:
+            raise OpsError(f"{name} {problem}; `make logs SERVICE={name}` shows why.")
         time.sleep(0.3)
 
 
