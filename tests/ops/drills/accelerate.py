@@ -1,9 +1,9 @@
 """The real configuration made fast by one mechanical transformation, so that a drill takes seconds.
 
 Windows, offsets, predictions and ages are divided by WINDOWS, `for` and Alertmanager's waiting times by WAITING, and
-scrape and evaluation intervals are set to one short interval; a sample stays valid for as many of them as ever. Nothing
-else changes: not an expression, a threshold, a label, a route. The ages are the thresholds that are a time themselves,
-or what adds up in a time; AGES names them.
+scrape and evaluation intervals are set to one short interval; a sample stays valid for as many of them as ever. What
+waits on `up` waits for several scrapes, as it does in earnest. Nothing else changes: not an expression, a threshold, a
+label, a route. The ages are the thresholds that are a time themselves, or what adds up in a time; AGES names them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ INTERVAL = "1s"
 # over its metrics, which need several samples each.
 SLOW_JOB, SLOW_INTERVAL, SLOW_WINDOW = "postgres", "4s", 12.0
 SCRAPE_TIMES = 15.0  # 15 s between scrapes became INTERVAL: what is compared with a scrape's duration shrinks with it
+SCRAPES_MISSED = 6.0  # the least `for` of an alert on `up`: more than one scrape of the slow job
 
 AGES = {
     "pg_stat_activity_max_tx_duration": WINDOWS,
@@ -69,9 +70,11 @@ def rules(text: str) -> str:
         group["interval"] = INTERVAL
         for rule in group["rules"]:
             rule["expr"] = expression(rule["expr"])
-            for key in ("for", "keep_firing_for"):
-                if key in rule:
-                    rule[key] = shorter(rule[key], WAITING)
+            on_up = bool(re.search(r"\bup\b", rule["expr"]))
+            if "for" in rule:
+                rule["for"] = shorter(rule["for"], *((SCRAPE_TIMES, SCRAPES_MISSED) if on_up else (WAITING,)))
+            if "keep_firing_for" in rule:
+                rule["keep_firing_for"] = shorter(rule["keep_firing_for"], WAITING)
     return yaml.safe_dump(document, sort_keys=False, width=10_000)
 
 
