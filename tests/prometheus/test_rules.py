@@ -118,7 +118,8 @@ def test_runbook_is_complete(alert: Rule) -> None:
 
 
 SPANS = {"half a minute": 30, "a minute": 60, "a minute and a half": 90}
-SPANS |= {f"{word} minutes": 60 * n for word, n in {"two": 2, "three": 3, "five": 5, "ten": 10, "20": 20}.items()}
+MINUTES = {"two": 2, "three": 3, "five": 5, "seven": 7, "ten": 10, "20": 20}
+SPANS |= {f"{word} minutes": 60 * number for word, number in MINUTES.items()}
 
 
 def test_runbooks_name_the_time_that_a_condition_holds_before_it_alerts() -> None:

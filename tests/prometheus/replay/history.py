@@ -19,7 +19,6 @@ from tests.prometheus.rules import in_parallel, metrics, promtool
 
 from .play import LOOK, Group, Labels, Result, _judge, _looks, _seconds, _seen, affected, changed_by
 from .situations import Situation
-from .world import STEP, World
 
 SELECTOR = r"(?<![\w:]){}(?:\{{([^}}]*)\}})?(?![\w:\[])"
 
@@ -83,19 +82,19 @@ def inlined(groups: list[Group]) -> list[Alert]:
 
 
 def _play(situation: Situation, groups: list[Group]) -> Result:
-    changed, series = changed_by(situation)
-    alerts = [alert for alert in inlined(affected(groups, changed)) if alert.name != "Watchdog"]
+    changed, world = changed_by(situation)
+    alerts = [alert for alert in inlined(affected(groups, changed, situation.alerts)) if alert.name != "Watchdog"]
     if not alerts:
         return Result(situation)
     read = {name for alert in alerts for name in metrics(alert.expr)}
-    own = {name: pieces for name, pieces in series.items() if name.partition("{")[0] in read}
-    world = World(situation.minutes, own, sparse=situation.start - 150)
+    own = {name: pieces for name, pieces in world.series.items() if name.partition("{")[0] in read}
+    world = replace(world, series=own, sparse=situation.start - 150)
     nothing = [{"labels": "nothing", "value": 0}]
     document = {
         "evaluation_interval": f"{LOOK}s",  # of no rules, but without it promtool loads no samples
         "tests": [
             {
-                "interval": f"{STEP}s",
+                "interval": f"{situation.step}s",
                 "input_series": world.input_series(),
                 "promql_expr_test": [
                     {"expr": alert.query(), "eval_time": f"{look}s", "exp_samples": nothing}

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ops.paths import PROJECT
 from tests.prometheus.rules import RULES, in_parallel, metrics, promtool
 
 from .situations import Situation
-from .world import STEP, Piece, World, healthy
+from .world import World, healthy
 
 OURS = tuple(sorted(RULES.glob("*.yml")))
 LOOK = 30  # seconds from look to look
@@ -61,8 +61,8 @@ def load(rules: tuple[Path, ...]) -> list[Group]:
     return [group for file in rules for group in yaml.safe_load(file.read_text())["groups"]]
 
 
-def affected(groups: list[Group], changed: set[str]) -> list[Group]:
-    """The groups with the alerts that read one of these series, and the recordings that they need.
+def affected(groups: list[Group], changed: set[str], alerts: str = ".*") -> list[Group]:
+    """The groups with the alerts (of these names) that read one of these series, and the recordings that they need.
 
     All others do what they do in an ordinary hour, which is a situation of its own.
     """
@@ -81,7 +81,7 @@ def affected(groups: list[Group], changed: set[str]) -> list[Group]:
             new = {name for one in new for name in records.get(one, ())} - found
         return found
 
-    reads = {id(rule): read(str(rule["expr"])) for rule in rules if "alert" in rule}
+    reads = {id(rule): read(str(rule["expr"])) for rule in rules if re.fullmatch(alerts, rule.get("alert", "\n"))}
     chosen = {key for key, names in reads.items() if names & changed}
     needed = {name for key in chosen for name in reads[key]}
     kept = [
@@ -109,25 +109,26 @@ def _play(situations: list[Situation], groups: list[Group], inhibited: bool) -> 
 
 
 def _looks(situation: Situation) -> range:
-    return range(round(situation.start * 60) - 2 * LOOK, round(situation.minutes * 60), LOOK)
+    look = round(max(LOOK, situation.interval))
+    return range(round(situation.start * 60) - 2 * look, round(situation.minutes * 60), look)
 
 
 def _write(situation: Situation, groups: list[Group], folder: Path) -> Path:
     """A test of promtool's that expects nothing, so that it says what it got."""
     changed, world = changed_by(situation)
-    own = affected(groups, changed)
+    own = affected(groups, changed, situation.alerts)
     read = {name for group in own for rule in group["rules"] for name in metrics(str(rule["expr"]))}
-    series = {name: pieces for name, pieces in world.items() if name.partition("{")[0] in read}
+    world = replace(world, series={name: v for name, v in world.series.items() if name.partition("{")[0] in read})
     order = sorted(dict.fromkeys(group["name"] for group in own), key=lambda name: not _records(name))
     document = {
         "rule_files": ["rules.yml"],
-        "evaluation_interval": f"{STEP}s",
+        "evaluation_interval": f"{situation.interval}s",
         "group_eval_order": order,
         "tests": [
             {
                 "name": situation.name,
-                "interval": f"{STEP}s",
-                "input_series": World(situation.minutes, series).input_series(),
+                "interval": f"{situation.step}s",
+                "input_series": world.input_series(),
                 "promql_expr_test": [
                     {
                         "expr": 'ALERTS{alertstate="firing", alertname!="Watchdog"}',
@@ -145,11 +146,12 @@ def _write(situation: Situation, groups: list[Group], folder: Path) -> Path:
     return folder / "test.yml"
 
 
-def changed_by(situation: Situation) -> tuple[set[str], dict[str, list[Piece]]]:
-    """The metrics that a situation changes (all, if none), and its series."""
-    world, ordinary = situation.world().series, healthy(situation.minutes).series
-    differing = [name for name in world.keys() | ordinary.keys() if world.get(name) != ordinary.get(name)]
-    return {name.partition("{")[0] for name in differing or world}, world
+def changed_by(situation: Situation) -> tuple[set[str], World]:
+    """The metrics that a situation changes (all, if none), and its world."""
+    world = situation.world()
+    own, ordinary = world.series, healthy(situation.minutes).series
+    differing = [name for name in own.keys() | ordinary.keys() if own.get(name) != ordinary.get(name)]
+    return {name.partition("{")[0] for name in differing or own}, world
 
 
 def _records(group: str) -> bool:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from .world import World, healthy
+from .world import STEP, World, healthy
 
 START = 30.0
 A, B = "a:8000", "b:8000"
@@ -26,6 +27,16 @@ class Situation:
     tail: float = 10
     """Minutes that are watched after the end."""
     start: float = START
+    step: float = STEP
+    """Seconds from scrape to scrape; rules are evaluated every 15, or as rarely as that where it takes minutes."""
+
+    alerts: str = ".*"
+    """Which alerts are played (a regular expression): of a week, some take minutes."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one evaluation of the rules to the next."""
+        return self.step if self.step >= 60 else STEP
 
     @property
     def end(self) -> float:
@@ -37,6 +48,7 @@ class Situation:
 
     def world(self) -> World:
         world = healthy(self.minutes)
+        world.step = self.step
         self.apply(world, self.start, self.end)
         return world
 
@@ -44,14 +56,14 @@ class Situation:
 SITUATIONS: list[Situation] = []
 
 
-def situation(name: str, **settings: float) -> Callable[[Callable[[World, float, float], None]], None]:
+def situation(name: str, **settings: Any) -> Callable[[Callable[[World, float, float], None]], None]:
     def register(apply: Callable[[World, float, float], None]) -> None:
         SITUATIONS.append(Situation(name, apply, **settings))
 
     return register
 
 
-def harmless(name: str, **settings: float) -> Callable[[Callable[[World, float, float], None]], None]:
+def harmless(name: str, **settings: Any) -> Callable[[Callable[[World, float, float], None]], None]:
     return situation(name, late=0, **settings)
 
 

@@ -27,6 +27,10 @@ class World:
 
     minutes: float
     series: dict[str, list[Piece]] = field(default_factory=dict)
+    step: float = STEP
+    """Seconds from scrape to scrape."""
+    restarts: bool = False
+    """Counters that come back begin at 0, as after a restart; else they go on, as after lost scrapes."""
     sparse: float = 0
     """Until this minute only one sample a minute is written: promtool takes 10,000 of a series at most."""
 
@@ -83,12 +87,12 @@ class World:
         counter = is_counter(name.partition("{")[0])
         parts, at, total, present = [], 0, 0.0, False
         for until, value in pieces:
-            count = round(until * 60 / STEP) - at
+            count = round(until * 60 / self.step) - at
             at += count
             if count <= 0:
                 continue
-            if value is not None and (sparse := min(count, round(self.sparse * 60 / STEP) - at + count)) > 0:
-                step = value * STEP if counter else 0
+            if value is not None and (sparse := min(count, round(self.sparse * 60 / self.step) - at + count)) > 0:
+                step = value * self.step if counter else 0
                 first = total + step if counter else value
                 parts += [f"{first + number * step:.9g} _x3" for number in range(0, sparse - 3, 4)]
                 parts += ["_"] * (sparse % 4)
@@ -104,12 +108,15 @@ class World:
                 if count:
                     parts.append(f"_x{count - 1}" if count > 1 else "_")
                 present = False
+                if self.restarts:
+                    total = 0.0
                 continue
             present = True
             if counter:
-                increase = value * STEP
-                parts.append(f"{total + increase:.9g}+{increase:.9g}x{count - 1}")
-                total += increase * count
+                increase = value * self.step
+                parts.append(f"{total + increase!r}+{increase!r}x{count - 1}")
+                for _ in range(count):  # as promtool adds them up: a sum that is less by a rounding is a reset
+                    total += increase
             else:
                 parts.append(f"{value:.9g}x{count - 1}")
         return " ".join(parts)
