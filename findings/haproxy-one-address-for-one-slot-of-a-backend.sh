@@ -3,8 +3,7 @@
 # came first has it, and a second template of the same name and port (say, one that is checked, and a backup that is not)
 # stays in maintenance for ever, without a line in the log. In a backend of its own the very same template gets it.
 set -euo pipefail
-folder=$(mktemp -d)
-cd "$folder"
+folder=$(mktemp -d) && cd "$folder"
 apt-get update -qq
 apt-get -o APT::Sandbox::User=root download -qq haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
 dpkg-deb --show --showformat '${Package} ${Version}\n' ./haproxy_*.deb
@@ -25,8 +24,7 @@ while True:  # 127.0.0.9 for every name; nothing to a question for IPv6
 PY
 python3 dns.py > dns.port &
 processes=$!
-trap 'kill $processes; rm -rf "$folder"' EXIT
-until [ -s dns.port ]; do sleep 0.1; done
+trap 'kill $processes; rm -rf "$folder"' EXIT && until [ -s dns.port ]; do sleep 0.1; done
 cat > haproxy.cfg << CFG
 global
     stats socket $folder/admin.sock level admin
@@ -55,8 +53,7 @@ with socket.socket(socket.AF_UNIX) as admin:
 print(*(f"{words[1]}/{words[3]}={words[4]}" for words in map(str.split, lines) if len(words) > 10 and words[1] in ("together", "apart")))
 PY
 until python3 state.py > state 2> /dev/null && grep -q 'apart/second1=127.0.0.9' state && grep -q 'first1=127.0.0.9' state; do sleep 0.5; done
-sleep 5 # several rounds of questions
-python3 state.py > state
+sleep 5 && python3 state.py > state # after several rounds of questions
 echo "expected: 127.0.0.9 for every slot, as every one asks for app:8000"
 echo "seen:     $(cat state)"
 grep -q 'together/second1=127.0.0.9' state && exit 1
