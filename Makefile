@@ -12,7 +12,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # Parameters count where they are given on make's command line, not where a shell happens to export such a name.
-FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR SEED ONLY FIX CHECK JOBS
+FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR SEED ONLY TIMES FIX CHECK JOBS
 quote = '$(subst ','\'',$1)'
 GIVEN = $(foreach name,$(filter-out $(FOR_TESTS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
 $(foreach name,$(FOR_TESTS),$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))

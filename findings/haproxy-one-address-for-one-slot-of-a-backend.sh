@@ -24,7 +24,7 @@ while True:  # 127.0.0.9 for every name; nothing to a question for IPv6
 PY
 python3 dns.py > dns.port &
 processes=$!
-trap 'kill $processes; rm -rf "$folder"' EXIT && until [ -s dns.port ]; do sleep 0.1; done
+trap 'kill $processes; rm -rf "$folder"' EXIT && for _ in $(seq 100); do [ -s dns.port ] && break; sleep 0.1; done
 cat > haproxy.cfg << CFG
 global
     stats socket $folder/admin.sock level admin
@@ -52,8 +52,8 @@ with socket.socket(socket.AF_UNIX) as admin:
     lines = b"".join(iter(lambda: admin.recv(65536), b"")).decode().splitlines()
 print(*(f"{words[1]}/{words[3]}={words[4]}" for words in map(str.split, lines) if len(words) > 10 and words[1] in ("together", "apart")))
 PY
-until python3 state.py > state 2> /dev/null && grep -q 'apart/second1=127.0.0.9' state && grep -q 'first1=127.0.0.9' state; do sleep 0.5; done
-sleep 5 && python3 state.py > state # after several rounds of questions
+for _ in $(seq 20); do sleep 1; python3 state.py > state 2> /dev/null || true; done # several rounds of questions
+grep -q 'apart/second1=127.0.0.9' state && grep -q 'together/first1=127.0.0.9' state
 echo "expected: 127.0.0.9 for every slot, as every one asks for app:8000"
 echo "seen:     $(cat state)"
 grep -q 'together/second1=127.0.0.9' state && exit 1

@@ -26,6 +26,7 @@ NOTHING_RUNS = "Nothing runs; `make up` starts it."
 NO_DATABASE = "PostgreSQL does not run; `make up` starts it."
 
 RELOAD_TIMEOUT = 60.0  # seconds for a busy server to reload
+SCRAPED_TIMEOUT = 20.0  # seconds for the first scrape, of which there is one every 15 s
 SENT_TIMEOUT = 15.0  # seconds for the first samples to reach a store elsewhere
 SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
 
@@ -98,7 +99,7 @@ def status(stack: Stack) -> None:
         if state.problem:
             print(f"{'':<19}{state.problem}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
-    targets = scraped(stack)
+    targets = _first_scrapes(stack)
     for job, health in sorted(targets.items()):
         print(f"{job:<19}{health}")
     if not targets:
@@ -116,6 +117,14 @@ def status(stack: Stack) -> None:
     unhealthy += ["remote write"] if any(stores.values()) else []
     if unhealthy:
         raise OpsError(f"Unhealthy: {', '.join(dict.fromkeys(unhealthy))}. `make logs SERVICE=...` shows why.")
+
+
+def _first_scrapes(stack: Stack) -> dict[str, str]:
+    """`scraped`, once each target was: after a reload all of them are new to Prometheus for a moment."""
+    deadline = time.monotonic() + SCRAPED_TIMEOUT
+    while "unknown" in (found := scraped(stack)).values() and time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY)
+    return found
 
 
 def _first_samples(stack: Stack) -> dict[str, str | None]:

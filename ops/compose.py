@@ -445,8 +445,19 @@ class ComposeStack:
         if not self._has(server):
             log.info("  left out: an override of yours has removed %s", server)
             return
+        if self._is_empty(tar):
+            log.info("  left as it is: the archive has no data of %s", server)
+            return
         command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]
         shell.feed(f"Restoring {server}", command, tar, self.environment, PROJECT)
+
+    @staticmethod
+    def _is_empty(tar: IO[bytes]) -> bool:
+        """Whether it is what `pack` makes of a server that an override has removed."""
+        with tarfile.open(fileobj=tar) as packed:
+            empty = packed.next() is None
+        tar.seek(0)
+        return empty
 
     def _has(self, server: str) -> bool:
         """Whether no override has removed it, as where Grafana is another one."""

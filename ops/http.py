@@ -33,7 +33,7 @@ def request(request: urllib.request.Request, timeout: float, trusted: ssl.SSLCon
         with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:
             return Answer(answer.geturl(), answer.read().decode(errors="replace"))
     except HTTPException as error:  # a server of another protocol, or one that ends in the middle
-        raise OSError(f"no answer of HTTP: {error or type(error).__name__}") from None
+        raise OSError(f"no HTTP answer: {str(error) or type(error).__name__}") from None
 
 
 def basic(user: str, password: str) -> str:

@@ -56,7 +56,7 @@ OWN = {
     "SECRETS_DIR": secrets.NAMES,
     "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf", "data/postgres/PG_VERSION"),
 }
-EMPTIED = ("data", "run", "logs", "longterm", "remote-write")  # in SIGHTLINE_STATE: what `make clean` removes
+EMPTIED = ("data", "run", "logs", "longterm", "remote-write")  # in SIGHTLINE_STATE: what the stack removes or rewrites
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
 _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
 VALUES = {  # setting -> what it must match, and that in words
@@ -220,12 +220,12 @@ def _read(file: Path) -> str:
     """What is in `.env`, whatever the locale.
 
     Raises:
-        OpsError: it is no UTF-8 text.
+        OpsError: it is not UTF-8 text.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise OpsError(f"{file.name} is no UTF-8 text; save it as UTF-8.") from None
+        raise OpsError(f"{file.name} is not UTF-8 text; save it as UTF-8.") from None
 
 
 def _keep_apart(places: Mapping[str, Path]) -> None:
@@ -240,7 +240,7 @@ def _keep_apart(places: Mapping[str, Path]) -> None:
     for name, place in places.items():
         inside = place.relative_to(state).parts if place.is_relative_to(state) else ()
         if inside and inside[0].split(".")[0] in EMPTIED:
-            raise OpsError(f"{name} is '{place}', in a folder that `make clean` removes; name another one.")
+            raise OpsError(f"{name} is '{place}', in a folder that the stack empties; name another one.")
 
 
 def of_service() -> list[str]:

@@ -168,9 +168,9 @@ async def _stream(
                 complete = True
             except llm.LLMError as error:
                 yield _event("error", detail=str(error))
-            except Exception:  # a defect of ours: its traceback is one record, and the client is not simply cut off
-                logger.exception("An answer in conversation %d broke off", conversation_id)
+            except Exception:  # a defect of ours: the client has an event, and the middleware counts what is raised
                 yield _event("error", detail="Internal Server Error")
+                raise
             finally:
                 # When the client has left, every await here would be cancelled again: hence the shield.
                 with anyio.move_on_after(_STORE_TIMEOUT + 1, shield=True):

@@ -84,15 +84,15 @@ def create_service(settings: Settings) -> LLMService:
     """The service for these settings. LLM_PROVIDER=auto takes OpenAI, then Anthropic, by what is set, else simulates.
 
     Raises:
-        SettingsError: a key or an SDK is missing, an address is none, or the price table is wrong.
+        SettingsError: a key or an SDK is missing, an address is invalid, or the price table is wrong.
     """
     try:
         provider = _create_provider(settings)
-    except SettingsError:
+    except (SettingsError, TypeError, AttributeError, NameError):  # the latter are no mistake of the operator
         raise
     except Exception as error:  # of the SDK's HTTP client: it has an exception of its own, and others, for addresses
         raise SettingsError(
-            f"The LLM provider's client refuses its address or a proxy's: {error}."
+            f"The LLM provider's client refuses its address or a proxy's ({type(error).__name__}: {error})."
             " See OPENAI_BASE_URL, ANTHROPIC_BASE_URL, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
         ) from None
     try:

@@ -181,7 +181,7 @@ def response_time(
     matchers: Matchers = "@quick",
 ) -> Panel:
     # Dots where they matter: a trace each second and endpoint of a busy service would hide the lines.
-    quick = "|".join(f"{bound:g}".replace(".", "[.]") for bound in bounds.RESPONSE if bound <= slo.LATENCY / 2)
+    quick = "|".join(str(bound).replace(".", "[.]") for bound in bounds.RESPONSE if bound <= slo.LATENCY / 2)
     return timeseries(
         title,
         "To the last byte of the response, average and percentiles of requests that do not fail, as the service "

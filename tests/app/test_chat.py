@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import pytest
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message as ASGIMessage
 
@@ -384,16 +385,24 @@ async def test_an_answer_that_the_database_refuses_reaches_its_client(
     assert not any(record.exc_info or "\n" in record.getMessage() for record in said)
 
 
+def defects() -> float:
+    labels = {"method": "POST", "endpoint": "/chat", "exception": "KeyError"}
+    return REGISTRY.get_sample_value("http_exceptions_total", labels) or 0.0
+
+
 @pytest.mark.attack("a defect of the service under an answer")
 async def test_a_defect_on_the_way_ends_the_stream_with_an_error_event(
     app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(app.state.llm, "stream", Script(["Half ", "an answer"], KeyError("defect")).stream)
-    answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
+    before = defects()
+    outside = httpx.ASGITransport(app, raise_app_exceptions=False)  # a server logs it, and closes the connection
+    async with httpx.AsyncClient(transport=outside, base_url="http://app", headers=inside.headers) as client:
+        answer = await client.post("/chat", json={"message": "Hello", "stream": True})
     (_, start), *_, (last, error) = events(answer.text.split("\n")[:-1])
     assert (last, error) == ("error", {"detail": "Internal Server Error"})
-    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.exc_info
+    assert defects() == before + 1, "HttpNewException and AvailabilityBurn must hear of it"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
     messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
     assert [(message["content"], message["complete"]) for message in messages][1] == ("Half an answer", False)
 

@@ -555,7 +555,7 @@ RED = {
     ("loadtest", "Failed"): None,
     ("loadtest", "Client p95"): None,
     ("loadtest", "Server p95"): None,
-    ("monitoring", "Targets up"): None,  # TargetDown is about one target, this about all of a job
+    ("monitoring", "Targets up"): None,  # red is a job without any target; TargetDown fires for a single one, too
     ("monitoring", "Watchdog"): None,  # there is none that could arrive
     ("monitoring", "Critical"): None,
     ("monitoring", "Rule errors"): None,

@@ -364,6 +364,11 @@ def test_a_server_that_an_override_has_removed_has_no_data(docker: Docker, tmp_p
             stack.unpack("grafana", tar_file)
         assert docker.asked("run") == []
         stack.pack("prometheus", tmp_path / "prometheus.tar")
+        assert len(docker.asked("run")) == 1
+        # The archive's Prometheus would leave the one of a stack that has it empty.
+        tarfile.open(tmp_path / "prometheus.tar", "w").close()
+        with (tmp_path / "prometheus.tar").open("rb") as tar_file:
+            stack.unpack("prometheus", tar_file)
     assert len(docker.asked("run")) == 1
 
 

@@ -149,7 +149,7 @@ def test_a_server_of_another_protocol_is_no_store(secrets: Path, caplog: pytest.
         address = f"http://127.0.0.1:{other.getsockname()[1]}/api/v1/write"
         with caplog.at_level(logging.WARNING, log.name):
             remote_write.check(made(secrets, REMOTE_WRITE_URL=address))
-    assert f"{address} does not answer from here now (no answer of HTTP: SSH-2.0" in caplog.text
+    assert f"{address} does not answer from here now (no HTTP answer: SSH-2.0" in caplog.text
 
 
 def test_a_certificate_that_nobody_vouches_for_is_said(secrets: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_line_that_others_read_otherwise_is_named(tmp_path: Path, line: str, s
 def test_a_file_in_another_encoding_is_said_to_be(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / ".env"
     file.write_bytes("# Größe\nAPP_PORT=8001\n".encode(encoding))
-    with pytest.raises(OpsError, match=r"^\.env is no UTF-8 text"):
+    with pytest.raises(OpsError, match=r"^\.env is not UTF-8 text"):
         settings.load({}, file)
 
 
@@ -211,9 +211,9 @@ def test_secrets_that_were_interrupted_are_made_on(tmp_path: Path) -> None:
     [
         ("one", "one", "b", "SIGHTLINE_STATE is '.*/one', in SECRETS_DIR, '.*/one'; keep them apart"),
         ("one", "one/state", "b", "SIGHTLINE_STATE is '.*/one/state', in SECRETS_DIR"),
-        ("s/run/secrets", "s", "b", "SECRETS_DIR is '.*', in a folder that `make clean` removes"),
-        ("secrets", "s", "s/data", "BACKUPS_DIR is '.*/s/data', in a folder that `make clean` removes"),
-        ("secrets", "s", "s/data.old/b", "BACKUPS_DIR is '.*', in a folder that `make clean` removes"),
+        ("s/run/secrets", "s", "b", "SECRETS_DIR is '.*', in a folder that the stack empties"),
+        ("secrets", "s", "s/data", "BACKUPS_DIR is '.*/s/data', in a folder that the stack empties"),
+        ("secrets", "s", "s/data.old/b", "BACKUPS_DIR is '.*', in a folder that the stack empties"),
         ("s/secrets", "s", "s/backups", None),
     ],
 )

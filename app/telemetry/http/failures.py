@@ -24,7 +24,7 @@ def client_left(error: BaseException, send: Send) -> bool:
 
 
 def failed(error: BaseException) -> str | None:
-    """The class of what failed; a group's own only where it holds several; None where something was but cancelled."""
+    """The class of what failed; a group's own only where it holds several; None where something was only cancelled."""
     if isinstance(error, BaseExceptionGroup):
         inside = error.subgroup(Exception)
         names = {failed(inner) for inner in inside.exceptions} if inside is not None else {None}

@@ -31,8 +31,9 @@ _MOUNTS_KEEP_PATH = "path" not in _child
 
 def routes_of(app: Any) -> Sequence[Any]:
     """The routes of an application, seen through the middlewares around it; none of another framework's."""
-    routes = getattr(_inside(app), "routes", None) or ()
-    return routes if all(hasattr(route, "matches") for route in routes) else ()
+    routes = getattr(_inside(app), "routes", ())
+    ours = isinstance(routes, Sequence) and all(hasattr(route, "matches") for route in routes)
+    return routes if ours else ()
 
 
 def frontends_of(app: Any) -> list[str]:

@@ -3,6 +3,7 @@
 
 from asyncio import CancelledError
 from bisect import bisect_left
+from contextlib import suppress
 from time import perf_counter
 
 from anyio import move_on_after
@@ -101,10 +102,12 @@ class Connection:
     async def leave(self) -> None:
         """The application has ended. Where sending has shown that the client left, its close code is still to come."""
         if self._gone and not self._ended:
-            with move_on_after(_CODE_SECONDS):
-                while not self._ended:  # with the messages that the application has not received
-                    await self()
-            self.end(_NO_FRAME, "abandoned")
+            try:
+                with suppress(Exception), move_on_after(_CODE_SECONDS):
+                    while not self._ended:  # with the messages that the application has not received
+                        await self()
+            finally:
+                self.end(_NO_FRAME, "abandoned")
 
     def _handshake(self, outcome: str) -> None:
         try:

@@ -1,6 +1,7 @@
 """What is counted of exceptions: the status that the client was sent, and the class of what really failed."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from websocket import create_connection
@@ -50,10 +51,9 @@ def test_an_exception(server: Served, method: str, path: str, sent: int, counted
 
 def test_a_group_in_a_websocket(server: Served) -> None:
     before = server.samples()
-    connection = create_connection(f"ws://127.0.0.1:{server.port}/socket", timeout=60)
-    expected = {name("WEBSOCKET", "/socket", "LookupError"): 1.0}
-    wait_until(lambda: moved(before, server.samples(), "http_exceptions_total") == expected)
-    assert connection.connected
+    with closing(create_connection(f"ws://127.0.0.1:{server.port}/socket", timeout=60)):
+        expected = {name("WEBSOCKET", "/socket", "LookupError"): 1.0}
+        wait_until(lambda: moved(before, server.samples(), "http_exceptions_total") == expected)
 
 
 def name(method: str, endpoint: str, exception: str) -> frozenset[tuple[str, str]]:

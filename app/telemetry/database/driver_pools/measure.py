@@ -32,7 +32,7 @@ def query_name(name: str) -> Iterator[None]:
 
 
 def harmless(function: Callable[P, None]) -> Callable[P, None]:
-    """A fault of the measurement is logged, and none of who takes a connection."""
+    """A fault of the measurement is logged, and never reaches who takes a connection."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
