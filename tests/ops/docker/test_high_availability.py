@@ -65,7 +65,8 @@ def test_each_prometheus_sends_to_both_alertmanagers_which_gossip(pairs: Pairs) 
     for prometheus in prometheis:
         wait_until(lambda one=prometheus: len(one.api("alertmanagers")["activeAlertmanagers"]) == 2)  # type: ignore[misc]
     wait_until(lambda: [one.members() for one in alertmanagers] == [2, 2])
-    wait_until(lambda: all("Watchdog" in firing(one) for one in alertmanagers), timeout=90)
+    # What was sent before the other one listened is sent again after the resend delay, two minutes.
+    wait_until(lambda: all("Watchdog" in firing(one) for one in alertmanagers), timeout=180)
     silence = {
         "matchers": [{"name": "alertname", "value": "Nothing", "isRegex": False}],
         "startsAt": "2026-01-01T00:00:00Z",
