@@ -189,6 +189,13 @@ class PrometheusApi:
         result = self.api("query", query=expression)["result"]
         return {tuple(sorted(series["metric"].items())): float(series["value"][1]) for series in result}
 
+    def drawn(self, expression: str, seconds: float) -> dict[tuple[tuple[str, str], ...], float]:
+        """What a graph of the last `seconds` shows: sorted (label, value) pairs -> the last value of each line."""
+        now = time.time()
+        times = {"start": str(now - seconds), "end": str(now), "step": "1"}
+        result = self.api("query_range", query=expression, **times)["result"]
+        return {tuple(sorted(series["metric"].items())): float(series["values"][-1][1]) for series in result}
+
     def value(self, expression: str) -> float:
         """The value of an expression that yields exactly one series (AssertionError otherwise)."""
         values = list(self.query(expression).values())
