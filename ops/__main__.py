@@ -198,9 +198,11 @@ def _check_parameters(command: str, given: dict[str, str]) -> None:
     for goal in {command, *goals} if command in goals else {command}:
         takes.update(COMMANDS[goal][1] if goal in COMMANDS else ())
     for name in sorted(given.keys() - takes):
-        reason = settings.unknown(name, takes)
-        if name in PARAMETERS:
-            reason = f"`make {command}` has no parameter {name}{settings.nearest(name, takes) or '.'}"
+        reason = (
+            f"`make {command}` has no parameter {name}{settings.nearest(name, takes) or '.'}"
+            if name in PARAMETERS
+            else settings.unknown(name, takes)
+        )
         if reason and os.environ.get("MAKELEVEL", "") in ("", "0", "1"):
             raise OpsError(reason)
         if reason:  # make hands the variables of an outer make's command line on to all that it calls

@@ -9,8 +9,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 from ops import backup, remote_write, rolling, secrets, shell
 from ops.console import confirm, log
@@ -18,6 +20,8 @@ from ops.errors import OpsError
 from ops.paths import PROJECT, locked
 from ops.settings import LINKS
 from ops.stack import Stack
+
+T = TypeVar("T")
 
 HEALTHY_TIMEOUT = 180.0  # seconds for everything to become healthy
 CRASHING_TIMEOUT = 15.0  # seconds after which a server that keeps crashing ends the start
@@ -121,16 +125,18 @@ def status(stack: Stack) -> None:
 
 def _first_scrapes(stack: Stack) -> dict[str, str]:
     """`scraped`, once each target was: after a reload all of them are new to Prometheus for a moment."""
-    deadline = time.monotonic() + SCRAPED_TIMEOUT
-    while "unknown" in (found := scraped(stack)).values() and time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY)
-    return found
+    return _settled(lambda: scraped(stack), lambda found: "unknown" in found.values(), SCRAPED_TIMEOUT)
 
 
 def _first_samples(stack: Stack) -> dict[str, str | None]:
     """`_stores`, once something has arrived or was refused, or after a while."""
-    deadline = time.monotonic() + SENT_TIMEOUT
-    while any((found := _stores(stack)).values()) and time.monotonic() < deadline:
+    return _settled(lambda: _stores(stack), lambda found: any(found.values()), SENT_TIMEOUT)
+
+
+def _settled(look: Callable[[], T], unsettled: Callable[[T], bool], timeout: float) -> T:
+    """What a look finds once that is settled, or after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while unsettled(found := look()) and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY)
     return found
 

@@ -36,11 +36,12 @@ def wait_until_active(stack: Stack, count: int) -> None:
     Raises:
         OpsError: that takes too long.
     """
-    deadline = time.monotonic() + READY_TIMEOUT
-    while (active := _active(stack)) < count:
-        if time.monotonic() > deadline:
-            raise OpsError(f"Only {active} of {count} replicas are ready; `make logs SERVICE=app` shows why.")
-        time.sleep(0.3)
+
+    def problem() -> str | None:
+        active = _active(stack)
+        return None if active >= count else f"Only {active} of {count} replicas are ready"
+
+    _wait(problem, "app")
 
 
 def wait_until_ready(name: str, probe: Callable[[], str | None]) -> None:
@@ -49,10 +50,15 @@ def wait_until_ready(name: str, probe: Callable[[], str | None]) -> None:
     Raises:
         OpsError: that takes too long.
     """
+    _wait(lambda: (problem := probe()) and f"{name} {problem}", name)
+
+
+def _wait(look: Callable[[], str | None], server: str) -> None:
+    """Look until there is no problem, which the log of a server explains."""
     deadline = time.monotonic() + READY_TIMEOUT
-    while problem := probe():
+    while problem := look():
         if time.monotonic() > deadline:
-            raise OpsError(f"{name} {problem}; `make logs SERVICE={name}` shows why.")
+            raise OpsError(f"{problem}; `make logs SERVICE={server}` shows why.")
         time.sleep(0.3)
 
 

@@ -113,11 +113,11 @@ def _ask(prometheus: Prometheus) -> dict[Target, int]:
     """Query -> number of series in its answer; what a tile shows as words for nothing is none."""
     found = {}
     for target in TARGETS:
-        found[target] = sum(map(is_number, shown(prometheus, target).values()))
+        found[target] = sum(map(is_number, answer(prometheus, target).values()))
     return found
 
 
-def shown(prometheus: Prometheus, target: Target) -> dict[tuple[tuple[str, str], ...], float]:
+def answer(prometheus: Prometheus, target: Target) -> dict[tuple[tuple[str, str], ...], float]:
     """What a query answers at its panel's end. A graph that names nothing as its range has something, such as a query
     that waited seconds ago, shows that."""
     expr = substituted(target.expr, rate_interval="10s", span="60s")

@@ -21,7 +21,7 @@ from ops.kubernetes import LARGEST_CONFIG_MAP, Cluster, write
 from ops.paths import PROJECT
 from tests import servers, traffic
 from tests.grafana.dashboards import DASHBOARDS, is_number, selectors, targets
-from tests.grafana.test_dashboards_live import APPEARS_LATER, LATER, NEEDS_MORE, shown
+from tests.grafana.test_dashboards_live import APPEARS_LATER, LATER, NEEDS_MORE, answer
 from tests.servers import Postgres, Prometheus, Running, wait_until
 
 CLUSTER = Cluster(
@@ -280,7 +280,7 @@ def test_every_applicable_query_of_the_dashboards_works(cluster: InCluster) -> N
     asked = [target for target in asked if not any(part in target.expr for part in LATER)]
     applicable = [target for target in asked if {selector.metric for selector in selectors(target.expr)} <= names]
     assert len(applicable) > 100
-    silent = [str(one) for one in applicable if not any(map(is_number, shown(cluster.prometheus, one).values()))]
+    silent = [str(one) for one in applicable if not any(map(is_number, answer(cluster.prometheus, one).values()))]
     assert not silent
 
 

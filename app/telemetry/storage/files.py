@@ -59,6 +59,19 @@ def is_locked(fd: int) -> bool:
     return False
 
 
+def is_held(path: Path) -> bool:
+    """`is_locked` of the file at `path`.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return is_locked(fd)
+    finally:
+        os.close(fd)
+
+
 def map_file(path: Path | None, size: int, head: bytes = b"") -> mmap.mmap:
     """`size` bytes of the file at `path`, which is made where it is not there, or of private memory.
 

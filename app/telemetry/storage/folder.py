@@ -12,7 +12,7 @@ import time
 from hashlib import blake2b
 from pathlib import Path
 
-from .files import is_locked, write
+from .files import is_held, write
 
 
 def check(directory: Path) -> None:
@@ -105,19 +105,10 @@ def _remove_if_dead(folder: Path, namespace: str = "", master: str = "", start: 
             return
         if folder.lstat().st_uid != os.geteuid() or time.time() - folder.lstat().st_mtime < 60:
             return
-        for path in (
-            folder / "service",
-            *folder.glob("worker-*"),
-        ):  # another container's pids say nothing, its locks do
-            if not path.exists():
-                continue
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                if is_locked(fd):
-                    return
-            finally:
-                os.close(fd)
-        shutil.rmtree(folder, ignore_errors=True)
+        # Another container's pids say nothing, its locks do.
+        files = (folder / "service", *folder.glob("worker-*"))
+        if not any(path.exists() and is_held(path) for path in files):
+            shutil.rmtree(folder, ignore_errors=True)
     except (OSError, ValueError):
         return
 

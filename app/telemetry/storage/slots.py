@@ -5,11 +5,10 @@ Slot N is the file `worker-N`, taken with flock for as long as the worker lives.
 is free, so a successor goes on where the dead one stopped, and nothing has to be cleaned up or added together.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .files import is_locked
+from .files import is_held, is_locked
 from .layout import FIRST_CELL, READY, Doubles, Memory, Peer
 from .schema import Schema
 
@@ -51,16 +50,9 @@ def in_use(schema: Schema) -> bool:
     """Whether a living worker counts in the folder."""
     try:
         with schema.locked():
-            for path in schema.path("schema").parent.glob("worker-*"):
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    if is_locked(fd):
-                        return True
-                finally:
-                    os.close(fd)
+            return any(is_held(path) for path in schema.path("schema").parent.glob("worker-*"))
     except OSError:
-        pass
-    return False
+        return False
 
 
 def _forget_gauges(schema: Schema, memory: Memory) -> None:
