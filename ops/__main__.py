@@ -69,11 +69,15 @@ class Call:
         return "docker" if engine else "native"
 
     def stack(self) -> Stack:
-        if self.command in CHECKED:
+        checked = self.command in CHECKED
+        if checked:
             self.settings.check()
+        if self.mode == "native":
+            self.need_packages()  # which begins the command again
+        if checked:
+            self.settings.warn()
         if self.mode == "docker":
             return self.compose_stack()
-        self.need_packages()
         from ops.processes import ProcessStack
 
         return ProcessStack(self.settings)

@@ -161,6 +161,7 @@ class ProcessStack:
     # Starting and stopping
 
     def check(self) -> None:
+        self._name_what_has_no_effect()
         self._fetch()
         programs.find(*NEEDED)
         programs.find(*POSTGRES, major=self._postgres_major)
@@ -406,6 +407,11 @@ class ProcessStack:
 
     # What servers are given
 
+    def _name_what_has_no_effect(self) -> None:
+        """Warn of settings of the service in `.env` that it gets from the stack."""
+        for name in sorted(self.settings.from_file & self._fixed().keys()):
+            log.warning(".env: %s has no effect in native mode; the stack sets it itself.", name)
+
     def _app_environment(self) -> dict[str, str]:
         """The service's settings, and the addresses of the rest of the stack."""
         made = {name: self.settings.get(name) for name in of_service() if self.settings.get(name)}
@@ -418,10 +424,18 @@ class ProcessStack:
             **({"APP_DRAIN_SECONDS": str(DRAIN_SECONDS), "APP_PROXIES": HOST} if self._has_proxy else {}),
             **made,
             **({"ACTIVE_USERS_STORE": f"redis://{HOST}:{self.settings.port('VALKEY_PORT')}"} if own_store else {}),
+            **self._fixed(),
+        }
+
+    def _fixed(self) -> dict[str, str]:
+        """The service's settings that are the stack's own business, whatever `.env` or the environment has."""
+        return {
+            "APP_HOST": HOST,
             "DATABASE_HOST": HOST,
             "DATABASE_PORT": str(self.settings.port("POSTGRES_PORT")),
             "DATABASE_NAME": "sightline",
             "DATABASE_USER": "sightline",
+            "DATABASE_PASSWORD": "",  # otherwise it would count before the file
             "DATABASE_PASSWORD_FILE": str(self.secrets / "app_db_password"),
             "METRICS_TOKEN_FILE": str(self.secrets / METRICS_TOKEN),
         }

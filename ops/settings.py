@@ -149,13 +149,7 @@ class Settings:
         Raises:
             OpsError: settings can't work, or names in `.env` are none; it has a line for each.
         """
-        problems = []
-        for name in self.doubled:
-            log.warning(".env: %s is set more than once; the last one counts, '%s'.", name, self.get(name))
-        for name in sorted(self.from_file):
-            if reason := unknown(name):
-                near = reason.partition("do you mean")[1]
-                problems.append(f".env: {reason}") if near else log.warning(".env: %s", reason)
+        problems = [f".env: {reason}" for reason in self._not_settings() if "do you mean" in reason]
         for name, (pattern, words) in VALUES.items():
             if (value := self.get(name)) and not re.fullmatch(pattern, value, re.ASCII):
                 problems.append(f"{self._named(name)} is '{value}'; it must be {words}.")
@@ -166,7 +160,9 @@ class Settings:
                 except OpsError as error:
                     problems.append(str(error))
         if not problems:
-            problems += self._replicas_problems()
+            replicas = int(self.get("APP_REPLICAS"))
+            if (last := self.port("APP_REPLICA_PORT") + replicas - 1) > 65535:
+                problems.append(f"APP_REPLICA_PORT is too high for {replicas} replicas: the last has {last}.")
         for name in (*KEY_FILES, "GRAFANA_HOME", "CERTIFICATES_DIR"):
             kind = "file" if name in KEY_FILES else "folder"
             path = Path(self.get(name))
@@ -175,11 +171,14 @@ class Settings:
         if problems:
             raise OpsError("\n".join(problems))
 
-    def _replicas_problems(self) -> list[str]:
-        """What several replicas need of other settings, each of which is valid by itself."""
-        replicas = int(self.get("APP_REPLICAS"))
+    def warn(self) -> None:
+        """Log what `check` lets pass and is hardly meant."""
+        for name in self.doubled:
+            log.warning(".env: %s is set more than once; the last one counts, '%s'.", name, self.get(name))
+        for reason in self._not_settings():
+            log.warning(".env: %s", reason)
         pool = int(self.get("DATABASE_POOL_SIZE") or 5) + int(self.get("DATABASE_MAX_OVERFLOW") or 5)
-        connections = replicas * int(self.get("APP_WORKERS")) * pool
+        connections = int(self.get("APP_REPLICAS")) * int(self.get("APP_WORKERS")) * pool
         if connections > CONNECTIONS:
             log.warning(
                 "The service may open %d connections, and PostgreSQL takes %d by default: lower APP_REPLICAS,"
@@ -187,8 +186,10 @@ class Settings:
                 connections,
                 CONNECTIONS,
             )
-        last = self.port("APP_REPLICA_PORT") + replicas - 1
-        return [f"APP_REPLICA_PORT is too high for {replicas} replicas: the last has {last}."] if last > 65535 else []
+
+    def _not_settings(self) -> list[str]:
+        """A sentence for each name in `.env` that is not a setting."""
+        return [reason for name in sorted(self.from_file) if (reason := unknown(name))]
 
     def _named(self, name: str) -> str:
         return f"{name} in .env" if name in self.from_file and name not in os.environ else name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,9 +24,10 @@ import httpx
 import psutil
 import pytest
 
-from ops import secrets
+from ops import secrets, settings
 from ops.errors import OpsError
 from ops.paths import PROJECT
+from ops.processes import ProcessStack
 from ops.programs import find
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack, native_stack
@@ -99,6 +101,17 @@ def test_one_port_for_two_servers_is_refused(made: Stack) -> None:
     result = made.run("up", APP_PORT=str(made.port("prometheus")))
     assert result.returncode == 1
     assert "APP_PORT and PROMETHEUS_PORT are both" in result.stderr
+
+
+def test_a_command_that_begins_again_in_the_virtual_environment_warns_once(made: Stack) -> None:
+    file = made.project / ".env"
+    file.write_text("SOMETHING=1\n")
+    environment = {**made.environment, "COMPOSE_DISABLE_ENV_FILE": ""}
+    command = ["python3", "-m", "ops", "check-config", "MODE=native"]
+    result = subprocess.run(command, env=environment, cwd=made.project, capture_output=True, text=True)
+    file.unlink()
+    assert result.returncode == 0
+    assert result.stderr.count("SOMETHING is not a setting") == 1
 
 
 def test_status_logs_and_down_of_nothing(made: Stack) -> None:
@@ -190,6 +203,22 @@ def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: St
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["alertmanager", "prometheus"]
     assert "scrape_timeout: 3s" in httpx.get(taken).text
     assert stack.pid("prometheus") == pid
+
+
+def test_the_service_uses_the_stacks_database_whatever_env_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text("DATABASE_HOST=db\nDATABASE_PASSWORD=other\nLOG_FORMAT=json\nAPP_HOST=0.0.0.0\n")
+    with native_stack() as other:
+        stack = ProcessStack(settings.load({"SIGHTLINE_STATE": str(other.state)}, tmp_path / ".env"))
+        with caplog.at_level(logging.WARNING, "sightline.ops"):
+            stack._name_what_has_no_effect()
+        given = stack._app_environment()
+    assert [record.message for record in caplog.records if record.name == "sightline.ops"] == [
+        f".env: {name} has no effect in native mode; the stack sets it itself."
+        for name in ("APP_HOST", "DATABASE_HOST", "DATABASE_PASSWORD")
+    ]
+    assert (given["LOG_FORMAT"], given["DATABASE_HOST"], given["DATABASE_PASSWORD"]) == ("json", "127.0.0.1", "")
 
 
 def test_psql_is_the_superusers_and_runs_scripts(stack: Stack) -> None:
