@@ -109,16 +109,21 @@ class ComposeStack:
 
         Of a range, or where none is named, Docker takes one that is free. Services of profiles are started apart.
         """
-        active = {*self.environment.get("COMPOSE_PROFILES", "").split(",")}
         settings = {self.settings.get(name): name for name in OPENED}
         found = {}
         for name, service in self.config["services"].items():
-            profiles = service.get("profiles")
-            for entry in service.get("ports") or () if not profiles or active & {*profiles, "*"} else ():
+            for entry in service.get("ports") or () if self._is_on(service) else ():
                 port, tcp = str(entry.get("published", "")), entry.get("protocol", "tcp") == "tcp"
                 if port.isdecimal() and tcp and entry.get("host_ip", "") in HERE:
                     found[settings.pop(port, f"port {port} of {name} in your override")] = int(port)
         return found
+
+    def _is_on(self, service: Mapping[str, Any]) -> bool:
+        """Whether `up` starts a service; not where its profile is off, or an override has none of it."""
+        active = {*self.environment.get("COMPOSE_PROFILES", "").split(",")}
+        profiles = service.get("profiles")
+        number = service.get("scale", (service.get("deploy") or {}).get("replicas", 1))
+        return number != 0 and (not profiles or bool(active & {*profiles, "*"}))
 
     def page(self, container: Mapping[str, Any]) -> str:
         """Where a browser finds the server in a container, from what Compose says of it; empty where it can't."""
@@ -134,6 +139,7 @@ class ComposeStack:
     def check(self) -> None:
         self.write_configs()
         self._name_what_has_no_effect()
+        self._require_targets()
         self._require_passwords()
         held = {publisher["PublishedPort"] for one in self.containers() for publisher in one.get("Publishers") or ()}
         ports.check(self.published(), lambda: held, self._container_at)
@@ -141,6 +147,23 @@ class ComposeStack:
         if "name=selinux" in self._security:
             mounts.require_labels(self.mounted())
         self.pull_missing()
+
+    def _require_targets(self) -> None:
+        """Check that Prometheus is not to scrape what an override has turned off.
+
+        Raises:
+            OpsError: it is, and `up` would wait for it; has a line for each.
+        """
+        services = self.config["services"]
+        off = [name for name in SERVICES if not (name in services and self._is_on(services[name]))]
+        problems = [
+            f"An override turns {name} off, and Prometheus scrapes it; write [] into {file.relative_to(PROJECT)}."
+            for name in off
+            for file in sorted((PROJECT / "prometheus" / "targets").glob("*.yml"))
+            if re.search(rf"""(?m)^[^#]*["'\s]{name}:\d""", file.read_text())
+        ]
+        if problems:
+            raise OpsError("\n".join(problems))
 
     def require_ownership(self) -> None:
         """Refuse to touch another stack: its containers would be stopped, its data read, its passwords replaced.

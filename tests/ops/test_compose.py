@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from ops import configs, containers, mounts, settings
-from ops.compose import OPENED, PORTS, ComposeStack
+from ops.compose import OPENED, PORTS, SERVICES, ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from tests.servers import free_port
@@ -79,10 +79,12 @@ class Docker:
         }
 
     def write(self) -> None:
-        services: dict[str, Any] = {name: {"volumes": []} for name in SERVERS}
+        services: dict[str, Any] = {name: {"volumes": []} for name in SERVICES}
         for name, port in self.ports.items():
             services[name]["ports"] = [{"host_ip": "127.0.0.1", "published": str(port), "target": PORTS[name]}]
-        config = {"name": "mine", "services": services, "secrets": {}, **self.override}
+        services |= self.override.get("services", {})
+        services = {name: service for name, service in services.items() if service is not None}
+        config = {"name": "mine", "secrets": {}, **self.override, "services": services}
         running = [
             {"Service": name, "State": "running", "Status": "Up", "Health": self.health, "Publishers": publishers(one)}
             for name, one in config["services"].items()
@@ -247,7 +249,7 @@ def test_a_folder_that_was_moved_keeps_its_stack(docker: Docker) -> None:
 
 def test_files_of_another_project_are_not_started(docker: Docker) -> None:
     """COMPOSE_FILE, as an exported variable leaves it over."""
-    docker.override = {"services": {"web": {}}}
+    docker.override = {"services": {**dict.fromkeys(SERVICES), "web": {}}}
     result = docker.ops("up", COMPOSE_FILE="/elsewhere/compose.yml")
     assert result.returncode == 1
     assert result.stderr == (
@@ -351,7 +353,7 @@ def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> N
 
 def test_a_server_that_an_override_has_removed_has_no_data(docker: Docker, tmp_path: Path) -> None:
     """`grafana: !reset null`, where another Grafana shows the dashboards: backups and restores go on without it."""
-    docker.override = {"services": {name: {} for name in SERVERS if name != "grafana"}}
+    docker.override = {"services": {"grafana": None}}
     docker.write()
     stack = ComposeStack(settings.load(docker.environment, tmp_path / "no .env"))
     stack.environment["PATH"] = docker.environment["PATH"]
@@ -370,6 +372,17 @@ def test_a_server_that_an_override_has_removed_has_no_data(docker: Docker, tmp_p
         with (tmp_path / "prometheus.tar").open("rb") as tar_file:
             stack.unpack("prometheus", tar_file)
     assert len(docker.asked("run")) == 1
+
+
+@pytest.mark.parametrize("off", [None, {"profiles": ["never"]}, {"deploy": {"replicas": 0}}, {"scale": 0}])
+def test_a_server_that_an_override_turns_off_is_not_waited_for(docker: Docker, off: dict[str, Any] | None) -> None:
+    docker.override = {"services": {"node-exporter": off}}
+    result = docker.ops("up")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "An override turns node-exporter off, and Prometheus scrapes it; write [] into prometheus/targets/node.yml.\n"
+    )
+    assert docker.asked("up", "build") == []
 
 
 def test_every_port_that_is_to_be_opened_is_looked_at_first(docker: Docker) -> None:
@@ -527,7 +540,7 @@ def test_a_store_for_years_adds_its_file_and_profile_to_those_of_the_user(tmp_pa
 
 def test_a_store_of_the_first_prometheus_alone_is_said_to_be(docker: Docker) -> None:
     """docker-compose.remote-write.yml gives its section to no second one: stores would get everything twice."""
-    docker.override = {"services": {**{name: {} for name in SERVERS}, "prometheus-2": {}}}
+    docker.override = {"services": {"prometheus-2": {}}}
     sentence = "The first Prometheus alone sends samples to the store"
     assert sentence in docker.ops("up", LONGTERM_RETENTION="5y").stdout
     assert sentence not in docker.ops("up").stdout
