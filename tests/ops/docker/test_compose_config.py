@@ -102,7 +102,7 @@ def test_overrides_of_the_documents_change_what_they_say_and_nothing_else(docume
         after = services(file)
         [name] = [name for name in after if after[name] != before[name]]
         added = {key for key in after[name] if after[name][key] != before[name].get(key)}
-        assert added <= {"networks", "extra_hosts"}
+        assert added <= {"networks", "extra_hosts", "scale"}
         if "networks:" in override:
             [joined] = re.findall(r"networks: \[(\w+)\]", override)
             assert after[name]["networks"].keys() == {*before[name]["networks"], joined}
@@ -118,6 +118,25 @@ def overridden(tmp_path: Path, text: str) -> ComposeStack:
     override.write_text(dedent(text))
     made = {"COMPOSE_FILE": f"docker-compose.yml:{override}", "COMPOSE_DISABLE_ENV_FILE": "1", "APP_PORT": "18000"}
     return ComposeStack(settings.load({**made, "SIGHTLINE_STATE": str(tmp_path / "state")}, Path("no .env")))
+
+
+def test_servers_that_an_override_turns_off_are_named(tmp_path: Path) -> None:
+    override = """\
+        services:
+          node-exporter: {scale: 0}
+          postgres-exporter: {deploy: {replicas: 0}}
+          grafana: !reset null
+          alertmanager: {profiles: [never]}
+        """
+    with pytest.raises(OpsError) as refused:
+        overridden(tmp_path, override)._require_targets()
+    names = re.findall(
+        r"^An override turns (\S+) off, .* write \[\] into prometheus/targets/\w+\.yml\.$",
+        str(refused.value),
+        re.MULTILINE,
+    )
+    assert names == ["postgres-exporter", "node-exporter", "alertmanager", "grafana"]
+    overridden(tmp_path, "services: {}")._require_targets()
 
 
 def test_ports_of_overrides_are_those_that_compose_makes_of_them(tmp_path: Path) -> None:
