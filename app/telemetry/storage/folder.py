@@ -23,8 +23,12 @@ def check(directory: Path) -> None:
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise OSError(f"{directory} must belong to this user and be writable by no other: chmod 700 it")
+    if not stat.S_ISDIR(status.st_mode):
+        raise OSError(f"{directory} is a symbolic link; name the folder itself")
+    if status.st_uid != os.geteuid():
+        raise OSError(f"{directory} belongs to another user; name a folder of this one")
+    if status.st_mode & 0o022:
+        raise OSError(f"others may write to {directory}: chmod 700 it")
 
 
 def join(directory: Path) -> None:

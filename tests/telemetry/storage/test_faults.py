@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.telemetry.storage.folder import check
 from tests.servers import wait_until
 from tests.telemetry.serving import GUNICORN, UVICORN, Served, serve, value
 
@@ -180,4 +181,16 @@ def test_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
         ask(server, ["/r1"] * 20)
         assert {total(server, endpoint="/r1") for _ in range(10)} == {20}
         assert list(folder.iterdir()) == []
-        assert "must belong to this user and be writable by no other: chmod 700 it" in server.log.read_text()
+        assert f"others may write to {folder}: chmod 700 it" in server.log.read_text()
+
+
+def test_a_folder_that_cannot_be_shared_is_refused_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="is a symbolic link; name the folder itself"):
+        check(tmp_path / "link")
+    check(tmp_path / "own")
+    monkeypatch.setattr("os.geteuid", lambda: (tmp_path / "own").stat().st_uid + 1)
+    with pytest.raises(OSError, match="belongs to another user; name a folder of this one"):
+        check(tmp_path / "own")
