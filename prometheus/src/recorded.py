@@ -10,7 +10,7 @@ them; the load test has a minute, for it changes faster.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Finds raw series only where instances are chosen: All (`.*`) leaves out every job; no instance is named like a job.
 # (Of a label that no series has, VictoriaMetrics takes `!~".*"` for true, Prometheus for false.)
@@ -24,11 +24,13 @@ class Recorded:
     name: of the series. It has no label `instance`, so `instance=~"$instance"` finds it while All (`.*`) is chosen.
     expr: PromQL that makes it, with `%` in place of matchers.
     only: matchers of the raw series that are always there.
+    follows: PromQL of the rule, where a record before it in its group has read the raw series already.
     """
 
     name: str
     expr: str
     only: str = ""
+    follows: str = ""
 
     def of(self, *matchers: str) -> str:
         """The series with these matchers; where instances are chosen, the same from the raw series of these instances.
@@ -42,7 +44,7 @@ class Recorded:
     @property
     def rule(self) -> str:
         """PromQL of the recording rule."""
-        return self.expr.replace("{%}", f"{{{self.only}}}" if self.only else "")
+        return self.follows or self.expr.replace("{%}", f"{{{self.only}}}" if self.only else "")
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,11 @@ def successes(level: str, metric: str, failed: str, *without: str, window: str =
     """Buckets and sum of a histogram without what its histogram of failures has: failing fast is not being fast."""
 
     def part(suffix: str) -> Recorded:
-        labels = ", ".join(("instance", *without, "failed"))
-        failures = f'label_replace(-rate({failed}_{suffix}{{%}}[{window}]), "failed", "1", "", "")'
-        both = f"sum without ({labels}) (rate({metric}_{suffix}{{%}}[{window}]) or {failures})"
+        all_, failures = (
+            f"sum without ({', '.join(('instance', *without))}) (rate({name}_{suffix}{{%}}[{window}]))"
+            for name in (metric, failed)
+        )
+        both = f'sum without (failed) ({all_} or label_replace(-{failures}, "failed", "1", "", ""))'
         # Where all fail, the sum is 0 but for rounding, or below where a series is younger than its window.
         return Recorded(f"{level}:{metric}_{suffix}:rate{window}", f"clamp_min(round({both}, 1 / 2^30), 0)")
 
@@ -85,12 +89,21 @@ def successes(level: str, metric: str, failed: str, *without: str, window: str =
 
 
 def otherwise(first: Histogram, second: Histogram) -> Histogram:
-    """`first`, under its names, and `second` for whatever `first` does not have."""
+    """`first`, under its names, and `second`, recorded before it, for whatever `first` does not have."""
 
     def part(one: Recorded, other: Recorded) -> Recorded:
-        return Recorded(one.name, f"{one.expr} or {other.expr}", one.only)
+        return Recorded(one.name, f"{one.expr} or {other.expr}", one.only, f"{one.rule} or {other.name}")
 
     return Histogram(part(first.buckets, second.buckets), part(first.sum, second.sum))
+
+
+def following(histogram: Histogram, detailed: Histogram, *without: str) -> Histogram:
+    """`histogram`, whose rules read `detailed`, recorded before it, which has the labels `without` as well."""
+
+    def part(one: Recorded, other: Recorded) -> Recorded:
+        return replace(one, follows=f"sum without ({', '.join(without)}) ({other.name})")
+
+    return Histogram(part(histogram.buckets, detailed.buckets), part(histogram.sum, detailed.sum))
 
 
 def gauge(level: str, metric: str, how: str, *without: str, only: str = "") -> Recorded:
@@ -142,8 +155,14 @@ CALLS_IN_PROGRESS = gauge(_MODEL, "llm_requests_in_progress", "sum")
 
 # Database, as the application sees it
 _POOL = "job_pool"
-QUERY = histogram(_POOL, "db_query_duration_seconds", "operation", "query_name")
 QUERY_BY_NAME = histogram("job_pool_query", "db_query_duration_seconds", "operation")
+QUERY = following(histogram(_POOL, "db_query_duration_seconds", "operation", "query_name"), QUERY_BY_NAME, "query_name")
+# Read by alerts as well, and recorded here as it reads the buckets of one evaluation.
+QUERY_P95 = Recorded(
+    "job_pool_query:db_query_duration_seconds:p95_rate5m",
+    f"histogram_quantile(0.95, {QUERY_BY_NAME.buckets.name}) >= 0",
+)
+QUERIES = Recorded("job_pool_query:db_queries:rate5m", f'sum without (le) ({QUERY_BY_NAME.buckets.name}{{le="+Inf"}})')
 QUERY_ERRORS = rate("job_pool_sqlstate", "db_query_errors_total", "operation")
 TRANSACTIONS = rate("job_pool_outcome", "db_transactions_total")
 COMMIT = histogram(_POOL, "db_commit_duration_seconds")
@@ -236,10 +255,12 @@ GROUPS: dict[str, tuple[Recorded, ...]] = {
         CALLS_IN_PROGRESS,
     ),
     "dashboards-database": (
-        QUERY.buckets,
-        QUERY.sum,
         QUERY_BY_NAME.buckets,
         QUERY_BY_NAME.sum,
+        QUERY_P95,
+        QUERIES,
+        QUERY.buckets,
+        QUERY.sum,
         QUERY_ERRORS,
         TRANSACTIONS,
         COMMIT.buckets,

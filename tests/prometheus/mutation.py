@@ -45,7 +45,6 @@ _ZERO = r"or 0 \* sum without \([^)]*\) \(\s*rate\(\w+\{"  # in place of failure
 ON_BOTH_SIDES = {
     "job_endpoint_method:http_slow:rate1m": r"\{",
     "instance:http_slow:rate2m": _ZERO,
-    "job:http_request_duration_seconds:p95_rate5m": _ZERO,
 }
 
 

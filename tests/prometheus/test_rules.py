@@ -179,3 +179,15 @@ def test_rules_and_runbooks_read_only_recorded_series_that_exist() -> None:
         reader: missing for reader, expr in readers if (missing := {n for n in metrics(expr) if ":" in n} - names)
     }
     assert unknown == {}
+
+
+def test_what_a_rule_reads_of_its_own_group_is_recorded_before_it() -> None:
+    """Rules of a group run in order: one that stands too early would read what was recorded the last time."""
+    late, seen, group = [], set[str](), ""
+    for rule in load_rules():
+        if rule.group != group:
+            group, seen = rule.group, set()
+            own = {other.name for other in recordings() if other.group == group}
+        late += [(rule.name, name) for name in sorted((metrics(rule.expr) & own) - seen)]
+        seen.add(rule.name)
+    assert late == []
