@@ -21,8 +21,15 @@ SQLSTATE_CLASSES: Final = frozenset((
 # fmt: on
 OTHER: Final = "other"
 CONNECTION: Final = "08"
-# connection, data, integrity, transaction rollback, syntax or access, resources, object state, operator intervention
-COMMON_SQLSTATE_CLASSES: Final = (CONNECTION, "22", "23", "40", "42", "53", "55", "57", OTHER)
+# The classes that operations end with in practice: connection, data, integrity, transaction rollback, syntax or
+# access, resources, object state, operator intervention.
+_CLASSES: Final = (CONNECTION, "22", "23", "40", "42", "53", "55", "57", OTHER)
+COMMON_ERRORS: Final = {
+    "CONNECT": (CONNECTION,),
+    "SELECT": tuple(name for name in _CLASSES if name != "23"),
+    **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "OTHER"), _CLASSES),
+    "COMMIT": (CONNECTION, "23", "40", "53", "57", OTHER),
+}
 # The server ends the session with these: shutdown, crash of another session, not up yet, database dropped, session,
 # transaction and idle-in-transaction timeouts.
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"})

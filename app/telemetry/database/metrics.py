@@ -18,13 +18,13 @@ import collections
 import logging
 import os
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from .connection import ConnectionState
-from .errors import COMMON_SQLSTATE_CLASSES, OTHER
+from .errors import COMMON_ERRORS, OTHER
 
 OUTCOMES: Final = ("commit", "rollback", "commit_failed")
 INVALIDATIONS: Final = ("error", "ping", "cancelled", "manual", "soft")
@@ -113,15 +113,22 @@ def _adder(number: Any) -> Number:
     return number.adder() if hasattr(number, "adder") else number.inc  # type: ignore[no-any-return]
 
 
-def setter(first: Any, second: Any) -> Callable[[float, float], None]:
-    """The set() of the children of two gauges."""
-    one, other = first._value, second._value
-    if hasattr(one, "setter_with"):
-        return one.setter_with(other)  # type: ignore[no-any-return]
+def sizes(first: Any, second: Any, part: Sized, whole: Sized) -> Callable[[], None]:
+    """How to set the children of two gauges: to the size of `part`, and to that of the rest of `whole`.
 
-    def set_both(first_value: float, second_value: float) -> None:
-        one.set(first_value)
-        other.set(second_value)
+    Others may add and remove in the middle of it, so the last to set looks whether the sizes are still right.
+    """
+    one, other = first._value, second._value
+    if hasattr(one, "sizes_with"):
+        return one.sizes_with(other, part, whole)  # type: ignore[no-any-return]
+
+    def set_both() -> None:
+        while True:
+            size, of = len(part), len(whole)
+            one.set(float(size))
+            other.set(float(of - size))
+            if size == len(part) and of == len(whole):
+                return
 
     return set_both
 
@@ -132,10 +139,9 @@ class PoolMetrics:
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self.durations: dict[tuple[str, str], Number] = {}
-        for operation in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-            self.duration(operation, OTHER)
-        for operation in ("SELECT", "INSERT", "UPDATE", "DELETE", "OTHER", "CONNECT", "COMMIT"):
-            for sqlstate_class in COMMON_SQLSTATE_CLASSES:  # from 0, or increase() would miss the first error
+        self.duration("SELECT", OTHER)  # a pool that is never used has a duration, too
+        for operation, classes in COMMON_ERRORS.items():
+            for sqlstate_class in classes:  # from 0, or increase() would miss the first error
                 QUERY_ERRORS.labels(pool, operation, sqlstate_class)
         self.commits, self.rollbacks, self.commits_failed = (
             adder(TRANSACTIONS.labels(pool, outcome)) for outcome in OUTCOMES
@@ -174,22 +180,11 @@ class OpenConnections:
         self.open: set[ConnectionState] = set()
         self.used: set[ConnectionState] = set()
         self._limits: dict[object, tuple[float, float]] = {}  # by engine: size, and size with overflow
-        self.moved = self._mover(pool)  # a connection was taken or given back: as many are open as before
+        # A connection was taken or given back: as many are open as before.
+        in_use, idle = (POOL_CONNECTIONS.labels(pool, state) for state in ("used", "idle"))
+        self.moved = sizes(in_use, idle, self.used, self.open)
         self._max: Any = POOL_CONNECTIONS_MAX.labels(pool)._value
         self._overflow: Any = POOL_OVERFLOW.labels(pool)._value
-
-    def _mover(self, pool: str) -> Callable[[], None]:
-        used, open_ = self.used, self.open
-        set_both = setter(POOL_CONNECTIONS.labels(pool, "used"), POOL_CONNECTIONS.labels(pool, "idle"))
-
-        def moved() -> None:
-            while True:
-                in_use, in_all = len(used), len(open_)
-                set_both(in_use + 0.0, in_all - in_use + 0.0)  # not float(), which is a call
-                if in_use == len(used) and in_all == len(open_):
-                    return
-
-        return moved
 
     def changed(self) -> None:
         """A connection was opened or closed, or an engine came, went, or changed its pool."""

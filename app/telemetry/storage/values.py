@@ -8,7 +8,7 @@ import math
 import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 from prometheus_client.samples import Exemplar
@@ -63,13 +63,20 @@ class Value:
 
         return observe if LOCK is None else locked(observe)
 
-    def setter_with(self, other: "Value") -> Callable[[float, float], None]:
-        """set() of this gauge and another one."""
+    def sizes_with(self, other: "Value", part: Sized, whole: Sized) -> Callable[[], None]:
+        """set() of this gauge to the size of `part`, and of another one to that of the rest of `whole`.
 
-        def set_both(own: float, others: float) -> None:
+        Others may add and remove in the middle of it, so the last to set looks whether the sizes are still right.
+        """
+
+        def set_both() -> None:
             cells = storage.cells
-            cells[self._cell] = own
-            cells[other._cell] = others
+            while True:
+                size, of = len(part), len(whole)
+                cells[self._cell] = size + 0.0  # not float(), which is a call
+                cells[other._cell] = of - size + 0.0
+                if size == len(part) and of == len(whole):
+                    return
 
         return set_both
 
