@@ -16,7 +16,7 @@ from pathlib import Path
 from loadtest.launch import OPTIONS, REPORTS, announce, announce_page
 from loadtest.settings import Settings
 from ops import ports
-from ops.compose import ComposeStack
+from ops.docker import ComposeStack
 from ops.errors import OpsError, refusal
 from ops.shell import run, succeeds
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from shutil import which
 from types import FrameType
 
-from ops import adopt, commands, console, secrets, settings
-from ops.compose import ComposeStack, mark
+from ops import adopt, commands, console, preflight, secrets, settings
+from ops.compose import mark
 from ops.console import log
+from ops.docker import ComposeStack
 from ops.errors import NO_DOCKER, OpsError, refusal
 from ops.paths import PROJECT
 from ops.settings import Settings
@@ -85,7 +86,7 @@ class Call:
     def compose_stack(self) -> ComposeStack:
         stack = ComposeStack(self.settings)
         if self.command not in UNATTACHED:
-            stack.require_ownership()
+            preflight.require_ownership(stack)
         return stack
 
     def need_packages(self) -> None:

@@ -1,7 +1,7 @@
 """The archive of a backup: a tar file (0600) of a manifest and these parts, each with its checksum in the manifest.
 
     database.dump                               the database `sightline`, by pg_dump in its custom format
-    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders
+    prometheus.tar, alertmanager.tar, grafana.tar   the servers' folders, of those that the stack has
     grafana_secret_key                          what Grafana encrypts stored credentials with
     postgres.tar                                instead of the dump: PostgreSQL's folder as it is
 
@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 DUMP = "database.dump"
 FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data are files to copy
 KEY = secrets.GRAFANA_KEY  # archives of older versions have none
-PARTS = [{database, *(f"{name}.tar" for name in FOLDERS)} for database in (DUMP, "postgres.tar")]
+DATABASES = {DUMP, "postgres.tar"}
 MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 MODES = ("docker", "native")
 LIMIT = 1 << 20  # bytes of a manifest that can be ours
@@ -93,7 +93,9 @@ def opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[
 def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
     with part(tar, MANIFEST) as file:
         manifest: dict[str, Any] = json.loads(file.read(LIMIT))
-    if manifest["sightline"] != FORMAT or set(manifest["parts"]) - {KEY} not in PARTS:
+    parts = set(manifest["parts"])
+    known = {KEY, *DATABASES, *(f"{name}.tar" for name in FOLDERS)}
+    if manifest["sightline"] != FORMAT or not parts <= known or len(parts & DATABASES) != 1:
         raise ValueError("of another kind")
     if (
         not re.fullmatch(MADE, manifest["made"])

@@ -160,16 +160,17 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool, key: bool
 def _pack(stack: Stack, work: Path, *, complete: bool, key: bool) -> None:
     if key and (file := stack.settings.folder("SECRETS_DIR") / KEY).exists():
         shutil.copyfile(file, work / KEY)
+    folders = [server for server in FOLDERS if stack.has_server(server)]
     if complete:
-        for server in ("postgres", *FOLDERS):
+        for server in ("postgres", *folders):
             stack.pack(server, work / f"{server}.tar")
         return
     log.info("Dumping PostgreSQL")
     shell.to_file("Dumping", stack.client("pg_dump", "--format=custom"), work / DUMP, stack.environment, PROJECT)
-    log.info("Copying the data of %s", ", ".join(FOLDERS))
+    log.info("Copying the data of %s", ", ".join(folders))
     stopped = time.monotonic()
     with _paused(stack):
-        for server in FOLDERS:
+        for server in folders:
             stack.pack(server, work / f"{server}.tar")
     log.info("  stopped for %.1f s", time.monotonic() - stopped)
 
@@ -244,6 +245,9 @@ def _major(version: str) -> int:
 def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> None:
     stack.stop()
     for name in sorted(set(manifest["parts"]) - {KEY}):
+        if not stack.has_server(name.removesuffix(".tar")) and name != DUMP:
+            log.info("Leaving out %s: an override has removed this server", name)
+            continue
         log.info("Restoring %s", name)
         with part(tar, name) as content:
             if name == DUMP:

@@ -1,4 +1,4 @@
-"""The stack without Docker: the same servers and configuration files as ordinary processes on 127.0.0.1."""
+"""The stack without Docker, as `ops.stack.Stack` describes it: ordinary processes on 127.0.0.1, and their data."""
 
 from __future__ import annotations
 
@@ -9,42 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ops import configs, http, ports, postgres, programs, remote_write, secrets, servers, shell
+from ops import configs, http, ports, postgres, programs, secrets, shell
 from ops.console import log
 from ops.errors import OpsError
+from ops.native import NativeServers
 from ops.packages import DISTRIBUTED, NEEDED, POSTGRES
 from ops.paths import PROJECT
 from ops.rolling import wait_until_active, wait_until_ready
-from ops.secrets import METRICS_TOKEN
-from ops.servers import HOST, PROBE_TIMEOUT, Server, plain_environment
-from ops.settings import Settings, of_service
+from ops.servers import PROBE_TIMEOUT, Server, plain_environment
+from ops.settings import DATA_FOLDERS, Settings
 from ops.stack import RELOADABLE, State
 from ops.supervise import Supervisor, config
 
-DRAIN_SECONDS = 3  # longer than the proxy needs to see that a replica ends
-TARGETS = {  # scrape job -> setting with its port; beside the service and its proxy
-    "postgres": "POSTGRES_EXPORTER_PORT",
-    "node": "NODE_EXPORTER_PORT",
-    "prometheus": "PROMETHEUS_PORT",
-    "alertmanager": "ALERTMANAGER_PORT",
-    "locust": "LOCUST_METRICS_PORT",
-    "grafana": "GRAFANA_PORT",
-}
 
-
-class ProcessStack:
+class ProcessStack(NativeServers):
     """See `ops.stack.Stack`. Nothing is touched before `prepare()`."""
 
     mode = "native"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.state = settings.folder("SIGHTLINE_STATE")
-        self.data = self.state / "data"
-        # Beside them while a restore or `clean` runs: what is loaded, what it replaced, what is being removed.
+        super().__init__(settings)
+        # Beside the data while a restore or `clean` runs: what is loaded, what it replaced, what is being removed.
         self.new, self.old, self.removed = (self.state / f"data.{name}" for name in ("new", "old", "removed"))
-        self.longterm = self.state / "longterm"  # VictoriaMetrics' data: in no backup, and no restore replaces them
-        self.secrets = settings.folder("SECRETS_DIR")
         self.supervisor = Supervisor(self.state)
         self.environment = {
             **postgres.client_environment(settings.environment()),
@@ -55,117 +41,14 @@ class ProcessStack:
     def location(self) -> str:
         return str(self.data)
 
-    @property
-    def has_grafana(self) -> bool:
-        return bool(self._grafana_home or shutil.which("grafana"))
-
-    @property
-    def _grafana_home(self) -> str:
-        return self.settings.get("GRAFANA_HOME") or str(programs.grafana() or "")
-
-    @property
-    def _postgres_major(self) -> int | None:
-        """The version that the data keep; None where there are none yet."""
-        return postgres.major(self.data / "postgres")
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """Setting -> port of every server that will listen."""
-        names = ["APP", "PROMETHEUS", "ALERTMANAGER", "POSTGRES", "NODE_EXPORTER", "POSTGRES_EXPORTER"]
-        names += ["GRAFANA"] if self.has_grafana else []
-        names += ["LONGTERM"] if self.settings.get(remote_write.RETENTION) else []
-        names += ["VALKEY"] if self.settings.has_valkey else []
-        names += ["PROXY_METRICS"] if self._has_proxy else []
-        replicas = self._replicas.items() if self._has_proxy else ()
-        return {
-            **{f"{name}_PORT": self.settings.port(f"{name}_PORT") for name in names},
-            **{f"APP_REPLICA_PORT (of {name})": port for name, port in replicas},
-        }
-
-    @property
-    def _has_proxy(self) -> bool:
-        return self.settings.get("APP_REPLICAS") != "1"
-
-    @property
-    def _replicas(self) -> dict[str, int]:
-        """Server -> port of each replica of the service. A single one needs no proxy."""
-        if not self._has_proxy:
-            return {"app": self.settings.port("APP_PORT")}
-        first = self.settings.port("APP_REPLICA_PORT")
-        names = ["app", *(f"app-{number}" for number in range(2, int(self.settings.get("APP_REPLICAS")) + 1))]
-        return {name: first + number for number, name in enumerate(names)}
-
-    def servers(self) -> list[Server]:
-        """All servers in the order in which they need each other."""
-        port = self.settings.port
-        exporter_password = self.secrets / "exporter_db_password"
-        stack = [
-            servers.postgres(self.data / "postgres", port("POSTGRES_PORT")),
-            servers.postgres_exporter(port("POSTGRES_EXPORTER_PORT"), port("POSTGRES_PORT"), exporter_password),
-            servers.node_exporter(port("NODE_EXPORTER_PORT")),
-            *(servers.app(number, self._app_environment(), name) for name, number in self._replicas.items()),
-            *self._proxy(),
-            servers.alertmanager(
-                self._configs("alertmanager") / "alertmanager.yml",
-                self.data / "alertmanager",
-                port("ALERTMANAGER_PORT"),
-                settings=self.settings.values,
-            ),
-            servers.prometheus(
-                self._configs("prometheus") / "prometheus.yml",
-                self.data / "prometheus",
-                port("PROMETHEUS_PORT"),
-                settings=self.settings.values,
-            ),
-        ]
-        if self.settings.get(remote_write.RETENTION):
-            stack.append(servers.victoriametrics(self.longterm, port("LONGTERM_PORT"), self.settings.values))
-        if self.settings.has_valkey:
-            stack.insert(0, servers.valkey(port("VALKEY_PORT"), self.secrets / "valkey_password"))
-        if self.has_grafana:
-            stack.append(
-                servers.grafana(
-                    self.data / "grafana",
-                    port("GRAFANA_PORT"),
-                    prometheus_url=f"http://{HOST}:{port('PROMETHEUS_PORT')}",
-                    alertmanager_url=f"http://{HOST}:{port('ALERTMANAGER_PORT')}",
-                    secrets=self.secrets,
-                    home=self._grafana_home,
-                    longterm_url=self._longterm_url,
-                    settings={**self.settings.values, **remote_write.grafana(self.settings)},
-                )
-            )
-        return stack
-
-    def _proxy(self) -> list[Server]:
-        port = self.settings.port
-        if not self._has_proxy:
-            return []
-        return [servers.proxy(port("APP_PORT"), port("PROXY_METRICS_PORT"), self._replicas_file)]
-
-    @property
-    def _replicas_file(self) -> Path:
-        return self.state / "run" / "replicas.cfg"
-
-    def server(self, name: str) -> Server:
-        """The server of this name.
-
-        Raises:
-            OpsError: no server has this name.
-        """
-        found = {server.name: server for server in self.servers()}
-        if name not in found:
-            raise OpsError(f"No server is called {name}; there are {', '.join(found)}.")
-        return found[name]
-
     # Starting and stopping
 
     def check(self) -> None:
-        self._name_what_has_no_effect()
+        self.warn_of_unused_settings()
         self._fetch()
         programs.find(*NEEDED)
-        programs.find(*POSTGRES, major=self._postgres_major)
-        programs.find(*(DISTRIBUTED if self._has_proxy else ()))
+        programs.find(*POSTGRES, major=self.postgres_major)
+        programs.find(*(DISTRIBUTED if self.has_proxy else ()))
         files = f"{configs.read_at_start(*configs.AT_START)} {configs.keys(self.settings)}".strip()
         self._wanted = config(self.supervisor, self.servers(), files)
         ports.check(self.ports, self.supervisor.listening)
@@ -193,14 +76,6 @@ class ProcessStack:
         self.supervisor.start(self._wanted)
         return False
 
-    def write_configs(self) -> None:
-        also = remote_write.section(self.settings, self._longterm_url)
-        configs.write_prometheus(self._configs("prometheus"), also)
-
-    @property
-    def _longterm_url(self) -> str:
-        return f"http://{HOST}:{self.settings.port('LONGTERM_PORT')}"
-
     def stop(self) -> bool:
         if not self.supervisor.running and not self.supervisor.leftovers():
             return False
@@ -212,15 +87,16 @@ class ProcessStack:
         if self.data.exists():  # whole or not at all
             self._remove(self.removed)
             self.data.rename(self.removed)
-        for folder in (self.removed, self.new, self.old, self.longterm, self.supervisor.run, self.supervisor.logs):
-            self._remove(folder)
+        for folder in [*self.state.iterdir()]:
+            if folder.name.split(".")[0] in DATA_FOLDERS:
+                self._remove(folder)
 
     def prepare(self) -> None:
         """Make the folders, the lists of targets and the database."""
         self._make_folders(self.data)
         for name in ("prometheus", "alertmanager", "grafana"):
             (self.data / name).mkdir(mode=0o700, exist_ok=True)
-        self._link_configs()
+        self.link_configs()
         self._initialise(self.data / "postgres")
 
     def _initialise(self, folder: Path) -> None:
@@ -232,13 +108,13 @@ class ProcessStack:
         wanted, running = config(self.supervisor, self.servers(), ""), self.supervisor.config
         if processes and wanted.partition("\n")[2] != running.read_text().partition("\n")[2]:
             raise OpsError("Settings have changed: `make up` restarts everything with them.")
-        return [name for name in self._replicas if name in processes]
+        return [name for name in self.replica_ports if name in processes]
 
     def replace_replica(self, name: str) -> None:
         self.supervisor.stop_server(name)
         self.supervisor.start_server(name)
-        if self._has_proxy:
-            wait_until_active(self, len(self._replicas))
+        if self.has_proxy:
+            wait_until_active(self, len(self.replica_ports))
         else:
             wait_until_ready(name, self.server(name).probe)
 
@@ -264,7 +140,7 @@ class ProcessStack:
 
     def notes(self) -> list[str]:
         notes = [] if self.has_grafana else [programs.no_grafana()]
-        if older := programs.older(self._postgres_major):
+        if older := programs.older(self.postgres_major):
             notes.append(
                 f"Not in the pinned versions: {', '.join(older)}. `make pull` fetches those that are available."
             )
@@ -337,9 +213,12 @@ class ProcessStack:
 
     def versions(self) -> dict[str, str]:
         found = programs.find("prometheus", "alertmanager")
-        found |= programs.find("postgres", major=self._postgres_major)
+        found |= programs.find("postgres", major=self.postgres_major)
         said = {name: subprocess.run([found[name], "--version"], capture_output=True, text=True) for name in found}
         return {name: shell.version(answer.stdout + answer.stderr) for name, answer in said.items()}
+
+    def has_server(self, name: str) -> bool:
+        return True
 
     def has_data(self) -> bool:
         return any(self.data.glob("*/*"))
@@ -405,58 +284,7 @@ class ProcessStack:
         if folder.exists():
             shutil.rmtree(folder)
 
-    # What servers are given
-
-    def _name_what_has_no_effect(self) -> None:
-        """Warn of settings of the service in `.env` that it gets from the stack."""
-        for name in sorted(self.settings.from_file & self._fixed().keys()):
-            log.warning(".env: %s has no effect in native mode; the stack sets it itself.", name)
-
-    def _app_environment(self) -> dict[str, str]:
-        """The service's settings, and the addresses of the rest of the stack."""
-        made = {name: self.settings.get(name) for name in of_service() if self.settings.get(name)}
-        own_store = self.settings.has_valkey
-        return {
-            "APP_WORKERS": self.settings.get("APP_WORKERS"),
-            "FAULTS_TOKEN_FILE": str(self.secrets / "faults_token"),
-            "ACTIVE_USERS_KEY_FILE": str(self.secrets / "active_users_key"),
-            "ACTIVE_USERS_STORE_PASSWORD_FILE": str(self.secrets / "valkey_password"),
-            **({"APP_DRAIN_SECONDS": str(DRAIN_SECONDS), "APP_PROXIES": HOST} if self._has_proxy else {}),
-            **made,
-            **({"ACTIVE_USERS_STORE": f"redis://{HOST}:{self.settings.port('VALKEY_PORT')}"} if own_store else {}),
-            **self._fixed(),
-        }
-
-    def _fixed(self) -> dict[str, str]:
-        """The service's settings that are the stack's own business, whatever `.env` or the environment has."""
-        return {
-            "APP_HOST": HOST,
-            "DATABASE_HOST": HOST,
-            "DATABASE_PORT": str(self.settings.port("POSTGRES_PORT")),
-            "DATABASE_NAME": "sightline",
-            "DATABASE_USER": "sightline",
-            "DATABASE_PASSWORD": "",  # otherwise it would count before the file
-            "DATABASE_PASSWORD_FILE": str(self.secrets / "app_db_password"),
-            "METRICS_TOKEN_FILE": str(self.secrets / METRICS_TOKEN),
-        }
-
     def _make_folders(self, data: Path) -> None:
         for folder in (self.state, data):  # PostgreSQL, run by another user where root starts it, gets through
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o711)
-
-    def _configs(self, name: str) -> Path:
-        return self.state / "run" / name
-
-    def _link_configs(self) -> None:
-        (self.state / "run").mkdir(mode=0o700, exist_ok=True)
-        configs.link("alertmanager", self._configs("alertmanager"), self.secrets)
-        prometheus = configs.link("prometheus", self._configs("prometheus"), self.secrets)
-        jobs = {job: name for job, name in TARGETS.items() if job != "grafana" or self.has_grafana}
-        addresses = {job: [f"{HOST}:{self.settings.port(name)}"] for job, name in jobs.items()}
-        addresses["app"] = [f"{HOST}:{port}" for port in self._replicas.values()]
-        if self._has_proxy:
-            addresses["proxy"] = [f"{HOST}:{self.settings.port('PROXY_METRICS_PORT')}"]
-        configs.write_targets(prometheus, addresses)
-        self.write_configs()
-        configs.write_replicas(self._replicas_file, addresses["app"])

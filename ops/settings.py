@@ -36,6 +36,8 @@ DEFAULTS = {
     "PROXY_METRICS_PORT": "8404",
     "APP_REPLICAS": "1",
     "APP_WORKERS": "2",
+    "DATABASE_POOL_SIZE": "5",
+    "DATABASE_MAX_OVERFLOW": "5",
     "SIGHTLINE_STATE": str(HOME),
     "SECRETS_DIR": str(PROJECT / "secrets"),
     "BACKUPS_DIR": str(PROJECT / "backups"),
@@ -56,7 +58,8 @@ OWN = {
     "SECRETS_DIR": secrets.NAMES,
     "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf", "data/postgres/PG_VERSION"),
 }
-EMPTIED = ("data", "run", "logs", "longterm", "remote-write")  # in SIGHTLINE_STATE: what the stack removes or rewrites
+DATA_FOLDERS = ("data", "run", "logs", "longterm")  # of native mode, in SIGHTLINE_STATE: `make clean` removes them
+REMOTE_WRITE_FOLDER = "remote-write"  # likewise in SIGHTLINE_STATE: `make up` writes it in Docker mode
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
 _ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
 VALUES = {  # setting -> what it must match, and that in words
@@ -172,12 +175,12 @@ class Settings:
             raise OpsError("\n".join(problems))
 
     def warn(self) -> None:
-        """Log what `check` lets pass and is hardly meant."""
+        """Warn of settings that pass `check`, but are hardly intended."""
         for name in self.doubled:
             log.warning(".env: %s is set more than once; the last one counts, '%s'.", name, self.get(name))
         for reason in self._not_settings():
             log.warning(".env: %s", reason)
-        pool = int(self.get("DATABASE_POOL_SIZE") or 5) + int(self.get("DATABASE_MAX_OVERFLOW") or 5)
+        pool = int(self.get("DATABASE_POOL_SIZE")) + int(self.get("DATABASE_MAX_OVERFLOW"))
         connections = int(self.get("APP_REPLICAS")) * int(self.get("APP_WORKERS")) * pool
         if connections > CONNECTIONS:
             log.warning(
@@ -240,7 +243,7 @@ def _keep_apart(places: Mapping[str, Path]) -> None:
         raise OpsError(f"SIGHTLINE_STATE is '{state}', in SECRETS_DIR, '{passwords}'; keep them apart.")
     for name, place in places.items():
         inside = place.relative_to(state).parts if place.is_relative_to(state) else ()
-        if inside and inside[0].split(".")[0] in EMPTIED:
+        if inside and inside[0].split(".")[0] in (*DATA_FOLDERS, REMOTE_WRITE_FOLDER):
             raise OpsError(f"{name} is '{place}', in a folder that the stack empties; name another one.")
 
 

@@ -1,4 +1,4 @@
-"""The one interface of the stack, whichever way it runs: `ops.compose` in Docker, `ops.processes` without.
+"""The one interface of the stack, whichever way it runs: `ops.docker` in Docker, `ops.processes` without.
 
 What is done with it is written once, in `ops.commands` and `ops.backup`.
 """
@@ -129,6 +129,9 @@ class Stack(Servers, Protocol):
 
     def versions(self) -> dict[str, str]:
         """Server -> version, of what would run here."""
+
+    def has_server(self, name: str) -> bool:
+        """Whether the stack has this server; in Docker an override may remove one."""
 
     def has_data(self) -> bool: ...
     def paused(self, servers: Sequence[str]) -> AbstractContextManager[None]:

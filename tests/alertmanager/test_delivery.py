@@ -19,7 +19,7 @@ import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from ops.compose import ComposeStack
+from ops.docker import ComposeStack
 from ops.drills.target import Target
 from ops.settings import Settings
 from tests.alertmanager.config import CONFIG, FOLDER, RECEIVERS, Json, switched_on

@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 
 from ops import console
-from ops.compose import EVERYTHING
+from ops.compose import ALL_PROFILES
 from ops.console import log
 from ops.errors import OpsError, refusal
 from ops.shell import run
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
                 standins.obtain(environment)
                 return subprocess.run(arguments[1:], env=environment).returncode
         case ["check"]:
-            run(["docker", "compose", EVERYTHING, "config", "--quiet"], engine.client(), cwd=PROJECT)
+            run(["docker", "compose", ALL_PROFILES, "config", "--quiet"], engine.client(), cwd=PROJECT)
         case ["standins"]:
             with engine.engine() as environment:
                 standins.obtain(environment)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ops import settings
-from ops.compose import ComposeStack
+from ops import preflight, settings
+from ops.docker import ComposeStack
 from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.settings import fill
@@ -152,7 +152,7 @@ def test_ports_of_overrides_are_those_that_compose_makes_of_them(tmp_path: Path)
           off: {image: off, ports: ["8200:80"], profiles: [off]}
         """,
     )
-    assert stack.published() == {
+    assert preflight.published(stack) == {
         "APP_PORT": 18000,
         "port 5678 of app in your override": 5678,
         "port 3100 of grafana in your override": 3100,
