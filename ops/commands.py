@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
 
-from ops import backup, remote_write, rolling, secrets, shell
-from ops.console import confirm, log
+from ops import backup, health, remote_write, rolling, secrets, shell
+from ops.console import confirm
 from ops.errors import OpsError
 from ops.paths import PROJECT, locked
 from ops.settings import LINKS
 from ops.stack import Stack
 
-T = TypeVar("T")
-
-HEALTHY_TIMEOUT = 180.0  # seconds for everything to become healthy
-CRASHING_TIMEOUT = 15.0  # seconds after which a server that keeps crashing ends the start
-LOOK_EVERY = 0.3
 NOTHING_RUNS = "Nothing runs; `make up` starts it."
 NO_DATABASE = "PostgreSQL does not run; `make up` starts it."
 
 RELOAD_TIMEOUT = 60.0  # seconds for a busy server to reload
-SCRAPED_TIMEOUT = 20.0  # seconds for the first scrape, of which there is one every 15 s
-SENT_TIMEOUT = 15.0  # seconds for the first samples to reach a store elsewhere
 SETTLED = 5.0  # seconds after which a server that had refused before has done so again: nothing else shows it
-
-OPTIONAL_JOBS = {"locust"}  # scrape jobs whose targets need not be there
 
 
 def up(stack: Stack) -> None:
@@ -57,7 +45,7 @@ def start(stack: Stack) -> None:
     stack.check()
     secrets.make(stack.settings.folder("SECRETS_DIR"))
     already = stack.start()
-    _wait_until_healthy(stack)
+    health.wait_until_healthy(stack)
     if already:
         _reload(stack)
     print("\nEverything is healthy.")
@@ -65,7 +53,7 @@ def start(stack: Stack) -> None:
         if state.address.startswith("http"):
             print(f"  {state.name:<19}{state.address}")
     _print_links(stack)
-    for store, problem in _first_samples(stack).items():
+    for store, problem in health.first_samples(stack).items():
         print(f"Samples also go to {store}{f', which {problem}: see `make status`' if problem else ''}.")
     for note in stack.notes():
         print(note)
@@ -98,17 +86,17 @@ def status(stack: Stack) -> None:
         raise OpsError(NOTHING_RUNS)
     print(f"{'SERVER':<19}{'PROCESS':<36}{'HEALTH':<11}ADDRESS")
     for state in states:
-        health = "unhealthy" if state.problem else "healthy"
-        print(f"{state.name:<19}{state.process:<36}{health:<11}{state.address}".rstrip())
+        verdict = "unhealthy" if state.problem else "healthy"
+        print(f"{state.name:<19}{state.process:<36}{verdict:<11}{state.address}".rstrip())
         if state.problem:
             print(f"{'':<19}{state.problem}")
     print(f"\n{'TARGET':<19}HEALTH (as Prometheus sees it)")
-    targets = _first_scrapes(stack)
-    for job, health in sorted(targets.items()):
-        print(f"{job:<19}{health}")
+    targets = health.first_scrapes(stack)
+    for job, seen in sorted(targets.items()):
+        print(f"{job:<19}{seen}")
     if not targets:
         print("Prometheus does not answer, or has not scraped yet.")
-    stores = _stores(stack)
+    stores = health.stores(stack)
     if stores:
         print("\nSAMPLES ALSO GO TO")
     for store, problem in stores.items():
@@ -117,38 +105,10 @@ def status(stack: Stack) -> None:
     for note in stack.notes():
         print(f"\n{note}")
     unhealthy = [state.name for state in states if state.problem]
-    unhealthy += [job for job, health in targets.items() if health != "up"] if targets else ["prometheus' targets"]
+    unhealthy += [job for job, seen in targets.items() if seen != "up"] if targets else ["prometheus' targets"]
     unhealthy += ["remote write"] if any(stores.values()) else []
     if unhealthy:
         raise OpsError(f"Unhealthy: {', '.join(dict.fromkeys(unhealthy))}. `make logs SERVICE=...` shows why.")
-
-
-def _first_scrapes(stack: Stack) -> dict[str, str]:
-    """`scraped`, once each target was: after a reload all of them are new to Prometheus for a moment."""
-    return _settled(lambda: scraped(stack), lambda found: "unknown" in found.values(), SCRAPED_TIMEOUT)
-
-
-def _first_samples(stack: Stack) -> dict[str, str | None]:
-    """`_stores`, once something has arrived or was refused, or after a while."""
-    return _settled(lambda: _stores(stack), lambda found: any(found.values()), SENT_TIMEOUT)
-
-
-def _settled(look: Callable[[], T], unsettled: Callable[[T], bool], timeout: float) -> T:
-    """What a look finds once that is settled, or after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while unsettled(found := look()) and time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY)
-    return found
-
-
-def _stores(stack: Stack) -> dict[str, str | None]:
-    """What Prometheus says of the stores that it sends samples to; nothing where it can't be asked, or has none."""
-    if not remote_write.is_on(stack.settings):
-        return {}
-    try:
-        return remote_write.report(stack.ask("prometheus", "/metrics"))
-    except OpsError:
-        return {}
 
 
 def _print_links(stack: Stack) -> None:
@@ -282,53 +242,6 @@ def only_one(stack: Stack) -> AbstractContextManager[None]:
     return locked(stack.settings.folder("SIGHTLINE_STATE") / "lock")
 
 
-def _wait_until_healthy(stack: Stack) -> None:
-    """Log each server as it becomes healthy, then Prometheus' targets.
-
-    Raises:
-        OpsError: it takes too long.
-    """
-    started = time.monotonic()
-    waiting = {state.name for state in stack.states()}
-    log.info("Waiting for %d servers", len(waiting))
-    while waiting:
-        _wait_for(stack, waiting, started)
-        while not (targets := scraped(stack)) or any(health != "up" for health in targets.values()):
-            if time.monotonic() - started > HEALTHY_TIMEOUT:
-                bad = ", ".join(sorted(job for job, health in targets.items() if health != "up"))
-                raise OpsError(f"Prometheus cannot scrape: {bad or 'anything'}. `make status` shows more.")
-            time.sleep(LOOK_EVERY)
-        problems = {state.name: state.problem for state in stack.states() if state.problem}
-        for name, problem in problems.items():  # one that was healthy before: it keeps crashing, between healthy looks
-            if time.monotonic() - started > HEALTHY_TIMEOUT:
-                raise _gave_up(stack, name, problem)
-        waiting = set(problems)
-    log.info("  %-19sup after %.1f s", "all targets", time.monotonic() - started)
-
-
-def _wait_for(stack: Stack, waiting: set[str], started: float) -> None:
-    """Until all of these servers have been healthy."""
-    died: dict[str, float] = {}  # when it was first seen dead
-    while waiting:
-        for state in (state for state in stack.states() if state.name in waiting):
-            now = time.monotonic()
-            if state.problem is None:
-                log.info("  %-19shealthy after %.1f s", state.name, now - started)
-                waiting.discard(state.name)
-            elif state.dead and now - died.setdefault(state.name, now) > CRASHING_TIMEOUT:
-                raise _gave_up(stack, state.name, "keeps crashing")
-            if state.problem and now - started > HEALTHY_TIMEOUT:
-                raise _gave_up(stack, state.name, state.problem)
-        time.sleep(LOOK_EVERY)
-
-
-def _gave_up(stack: Stack, name: str, problem: str) -> OpsError:
-    last = "".join(f"\n  {line}" for line in stack.last_words(name).strip().splitlines()[-5:])
-    return OpsError(
-        f"{name} {problem}. The end of its log:{last}\n`make logs SERVICE={name}` shows more; `make down` stops."
-    )
-
-
 def _reload(stack: Stack) -> None:
     stack.write_configs()
     for name in stack.reloadable():
@@ -350,14 +263,3 @@ def _loaded(stack: Stack, name: str) -> tuple[bool, str]:
     kind = name.partition("-")[0]
     facts = dict(re.findall(rf"^{kind}_config_last_reload_(\w+) (\S+)$", stack.ask(name, "/metrics"), re.MULTILINE))
     return facts.get("successful") == "1", facts.get("success_timestamp_seconds", "")
-
-
-def scraped(stack: Stack) -> dict[str, str]:
-    """Job -> health of what Prometheus scrapes; empty if it can't be asked. Optional jobs only when up."""
-    try:
-        active = json.loads(stack.ask("prometheus", "/api/v1/targets?state=active"))["data"]["activeTargets"]
-    except (OpsError, ValueError, KeyError, TypeError):  # or what is at its port is another server
-        return {}
-    worst_last = sorted(active, key=lambda target: target["health"] != "up")
-    health = {target["labels"]["job"]: target["health"] for target in worst_last}
-    return {job: state for job, state in health.items() if job not in OPTIONAL_JOBS or state == "up"}

@@ -25,34 +25,40 @@ from ops.shell import run
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SERVERS_SINCE = (13, "trixie")  # the first Debian release whose servers the configuration files are tested with
 POSTGRES_SINCE = 15
+VALKEY_SINCE = 13  # older releases of Debian have Redis, of which Valkey is the continuation
+VALKEY, REDIS = "valkey-server", "redis-server"
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program by its upstream name: the Debian package that has it, its file there, the oldest version that does."""
+    """A program by its upstream name: where it is unpacked, its file there (a glob), the oldest version that works."""
 
-    package: str
+    folder: str
     file: str
     minimum: tuple[int, ...]
+    own: bool = False
+    """Whether it comes from this machine's own Debian release, with the libraries that it needs."""
 
 
-PROGRAMS = {
+POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
+NEEDED = {
     "prometheus": Program("prometheus", "usr/bin/prometheus", (2, 53)),
-    "promtool": Program("promtool", "usr/bin/promtool", (2, 53)),
+    "promtool": Program("prometheus", "usr/bin/promtool", (2, 53)),
     "alertmanager": Program("prometheus-alertmanager", "usr/bin/prometheus-alertmanager", (0, 28)),
     "amtool": Program("prometheus-alertmanager", "usr/bin/amtool", (0, 28)),
     "node_exporter": Program("prometheus-node-exporter", "usr/bin/prometheus-node-exporter", (1, 9)),
     "postgres_exporter": Program("prometheus-postgres-exporter", "usr/bin/prometheus-postgres-exporter", (0, 17)),
-    "victoria-metrics": Program("victoria-metrics", "usr/bin/victoria-metrics", (1, 112)),
 }
-OPTIONAL = ("victoria-metrics",)  # has no pinned release: what PATH has, else Debian's
-NEEDED = tuple(name for name in PROGRAMS if name not in OPTIONAL)
-# Programs without releases of their own that run everywhere: from PATH or from the machine's own Debian.
-DISTRIBUTED = {"haproxy": Program("haproxy", "usr/sbin/haproxy", (2, 6))}
-POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
-VALKEY = "valkey-server"  # before Debian 13 it is Redis, of which Valkey is the continuation
-VALKEY_SINCE = 13
-REDIS = "redis-server"
+PROGRAMS = {
+    **NEEDED,
+    **{
+        name: Program("postgresql", f"usr/lib/postgresql/*/bin/{name}", (POSTGRES_SINCE,), own=True)
+        for name in POSTGRES
+    },
+    "victoria-metrics": Program("victoria-metrics", "usr/bin/victoria-metrics", (1, 112)),
+    "haproxy": Program("haproxy", "usr/sbin/haproxy", (2, 6), own=True),
+    VALKEY: Program("valkey", "usr/bin/[rv]*-server", (), own=True),
+}
 
 # Debian's Alertmanager and amtool read their default templates from a compiled-in folder that only an installed package
 # has. Where it is missing they run in a mount namespace of their own, in which the unpacked files lie over /usr/share.
@@ -72,7 +78,7 @@ fi"""
 
 def unpacked(name: str) -> Path | None:
     """The launcher of a program whose package is unpacked."""
-    launcher = _folder(name) / "bin" / name
+    launcher = HOME / "packages" / PROGRAMS[name].folder / "bin" / name
     return launcher if launcher.exists() else None
 
 
@@ -88,12 +94,6 @@ def obtain(*names: str) -> None:
             unpack(absent)
 
 
-def _folder(name: str) -> Path:
-    if name == VALKEY:
-        return HOME / "packages" / "valkey"
-    return HOME / "packages" / ("postgresql" if name in POSTGRES else (PROGRAMS | DISTRIBUTED)[name].package)
-
-
 def lock() -> AbstractContextManager[None]:
     """The lock of the folder that packages are unpacked into, also if `.native/packages` is a link to another one."""
     return locked((HOME / "packages").resolve().with_suffix(".lock"))
@@ -102,22 +102,18 @@ def lock() -> AbstractContextManager[None]:
 def unpack(names: Iterable[str]) -> None:
     _require_debian(names)
     number, codename = release()
-    packages = sorted({_folder(name).name for name in names})
-    print(f"Unpacking Debian packages into {HOME}: {', '.join(packages)}", file=sys.stderr, flush=True)
-    # Of the machine's own release: folder -> the package whose dependencies come with it.
-    own = {program.package: program.package for program in DISTRIBUTED.values()}
-    own |= {"postgresql": "postgresql", "valkey": VALKEY if number >= VALKEY_SINCE else REDIS}
-    servers = [package for package in packages if package not in own]
-    if servers:
-        suite = codename if number >= SERVERS_SINCE[0] else SERVERS_SINCE[1]
-        apt = Apt(suite)
-        for package in servers:
-            place(package, apt.download([package]))
-    for package in [one for one in packages if one in own]:
-        apt = Apt(codename)
-        # Just-in-time compilation is switched off, and its compiler is larger than all the rest.
-        needed = [one for one in apt.dependencies(own[package]) if not one.startswith("libllvm")]
-        place(package, apt.download(needed))
+    programs = {PROGRAMS[name].folder: PROGRAMS[name] for name in names}
+    known: dict[str, Apt] = {}
+    print(f"Unpacking Debian packages into {HOME}: {', '.join(sorted(programs))}", file=sys.stderr, flush=True)
+    for folder, program in sorted(programs.items(), key=lambda item: item[1].own):
+        suite = codename if program.own or number >= SERVERS_SINCE[0] else SERVERS_SINCE[1]
+        apt = known.get(suite) or known.setdefault(suite, Apt(suite))
+        needed = [folder]
+        if program.own:
+            package = (VALKEY if number >= VALKEY_SINCE else REDIS) if folder == "valkey" else folder
+            # Just-in-time compilation is switched off, and its compiler is larger than all the rest.
+            needed = [one for one in apt.dependencies(package) if not one.startswith("libllvm")]
+        place(folder, apt.download(needed))
 
 
 def release() -> tuple[float, str]:
@@ -137,14 +133,9 @@ def release() -> tuple[float, str]:
 def _require_debian(names: Iterable[str]) -> None:
     tools = all(shutil.which(tool) for tool in ("apt-get", "dpkg-deb")) and KEYRING.exists()
     if not release()[0] or not tools:
-        wanted = [
-            f"PostgreSQL {POSTGRES_SINCE} or newer"
-            if name in POSTGRES
-            else f"{VALKEY} or {REDIS}"
-            if name == VALKEY
-            else f"{name} {'.'.join(map(str, (PROGRAMS | DISTRIBUTED)[name].minimum))} or newer"
-            for name in names
-        ]
+        titles = {VALKEY: f"{VALKEY} or {REDIS}", **dict.fromkeys(POSTGRES, f"PostgreSQL {POSTGRES_SINCE} or newer")}
+        minimum = {name: ".".join(map(str, PROGRAMS[name].minimum)) for name in names}
+        wanted = [titles.get(name, f"{name} {minimum[name]} or newer") for name in names]
         raise OpsError(
             "Install and put on PATH: " + ", ".join(dict.fromkeys(wanted)) + "."
             " (Only on Debian can they be unpacked from packages without installing.)"
@@ -223,26 +214,14 @@ def place(name: str, debs: list[Path]) -> None:
 def _write_launchers(root: Path) -> None:
     """`bin/NAME` for every program in `root`: upstream's name and flags, Debian's peculiarities filled in."""
     (root / "bin").mkdir()
-    for name, program in PROGRAMS.items():
-        if (root / program.file).exists():
-            prepare = WITH_TEMPLATES.replace("FILE", program.file) if name in ("alertmanager", "amtool") else ""
-            flags = '--web.local-assets="$root/usr/share/prometheus/web/"' if name == "prometheus" else ""
-            _write_launcher(root, name, program.file, prepare, flags)
-    places = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
-    libraries = f'export LD_LIBRARY_PATH="{places}"'
-    for name, program in DISTRIBUTED.items():
-        if (root / program.file).exists():
-            _write_launcher(root, name, program.file, libraries, "")
-    for name in (VALKEY, REDIS):
-        if (root / "usr/bin" / name).exists():
-            _write_launcher(root, VALKEY, f"usr/bin/{name}", libraries, "")
-    for folder in (root / "usr/lib/postgresql").glob("*/bin"):
-        for name in POSTGRES:
-            _write_launcher(root, name, str((folder / name).relative_to(root)), libraries, "")
-
-
-def _write_launcher(root: Path, name: str, file: str, prepare: str, flags: str) -> None:
-    launcher = root / "bin" / name
     here = 'root=$(dirname "$(dirname "$(readlink -f "$0")")")'
-    launcher.write_text(f'#!/bin/sh\n{here}\n{prepare}\nexec "$root/{file}" {flags} "$@"\n')
-    launcher.chmod(0o755)
+    folders = ":".join(f"$root/{path.relative_to(root)}" for path in (root / "usr/lib").glob("*-linux-*"))
+    for name, program in PROGRAMS.items():
+        for file in (path.relative_to(root) for path in root.glob(program.file)):
+            prepare = f'export LD_LIBRARY_PATH="{folders}"' if program.own else ""
+            if name in ("alertmanager", "amtool"):
+                prepare = WITH_TEMPLATES.replace("FILE", str(file))
+            flags = '--web.local-assets="$root/usr/share/prometheus/web/"' if name == "prometheus" else ""
+            launcher = root / "bin" / name
+            launcher.write_text(f'#!/bin/sh\n{here}\n{prepare}\nexec "$root/{file}" {flags} "$@"\n')
+            launcher.chmod(0o755)

@@ -13,7 +13,7 @@ from ops import configs, http, ports, postgres, programs, secrets, shell
 from ops.console import log
 from ops.errors import OpsError
 from ops.native import NativeServers
-from ops.packages import DISTRIBUTED, NEEDED, POSTGRES
+from ops.packages import NEEDED, POSTGRES
 from ops.paths import PROJECT
 from ops.rolling import wait_until_active, wait_until_ready
 from ops.servers import PROBE_TIMEOUT, Server, plain_environment
@@ -48,7 +48,7 @@ class ProcessStack(NativeServers):
         self._fetch()
         programs.find(*NEEDED)
         programs.find(*POSTGRES, major=self.postgres_major)
-        programs.find(*(DISTRIBUTED if self.has_proxy else ()))
+        programs.find(*(("haproxy",) if self.has_proxy else ()))
         files = f"{configs.read_at_start(*configs.AT_START)} {configs.keys(self.settings)}".strip()
         self._wanted = config(self.supervisor, self.servers(), files)
         ports.check(self.ports, self.supervisor.listening)

@@ -23,11 +23,11 @@ from pathlib import Path
 from ops import images, packages, releases, settings
 from ops.console import log
 from ops.errors import OpsError
-from ops.packages import DISTRIBUTED, NEEDED, OPTIONAL, POSTGRES, POSTGRES_SINCE, PROGRAMS, REDIS, VALKEY
+from ops.packages import NEEDED, POSTGRES, POSTGRES_SINCE, PROGRAMS, REDIS, VALKEY
 from ops.paths import HOME, locked, made_as_a_whole, reachable
 from ops.releases import Release, Store, UnavailableError
 
-RELEASED = (*NEEDED, "grafana")
+RELEASED = (*NEEDED, "grafana")  # programs with official releases, beside PostgreSQL
 _tried: list[Release] = []  # by this process, which does not try again
 
 
@@ -132,17 +132,13 @@ def _dotted(found: tuple[int, ...]) -> str:
 
 def _present(name: str, major: int | None) -> Path | None:
     """The best one that is there now."""
-    if name == VALKEY:
-        installed = shutil.which(VALKEY) or shutil.which(REDIS)
-        return Path(installed) if installed else packages.unpacked(VALKEY)
     if name in POSTGRES:
         return next((path for path in _postgres(name, major) if path), None)
-    if name in OPTIONAL:
-        return _on_path(name, PROGRAMS[name].minimum) or packages.unpacked(name)
-    if name in DISTRIBUTED:
-        return _on_path(name, DISTRIBUTED[name].minimum) or packages.unpacked(name)
-    oldest = PROGRAMS[name].minimum if name in PROGRAMS else pinned_version(name)
-    return _pinned(name) or _on_path(name, oldest) or (packages.unpacked(name) if name in PROGRAMS else None)
+    pinned = _pinned(name) if name in RELEASED else None
+    if pinned or name not in PROGRAMS:
+        return pinned
+    on_path = (_on_path(one, PROGRAMS[name].minimum) for one in ((VALKEY, REDIS) if name == VALKEY else (name,)))
+    return next(filter(None, on_path), None) or packages.unpacked(name)
 
 
 def _pinned(name: str) -> Path | None:

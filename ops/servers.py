@@ -25,9 +25,9 @@ from typing import Any
 import yaml
 
 from ops import http
+from ops.dotenv import fill
 from ops.paths import PROJECT
 from ops.programs import find, from_debian
-from ops.settings import fill
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT = 5.0  # seconds

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops import ports, secrets
+from ops import dotenv, ports, secrets
 from ops.console import log
 from ops.errors import OpsError
 from ops.paths import HOME, PROJECT
@@ -95,16 +95,6 @@ VALUES = {  # setting -> what it must match, and that in words
 OTHERS = ("LLM_MODEL", "LLM_MODELS", "IMAGE_REGISTRY")
 CONNECTIONS = 97  # PostgreSQL's default, 100, without those for its superuser
 FOREIGN = re.compile(r"COMPOSE_|DOCKER_|BUILDKIT_|BUILDX_|.*_proxy$", re.IGNORECASE)  # of Compose, or of everybody
-
-_LINE = re.compile(
-    r"""\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=\s*"""
-    r"""(?:'(?P<literal>[^']*)'|"(?P<quoted>[^"]*)"|(?P<bare>[^'"\s].*?|))(?:\s+\#.*|\s*)""",
-    re.ASCII,
-)
-_NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # a default with a default that has another one
-_REFERENCE = re.compile(
-    rf"\$(?:(?P<dollar>\$)|\{{(?P<braced>\w+)(?::?-(?P<default>{_NESTED}))?\}}|(?P<bare>[A-Za-z_]\w*))", re.ASCII
-)
 
 
 @dataclass(frozen=True)
@@ -205,8 +195,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
         OpsError: a line sets nothing.
     """
     ignored = environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "t", "true")  # as Compose has it
-    text = "" if ignored or not file.exists() else _read(file)
-    from_file = parse(text, environment, file.name)
+    from_file, doubled = dotenv.read(file, environment) if file.exists() and not ignored else ({}, ())
     made = dict(from_file)
     for name, value in environment.items():
         if name in DEFAULTS and name.endswith("_PORT") and "://" in value:
@@ -217,19 +206,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
     paths = {name: str(_absolute(name, values[name], environment)) for name in PATHS if name in values}
     links = {name: values[name].rstrip("/") for name in LINKS if name in values}
     _keep_apart({name: Path(path) for name, path in paths.items()})
-    return Settings({**values, **paths, **links}, frozenset(from_file), doubled(text))
-
-
-def _read(file: Path) -> str:
-    """What is in `.env`, whatever the locale.
-
-    Raises:
-        OpsError: it is not UTF-8 text.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise OpsError(f"{file.name} is not UTF-8 text; save it as UTF-8.") from None
+    return Settings({**values, **paths, **links}, frozenset(from_file), doubled)
 
 
 def _keep_apart(places: Mapping[str, Path]) -> None:
@@ -305,55 +282,10 @@ def expanded(name: str, path: str, environment: Mapping[str, str] = os.environ) 
         raise OpsError(
             f"{name} is '{path}'; write the path as Linux does, such as /srv/sightline or, in WSL, /mnt/c/x."
         )
-    for found in _REFERENCE.finditer(path):  # as cron, systemd and single quotes leave them
+    for found in dotenv.REFERENCE.finditer(path):  # as cron, systemd and single quotes leave them
         if not environment.get(variable := found["braced"] or found["bare"] or "$"):
             raise OpsError(f"{name} is '{path}'; {variable} is not set.")
     try:
-        return (PROJECT / Path(fill(path.strip(), environment)).expanduser()).resolve()
+        return (PROJECT / Path(dotenv.fill(path.strip(), environment)).expanduser()).resolve()
     except RuntimeError:
         raise OpsError(f"{name} is '{path}'; there is no such home folder.") from None
-
-
-def parse(text: str, environment: Mapping[str, str], name: str = ".env") -> dict[str, str]:
-    """The settings in a file's text as Compose reads it: quoted, or up to a blank and a #; ${NAME} is filled in.
-
-    Raises:
-        OpsError: a line sets nothing; names file and line.
-    """
-    values: dict[str, str] = {}
-    given = {name: value for name, value in environment.items() if value}
-    for number, line in _lines(text):
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise OpsError(f"{name}, line {number}: write NAME=value, with quotes around both ends or none.")
-        literal = found["literal"]
-        text_ = found["quoted"] or found["bare"] or ""
-        if (found["bare"] or "").startswith("#"):  # a comment to readers, a value to Compose
-            raise OpsError(f"{name}, line {number}: {found['name']} has no value; quote one that starts with #.")
-        if literal is None and "${" in _REFERENCE.sub("", text_):
-            raise OpsError(f"{name}, line {number}: of variables write ${{NAME}} or ${{NAME:-default}}.")
-        values[found["name"]] = literal if literal is not None else fill(text_, {**values, **given})
-    return values
-
-
-def doubled(text: str) -> tuple[str, ...]:
-    """The names that a file's text, which `parse` takes, sets more than once."""
-    names = [found["name"] for _, line in _lines(text) if (found := _LINE.fullmatch(line))]
-    return tuple(sorted({name for name in names if names.count(name) > 1}))
-
-
-def _lines(text: str) -> list[tuple[int, str]]:
-    """Number and text of each line that is more than a comment."""
-    lines = enumerate(text.removeprefix("\ufeff").splitlines(), 1)
-    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """Fill in what Compose does: ${NAME}, ${NAME:-default}, whose default may hold others, and $NAME; $$ is a $."""
-
-    def value(found: re.Match[str]) -> str:
-        if found["dollar"]:
-            return "$"
-        return values.get(found["braced"] or found["bare"]) or fill(found["default"] or "", values)
-
-    return _REFERENCE.sub(value, text)

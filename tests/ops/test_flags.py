@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from ops import settings
+from ops.dotenv import fill
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
 from ops.servers import Server
-from ops.settings import fill
 
 COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
 CHANGED = {"PROMETHEUS_PORT": "19090", "ALERTMANAGER_PORT": "19093", "GRAFANA_PORT": "13000"}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from ops import images, mounts, settings
+from ops import dotenv, images, mounts, settings
 from ops.__main__ import COMMANDS
 from ops.errors import OpsError
 from ops.paths import PROJECT
@@ -30,7 +30,7 @@ def test_every_setting_of_the_example_is_the_default_once_its_comment_mark_is_go
     made = dotenv_values(stream=io.StringIO(uncommented))
     assert made
     assert not [value for value in made.values() if value is None or re.search(r"[#\s]", value)]
-    assert settings.parse(uncommented, {}) == made
+    assert dotenv.parse(uncommented, {}) == made
     defaults = settings.DEFAULTS
     for name in defaults.keys() & made.keys():
         if name.endswith("_DIR"):
@@ -59,7 +59,7 @@ def test_every_setting_of_the_example_is_the_default_once_its_comment_mark_is_go
 )
 def test_lines_of_env_are_read_as_others_read_them(line: str) -> None:
     text = f"APP_PORT=8000\n{line}\nLOG_LEVEL=info\n"
-    assert settings.parse(text, {"HOME": "/home/me"}) == dotenv_values(stream=io.StringIO(text))
+    assert dotenv.parse(text, {"HOME": "/home/me"}) == dotenv_values(stream=io.StringIO(text))
 
 
 def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:

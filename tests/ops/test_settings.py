@@ -11,9 +11,9 @@ import pytest
 from app.settings import Settings as ServiceSettings
 from ops import settings
 from ops.console import log
+from ops.dotenv import fill
 from ops.errors import OpsError
 from ops.paths import PROJECT
-from ops.settings import fill
 
 
 def load(tmp_path: Path, text: str = "", **environment: str) -> settings.Settings:
@@ -107,8 +107,8 @@ def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str) -> None:
     ("line", "says"),
     [
         ("APP_REPLICAS= # three", "APP_REPLICAS has no value; quote one that starts with #."),
-        ("LLM_MODEL=${MODEL:?is missing}", "of variables write ${NAME} or ${NAME:-default}."),
-        ('LLM_MODEL="${MODEL:+large}"', "of variables write ${NAME} or ${NAME:-default}."),
+        ("LLM_MODEL=${MODEL:?is missing}", "write variables as ${NAME} or ${NAME:-default}."),
+        ('LLM_MODEL="${MODEL:+large}"', "write variables as ${NAME} or ${NAME:-default}."),
     ],
 )
 def test_a_line_that_others_read_otherwise_is_named(tmp_path: Path, line: str, says: str) -> None:

@@ -15,9 +15,9 @@ import yaml
 
 from ops import preflight, settings
 from ops.docker import ComposeStack
+from ops.dotenv import fill
 from ops.errors import OpsError
 from ops.paths import PROJECT
-from ops.settings import fill
 from tests.ops.test_links import LINKS
 
 pytestmark = pytest.mark.stack

@@ -24,8 +24,8 @@ import psutil
 import psycopg
 
 from ops import programs, secrets
-from ops.commands import scraped
 from ops.drills.target import Target
+from ops.health import scraped
 from ops.packages import NEEDED, POSTGRES
 from ops.paths import PROJECT, temporary_folder
 from ops.processes import ProcessStack

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
-from ops.commands import scraped
 from ops.drills.catalogue import DRILLS
 from ops.drills.plan import load_plan
 from ops.drills.watch import STAGES, Course, Watch
+from ops.health import scraped
 from tests.ops.drills.breakages import BREAKAGES
 from tests.ops.drills.lab import Lab, running_lab
 from tests.servers import wait_until

@@ -1,0 +1,76 @@
+"""`.env`, read as Docker Compose reads it. Standard library only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ops.errors import OpsError
+
+_LINE = re.compile(
+    r"""\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=\s*"""
+    r"""(?:'(?P<literal>[^']*)'|"(?P<quoted>[^"]*)"|(?P<bare>[^'"\s].*?|))(?:\s+\#.*|\s*)""",
+    re.ASCII,
+)
+_NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # a default with a default that has another one
+REFERENCE = re.compile(
+    rf"\$(?:(?P<dollar>\$)|\{{(?P<braced>\w+)(?::?-(?P<default>{_NESTED}))?\}}|(?P<bare>[A-Za-z_]\w*))", re.ASCII
+)
+
+
+def read(file: Path, environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The settings in a file, and the names of those that it sets more than once.
+
+    Raises:
+        OpsError: it is not UTF-8 text, or a line sets nothing.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise OpsError(f"{file.name} is not UTF-8 text; save it as UTF-8.") from None
+    pairs = _pairs(text, environment, file.name)
+    names = [name for name, _ in pairs]
+    return dict(pairs), tuple(sorted({name for name in names if names.count(name) > 1}))
+
+
+def parse(text: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings in the text of a file. Values are quoted, or end at a blank and a #; ${NAME} is filled in.
+
+    Raises:
+        OpsError: a line sets nothing; names file and line.
+    """
+    return dict(_pairs(text, environment))
+
+
+def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    given = {name: value for name, value in environment.items() if value}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise OpsError(f"{file}, line {number}: write NAME=value, with quotes around both ends or none.")
+        value = found["literal"]
+        if value is None:
+            bare = found["bare"] or ""
+            text_ = found["quoted"] or bare
+            if bare.startswith("#"):  # a comment to readers, a value to Compose
+                raise OpsError(f"{file}, line {number}: {found['name']} has no value; quote one that starts with #.")
+            if "${" in REFERENCE.sub("", text_):
+                raise OpsError(f"{file}, line {number}: write variables as ${{NAME}} or ${{NAME:-default}}.")
+            value = fill(text_, {**dict(pairs), **given})
+        pairs.append((found["name"], value))
+    return pairs
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Fill in what Compose does: ${NAME}, ${NAME:-default}, whose default may hold others, and $NAME; $$ is a $."""
+
+    def value(found: re.Match[str]) -> str:
+        if found["dollar"]:
+            return "$"
+        return values.get(found["braced"] or found["bare"]) or fill(found["default"] or "", values)
+
+    return REFERENCE.sub(value, text)
