@@ -139,16 +139,16 @@ def misplaced(target: Path, package: Path) -> str | None:
     modules = folder.is_dir() and any(folder.glob("*.py"))
     advice = f"Choose a folder for these modules alone, such as PACKAGE={_free(target, package)}."
     if folder == target or (modules and not (folder / "__init__.py").exists()):
-        return f"PACKAGE={package}: if Python imports from that folder, http in it hides Python's own http. {advice}"
+        return f"PACKAGE={package}: on the import path, its http would hide the standard library's http. {advice}"
     if not package.name.isidentifier() or keyword.iskeyword(package.name):
         name = re.sub(r"^(?=\d)|\W", "_", package.name) + "_" * keyword.iskeyword(package.name)
-        return f"Python cannot import a package named {package.name!r}. PACKAGE={package.with_name(name)} would do."
+        return f"Python cannot import a package named {package.name!r}. Use PACKAGE={package.with_name(name)}."
     if package.name in sys.stdlib_module_names and not (folder.parent / "__init__.py").exists():
-        return f"PACKAGE={package}: Python has a module {package.name} of its own. {advice}"
+        return f"PACKAGE={package}: the standard library has a module of the same name. {advice}"
     if module.exists():
         return f"{module} exists, and Python would import the folder {package.name} instead. {advice}"
     if modules and not _ours(folder):
-        return f"PACKAGE={package} is a package of yours already. {advice}"
+        return f"PACKAGE={package} already is a package of your service. {advice}"
     return None
 
 
@@ -182,7 +182,7 @@ def _copy(target: Path, contents: dict[Path, bytes], overwrite: bool) -> Counter
         OpsError: something stands in the way; nothing was written.
     """
     if outside := sorted(file for file in contents if not file.resolve().is_relative_to(target)):
-        raise _refuse("Symbolic links lead out of the target:", outside, "Remove the links, or copy fewer PIECES.")
+        raise _refuse("Symbolic links lead outside the target:", outside, "Remove the links, or copy fewer PIECES.")
     above = {folder for file in contents for folder in file.parents if target in folder.parents}
     if files := sorted(folder for folder in above if folder.exists() and not folder.is_dir()):
         raise _refuse("These are files where folders are needed:", files)
@@ -221,7 +221,7 @@ def adopt(folder: str, pieces: str, package: str, service: str, overwrite: bool)
     names = pieces.replace(",", " ").split() or list(PIECES)
     package = os.path.normpath(package or "telemetry")
     if unknown := [name for name in names if name not in PIECES]:
-        raise OpsError(f"No such piece: {', '.join(unknown)}. There are {', '.join(PIECES)}.")
+        raise OpsError(f"Unknown piece: {', '.join(unknown)}. Pieces are {', '.join(PIECES)}.")
     target = Path(folder).resolve()
     if not target.is_dir():
         raise OpsError(f"{folder} is not a folder. TARGET= names the folder of your service.")

@@ -76,7 +76,7 @@ def opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[
     try:
         tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks
     except FileNotFoundError:
-        raise OpsError(f"There is no {archive}. {newest(folder)}") from None
+        raise OpsError(f"{archive} does not exist. {newest(folder)}") from None
     except (OSError, tarfile.TarError) as error:
         raise OpsError(f"{archive} is not a backup of this stack: {error}") from None
     with tar:
@@ -117,7 +117,7 @@ def part(tar: tarfile.TarFile, name: str) -> IO[bytes]:
 def newest(folder: Path) -> str:
     """A hint for a missing or wrong FROM."""
     archives = sorted(folder.glob("sightline-*.tar"), key=lambda file: file.stat().st_mtime)
-    return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` makes one."
+    return f"The newest is {archives[-1]}." if archives else f"There is none in {folder}; `make backup` creates one."
 
 
 def size(file: Path) -> str:

@@ -49,7 +49,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
             or a later step failed, and the previous data stay or are put back.
     """
     if not name:
-        raise OpsError(f"Which backup? FROM=... names it. {newest(folder)}")
+        raise OpsError(f"FROM= names the backup to restore. {newest(folder)}")
     archive = Path(name)
     with opened(archive, folder) as (tar, manifest):
         _refuse_unsuitable(archive, manifest, stack)
@@ -57,7 +57,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
         made = manifest["made"]
         before = None
         if stack.has_data():
-            confirm(f"Replace the data of the stack by those of {made}?", confirmed)
+            confirm(f"Replace the data of the stack with those of {made}?", confirmed)
             try:
                 stack.stop()
                 log.info("Saving the current state")
@@ -234,7 +234,9 @@ def _refuse_unsuitable(archive: Path, manifest: Mapping[str, Any], stack: Stack)
         its, ours = (shell.version(str(versions.get(server))) for versions in (there, here))
         newer = _major(its) > _major(ours)
         if newer or (raw and server == "postgres" and _major(its) != _major(ours)):
-            raise OpsError(f"{archive} holds data of {server} {its}, which {server} {ours} here cannot read.")
+            raise OpsError(
+                f"{archive} holds data of {server} {its}, which {server} {ours} on this machine cannot read."
+            )
 
 
 def _major(version: str) -> int:

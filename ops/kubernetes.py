@@ -73,9 +73,9 @@ class Cluster:
             if not NAME.fullmatch(value):
                 raise OpsError(f"{setting}={value} is not a Kubernetes name: lower-case letters, digits and hyphens.")
         if not PORT_NAME.fullmatch(self.port):
-            raise OpsError(f"PORT={self.port} must be the name of the Service's port: monitors know no numbers.")
+            raise OpsError(f"PORT={self.port} must be the name of the Service's port: monitors do not accept numbers.")
         if self.exporter and self.service == DATABASE:
-            raise OpsError(f"SERVICE={DATABASE} is the job of the database's exporter; name the service otherwise.")
+            raise OpsError(f"SERVICE={DATABASE} is the job of the database's exporter; give the service another name.")
 
 
 def write(cluster: Cluster, out: Path) -> list[Path]:

@@ -122,7 +122,7 @@ class NativeServers:
         """
         found = {server.name: server for server in self.servers()}
         if name not in found:
-            raise OpsError(f"No server is called {name}; there are {', '.join(found)}.")
+            raise OpsError(f"There is no server {name}; the servers are {', '.join(found)}.")
         return found[name]
 
     def _app_environment(self) -> dict[str, str]:

@@ -55,7 +55,7 @@ def report() -> None:
         repository, _, text = reference.partition("@")[0].rpartition(":")
         here = Tag.parse(text)
         if here is None:
-            raise OpsError(f"{reference} has no version as its tag: there is nothing to compare.")
+            raise OpsError(f"{reference} has no version as its tag, so there is nothing to compare.")
         same_line, newest = newer(here, tags(*address(repository)), 2 if name in long_term else 1)
         rows.append((repository, str(here), _if_newer(same_line, here), _if_newer(newest, here)))
     for image, *versions in rows:
@@ -96,7 +96,7 @@ def _default_registry() -> str:
     except (OpsError, OSError):
         index = ""
     if not index.startswith("https://"):
-        raise OpsError("No Docker engine answers that knows its registry; IMAGE_REGISTRY=https://... names one.")
+        raise OpsError("No Docker engine answers, which would name its registry; set IMAGE_REGISTRY=https://...")
     return f"https://{urlsplit(index).netloc}"
 
 

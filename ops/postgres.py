@@ -109,19 +109,9 @@ def initialise(
     users = {pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(data.stat().st_uid).pw_name}
     (data / "pg_ident.conf").write_text("".join(f"owner {user} postgres\n" for user in sorted(users)))
     with private(data, flags=flags, environment=environment):
-        psql = [
-            str(find("psql", major=major(data))["psql"]),
-            "-X",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            str(data),
-            "-U",
-            "postgres",
-        ]
+        psql = (_program("psql", data), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(data), "-U", "postgres")
         own_environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(secrets), "PGDATABASE": "postgres"}
-        _run(tuple(psql), own_environment, SUPERUSER_SQL)
+        _run(psql, own_environment, SUPERUSER_SQL)
         for file in sorted(INIT.glob("*.sql")):
             _run((*psql, "-f", str(file)), own_environment)
 
@@ -130,13 +120,14 @@ def initialise(
 def private(data: Path, *, flags: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """PostgreSQL for a while, reachable through a socket in its own folder only."""
     with open(data / "initialise.log", "w") as log:
-        settings = (
-            "-clisten_addresses=",
-            f"-cunix_socket_directories={data}",
-            f"-cport={PRIVATE_PORT}",
-            "-clogging_collector=off",
-        )
-        postgres = as_owner(_program("postgres", data), "-D", str(data), *settings, *flags)
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": data,
+            "port": PRIVATE_PORT,
+            "logging_collector": "off",
+        }
+        options = [f"-c{name}={value}" for name, value in settings.items()]
+        postgres = as_owner(_program("postgres", data), "-D", str(data), *options, *flags)
         server = subprocess.Popen(postgres, stdout=log, stderr=log, cwd="/", env=environment)
     try:
         _wait_for(server, data)
@@ -151,12 +142,7 @@ def private(data: Path, *, flags: tuple[str, ...] = (), environment: Mapping[str
 
 
 def _wait_for(server: subprocess.Popen[bytes], data: Path) -> None:
-    ready = [
-        _program("pg_isready", data),
-        "--quiet",
-        f"--host={data}",
-        f"--port={PRIVATE_PORT}",
-    ]
+    ready = [_program("pg_isready", data), "--quiet", f"--host={data}", f"--port={PRIVATE_PORT}"]
     deadline = time.monotonic() + START_TIMEOUT
     while subprocess.run(ready, env=client_environment()).returncode != 0:
         if server.poll() is not None or time.monotonic() > deadline:

@@ -158,7 +158,7 @@ class ProcessStack(NativeServers):
         names = [self.server(server).name] if server else [one.name for one in self.servers()]
         files = [str(file) for name in names if (file := self._log(name)).exists()]
         if not files:
-            raise OpsError("There are no logs yet: `make up` first.")
+            raise OpsError("There are no logs yet; run `make up` first.")
         return ["tail", "-n", "+1" if lines is None else str(lines), *(["-F"] if follow else []), *files]
 
     def _log(self, server: str) -> Path:

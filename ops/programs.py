@@ -220,6 +220,6 @@ def _copy(package: Path) -> Path:
 def _other_major(major: int) -> str:
     pinned = _dotted(pinned_version("postgres"))
     return (
-        f"The data are of PostgreSQL {major}, which is not here; they stay as they are. Put PostgreSQL {major} on PATH,"
+        f"The data belong to PostgreSQL {major}, which is not installed; they are left alone. Put it on PATH,"
         f" then `make up` and `make backup`; after `make clean`, `make restore FROM=...` loads them into {pinned}."
     )

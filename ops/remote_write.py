@@ -18,6 +18,7 @@ import re
 import ssl
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def check(settings: Settings) -> None:
         if not value:
             raise OpsError(f"{folder / name} is empty.")
         if not value.isprintable() or (name == TOKEN and not value.isascii()):
-            raise OpsError(f"{folder / name} holds more than one line, or what no request can carry.")
+            raise OpsError(f"{folder / name} holds more than one line, or characters that a header cannot carry.")
     _try(settings, folder, credentials)
 
 
@@ -126,8 +127,9 @@ def _try(settings: Settings, folder: Path, credentials: Mapping[str, str]) -> No
     request = urllib.request.Request(url, EMPTY, _headers(credentials, settings.get(TENANT)), method="POST")  # noqa: S310
     trusted = _trusted(folder / CA)
     try:
-        if (other := http.request(request, TIMEOUT, trusted).url) != url:
-            raise OpsError(f"{URL}: {url} leads to {other}, which Prometheus would only ask for a page. {PATHS}.")
+        other, _ = http.request(request, TIMEOUT, trusted)
+        if other != url:
+            raise OpsError(f"{URL}: {url} redirects to {other}, where Prometheus would send no samples. {PATHS}.")
         return
     except urllib.error.HTTPError as error:
         code = error.code
@@ -164,7 +166,8 @@ def _headers(credentials: Mapping[str, str], tenant: str) -> dict[str, str]:
     if TOKEN in credentials:
         made["Authorization"] = f"Bearer {credentials[TOKEN]}"
     elif USER in credentials:
-        made["Authorization"] = http.basic(credentials[USER], credentials[PASSWORD])
+        user = f"{credentials[USER]}:{credentials[PASSWORD]}"
+        made["Authorization"] = f"Basic {b64encode(user.encode()).decode()}"
     return made
 
 

@@ -41,7 +41,7 @@ def incident(name: str, find_stack: Callable[[], Stack]) -> int:
         _list()
         return 0
     if name not in DRILLS:
-        raise OpsError(f"No drill is called {name}. `make incident` lists them.")
+        raise OpsError(f"There is no drill {name}; `make incident` lists them.")
     try:
         return 0 if _run(DRILLS[name], running(find_stack())) else 1
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def _run(drill: Drill, target: Target) -> bool:
         print(f"NOT resolved within {PATIENCE / 60:g} minutes: {', '.join(missing)}.")
     else:
         print(
-            "Every expected alert fired, reached Alertmanager and resolved. What it sent, and when, its receiver knows."
+            "Every expected alert fired, reached Alertmanager and resolved. The receiver shows what was sent, and when."
         )
     return resolved
 

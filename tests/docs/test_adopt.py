@@ -536,16 +536,16 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (".", ("PACKAGE=.",), "such as PACKAGE=telemetry."),
         (".", ("PACKAGE=src",), "such as PACKAGE=src/telemetry."),
         (".", ("PACKAGE=src/service/metrics",), "metrics.py exists"),
-        (".", ("PACKAGE=src/service",), "a package of yours already. Choose"),
+        (".", ("PACKAGE=src/service",), "already is a package of your service. Choose"),
         (".", ("PACKAGE=src/service", "OVERWRITE=1"), "such as PACKAGE=src/service/telemetry"),
-        (".", ("PACKAGE=src/my-pkg",), "cannot import a package named 'my-pkg'. PACKAGE=src/my_pkg would do"),
-        (".", ("PACKAGE=src/2fast",), "cannot import a package named '2fast'. PACKAGE=src/_2fast would do"),
-        (".", ("PACKAGE=src/http",), "Python has a module http of its own. Choose"),
+        (".", ("PACKAGE=src/my-pkg",), "cannot import a package named 'my-pkg'. Use PACKAGE=src/my_pkg."),
+        (".", ("PACKAGE=src/2fast",), "cannot import a package named '2fast'. Use PACKAGE=src/_2fast."),
+        (".", ("PACKAGE=src/http",), "the standard library has a module of the same name. Choose"),
         ("src/service/metrics.py", (), "is not a folder"),
         ("files", (), "files/monitoring\n"),
         ("files", ("PIECES=middleware", "PACKAGE=monitoring/telemetry"), "folders are needed"),
         ("nowhere", (), "TARGET= names the folder"),
-        (".", ("PIECES=moon",), "No such piece: moon"),
+        (".", ("PIECES=moon",), "Unknown piece: moon"),
         (".", ("PACKAGE=../elsewhere",), "PACKAGE is a folder inside TARGET"),
         (str(PROJECT / "docs"), (), "inside this project"),
     ],
@@ -573,7 +573,7 @@ def test_nothing_is_written_through_links_that_lead_out(tmp_path: Path, link: st
     before = tree(tmp_path)
     result = adopt(service, *options)
     assert result.returncode == 1
-    assert "Symbolic links lead out of the target" in result.stderr
+    assert "Symbolic links lead outside the target" in result.stderr
     assert str(service / link) in result.stderr
     assert tree(tmp_path) == before
 

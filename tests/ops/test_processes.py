@@ -212,7 +212,7 @@ def test_the_service_uses_the_stacks_database_whatever_env_says(
     with native_stack() as other:
         stack = ProcessStack(settings.load({"SIGHTLINE_STATE": str(other.state)}, tmp_path / ".env"))
         with caplog.at_level(logging.WARNING, "sightline.ops"):
-            stack._name_what_has_no_effect()
+            stack.warn_of_unused_settings()
         given = stack._app_environment()
     assert [record.message for record in caplog.records if record.name == "sightline.ops"] == [
         f".env: {name} has no effect in native mode; the stack sets it itself."
@@ -349,7 +349,7 @@ def test_logs_of_one_server(stack: Stack) -> None:
     assert "Serving on http://127.0.0.1:" in stack.run("logs", "SERVICE=app").stdout
     result = stack.run("logs", "SERVICE=nobody")
     assert result.returncode == 1
-    assert "No server is called nobody" in result.stderr
+    assert "There is no server nobody" in result.stderr
 
 
 @pytest.mark.attack("the supervisor killed")
@@ -493,7 +493,7 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     forged(archive, tmp_path / "more.tar", lambda _, parts: parts.update({"../../x": b""}))
     before = {server: stack.pid(server) for server in SERVERS}
     for name, says in {
-        "": "Which backup? FROM=... names it. The newest is",
+        "": "FROM= names the backup to restore. The newest is",
         "nowhere.tar": f"nowhere.tar. The newest is {archive}.",
         "flipped.tar": "is damaged: ",
         "half.tar": "is damaged, or not a backup",

@@ -98,7 +98,9 @@ def test_data_of_another_version_are_not_touched() -> None:
     """Nobody has PostgreSQL 12 any more."""
     folder = temporary_folder("sightline-old-")
     (folder / "PG_VERSION").write_text("12\n")
-    with pytest.raises(OpsError, match=r"The data are of PostgreSQL 12, which is not here.*make backup.*into 18"):
+    with pytest.raises(
+        OpsError, match=r"The data belong to PostgreSQL 12, which is not installed.*make backup.*into 18"
+    ):
         postgres.initialise(folder, folder)
     assert [file.name for file in folder.iterdir()] == ["PG_VERSION"]
 

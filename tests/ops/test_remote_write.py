@@ -86,7 +86,10 @@ def test_a_change_reaches_a_container_that_has_the_file_mounted(secrets: Path, t
         ({"token": "x", "user": "me", "password": "x"}, "has remote_write_token and remote_write_user and remote_"),
         ({"token": "\n"}, "remote_write_token is empty"),
         ({"token": "first\nsecond"}, "remote_write_token holds more than one line"),
-        ({"token": "schlüssel"}, "remote_write_token holds more than one line, or what no request can carry"),
+        (
+            {"token": "schlüssel"},
+            "remote_write_token holds more than one line, or characters that a header cannot carry",
+        ),
         ({"user": "me", "password": "a\nb"}, "remote_write_password holds more than one line"),
         ({"ca.crt": "none"}, r"remote_write_ca\.crt is no certificate\.$"),
     ],
