@@ -43,7 +43,7 @@ class Program:
 POSTGRES = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
 NEEDED = {
     "prometheus": Program("prometheus", "usr/bin/prometheus", (2, 53)),
-    "promtool": Program("prometheus", "usr/bin/promtool", (2, 53)),
+    "promtool": Program("promtool", "usr/bin/promtool", (2, 53)),
     "alertmanager": Program("prometheus-alertmanager", "usr/bin/prometheus-alertmanager", (0, 28)),
     "amtool": Program("prometheus-alertmanager", "usr/bin/amtool", (0, 28)),
     "node_exporter": Program("prometheus-node-exporter", "usr/bin/prometheus-node-exporter", (1, 9)),
