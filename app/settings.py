@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -124,17 +124,28 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def database(self) -> dict[str, Any]:
+        """The connection parameters of psycopg."""
+        return {
+            "host": self.database_host,
+            "port": self.database_port,
+            "dbname": self.database_name,
+            "user": self.database_user,
+            "password": self.database_password.get_secret_value() if self.database_password else None,
+        }
+
+    @property
     def database_url(self) -> URL:
         from sqlalchemy import URL  # here, as `make` reads these settings' names and would wait for it each time
 
-        password = self.database_password.get_secret_value() if self.database_password else None
+        given = self.database
         return URL.create(
             "postgresql+psycopg",
-            username=self.database_user,
-            password=password,
-            host=self.database_host,
-            port=self.database_port,
-            database=self.database_name,
+            username=given["user"],
+            password=given["password"],
+            host=given["host"],
+            port=given["port"],
+            database=given["dbname"],
         )
 
 

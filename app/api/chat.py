@@ -24,7 +24,8 @@ from app.api.dependencies import CurrentUser, Session
 from app.api.errors import BODY_ERRORS, Responses, responses
 from app.api.schemas import ChatAnswer, ChatRequest, Usage
 from app.db import models
-from app.db.engine import Sessions, named, one_line
+from app.db.engine import Sessions, named
+from app.db.errors import one_line
 from app.middleware import CLIENT_GONE
 
 logger = logging.getLogger("app.chat")

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from app.api.schemas import InvalidRequest, Problem
-from app.db.engine import one_line
+from app.db.errors import one_line
 from app.middleware import REQUEST_ID_HEADER, request_id
 
 logger = logging.getLogger("app.errors")

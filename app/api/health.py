@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from app.api.errors import responses
 from app.api.schemas import Status
-from app.db.engine import Sessions, named, one_line
+from app.db.engine import Sessions, named
+from app.db.errors import one_line
 
 READY_TIMEOUT = 2.0  # seconds; shorter than the usual timeout of a probe
 

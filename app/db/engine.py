@@ -59,8 +59,3 @@ def make_engine(settings: Settings) -> AsyncEngine:
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
-
-
-def one_line(error: BaseException) -> str:
-    """The driver's message in one line; libpq never includes a password."""
-    return " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")

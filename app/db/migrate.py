@@ -1,34 +1,28 @@
-"""Migrate the database to the newest schema; idempotent, and safe to run by several replicas at once."""
+"""Migrate the database to the newest schema; idempotent, and safe to run by several replicas at once.
+
+A database that is up to date is recognised without SQLAlchemy and Alembic, whose import takes most of a second: the
+process that starts the workers needs neither.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+import psycopg
 
-from app.db.engine import one_line
+from app.db.errors import one_line
 from app.settings import Settings
 
-if TYPE_CHECKING:
-    from alembic.config import Config
-
 logger = logging.getLogger("app.migrate")
+
+FOLDER = Path(__file__).with_name("migrations")
 
 
 class MigrationError(Exception):
     """The migration failed; the message says why."""
-
-
-def alembic_config() -> Config:
-    from alembic.config import Config  # imported here: the workers import this module, too, but do not migrate
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    return config
 
 
 def migrate(settings: Settings) -> None:
@@ -37,13 +31,42 @@ def migrate(settings: Settings) -> None:
     Raises:
         MigrationError: the database is not reachable, its schema is unknown, or a migration failed.
     """
-    from alembic import command
-    from alembic.util import CommandError
+    with _connect(settings) as connection:
+        up_to_date = _revisions(connection) == {newest_revision()}
+    if not up_to_date:
+        _upgrade(settings)
 
-    engine = create_engine(settings.database_url, connect_args={"connect_timeout": 5})
-    config = alembic_config()
+
+def newest_revision() -> str:
+    """The revision of the migration that no other one follows."""
+    text = "\n".join(file.read_text() for file in FOLDER.glob("versions/*.py"))
+    revisions, followed = (
+        {*re.findall(rf'^{name}\b.*= "(\w+)"', text, re.MULTILINE)} for name in ("revision", "down_revision")
+    )
+    newest: str
+    [newest] = revisions - followed
+    return newest
+
+
+def _revisions(connection: psycopg.Connection) -> set[str]:
+    """The revisions that Alembic has noted in the database; none in a new one."""
     try:
-        _wait_for_database(engine, settings)
+        return {str(row[0]) for row in connection.execute("SELECT version_num FROM alembic_version")}
+    except psycopg.Error:  # there is no such table yet; whatever else it is, Alembic meets it, too
+        return set()
+
+
+def _upgrade(settings: Settings) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    engine = create_engine(settings.database_url, connect_args={"connect_timeout": 5})
+    try:
         with engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -55,15 +78,14 @@ def migrate(settings: Settings) -> None:
         engine.dispose()
 
 
-def _wait_for_database(engine: Engine, settings: Settings) -> None:
+def _connect(settings: Settings) -> psycopg.Connection:
     where = f"PostgreSQL at {settings.database_host}:{settings.database_port}"
     deadline = time.monotonic() + settings.database_wait
     waiting = False
     while True:
         try:
-            engine.connect().close()
-            return
-        except OperationalError as error:
+            return psycopg.connect(**settings.database, connect_timeout=5)
+        except psycopg.OperationalError as error:
             if time.monotonic() >= deadline:
                 raise MigrationError(
                     f"{where} did not let user {settings.database_user!r} into database {settings.database_name!r} "

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from app.db.migrate import MigrationError, migrate
+from app.db.migrate import FOLDER, MigrationError, migrate, newest_revision
 from app.db.models import Base
 from app.settings import Settings, SettingsError, load_settings
 from ops import paths
@@ -56,7 +56,30 @@ def test_migrating_again_changes_nothing(postgres: Postgres) -> None:
     assert first.returncode == 0, first.stderr
     before = revision(postgres, environment)
     assert run(environment, "migrate").returncode == 0
-    assert revision(postgres, environment) == before
+    assert revision(postgres, environment) == before == newest_revision()
+
+
+# Starts the service's command where neither library can be imported.
+WITHOUT_ALEMBIC = """
+import runpy, sys
+sys.modules |= dict.fromkeys(["alembic", "sqlalchemy"])
+sys.argv[0] = "app"
+runpy.run_module("app", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_database_that_is_up_to_date_needs_no_alembic(settings: Settings, postgres: Postgres) -> None:
+    environment = postgres.environment(postgres.dsn(settings.database_name))
+    assert "ModuleNotFoundError" in run(environment, "migrate", program=("-c", WITHOUT_ALEMBIC)).stderr
+    migrate(settings)
+    again = run(environment, "migrate", program=("-c", WITHOUT_ALEMBIC))
+    assert again.returncode == 0, again.stderr
+
+
+def test_the_newest_revision_is_alembics_head() -> None:
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(FOLDER)).get_heads() == [newest_revision()]
 
 
 def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) -> None:
