@@ -1,4 +1,4 @@
-"""Whose requests these are, behind proxies: X-Forwarded-For counts where a trusted proxy has sent it."""
+"""Client addresses behind proxies: X-Forwarded-For counts only if a trusted proxy has sent it."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class ProcessStack(NativeServers):
         return self._client(program, *options, data=self.data / "postgres", port=self.settings.port("POSTGRES_PORT"))
 
     def _client(self, program: str, *options: str, data: Path, port: int) -> list[str]:
-        """The kernel vouches for the user: no password is needed."""
+        """Peer authentication over the Unix socket: no password is needed."""
         place = (f"--host={data}", f"--port={port}", "--dbname=sightline")
         found = programs.find(program, major=postgres.major(data))[program]
         return [str(found), *options, *place, "--username=postgres", "--no-password"]

@@ -94,7 +94,7 @@ VALUES = {  # setting -> what it must match, and that in words
 }
 OTHERS = ("LLM_MODEL", "LLM_MODELS", "IMAGE_REGISTRY")
 CONNECTIONS = 97  # PostgreSQL's default, 100, without those for its superuser
-FOREIGN = re.compile(r"COMPOSE_|DOCKER_|BUILDKIT_|BUILDX_|.*_proxy$", re.IGNORECASE)  # of Compose, or of everybody
+FOREIGN = re.compile(r"COMPOSE_|DOCKER_|BUILDKIT_|BUILDX_|.*_proxy$", re.IGNORECASE)  # of Compose, or of other programs
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ async def _store_answer(
     sessions: Sessions, conversation_id: int, text: str, model: str, provider: str, complete: bool = True
 ) -> bool:
     """Store the answer, in a bounded time; False, with a line in the log, if that fails: the answer is paid for, and
-    the client gets it all the same."""
+    the client still gets it."""
 
     async def store() -> None:
         async with sessions.begin() as session:
@@ -259,7 +259,7 @@ async def _store_answer(
         reason = one_line(error) if str(error) else f"not within {_STORE_TIMEOUT} s"
         logger.error("An answer in conversation %d was not stored: %s", conversation_id, reason)
         return False
-    except Exception:  # a defect of ours: the client is to have the answer all the same
+    except Exception:  # a bug in this service: the client still gets the answer
         logger.exception("An answer in conversation %d was not stored", conversation_id)
         return False
     return True

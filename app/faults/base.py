@@ -1,4 +1,4 @@
-"""What a fault is, and what it acts on."""
+"""The base class of faults, and what they act on."""
 
 from __future__ import annotations
 

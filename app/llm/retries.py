@@ -1,6 +1,6 @@
 """A bound for the time that the SDKs sleep between two attempts.
 
-A provider may ask for any wait by Retry-After. Anthropic's SDK sleeps it out, whatever it is, outside of every timeout;
+A provider may ask for any wait by Retry-After. Anthropic's SDK waits that long, outside of every timeout;
 OpenAI's obeys up to 120 s. No client waits that long: the request fails with the provider's error instead.
 """
 

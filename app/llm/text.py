@@ -1,4 +1,4 @@
-"""The text in a provider's answer, or the error that it is none."""
+"""The text in a provider's answer, or an error if it has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into an LLM service and what comes out."""
+"""Input and output of an LLM service."""
 
 from __future__ import annotations
 

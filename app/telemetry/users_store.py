@@ -16,8 +16,8 @@ a window's slots (BITCOUNT). A bit is a place and not a user: neither an identif
 only which of the 2^18 places of a keyed hash were visited.
 
 Bitmaps and not the store's own HyperLogLog (PFADD), whose standard error is 0.81 % for any number of users: one count
-in five would be off by more than 1 %. The union of bitmaps is what one replica that had seen everybody would have, so
-the count has the error that users.py has: 0.15 % at 100,000 users. It costs 32 KiB for each slot in which somebody
+in five would be off by more than 1 %. The union of bitmaps equals that of a single replica that had seen all users, so
+the count has the same error as in users.py: 0.15 % at 100,000 users. It costs 32 KiB for each slot in which any user
 came, 23 MiB for the hour.
 
 A window of the store is exactly as long as its name says. It ends where the last slot ended that every replica has had
@@ -110,7 +110,7 @@ class UsersStore(Collector):
         size = 8 * (_COUNTS + len(WINDOWS))
         try:
             mapped = storage.map_file(folder and folder / FILE_NAME, size)
-        except OSError as error:  # each worker then exchanges for itself, which counts nobody twice
+        except OSError as error:  # each worker then exchanges for itself, which counts no user twice
             log.warning("Active users: the store's counts are not shared between the workers: %s", error)
             self._lock_file, mapped = None, storage.map_file(None, size)
         self._shared = memoryview(mapped).cast("d")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of one DBAPI connection, kept where SQLAlchemy keeps such things: in its `info`.
+"""The state of one DBAPI connection, kept in SQLAlchemy's `info` of it.
 
 phase    IDLE -> ACTIVE (a statement was sent) -> IDLE (commit, rollback, lost)
          AUTOCOMMIT: each statement is a transaction; ENDING: what ends a two-phase transaction is being sent

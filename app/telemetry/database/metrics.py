@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics, and what one pool name has of them.
+"""The metrics, and the series of one pool name.
 
     db_query_duration_seconds{pool, operation, query_name}   db_pool_connections{pool, state}
     db_query_errors_total{pool, operation, sqlstate_class}   db_pool_connections_max{pool}, db_pool_overflow{pool}

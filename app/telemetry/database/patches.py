@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions put around methods of live objects, and event listeners: all of it can be taken back."""
+"""Wrappers around methods of live objects, and event listeners; all of them can be removed again."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection pool of a SQLAlchemy engine: who waits, what is open, in use and thrown away.
+"""The connection pool of a SQLAlchemy engine: waiting callers, connections that are open, in use and discarded.
 
 What is measured, and where it is seen:
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /metrics: who may read it, one text for scrapes that come together, and no request that waits for one."""
+"""GET /metrics: authorization, one rendering for concurrent scrapes, and no request that waits for it."""
 
 import hmac
 import logging

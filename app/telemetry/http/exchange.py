@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request and its response: what passes between server and application is watched, and counted at the end."""
+"""One request and its response: observes the messages between server and application, and counts at the end."""
 
 import os
 from bisect import bisect_left

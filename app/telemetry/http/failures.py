@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an exception says that leaves the application: whether the client left, what failed, which status it becomes."""
+"""Classify an exception that leaves the application: did the client leave, what failed, which status results."""
 
 from asyncio import CancelledError
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the router leaves in the scope to the full template of the route: `/users/{user_id}`, never a path.
+"""The full template of a route, `/users/{user_id}`, from what the router leaves in the ASGI scope; never a path.
 
 app.include_router(router, prefix="/v1")      /v1/items/{item_id}
 app.mount("/tenants/{tenant}", shop)          /tenants/{tenant}/orders/{order}
@@ -168,7 +168,7 @@ class Templates:
             )
             for key in {id(part) for part in known if part is not None}:
                 self._by_id.setdefault(key, []).append(template)
-        for path in frontends_of(app):  # of these the scope tells, but for what a middleware answers before the router
+        for path in frontends_of(app):  # named in the scope, unless a middleware responds first
             whole_text = f"{text}{path}/{{path}}"
             added.append(Template(f"{pattern}{re.escape(path)}(?:/.*)?", whole_text, (), whole_text, None, ()))
         return added

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which providers and models may become labels, and what their tokens cost. Everything else is `other`."""
+"""Which providers and models may become labels, and the prices of their tokens. Everything else is `other`."""
 
 from __future__ import annotations
 

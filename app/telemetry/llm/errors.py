@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How calls fail: one of ERROR_TYPES for an exception, an HTTP status or an error inside an answer, by its shape.
+"""The type of a failure, one of ERROR_TYPES: of an exception, an HTTP status or an error inside an answer.
 
 error_type(openai.RateLimitError(...))                   -> "rate_limit"
 error_in_answer({"code": "502", "message": "Bad gateway"}) -> "server"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot be measured is refused with an error that names what to pass instead."""
+"""Errors for objects that cannot be measured; they name what to pass instead."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tokens cost: a price for each model, read from TOML.
+"""Prices of tokens for each model, read from TOML.
 
 [openai."gpt-5-mini"]
 input = 0.25        # US dollars per million tokens

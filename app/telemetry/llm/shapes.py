@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of SDK objects and of dicts alike; an empty value counts as one that is absent."""
+"""Reading fields of SDK objects and of dicts alike; an empty value counts as absent."""
 
 from __future__ import annotations
 

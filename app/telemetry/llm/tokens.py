@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting the tokens of a call, and what they cost."""
+"""Counting the tokens of a call, and their cost."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 
 layout    the files and what lies where in them       schema    what each double means
 cells     the doubles of this process (`storage`)     slots     which worker counts in which file
-values    prometheus_client's numbers                 forks     what becomes of them when a process forks
+values    prometheus_client's numbers                 forks     what happens to them when a process forks
 folder    which folder the workers share              files     room, locks, maps
 gil       one step at a time without a GIL
 """

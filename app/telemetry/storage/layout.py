@@ -3,7 +3,7 @@
 
     FOLDER/                   one per service, mode 0700
       schema                  what each double means; it only grows
-      worker-0, worker-1...   the doubles of one slot each; when a worker dies, its successor counts on in its file
+      worker-0, worker-1...   the doubles of one slot each; when a worker dies, its successor continues in its file
 
     schema      | magic | committed length | one JSON line per record, see schema.py ...
                 0       8                  16

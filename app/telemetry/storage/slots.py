@@ -2,7 +2,7 @@
 """Slots: which worker counts in which file.
 
 Slot N is the file `worker-N`, taken with flock for as long as the worker lives. A new worker takes the first one that
-is free, so a successor goes on where the dead one stopped, and nothing has to be cleaned up or added together.
+is free, so a successor continues where its predecessor stopped, and nothing has to be cleaned up or added together.
 """
 
 from pathlib import Path

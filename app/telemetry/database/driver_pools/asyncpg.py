@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""asyncpg: classes of the same layout for one pool, its connections, and what stands for these while they are lent."""
+"""asyncpg: subclasses of the same layout for one pool, its connections, and their proxies while checked out."""
 
 from __future__ import annotations
 

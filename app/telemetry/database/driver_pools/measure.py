@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pools of all drivers have in common: their numbers, and how a method that runs a query is measured."""
+"""Shared by the pools of all drivers: their metrics, and how a method that runs a query is measured."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of one answer of a model so far. Readers fill it in, event by event; `Call` counts it at the end."""
+"""What has been read of one model answer so far. Readers fill it in, event by event; `Call` counts it at the end."""
 
 from __future__ import annotations
 

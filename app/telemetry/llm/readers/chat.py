@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAI's chat completions and completions, and every gateway that speaks like them.
+"""OpenAI's chat completions and completions, and every gateway with the same format.
 
     {"id": "1", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "usage": null}
     {"id": "1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": null}
