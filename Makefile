@@ -11,12 +11,12 @@ VENVS := .venv .venv-bench .venv-audit
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-# Parameters count where they are given on make's command line, not where a shell happens to export such a name.
+# Parameters count only on make's command line, not if the shell happens to export such a name.
 FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR SEED ONLY TIMES FIX CHECK JOBS
 quote = '$(subst ','\'',$1)'
 GIVEN = $(foreach name,$(filter-out $(FOR_TESTS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)=$(call quote,$(value $(name)))))
 $(foreach name,$(FOR_TESTS),$(if $(filter environment,$(origin $(name))),$(eval $(name) :=)))
-# What a Python that was upgraded or removed leaves behind is recreated.
+# A virtual environment whose Python was upgraded or removed is recreated.
 $(foreach venv,$(wildcard $(VENVS:%=%/bin/.installed)),$(shell $(dir $(venv))python -Ic 'import pip' 2> /dev/null || rm -f $(venv)))
 
 ##@ Run
@@ -26,18 +26,18 @@ restart:  ## Replace the service's replicas one after the other, with edited cod
 reload:  ## Reload the edited configuration of Prometheus and Alertmanager
 clean:  ## Stop everything and remove its data; asks first (CONFIRM=1 skips the question)
 secrets:  ## Create the passwords that `docker compose up` needs (make up does it by itself)
-pull:  ## Pull the images again, since tags are rebuilt with fixes; without Docker fetch the pinned releases; then make up
+pull:  ## Pull the images again, since tags are rebuilt with fixes, or fetch the pinned releases without Docker; then make up
 backup:  ## Write an archive of all data to backups/
-restore:  ## Replace the data by those of a backup: FROM=backups/...; keeps the current ones, asks first (CONFIRM=1)
-grafana-password:  ## Set the password in secrets/grafana_admin_password in Grafana; delete the file for a new one
+restore:  ## Replace the data with a backup: FROM=backups/...; saves the current data first, and asks (CONFIRM=1)
+grafana-password:  ## Set Grafana's admin password to the one in secrets/grafana_admin_password; delete the file for a new one
 ##@ Look
-status:  ## Show the health of every part
+status:  ## Show the health of every server and scrape target
 logs:  ## Show the logs: SERVICE=app for one service, FOLLOW=1 follows them
 psql:  ## Open psql on the stack's database, as its superuser; `make psql < FILE` runs a script
 check-config:  ## Check the configuration of Prometheus and Alertmanager (promtool, amtool)
 ##@ Load
 loadtest:  ## Put load on the running stack: USERS=20 DURATION=2m SHAPE=steady|ramp|spike|soak|step WORKERS=1 HOST=address MASTER=address; more: docs/loadtest.md
-loadtest-worker:  ## Be users of a load test that another machine leads: MASTER=192.0.2.10 WORKERS=2; docs/loadtest.md
+loadtest-worker:  ## Join a load test that another machine coordinates: MASTER=192.0.2.10 WORKERS=2; docs/loadtest.md
 loadtest-ui:  ## Run a load test from Locust's web page
 ##@ Incidents
 incident:  ## List the incident drills; NAME=... runs one and follows its alerts
@@ -77,14 +77,14 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 
 ##@ Develop
 .PHONY: test check replay test-rules-mutation soak-idle fuzz chaos test-drills test-stack test-load bench standins
-# More processes than cores, as the tests mostly wait for servers; some tests alone are faster without.
+# More processes than cores, as the tests mostly wait for servers; single modules are faster without.
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill and not chaos" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
-check: $(BIN)/.installed  ## List everything that an alert, a panel, a drill or a document lacks, in about 30 seconds
+check: $(BIN)/.installed  ## List everything that alerts, panels, drills and documents lack, in about 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
-# Hundreds of Pythons start in a run: they keep what they compile, also where the environment says not to.
+# Hundreds of Python processes start in a run: they cache bytecode, even if the environment disables it.
 test check: export PYTHONDONTWRITEBYTECODE :=
-replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: detected, after how long, notifications per fault, false alarms
+replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: time to detect, notifications per fault, false alarms
 	@$(BIN)/python -m tests.prometheus.replay
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
 	@$(BIN)/python -m tests.prometheus.mutation $(RULES)
@@ -98,9 +98,9 @@ chaos: $(BIN)/.installed  ## Interrupt up, down, backup, restore, clean at rando
 	@CHAOS_SECONDS=$(FOR) CHAOS_TIMES=$(TIMES) CHAOS_ONLY="$(ONLY)" CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -m chaos -s $(or $(TESTS),tests/ops/test_chaos.py)
 test-stack: $(BIN)/.installed  ## Test the containers; uses a private Docker engine if none answers (root on Debian)
 	@python3 -m tests.rig run $(BIN)/python -m pytest -m stack --durations=5 $(or $(TESTS),tests/ops/docker)
-test-load: $(BIN)/.installed  ## Five minutes of load: do Locust and Prometheus count the same? (SECONDS_EACH=300)
+test-load: $(BIN)/.installed  ## Compare the counts of Locust and Prometheus over five minutes of load (SECONDS_EACH=300)
 	@LOADTEST_SECONDS=$(or $(SECONDS_EACH),300) $(BIN)/python -m pytest -s tests/loadtest/test_exactness.py
-bench: .venv-bench/bin/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure the telemetry's overhead and its peers'; writes docs/benchmarks.md (ONLY=HTTP: one section)
+bench: .venv-bench/bin/.installed .venv-bench/sqlalchemy-2.0/.installed  ## Measure the overhead of the telemetry and of its peers; writes docs/benchmarks.md (ONLY=HTTP: one section)
 	@.venv-bench/bin/python -m bench $(ONLY)
 standins: python  ## Without access to a registry: build stand-ins for the upstream images from Debian packages
 	@python3 -m tests.rig standins
@@ -121,16 +121,12 @@ dashboards-types: venv  ## Check the dashboards against the types that Grafana 1
 	@npm install --prefix grafana/types --no-package-lock --ignore-scripts --no-audit --no-fund --silent
 	@$(BIN)/python -m grafana.src.types
 lock: venv  ## Update the pins of all Python packages, with hashes
-	$(UV_COMPILE) --upgrade requirements/dev.in -o requirements/dev.txt
-	$(UV_COMPILE) -c requirements/dev.txt requirements/native.in -o requirements/native.txt
-	$(UV_COMPILE) -c requirements/dev.txt app/requirements.in -o app/requirements.txt
-	$(UV_COMPILE) -c requirements/dev.txt loadtest/requirements.in -o loadtest/requirements.txt
+	for each in dev celery starlette-0.27; do $(UV_COMPILE) --upgrade requirements/$$each.in -o requirements/$$each.txt || exit; done
 	$(UV_COMPILE) --no-deps --upgrade requirements/sqlalchemy-2.0.in -o requirements/sqlalchemy-2.0.txt
-	$(UV_COMPILE) --upgrade requirements/celery.in -o requirements/celery.txt
-	$(UV_COMPILE) --upgrade requirements/starlette-0.27.in -o requirements/starlette-0.27.txt
+	for each in requirements/native app/requirements loadtest/requirements requirements/audit; do \
+		$(UV_COMPILE) -c requirements/dev.txt $$each.in -o $$each.txt || exit; done
 	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
 	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
-	$(UV_COMPILE) -c requirements/dev.txt requirements/audit.in -o requirements/audit.txt
 outdated: $(BIN)/.installed  ## List images and Python packages with newer versions (asks their registries)
 	@$(BIN)/python -m pip --disable-pip-version-check list --outdated
 	@echo && python3 -m ops outdated
