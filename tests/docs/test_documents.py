@@ -185,6 +185,13 @@ def test_messages_in_troubleshooting_are_those_of_the_programs() -> None:
             assert piece.strip() in programs, text
 
 
+def test_the_table_of_alerts_has_their_summaries() -> None:
+    page = (PROJECT / "docs" / "alerts.md").read_text()
+    rows = re.findall(r"^\| \[(\w+)\]\(runbooks/.*\| (.+) \|$", page, re.MULTILINE)
+    assert rows
+    assert set(rows) <= {(alert.name, alert.annotations["summary"]) for alert in alerts()}
+
+
 def test_the_readme_is_short() -> None:
-    """What does not fit belongs into docs/."""
+    """What does not fit belongs in docs/."""
     assert len(README.splitlines()) <= 110
