@@ -494,7 +494,7 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     before = {server: stack.pid(server) for server in SERVERS}
     for name, says in {
         "": "FROM= names the backup to restore. The newest is",
-        "nowhere.tar": f"nowhere.tar. The newest is {archive}.",
+        "nowhere.tar": f"nowhere.tar does not exist. The newest is {archive}.",
         "flipped.tar": "is damaged: ",
         "half.tar": "is damaged, or not a backup",
         "words.tar": "is not a backup of this stack",
