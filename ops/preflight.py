@@ -31,7 +31,7 @@ def check(compose: Compose) -> None:
         OpsError: a start would fail, or would use data whose passwords are missing.
     """
     warn_of_unused_settings(compose)
-    _require_targets(compose)
+    require_targets(compose)
     _require_passwords(compose)
     held = {publisher["PublishedPort"] for one in compose.containers() for publisher in one.get("Publishers") or ()}
     ports.check(published(compose), lambda: held, lambda port: _container_at(compose, port))
@@ -40,7 +40,7 @@ def check(compose: Compose) -> None:
         mounts.require_labels(mounted(compose))
 
 
-def _require_targets(compose: Compose) -> None:
+def require_targets(compose: Compose) -> None:
     """Check that Prometheus does not scrape a server that an override has turned off.
 
     Raises:

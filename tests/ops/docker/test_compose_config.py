@@ -129,14 +129,14 @@ def test_servers_that_an_override_turns_off_are_named(tmp_path: Path) -> None:
           alertmanager: {profiles: [never]}
         """
     with pytest.raises(OpsError) as refused:
-        overridden(tmp_path, override)._require_targets()
+        preflight.require_targets(overridden(tmp_path, override))
     names = re.findall(
         r"^An override turns (\S+) off, .* write \[\] into prometheus/targets/\w+\.yml\.$",
         str(refused.value),
         re.MULTILINE,
     )
     assert names == ["postgres-exporter", "node-exporter", "alertmanager", "grafana"]
-    overridden(tmp_path, "services: {}")._require_targets()
+    preflight.require_targets(overridden(tmp_path, "services: {}"))
 
 
 def test_ports_of_overrides_are_those_that_compose_makes_of_them(tmp_path: Path) -> None:
