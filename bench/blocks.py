@@ -121,6 +121,9 @@ def records(raw: list[Series]) -> Iterator[Series]:
             yield Series(f"job_slo:error_budget_{name}", {**service, "slo": slo}, 0.9, gauge=True)
         for name in ("sightline:slo_objective:ratio", "slo:objective:ratio"):
             yield Series(name, {"slo": slo}, 0.99, gauge=True)
+        for name, rate in (("requests", 500.0), ("bad_requests", 0.1)):
+            for window in ("1m", "5m"):
+                yield Series(f"job_slo:{name}:rate{window}", {**service, "slo": slo}, rate, gauge=True)
     for _, endpoint in ENDPOINTS[1:]:
         for name, rate in (("http_requests", 100.0), ("http_errors", 1.0), ("http_slow", 1.0)):
             yield Series(f"job_endpoint:{name}:rate5m", {**service, "endpoint": endpoint}, rate, gauge=True)
