@@ -12,7 +12,21 @@ from .common import LATENCY_COLOURS, WINDOW_COLOURS
 from .looks import Steps, coloured, dashed, values
 from .model import Link, Panel, Query
 from .panels import Legend, stat, timeseries
-from .promql import PROMETHEUS, SERVICE, Matchers, each, exemplars, http_outcomes, mean, or_failing, or_zero, percentile
+from .promql import (
+    SERVICE,
+    WATCHDOG,
+    Matchers,
+    each,
+    exemplars,
+    http_outcomes,
+    mean,
+    or_zero,
+    percentile,
+    ratio,
+    share,
+    speed,
+    total,
+)
 from .tables import Column, table
 
 service_stat = partial(stat, source=SERVICE)  # a tile of what the service counts
@@ -34,28 +48,40 @@ _WHERE = (
 _OTHERS = 'unless on (job) (app_info unless app_info{job=~"$job"})'
 
 
+# That nothing fires is known by the one that always does.
+_NOTHING_ELSE = (
+    'label_replace(time() - min by (alertname, severity) (ALERTS_FOR_STATE{alertname="Watchdog"}), '
+    '"where", "nothing else fires", "", "")'
+)
+
+
 def _alerts_table(others: str) -> Panel:
     return table(
         "Firing alerts",
         "Alerts of severity warning or critical, of the chosen services and of what they run on, and for how long "
-        "their condition has held. A click on a name opens its runbook, a click on a column's head sorts by it.",
+        "their condition has held; if there are none, the Watchdog, which always fires. A click on a name opens its "
+        "runbook, a click on a column's head sorts by it.",
         f"label_join((time() - ALERTS_FOR_STATE {others}) and ignoring (alertstate) "
         'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
-        f'"where", " ", {_WHERE})',
+        f'"where", " ", {_WHERE}) or on () {_NOTHING_ELSE}',
         unit="s",
         columns=(
             Column(
                 "severity",
                 "Severity",
                 width=85,
-                mappings=(values({"critical": ("critical", "red"), "warning": ("warning", "orange")}),),
+                mappings=(
+                    values(
+                        {"critical": ("critical", "red"), "warning": ("warning", "orange"), "none": ("none", "green")}
+                    ),
+                ),
             ),
             Column("alertname", "Alert", links=(RUNBOOK,)),
             Column("where", "Where"),
             Column("Value", "For", unit="s", width=85, decimals=0),
         ),
         sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
-        no_value="Nothing is firing",
+        no_value="Nobody knows: no rules are evaluated, or Prometheus does not answer",
     )
 
 
@@ -69,9 +95,10 @@ def firing_alerts(*links: Link, others: str = _OTHERS) -> tuple[Panel, Panel]:
         stat(
             title,
             f"Alerts of severity {severity} that fire now.",
-            or_zero(f'count(ALERTS{{alertstate="firing", severity="{severity}"}} {others})', PROMETHEUS),
+            or_zero(f'count(ALERTS{{alertstate="firing", severity="{severity}"}} {others})', WATCHDOG),
             unit="none",
             steps=steps,
+            no_value="no rules",
             links=links,
         )
         for title, severity, steps in (
@@ -88,15 +115,16 @@ def alerts(*links: Link) -> Panel:
         counts = f'count_values("count", count(ALERTS{{alertstate="firing", severity="{severity}"}} {_OTHERS}))'
         return f'label_replace({counts} * 0 + {value}, "said", "$1 {word}", "count", "(.*)")'
 
-    none = 'label_replace(vector(0), "said", "none", "", "")'
+    none = f'label_replace(0 * max({WATCHDOG}), "said", "none", "", "")'
     return stat(
         "Alerts",
-        "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists both.",
+        "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists both. "
+        "Without rules that are evaluated, nobody knows.",
         f"{firing('critical', 'critical', 2)} or on () {firing('warning', 'warn', 1)} or on () {none}",
         unit="none",
         steps=Steps(1, 2),
-        name="{{said}}",
-        no_value="no data",
+        name="said",
+        no_value="no rules",
         links=links,
     )
 
@@ -109,19 +137,36 @@ def up_of(
     up: 0 or 1 for each. unseen: series of exporters that do not answer, so that nobody knows: "no exporter" in orange.
     """
     counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
-    shown, name = f"{counts} * on () group_left () ({value.replace('%', up)})", "{{up}}/{{known}}"
+    shown = f"{counts} * on () group_left () ({value.replace('%', up)})"
+    shown = f'label_join({shown}, "said", "/", "up", "known")'
     if unseen:
-        nobody_knows = f'label_replace(0 * count({unseen}) + 0.5, "said", "no exporter", "", "")'
-        shown, name = f'{nobody_knows} or on () label_join({shown}, "said", "/", "up", "known")', "{{said}}"
+        shown = f'label_replace(0 * count({unseen}) + 0.5, "said", "no exporter", "", "") or on () {shown}'
     return stat(
         title,
         description,
         shown,
         unit="none",
         steps=Steps(1, 0.5),
-        name=name,
+        name="said",
         no_value=no_value,
         links=links,
+    )
+
+
+# Of all targets, whatever is chosen.
+_TARGETS = 'up{job!="locust"}'
+
+
+def targets_up(*links: Link) -> Panel:
+    return up_of(
+        "Targets up",
+        "Targets that answer Prometheus, of all that it scrapes: replicas, exporters, the proxy, Alertmanager and so "
+        "on; a load test is not missed. Orange while some do not, red while a job has none that does: what it watches "
+        "is out of sight.",
+        _TARGETS,
+        "none",
+        *links,
+        value=f"(min(max by (job) ({_TARGETS})) + min(%)) / 2",
     )
 
 
@@ -156,6 +201,7 @@ def percentile_lines(histogram: Histogram, *percentiles: float, matchers: Matche
     return tuple(Query(percentile(q, histogram, matchers=matchers), f"p{q * 100:g}") for q in percentiles)
 
 
+NOT_COUNTED = "Requests have not been counted yet, or no rules are loaded"
 INTERPOLATED = "Percentiles are interpolated between the histogram's bounds."
 
 
@@ -163,12 +209,64 @@ def response_p95(*links: Link, matchers: Matchers = "@quick") -> Panel:
     return service_stat(
         "HTTP p95",
         "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
-        "measures it. Without endpoints that wait for a model, such as /chat.",
-        or_failing(percentile(0.95, recorded.RESPONSE, matchers=matchers), http_outcomes(matchers)),
+        "measures it; idle where none succeeded within the last minute. Without endpoints that wait for a model, such "
+        "as /chat.",
+        speed(percentile(0.95, recorded.RESPONSE, matchers=matchers), http_outcomes(matchers)),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",
         bounds=bounds.RESPONSE,
+        links=links,
+    )
+
+
+SERVER_ERRORS = 'status_code=~"5.."'
+
+
+def error_ratio(matchers: str, *by: str) -> str:
+    """Share of requests with a 5xx status by endpoint, and by other labels."""
+    failed = recorded.REQUESTS.of(f"{matchers}, {SERVER_ERRORS}")
+    return ratio(failed, recorded.REQUESTS.of(matchers), *by, "endpoint")
+
+
+def error_rate(title: str, matchers: str, quick: Matchers, *links: Link) -> Panel:
+    """quick: as of `http_outcomes`."""
+    return service_stat(
+        title,
+        "Share of requests answered with a 5xx status, average of 5 minutes. Orange from the objective on, red from "
+        "ten times as much.",
+        share(
+            recorded.REQUESTS.of(f"{matchers}, {SERVER_ERRORS}"),
+            recorded.REQUESTS.of(matchers),
+            http_outcomes(matchers, quick),
+        ),
+        unit="percentunit",
+        decimals=2,
+        steps=slo.ERROR_STEPS,
+        no_value="idle",
+        links=links,
+    )
+
+
+def worst_endpoint(matchers: str, quick: Matchers, *links: Link) -> Panel:
+    """quick: as of `http_outcomes`."""
+    outcomes, requests = http_outcomes(matchers, quick), total(recorded.REQUESTS.of(matchers))
+    waiting, well = (
+        f'label_replace({expr}, "endpoint", "{word}", "", "")'
+        for expr, word in ((outcomes.waiting, "all"), (f"0 * ({requests} > 0)", "none fails"))
+    )
+    return service_stat(
+        "Worst endpoint",
+        "The endpoint of which the largest share of requests is answered with a 5xx status, average of 5 minutes: one "
+        "with a small share of the traffic does not show in the total. Orange from the objective on, red where an "
+        "alert fires.",
+        f"{waiting} or on () topk(1, ({error_ratio(matchers, 'job')}) > 0) or on () {well}",
+        unit="percentunit",
+        decimals=2,
+        steps=Steps(slo.ERROR_RATIO, slo.threshold("endpoint_error_ratio")),
+        name="endpoint",
+        with_value=True,
+        no_value="idle",
         links=links,
     )
 

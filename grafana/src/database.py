@@ -37,7 +37,7 @@ from .layout import full, halves, quarters, sixths, thirds
 from .looks import Steps
 from .model import Row
 from .panels import stat
-from .promql import POSTGRESQL, or_failing, or_zero, percentile
+from .promql import POSTGRESQL, or_zero, percentile, speed
 
 STRIP = (
     postgresql_up("@db"),
@@ -47,7 +47,7 @@ STRIP = (
     service_stat(
         "Wait p95",
         "95 of 100 checkouts get a connection from the pool within this time, average of 5 minutes.",
-        or_failing(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), outcomes("@pool")),
+        speed(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), outcomes("@pool")),
         unit="s",
         steps=slo.red_at("pool_wait_seconds", 0.2),
         no_value="no checkouts",

@@ -11,7 +11,7 @@ from .database_postgresql import COMMITS, ROLLBACKS, VARIABLES
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Link, Panel, Query
 from .panels import heatmap, timeseries
-from .promql import Outcomes, happened, heat, moved, occurring, or_failing, or_zero, percentile
+from .promql import Outcomes, happened, heat, moved, occurring, or_failing, or_zero, percentile, speed
 
 ONE_POOL = only("Only ${__field.labels.pool}", "Database", VARIABLES, POOL, "__field.labels.pool")
 # Why the two counts of transactions never agree.
@@ -43,11 +43,16 @@ def pool_use(matchers: str) -> str:
 
 
 def outcomes(matchers: str) -> Outcomes:
-    """Of queries, connections, commits and checkouts; who waits for a connection is under way."""
+    """Of queries, connections, commits and checkouts; who waits for a connection or has one is under way.
+
+    Queries that fail are timed, too, and no connection and no end of a transaction is one.
+    """
+    errors = f"db_query_errors_total{{{matchers}, {SQLSTATE}"
     return Outcomes(
-        failed=(f"db_query_errors_total{{{matchers}, {SQLSTATE}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
+        failed=(f"{errors}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
         succeeded=(f"db_query_duration_seconds_count{{{matchers}}}",),
-        under_way=(f"db_pool_pending_checkouts{{{matchers}}}",),
+        not_succeeded=(f'{errors}, operation!~"CONNECT|COMMIT|ROLLBACK"}}',),
+        under_way=(f"db_pool_pending_checkouts{{{matchers}}}", f'db_pool_connections{{{matchers}, state="used"}}'),
     )
 
 
@@ -81,11 +86,9 @@ def query_errors(matchers: str, *links: Link) -> Panel:
 def query_p95(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Query p95",
-        "95 of 100 queries are answered within this time, average of 5 minutes.",
-        or_failing(
-            percentile(0.95, recorded.QUERY, matchers=matchers),
-            outcomes(matchers),
-        ),
+        "95 of 100 queries are answered within this time, with a result or an error, average of 5 minutes; idle where "
+        "none was within the last minute.",
+        speed(percentile(0.95, recorded.QUERY, matchers=matchers), outcomes(matchers)),
         unit="s",
         steps=slo.red_at("query_seconds", 0.2),
         no_value="idle",

@@ -7,7 +7,7 @@ from prometheus.src.recorded import exported
 from . import slo
 from .common import DATNAME, INSTANCE, JOB, POOL, SERVER, only
 from .common_panels import up_of
-from .looks import PER_MINUTE, Steps, coloured, values
+from .looks import PER_MINUTE, UP_OR_DOWN, coloured, values
 from .model import Link, Panel, Query
 from .panels import timeseries
 from .promql import POSTGRESQL, occurring, or_named
@@ -141,16 +141,18 @@ SERVER_ROW = (
     ),
 )
 
+LAG_STEPS = slo.red_at("replication_lag_seconds", 0.3)
 ROLE = values({"0": ("primary", "green"), "1": ("replica", "blue")})
 WRAPAROUND = 2_000_000_000  # transactions; PostgreSQL stops taking writes 3 million before 2^31
 SERVERS = (
     table(
         "Servers",
-        "Every PostgreSQL server at the end of the time range: since when it runs, its role, and the settings that "
-        "matter most. Memory per query is work_mem: each sort or hash may take as much.",
+        "Every PostgreSQL server at the end of the time range: whether it answers its exporter, since when it runs, "
+        "its role and the settings that matter most. Memory per query is work_mem: each sort or hash may take as much.",
         tuple(
             f"max by (instance) ({expr})"
             for expr in (
+                "pg_up{@db}",
                 "time() - pg_postmaster_start_time_seconds{@db}",
                 "pg_replication_is_replica{@db}",
                 "pg_replication_lag_seconds{@db}",
@@ -164,25 +166,27 @@ SERVERS = (
         unit="short",
         columns=(
             Column("instance", "Exporter"),
-            Column("Value #A", "Uptime", unit="s", width=110),
-            Column("Value #B", "Role", width=100, mappings=(ROLE,)),
-            Column("Value #C", "Replication lag", unit="s", width=130, steps=Steps(10, 60)),
-            Column("Value #D", "Version", unit="none", width=100),
-            Column("Value #E", "Max. connections", unit="none", width=140),
-            Column("Value #F", "Shared buffers", unit="bytes", width=130),
-            Column("Value #G", "Memory per query", unit="bytes", width=145),
-            Column("Value #H", "Max. WAL size", unit="bytes", width=130),
+            Column("Value #A", "State", width=80, mappings=(UP_OR_DOWN,)),
+            Column("Value #B", "Uptime", unit="s", width=110),
+            Column("Value #C", "Role", width=100, mappings=(ROLE,)),
+            Column("Value #D", "Replication lag", unit="s", width=130, steps=LAG_STEPS),
+            Column("Value #E", "Version", unit="none", width=100),
+            Column("Value #F", "Max. connections", unit="none", width=140),
+            Column("Value #G", "Shared buffers", unit="bytes", width=130),
+            Column("Value #H", "Memory per query", unit="bytes", width=145),
+            Column("Value #I", "Max. WAL size", unit="bytes", width=130),
         ),
-        no_value="PostgreSQL does not answer",
+        no_value="No exporter of PostgreSQL answers",
     ),
 )
 
 REPLICATION = (
     timeseries(
         "Replication lag",
-        "How far a replica is behind its primary. A primary has none.",
+        "How far a replica is behind its primary; a primary is not. From the line on, an alert fires.",
         Query("max by (instance) (pg_replication_lag_seconds{@db})", "{{instance}}"),
         unit="s",
+        limit=slo.threshold("replication_lag_seconds"),
         no_value="PostgreSQL does not answer",
     ),
     timeseries(

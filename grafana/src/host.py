@@ -6,6 +6,7 @@ from prometheus.src.recorded import exported
 
 from . import slo
 from .common import NODE, REBOOTS, dashboard, only
+from .common_panels import up_of
 from .host_detail import (
     DISK,
     FREE,
@@ -25,26 +26,34 @@ from .host_usage import (
     CPU_STEPS,
     DISK_STEPS,
     DISKS,
+    FULLEST,
     LOAD,
     MEMORY,
     MEMORY_STEPS,
-    SPACE,
     cpu,
     disk,
     host_stat,
     memory,
 )
 from .layout import full, quarters, sixths, thirds
-from .looks import Steps
+from .looks import UP_OR_DOWN, Steps
 from .model import Row
-from .promql import PROMETHEUS, or_zero
 from .tables import Column, table
 
 LOAD_STEPS = slo.red_at("load_per_cpu", 0.5)
 # How long a file system lasts if it fills as in the last 6 hours; one that does not fill has no answer.
 FULL_IN = f"min by (instance) ({FREE} / (deriv({FREE}[6h]) < 0) * -1 and {KNOWN})"
 
+# A host that is silent is one, too.
+KNOWN_HOSTS = "max by (instance) (up{@host} and on (job, instance) last_over_time(node_uname_info{@host}[1d]))"
 STRIP = (
+    up_of(
+        "Hosts up",
+        "Hosts whose exporter answers, of those that did within the last day. Of one that does not, nothing is known "
+        "below: the fullest one may be it.",
+        KNOWN_HOSTS,
+        "none known",
+    ),
     cpu(),
     host_stat(
         "Load/core",
@@ -56,8 +65,9 @@ STRIP = (
     ),
     host_stat(
         "CPU PSI",
-        "Pressure stall information: share of time in which something waited for a processor, of the worst host.",
-        or_zero("max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))", PROMETHEUS),
+        "Pressure stall information: share of time in which something waited for a processor, of the worst host. "
+        "Kernels without it have no number.",
+        "max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))",
         unit="percentunit",
         decimals=0,
         steps=Steps(0.25, 0.5),
@@ -66,7 +76,7 @@ STRIP = (
     host_stat(
         "Swap used",
         "Used share of the swap space, of the fullest host; 0 where there is none.",
-        or_zero(f"max({SWAP_USED})", PROMETHEUS),
+        f"max({SWAP_USED}) or 0 * max(node_memory_SwapTotal_bytes{{@host}})",
         unit="percentunit",
         decimals=0,
         steps=Steps(0.2, 0.8),
@@ -83,23 +93,25 @@ STRIP = (
     host_stat(
         "Disk util.",
         "Share of time in which the busiest disk had work to do.",
-        or_zero(f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))", PROMETHEUS),
+        f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))",
         unit="percentunit",
         decimals=0,
         steps=Steps(0.7, 0.9),
     ),
     host_stat(
         "Net util.",
-        "Share of its speed that the busiest network card sends or receives; 0 where no card has a known speed.",
-        or_zero(f"max({SATURATION})", PROMETHEUS),
+        "Share of its speed that the busiest network card sends or receives; no number where no card has a known "
+        "speed, as virtual ones.",
+        f"max({SATURATION})",
         unit="percentunit",
         decimals=0,
         steps=Steps(0.7, 0.9),
+        no_value="unknown",
     ),
     host_stat(
         "Net errors",
         "Packets per second that were dropped or damaged, on all network cards.",
-        or_zero(f"sum({NETWORK_ERRORS})", PROMETHEUS),
+        f"sum({NETWORK_ERRORS})",
         unit="count:/s",
         decimals=1,
         steps=Steps(1, 10),
@@ -112,20 +124,14 @@ STRIP = (
         decimals=1,
         steps=Steps(0.01, 0.02),
     ),
-    host_stat(
-        "Uptime",
-        "Since the host that started last.",
-        "min(node_time_seconds{@host} - node_boot_time_seconds{@host})",
-        unit="s",
-        decimals=1,
-    ),
 )
 
 BY_HOST = (
     table(
         "Hosts",
-        "Every host at the end of the time range. Disk full in: when the first file system is full if it goes on "
-        "filling as in the last 6 hours; `-` where none fills up, or none is known for an hour.",
+        "Every host at the end of the time range. Fullest disk: by space or by inodes. Disk full in: when the first "
+        "file system is full if it goes on filling as in the last 6 hours; `-` where none fills up, or none is known "
+        "for an hour.",
         (
             "sum by (instance, nodename, release) (node_uname_info{@host})",
             CORES,
@@ -133,9 +139,10 @@ BY_HOST = (
             LOAD,
             "sum by (instance) (node_memory_MemTotal_bytes{@host})",
             f"max by (instance) ({MEMORY})",
-            f"max by (instance) ({SPACE})",
+            f"max by (instance) ({FULLEST})",
             FULL_IN,
             "max by (instance) (node_time_seconds{@host} - node_boot_time_seconds{@host})",
+            KNOWN_HOSTS,
         ),
         unit="short",
         columns=(
@@ -143,6 +150,7 @@ BY_HOST = (
                 "nodename", "Host", links=(only("Only this host", "Host", (NODE,), NODE, "__data.fields.Exporter"),)
             ),
             Column("instance", "Exporter"),
+            Column("Value #J", "State", width=80, mappings=(UP_OR_DOWN,)),
             Column("release", "Kernel"),
             Column("Value #B", "Processors", unit="none", width=110),
             Column("Value #C", "CPU", unit="percentunit", width=110, steps=CPU_STEPS, decimals=0),

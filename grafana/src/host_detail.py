@@ -13,6 +13,7 @@ from .host_usage import (
     DATA,
     DISKS,
     FREE_DISK,
+    INODES,
     LOAD,
     SPACE,
     cpu_by_host,
@@ -157,7 +158,7 @@ MEMORY_ROW = (
 DISK = (
     by_host(
         "Space used",
-        "Used share of every file system that holds data. At the line an alert fires.",
+        "Used share of every file system that holds data and can be written. At the line an alert fires.",
         Query(named(SPACE), "{{nodename}} {{mountpoint}}"),
         unit="percentunit",
         highest=1,
@@ -256,7 +257,7 @@ LIMITS = (
         "Inodes used",
         "Used share of each file system's inodes: it can be full of files while space is left.",
         Query(
-            named(f"1 - node_filesystem_files_free{{@host, {DATA}}} / (node_filesystem_files{{@host, {DATA}}} > 0)"),
+            named(INODES),
             "{{nodename}} {{mountpoint}}",
         ),
         unit="percentunit",

@@ -19,7 +19,14 @@ CPU = '1 - avg by (instance) (rate(node_cpu_seconds_total{@host, mode="idle"}[@r
 CORES = 'count by (instance) (node_cpu_seconds_total{@host, mode="idle"})'
 LOAD = f"max by (instance) (node_load1{{@host}}) / {CORES}"
 MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
-SPACE = f"1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
+# What is read-only by design is full by design.
+_WRITABLE = f"and node_filesystem_readonly{{@host, {DATA}}} == 0"
+SPACE = (
+    f"(1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
+    f" {_WRITABLE})"
+)
+INODES = f"(1 - node_filesystem_files_free{{@host, {DATA}}} / (node_filesystem_files{{@host, {DATA}}} > 0) {_WRITABLE})"
+FULLEST = f'{SPACE} or label_replace({INODES}, "of", "inodes", "", "")'
 # A tile that has no number while no host answers: a rate outlives its host by its window.
 host_stat = partial(stat, source=HOSTS)
 # Orange where it is worth a look, red where an alert fires.
@@ -75,7 +82,8 @@ def memory(*links: Link) -> Panel:
 
 
 def disk(*links: Link) -> Panel:
-    return fullest("Disk", "Used space of the fullest file system.", SPACE, DISK_STEPS, *links)
+    description = "Used space of the fullest file system, or its used inodes if these are more."
+    return fullest("Disk", description, FULLEST, DISK_STEPS, *links)
 
 
 def cpu_by_host(*links: Link) -> Panel:

@@ -6,38 +6,41 @@ from prometheus.src import recorded
 
 from . import bounds, slo
 from .common import ENDPOINT, IGNORED, STREAMING, dashboard, only
-from .common_panels import OBJECTIVE_LINE, objective, response_p95, response_time, service_stat
+from .common_panels import (
+    OBJECTIVE_LINE,
+    SERVER_ERRORS,
+    error_rate,
+    error_ratio,
+    objective,
+    response_p95,
+    response_time,
+    service_stat,
+    worst_endpoint,
+)
 from .http_detail import (
     ANY,
     CLIENT_ERRORS,
     DURATIONS,
     FAILURES,
-    JUDGED,
     OBJECTIVES,
     ONE_ENDPOINT,
     REQUESTS,
-    SERVER_ERRORS,
     SIZES_AND_LIMITS,
-    SLOW,
     SLOW_MEANS,
     USERS,
     VARIABLES,
     WEBSOCKETS,
+    slow_share,
 )
 from .layout import full, halves, quarters, sixths, thirds
 from .looks import Steps
 from .model import Query, Row
 from .panels import timeseries
-from .promql import moved, occurring, or_named, or_zero, quantile, ratio
+from .promql import SERVICE, fraction, http_outcomes, moved, occurring, or_named, or_zero, quantile, share, speed
 from .tables import Column, table
 
 # One endpoint that waits for a model would hide all others in a percentile; it is in where it is chosen.
 QUICK = ('@judged, endpoint!~"$streaming"', '@judged, job!~"$endpoint"')
-
-
-def error_ratio(matchers: str) -> str:
-    """Share of requests with a 5xx status by endpoint."""
-    return ratio(recorded.REQUESTS.of(f"{matchers}, {SERVER_ERRORS}"), recorded.REQUESTS.of(matchers), "endpoint")
 
 
 STRIP = (
@@ -48,38 +51,27 @@ STRIP = (
         unit="reqps",
         decimals=1,
     ),
-    service_stat(
-        "5xx errors",
-        "Share of requests answered with a 5xx status, average of 5 minutes. Orange from the objective on, red from "
-        "ten times as much.",
-        ratio(recorded.REQUESTS.of(f"@judged, {SERVER_ERRORS}"), REQUESTS),
-        unit="percentunit",
-        decimals=2,
-        steps=slo.ERROR_STEPS,
-    ),
+    error_rate("5xx errors", "@judged", QUICK),
+    worst_endpoint("@judged", QUICK),
     service_stat(
         "4xx errors",
         "Share of requests answered with a 4xx status, average of 5 minutes, without 499 (the client left). Clients "
         "cause these; a jump often follows a release.",
-        ratio(recorded.REQUESTS.of(f"@judged, {CLIENT_ERRORS}"), REQUESTS),
+        share(recorded.REQUESTS.of(f"@judged, {CLIENT_ERRORS}"), REQUESTS, http_outcomes("@judged", QUICK)),
         unit="percentunit",
         decimals=1,
         steps=Steps(0.1, 0.3),
+        no_value="idle",
     ),
     response_p95(matchers=QUICK),
     service_stat(
         "Slow share",
         f"{SLOW_MEANS} Average of 5 minutes. The objective allows {100 * slo.SLOW_RATIO:g} %.",
-        ratio(SLOW, JUDGED),
+        speed(slow_share(), http_outcomes("@judged", QUICK)),
         unit="percentunit",
         decimals=2,
         steps=Steps(slo.SLOW_RATIO, 10 * slo.SLOW_RATIO),
-    ),
-    service_stat(
-        "In progress",
-        "Requests that are being answered at this moment.",
-        or_zero(f"sum({recorded.IN_PROGRESS.of('@judged')})"),
-        unit="none",
+        no_value="idle",
     ),
 )
 
@@ -135,8 +127,8 @@ ENDPOINTS = (
         "shows the dashboard for it alone.",
         (
             f"sum by (method, endpoint) ({RAW_REQUESTS})",
-            ratio(RAW_ERRORS, RAW_REQUESTS, *BY),
-            ratio(RAW_CLIENT_ERRORS, RAW_REQUESTS, *BY),
+            fraction(RAW_ERRORS, RAW_REQUESTS, *BY),
+            fraction(RAW_CLIENT_ERRORS, RAW_REQUESTS, *BY),
             f"sum by (method, endpoint) ({raw_successes('sum')})"
             f" / (sum by (method, endpoint) ({raw_successes('count')}) > 0)",
             *(quantile(q, raw_successes("bucket"), *BY) for q in (0.5, 0.95, 0.99)),
@@ -161,7 +153,8 @@ ENDPOINTS = (
             Column("Value #H", "In progress", unit="none", width=100),
         ),
         sort_by=(("Requests", True),),
-        no_value="No requests in this range",
+        no_value="No requests yet, or the service does not answer",
+        source=SERVICE,
     ),
 )
 

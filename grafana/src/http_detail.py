@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from prometheus.src import recorded
+from prometheus.src.settings import SETTINGS
 
 from . import slo
 from .common import ENDPOINT, IN, INSTANCE, JOB, OUT, SLO_COLOURS, STATUS_COLOURS, only
-from .common_panels import INTERPOLATED, OBJECTIVE_LINE, active_users, objective
+from .common_panels import INTERPOLATED, NOT_COUNTED, OBJECTIVE_LINE, SERVER_ERRORS, active_users, objective
 from .looks import PER_MINUTE, below_zero, coloured
 from .model import Query
 from .panels import heatmap, timeseries
-from .promql import by_status_class, happened, heat, mean, occurrences, or_named, or_zero, percentile, ratio
+from .promql import by_status_class, happened, heat, mean, occurrences, or_named, or_zero, percentile, total
 from .tables import Column, table
 
-SERVER_ERRORS = 'status_code=~"5.."'
 # Not 499: a client that left is counted beside the errors, for it caused none.
 CLIENT_ERRORS = 'status_code=~"4..", status_code!="499"'
 REQUESTS = recorded.REQUESTS.of("@judged")
-SLOW = 'job_endpoint:http_slow:rate5m{job=~"$job", endpoint=~"$endpoint"}'
-JUDGED = 'job_endpoint:http_requests:rate5m{job=~"$job", endpoint=~"$endpoint"}'
 SLOW_MEANS = (
-    f"Share of requests that the latency objective counts as slow: more than {slo.LATENCY:g} s to the last byte, for "
-    f"endpoints that wait for a model more than {slo.START:g} s to the first."
+    "Share of requests that do not fail and that the latency objective counts as slow: more than "
+    f"{slo.LATENCY:g} s to the last byte, for endpoints that wait for a model more than {slo.START:g} s to the first."
 )
 ANY = 'last_over_time(job_endpoint:http_requests:rate5m{job=~"$job"}[$__range] @ end()) > 0'
 VARIABLES = (JOB, INSTANCE, ENDPOINT)
 ONE_ENDPOINT = only("Only ${__field.labels.endpoint}", "HTTP", VARIABLES, ENDPOINT, "__field.labels.endpoint")
+
+
+def slow_share(*by: str) -> str:
+    """Share of slow requests among those that do not fail; nothing where there are none."""
+
+    def within(whole: str, start: str) -> str:
+        whole_answers = recorded.RESPONSE.buckets.of(f'@judged, endpoint!~"$streaming", le="{whole}"')
+        streams = recorded.TTFB.buckets.of(f'@judged, endpoint=~"$streaming", le="{start}"')
+        return total(f"{whole_answers} or {streams}", *by)
+
+    judged = within("+Inf", "+Inf")
+    in_time = within(SETTINGS.latency_le, SETTINGS.start_le)
+    return f"clamp_min({judged} - {in_time}, 0) / ({judged} > 0)"
+
 
 FAILURES = (
     timeseries(
@@ -138,8 +150,7 @@ OBJECTIVES = (
         "where an hour's burn pages on-call.",
         tuple(
             Query(
-                f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})'
-                " or max by (slo) (sightline:slo_objective:ratio) * 0",
+                f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})',
                 f"{{{{slo}}}} {window}",
             )
             for window in ("1h", "6h")
@@ -155,13 +166,13 @@ OBJECTIVES = (
             }
         ),
         legend="right",
-        no_value="The recording rules are not loaded",
+        no_value=NOT_COUNTED,
     ),
     timeseries(
         "Slow requests by endpoint",
         f"{SLOW_MEANS} The line is the objective.",
         (
-            Query(or_named(ratio(SLOW, JUDGED, "endpoint"), "endpoint", ANY, "no requests"), "{{endpoint}}"),
+            Query(or_named(slow_share("endpoint"), "endpoint", ANY, "no requests"), "{{endpoint}}"),
             objective("latency"),
         ),
         unit="percentunit",

@@ -26,7 +26,7 @@ from .llm_calls import (
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Link, Panel, Query, Row
 from .panels import timeseries
-from .promql import LLM_FAILED, llm_outcomes, mean, or_failing, or_zero, percentile, ratio
+from .promql import LLM_FAILED, fraction, llm_outcomes, mean, or_zero, percentile, share, speed
 from .tables import Column, table
 
 TOKENS_IN = recorded.TOKENS.of('@llm, type="input"')
@@ -36,8 +36,9 @@ TOKENS_OUT = recorded.TOKENS.of('@llm, type="output"')
 def model_p95(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Model p95",
-        "95 of 100 calls of a language model that succeed are complete within this time, average of 5 minutes.",
-        or_failing(percentile(0.95, DURATION, matchers=matchers), llm_outcomes(matchers)),
+        "95 of 100 calls of a language model that succeed are complete within this time, average of 5 minutes; idle "
+        "where none succeeded within the last minute.",
+        speed(percentile(0.95, DURATION, matchers=matchers), llm_outcomes(matchers)),
         unit="s",
         steps=slo.red_at("llm_response_seconds", 0.5),
         no_value="idle",
@@ -52,23 +53,11 @@ def failed_calls(matchers: str, *links: Link) -> Panel:
         "LLM errors",
         "Share of calls of language models that ended with an error, after all retries, or in the middle of the "
         "answer, average of 5 minutes.",
-        ratio(failed, recorded.CALLS.of(matchers)),
+        share(failed, recorded.CALLS.of(matchers), llm_outcomes(matchers)),
         unit="percentunit",
         decimals=1,
         steps=slo.red_at("llm_error_ratio", 0.1),
-        links=links,
-    )
-
-
-def usage_missing(matchers: str, *links: Link) -> Panel:
-    return service_stat(
-        "No usage",
-        "Share of calls whose tokens and cost are unknown, so that the tiles of tokens and cost are too low by them. A "
-        "client that leaves a stream leaves before the provider sends them.",
-        ratio(recorded.USAGE_MISSING.of(matchers), recorded.CALLS.of(matchers)),
-        unit="percentunit",
-        decimals=1,
-        steps=Steps(0.1, 0.3),
+        no_value="idle",
         links=links,
     )
 
@@ -93,7 +82,7 @@ STRIP = (
     service_stat(
         "TTFT p95",
         "Time to first token: 95 of 100 streamed answers begin within this time.",
-        or_failing(percentile(0.95, recorded.TTFT, matchers="@llm"), llm_outcomes("@llm")),
+        speed(percentile(0.95, recorded.TTFT, matchers="@llm"), llm_outcomes("@llm")),
         unit="s",
         steps=slo.red_at("llm_first_token_seconds", 0.4),
         no_value="idle",
@@ -103,7 +92,7 @@ STRIP = (
         "TPOT p95",
         "Time per output token after the first: 95 of 100 streamed answers come at least this fast. Below 0.1 s an "
         "answer comes faster than it is read.",
-        or_failing(percentile(0.95, recorded.TPOT, matchers="@llm"), llm_outcomes("@llm")),
+        speed(percentile(0.95, recorded.TPOT, matchers="@llm"), llm_outcomes("@llm")),
         unit="s",
         steps=Steps(0.1, 0.25),
         no_value="idle",
@@ -129,7 +118,16 @@ STRIP = (
         unit=PER_MINUTE,
         colour=TOKEN_COLOURS["output"],
     ),
-    usage_missing("@llm"),
+    service_stat(
+        "No usage",
+        "Share of calls whose tokens and cost are unknown, so that the tiles of tokens and cost are too low by them. A "
+        "client that leaves a stream leaves before the provider sends them.",
+        share(recorded.USAGE_MISSING.of("@llm"), CALLS, llm_outcomes("@llm")),
+        unit="percentunit",
+        decimals=1,
+        steps=Steps(0.1, 0.3),
+        no_value="idle",
+    ),
     service_stat(
         "Cost/hour",
         "What tokens cost at the present pace, by the price table of the service.",
@@ -140,7 +138,7 @@ STRIP = (
     service_stat(
         "Cost/call",
         "Average cost of a call, all outcomes, over 5 minutes.",
-        f"sum({recorded.COST.of('@llm')}) / (sum({CALLS}) > 0)",
+        share(recorded.COST.of("@llm"), CALLS, llm_outcomes("@llm")),
         unit="currencyUSD",
         decimals=4,
         no_value="idle",
@@ -148,10 +146,11 @@ STRIP = (
     service_stat(
         "Unpriced",
         "Share of calls whose tokens are known but whose model has no price: their cost is missing.",
-        ratio(recorded.UNPRICED.of("@llm"), CALLS),
+        share(recorded.UNPRICED.of("@llm"), CALLS, llm_outcomes("@llm")),
         unit="percentunit",
         decimals=1,
         steps=Steps(0.01, 0.1),
+        no_value="idle",
     ),
 )
 
@@ -173,7 +172,7 @@ TOKENS = (
         links=(ONE_MODEL,),
     ),
     timeseries(
-        "Cost by model",
+        "Cost per hour by model",
         "US dollars per hour at the present pace. Models without a price are missing: see unpriced calls above.",
         Query(f"3600 * sum by (provider, model) ({recorded.COST.of('@llm')})", NAME),
         unit="currencyUSD",
@@ -223,7 +222,7 @@ MODELS = (
         "Times are those of calls that succeeded.",
         (
             f"60 * sum by (provider, model) ({CALLS})",
-            ratio(FAILED, CALLS, *BY),
+            fraction(FAILED, CALLS, *BY),
             mean(DURATION, *BY, matchers="@llm"),
             percentile(0.95, DURATION, *BY, matchers="@llm"),
             percentile(0.95, recorded.TTFT, *BY, matchers="@llm"),

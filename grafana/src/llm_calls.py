@@ -10,12 +10,12 @@ from .common_panels import average_and_percentiles, percentile_lines
 from .looks import PER_MINUTE, coloured
 from .model import Query
 from .panels import heatmap, timeseries
-from .promql import happened, heat, mean, percentile, ratio
+from .promql import LLM_FAILED, happened, heat, mean, percentile, ratio
 
 # How long a failed call took says nothing about how fast a model answers: the record has successful calls only.
 DURATION = recorded.CALL
 CALLS = recorded.CALLS.of("@llm")
-FAILED = recorded.CALLS.of('@llm, outcome="error"')
+FAILED = recorded.CALLS.of(f"@llm, {LLM_FAILED}")
 NAME = "{{model}}"  # unique within a provider; the table has both
 BUDGET = 24 * slo.threshold("llm_cost_usd_per_hour")  # US dollars a day: at the hourly cost at which an alert fires
 VARIABLES = (JOB, INSTANCE, PROVIDER, MODEL)
@@ -127,7 +127,8 @@ RELIABILITY = (
     ),
     timeseries(
         "Failed calls by model",
-        "Share of calls that ended with an error. Above the line for five minutes, an alert fires.",
+        "Share of calls that ended with an error, or in the middle of the answer. Where errors stay above the line, an "
+        "alert fires.",
         Query(ratio(FAILED, CALLS, *BY), NAME),
         unit="percentunit",
         limit=slo.threshold("llm_error_ratio"),

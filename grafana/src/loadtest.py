@@ -18,13 +18,14 @@ from .promql import (
     PROMETHEUS,
     Outcomes,
     by_status_class,
+    fraction,
     happened_raw,
     http_outcomes,
-    or_failing,
     or_zero,
     percentile,
     quantile,
-    ratio,
+    share,
+    speed,
 )
 from .tables import Column, table
 
@@ -38,11 +39,17 @@ SUCCEEDED = f'{QUICK}, outcome="success"'
 TIMES = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m])"
 FAILED_TIMES = f'rate(locust_response_time_seconds_bucket{{{QUICK}, outcome="failure"}}[1m])'
 EARLIER = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m] offset $before)"
-OUTCOMES = Outcomes(
-    failed=('locust_response_time_seconds_count{outcome="failure"}',),
-    succeeded=('locust_response_time_seconds_count{outcome="success"}',),
-    under_way=("locust_users",),
-)
+
+
+def outcomes(requests: str) -> Outcomes:
+    ended = f"locust_response_time_seconds_count{{{requests}"
+    return Outcomes(
+        failed=(f'{ended}outcome="failure"}}',),
+        succeeded=(f'{ended}outcome="success"}}',),
+        under_way=("locust_users",),
+    )
+
+
 NO_TEST = "No load test ran in this range"
 BEFORE = Choice(
     "before",
@@ -79,16 +86,17 @@ STRIP = (
         "Failed",
         "Share of requests that failed for Locust, average of a minute: wrong status, broken connection, wrong "
         "content.",
-        ratio(FAILED, SENT, source=PROMETHEUS),
+        share(FAILED, SENT, outcomes("")),
         unit="percentunit",
         decimals=2,
         steps=slo.ERROR_STEPS,
+        no_value="no test",
     ),
     stat(
         "Client p95",
         "95 of 100 requests that do not fail are answered within this time, as the client measures it, without what "
         "waits for a model. What it waits longer than the service measures is spent in queues and on the network.",
-        or_failing(quantile(0.95, TIMES), OUTCOMES),
+        speed(quantile(0.95, TIMES), outcomes(f"{QUICK}, ")),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="no test",
@@ -98,7 +106,7 @@ STRIP = (
         "Server p95",
         "95 of 100 requests that do not fail are answered within this time, as the service measures it, without what "
         "waits for a model; average of a minute.",
-        or_failing(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), http_outcomes("@quick")),
+        speed(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), http_outcomes("@quick")),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
         no_value="idle",
@@ -236,7 +244,7 @@ REQUESTS = (
         "that did not fail.",
         (
             "sum by (method, name) (increase(locust_requests_total[$__range]))",
-            ratio(
+            fraction(
                 f"increase(locust_response_time_seconds_count{{{OF_FAILURE}}}[$__range])",
                 "increase(locust_requests_total[$__range])",
                 *BY,

@@ -95,6 +95,9 @@ def values(mapping: Mapping[str, tuple[str, str]]) -> Json:
     }
 
 
+UP_OR_DOWN = values({"0": ("down", "red"), "1": ("up", "green")})
+
+
 def no_answer(text: str, index: int) -> Json:
     """The mapping of null, which a query without an answer is: `text`, neither good nor bad."""
     return {"type": "special", "options": {"match": "null", "result": {"text": text, "color": "text", "index": index}}}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from . import slo
 from .common import TARGET, TARGET_JOB, dashboard, only
-from .common_panels import ALL_ALERTS_TABLE, firing_alerts, up_of
+from .common_panels import ALL_ALERTS_TABLE, firing_alerts, targets_up
 from .layout import halves, quarters, sixths, thirds
-from .looks import PER_MINUTE, Steps, coloured, fixed, override_matching, values
+from .looks import PER_MINUTE, UP_OR_DOWN, Steps, coloured, fixed, override_matching, values
 from .model import Query, Row
 from .monitoring_remote_write import REMOTE_WRITE
 from .panels import stat, state_timeline, timeseries
-from .promql import PROMETHEUS, occurring, or_zero
+from .promql import PROMETHEUS, SELF_SCRAPE, WATCHDOG, occurring, or_zero
 
-UP = values({"0": ("down", "red"), "1": ("up", "green")})
 VARIABLES = (TARGET_JOB, TARGET)
 ONE_JOB = only("Only ${__field.labels.job}", "Monitoring", VARIABLES, TARGET_JOB, "__field.labels.job")
 ONE_TARGET = only("Only ${__field.labels.instance}", "Monitoring", VARIABLES, TARGET, "__field.labels.instance")
@@ -21,14 +20,7 @@ OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
 # Of one that it holds; each of two Alertmanagers has it.
 ARRIVED = 'sum by (instance) (alertmanager_alerts{state=~"active|suppressed"})'
 STRIP = (
-    up_of(
-        "Targets up",
-        "Targets that answer Prometheus, of all that it scrapes; a load test is not missed. Orange while some do not, "
-        "red while a job has none that does: what it watches is out of sight.",
-        'up{job!="locust"}',
-        "none",
-        value='(min(max by (job) (up{job!="locust"})) + min(%)) / 2',
-    ),
+    targets_up(),
     stat(
         "Watchdog",
         "Whether alerts arrive at Alertmanager: it holds the Watchdog, which always fires.",
@@ -42,10 +34,11 @@ STRIP = (
     stat(
         "Rule errors",
         "Evaluations of rules that failed in the last hour. An alert that cannot be evaluated cannot fire.",
-        or_zero("sum(increase(prometheus_rule_evaluation_failures_total[1h]))", PROMETHEUS),
+        "sum(increase(prometheus_rule_evaluation_failures_total[1h]))",
         unit="none",
         decimals=0,
         steps=Steps(1, 10),
+        source=SELF_SCRAPE,
     ),
     stat(
         "Unsent",
@@ -56,13 +49,15 @@ STRIP = (
         unit="none",
         decimals=0,
         steps=Steps(1, 5),
+        source=SELF_SCRAPE,
     ),
     stat(
         "Config",
         "Whether the latest configuration of Prometheus and of Alertmanager was accepted.",
-        "min(prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful)",
+        "min(prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful"
+        ' or (up{job=~"prometheus|alertmanager"} == 0) + 0.5)',
         unit="none",
-        mappings=(OK,),
+        mappings=(OK, values({"0.5": ("no answer", "orange")})),
         steps=Steps(1, 0),
         no_value="unknown",
     ),
@@ -92,7 +87,7 @@ STRIP = (
     stat(
         "Series",
         "Time series that Prometheus holds in memory. A jump means a label that grows without bound.",
-        or_zero("sum(prometheus_tsdb_head_series)", PROMETHEUS),
+        "sum(prometheus_tsdb_head_series)",
         unit="short",
         steps=Steps(100_000, 500_000),
     ),
@@ -115,7 +110,7 @@ TARGETS = (
             "{{job}} {{instance}}",
         ),
         unit="none",
-        mappings=(UP,),
+        mappings=(UP_OR_DOWN,),
         links=(ONE_TARGET,),
     ),
     timeseries(
@@ -144,12 +139,13 @@ ALERTING = (
         "Alerts by state",
         "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
         tuple(
-            Query(or_zero(f'count(ALERTS{{alertstate="{state}", severity!="none"}})', PROMETHEUS), state)
+            Query(or_zero(f'count(ALERTS{{alertstate="{state}", severity!="none"}})', WATCHDOG), state)
             for state in ("firing", "pending")
         ),
         unit="none",
         stacked=True,
         overrides=coloured({"firing": "red", "pending": "yellow"}),
+        no_value="No rules were evaluated in this range",
     ),
     timeseries(
         "Alerts in Alertmanager",

@@ -23,26 +23,31 @@ from .common import (
 )
 from .common_panels import (
     ALERTS_TABLE,
+    NOT_COUNTED,
     OBJECTIVE_LINE,
+    SERVER_ERRORS,
     active_users,
     alerts,
     average_and_percentiles,
+    error_rate,
+    error_ratio,
     objective,
     response_p95,
     response_time,
     service_stat,
+    targets_up,
     up_of,
+    worst_endpoint,
 )
 from .database_application import PER_CHECKOUT, pool_in_use, query_errors, query_p95, transactions
 from .database_postgresql import postgresql_up
 from .host_usage import cpu, cpu_by_host, disk, disk_throughput, memory, memory_by_host, network_throughput
-from .http import error_ratio
 from .layout import halves, quarters, sixths, thirds
-from .llm import failed_calls, model_p95, usage_missing
+from .llm import failed_calls, model_p95
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Panel, Query, Row
 from .panels import timeseries
-from .promql import by_status_class, mean, moved, occurring, or_zero, ratio
+from .promql import by_status_class, mean, moved, occurring, or_zero
 
 # All targets of a job that was a service within the last 30 days.
 KNOWN = f'up{{@app}} and on (job) last_over_time({recorded.ALIVE.name}{{job=~"$job"}}[30d])'
@@ -55,8 +60,7 @@ def error_budget(title: str, name: str, objective_of: str) -> Panel:
         f"Error budget remaining of the {name} objective: {objective_of} 100 % is untouched, at 0 the objective of 30 "
         "days is missed; less than -100 % is shown as -100 %. Without a number while no instance answers: what nobody "
         "counts spends nothing, and the graph below has what was left.",
-        f'clamp_min(min(job_slo:error_budget_remaining:ratio{{job=~"$job", slo="{name}"}}), -1)'
-        f' or max(sightline:slo_objective:ratio{{slo="{name}"}}) * 0 + 1',
+        f'clamp_min(min(job_slo:error_budget_remaining:ratio{{job=~"$job", slo="{name}"}}), -1)',
         unit="percentunit",
         decimals=0,
         steps=Steps(0.5, 0.1),
@@ -75,9 +79,10 @@ STRIP = (
         drill("Monitoring"),
     ),
     alerts(drill("Monitoring")),
+    targets_up(drill("Monitoring")),
+    postgresql_up("@db", drill("Database")),
     error_budget("SLO 5xx", "availability", "requests that are not answered with a 5xx status."),
     error_budget("SLO slow", "latency", "requests that are answered in time."),
-    postgresql_up("@db", drill("Database")),
     service_stat(
         "Requests",
         "Requests per second that the service answers, all endpoints, average of 5 minutes.",
@@ -86,28 +91,11 @@ STRIP = (
         decimals=1,
         links=(drill("HTTP"),),
     ),
-    service_stat(
-        "Error rate",
-        "Share of requests answered with a 5xx status, average of 5 minutes. Orange from the objective on, red from "
-        "ten times as much.",
-        ratio(recorded.REQUESTS.of('@traffic, status_code=~"5.."'), recorded.REQUESTS.of("@traffic")),
-        unit="percentunit",
-        decimals=2,
-        steps=slo.ERROR_STEPS,
-        links=(drill("HTTP"),),
-    ),
+    error_rate("Error rate", "@traffic", "@quick", drill("HTTP")),
+    worst_endpoint("@traffic", "@quick", drill("HTTP")),
     response_p95(drill("HTTP")),
     failed_calls("@app", drill("LLM")),
     model_p95("@app", drill("LLM")),
-    service_stat(
-        "Tokens",
-        "Tokens per minute, input and output of all models, average of 5 minutes. Calls without known usage are "
-        "missing: the next tile has their share.",
-        or_zero(f"60 * sum({recorded.TOKENS.of('@app')})"),
-        unit=PER_MINUTE,
-        links=(drill("LLM"),),
-    ),
-    usage_missing("@app", drill("LLM")),
     query_errors("@app", drill("Database")),
     query_p95("@app", drill("Database")),
     pool_in_use("@app", drill("Database")),
@@ -123,8 +111,7 @@ OBJECTIVES = (
         "are answered in time. Of the budget of 30 days; time that Prometheus does not remember counts as unspent. "
         "Less than -100 % is drawn at -100 %.",
         Query(
-            'clamp_min(min by (slo) (job_slo:error_budget_remaining:ratio{job=~"$job"})'
-            " or max by (slo) (sightline:slo_objective:ratio) * 0 + 1, -1)",
+            'clamp_min(min by (slo) (job_slo:error_budget_remaining:ratio{job=~"$job"}), -1)',
             "{{slo}}",
         ),
         unit="percentunit",
@@ -134,15 +121,14 @@ OBJECTIVES = (
         decimals=0,
         overrides=coloured(SLO_COLOURS),
         links=(drill("HTTP"),),
-        no_value="The recording rules are not loaded",
+        no_value=NOT_COUNTED,
     ).sized(6, 7),
     timeseries(
         "Burn rate, 1 hour",
         "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
         f"30 days, at {slo.BURN_LIMIT:g} (the line) two of them are gone within an hour, and the alert pages on-call.",
         Query(
-            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})'
-            " or max by (slo) (sightline:slo_objective:ratio) * 0",
+            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})',
             "{{slo}}",
         ),
         unit="suffix:x",
@@ -150,7 +136,7 @@ OBJECTIVES = (
         soft_highest=slo.BURN_LIMIT + 1,
         overrides=coloured(SLO_COLOURS),
         links=(drill("HTTP"),),
-        no_value="The recording rules are not loaded",
+        no_value=NOT_COUNTED,
     ).sized(6, 7),
     ALERTS_TABLE.sized(12, 7),
 )
@@ -174,7 +160,7 @@ SERVICE = (
             Query(
                 occurring(
                     error_ratio("@traffic"),
-                    moved(recorded.REQUESTS, "http_requests_total", '@traffic, status_code=~"5.."'),
+                    moved(recorded.REQUESTS, "http_requests_total", f"@traffic, {SERVER_ERRORS}"),
                     "endpoint",
                 ),
                 "{{endpoint}}",
@@ -202,7 +188,8 @@ BUSINESS = (
 MODELS = (
     timeseries(
         "Token usage",
-        "Tokens per second by direction. Input is what was sent to the models, output is what they wrote.",
+        "Tokens per second by direction. Input is what was sent to the models, output is what they wrote. Calls "
+        "without known usage are missing: LLM has their share.",
         Query(f"sum by (type) ({recorded.TOKENS.of('@app')})", "{{type}}"),
         unit="count:tokens/s",
         stacked=True,

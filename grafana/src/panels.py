@@ -36,28 +36,31 @@ def stat(
     mappings: Sequence[Json] = (),
     source: str = "",
     name: str = "",
+    with_value: bool = False,
     bounds: Sequence[float] = (),
 ) -> Panel:
     """The number of now; `steps` colour it, otherwise it is `colour`.
 
-    An instant query: where there is nothing now, `no_value` stands there, and no number of some minutes ago. A
-    percentile that `or_failing` completes says "failing" in red, or "waiting" in orange.
+    An instant query: where there is nothing now, `no_value` stands there, and no number of some minutes ago. What
+    `promql.Outcomes` complete says "failing" in red, or "waiting" in orange.
     source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of.
-    name: a legend to show instead of the value, such as {{up}}/{{known}}, in the colour of the value.
+    name: a label to show instead of the value, in the colour of the value. with_value: small, below the value.
     bounds: of the histogram that a percentile is of; it is shown as the bound of its bucket, such as "≤ 250 ms".
     """
     words = {str(NOTHING): (no_value, "text")}
-    if f"vector({FAILING})" in expr:
-        words[str(FAILING)] = ("failing", "red")
-        words[str(WAITING)] = ("waiting", "orange")
+    for value, word, colour_of_word in ((FAILING, "failing", "red"), (WAITING, "waiting", "orange")):
+        if f"vector({value})" in expr:
+            words[str(value)] = (word, colour_of_word)
     # Without an answer, as while Prometheus is down, the words would have the colour of the lowest threshold: green.
-    # One that shows a name has no other words for a result without series.
-    mappings = (values(words), no_answer(no_value if name else "no answer", index=len(words)), *mappings)
+    mappings = (values(words), no_answer("no answer", index=len(words)), *mappings)
     if bounds:
         mappings = (*mappings, *at_most(bounds, first=len(words) + 1))
     expr = f"({expr}) and on () {source}" if source else expr
-    if not name:  # without a number Grafana would show the words in the colour of the lowest threshold
-        expr = f"{expr} or vector({NOTHING})"
+    # Without a number Grafana would show the words in the colour of the lowest threshold.
+    nothing = f"vector({NOTHING})"
+    if name:
+        nothing = f'on () label_replace({nothing}, "{name}", "{"-" if with_value else no_value}", "", "")'
+    expr = f"{expr} or {nothing}"
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "thresholds": steps.to_json() if steps else plain(colour),
@@ -70,7 +73,7 @@ def stat(
         title=title,
         description=description,
         unit=unit,
-        queries=(Query(expr, name or "__auto", instant=True),),
+        queries=(Query(expr, f"{{{{{name}}}}}" if name else "__auto", instant=True),),
         width=width,
         height=height,
         options={
@@ -81,8 +84,9 @@ def stat(
             "percentChangeColorMode": "standard",
             "reduceOptions": {"calcs": ["last"], "fields": "", "values": False},
             "showPercentChange": False,
-            "textMode": "name" if name else "value",
-            "text": {"valueSize": 26},  # one size for all numbers of a strip, whatever their length
+            "textMode": ("value_and_name" if with_value else "name") if name else "value",
+            # One size for all numbers of a strip, whatever their length.
+            "text": {"valueSize": 26, **({"titleSize": 13} if with_value else {})},
             "wideLayout": False,
         },
         defaults=defaults,

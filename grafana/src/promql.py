@@ -36,10 +36,12 @@ SERVICE = ALIVE.of("@app")
 POSTGRESQL = "pg_up{@db} == 1"
 HOSTS = "node_uname_info{@host}"
 PROMETHEUS = ""  # answers itself
+SELF_SCRAPE = "prometheus_build_info"  # what Prometheus knows of itself, it scrapes
+WATCHDOG = 'ALERTS{alertname="Watchdog", alertstate="firing"}'  # always fires while rules are evaluated
 
 NOTHING = -1_000_000_000  # the value of a tile without data; not NaN, which VictoriaMetrics drops
-FAILING = -1  # the value of a percentile while everything fails; a tile shows it as "failing"
-WAITING = -2  # while nothing ends that was asked for; a tile shows it as "waiting"
+FAILING = -1  # the value of a tile while everything fails, which shows it as "failing"
+WAITING = -2  # while nothing ends that was asked for: "waiting"
 LLM_FAILED = 'outcome=~"error|incomplete"'  # an answer that ends in the middle is a failure to who reads it
 
 
@@ -81,13 +83,15 @@ def or_zero(expr: str, source: str = SERVICE) -> str:
     return f"{expr} or {zero(source)}"
 
 
-def ratio(part: str, whole: str, *by: str, source: str = SERVICE) -> str:
-    """Share of `part` in `whole`, 0 to 1.
-
-    0 where nothing of `part` exists, and 0 where `whole` is idle (0/0 would be NaN), nothing where `source` is dead.
-    """
+def fraction(part: str, whole: str, *by: str) -> str:
+    """Share of `part` in `whole`, 0 to 1; 0 where nothing of `part` exists, nothing where `whole` is 0."""
     wholes = total(whole, *by)
-    return f"({total(part, *by)} or 0 * {wholes}) / ({wholes} > 0) or {f'0 * {wholes}' if by else zero(source)}"
+    return f"({total(part, *by)} or 0 * {wholes}) / ({wholes} > 0)"
+
+
+def ratio(part: str, whole: str, *by: str) -> str:
+    """The same for graphs, whose lines go on while nothing comes: 0 where `whole` is 0, unless the service is dead."""
+    return f"{fraction(part, whole, *by)} or {f'0 * {total(whole, *by)}' if by else zero(SERVICE)}"
 
 
 def quantile(q: float, buckets: str, *by: str) -> str:
@@ -105,39 +109,72 @@ def percentile(q: float, histogram: Histogram, *by: str, matchers: Matchers = "@
 class Outcomes:
     """Selectors of what became of requests, calls or queries; several are alternatives.
 
-    failed, succeeded, left: of counters; left: by clients who waited no longer. under_way: of gauges.
+    failed, succeeded, left: of counters; left: by clients who waited no longer. under_way: of gauges. not_succeeded:
+    of counters of what `succeeded` counts, too.
     """
 
     failed: tuple[str, ...]
     succeeded: tuple[str, ...]
     under_way: tuple[str, ...]
     left: tuple[str, ...] = ()
+    not_succeeded: tuple[str, ...] = ()
+
+    @property
+    def success(self) -> str:
+        """Has a value where something succeeded within the last minute."""
+        if not self.not_succeeded:
+            return f"sum({_rates(self.succeeded)}) > 0"
+        # Both are counted together, so that their difference is 0 but for rounding; once a minute is 0.017 a second.
+        return f"sum({_rates(self.succeeded)}) - ({or_zero(f'sum({_rates(self.not_succeeded)})', '')}) > 0.001"
+
+    @property
+    def failing(self) -> str:
+        """`FAILING` where something failed within the last minute, and nothing succeeded."""
+        return f"vector({FAILING}) and on () (sum({_rates(self.failed)}) > 0 unless on () {self.success})"
+
+    @property
+    def waiting(self) -> str:
+        """`WAITING` where something was under way all of the last minute, or was left, and nothing ended."""
+        waits = [f"min_over_time({one}[1m])" for one in self.under_way]
+        some = " or ".join((*waits, *((_rates(self.left),) if self.left else ())))
+        ended = f"unless on () {self.success} unless on () sum({_rates(self.failed)}) > 0"
+        return f"vector({WAITING}) and on () (sum({some}) > 0 {ended})"
+
+
+def _rates(selectors: tuple[str, ...]) -> str:
+    return " or ".join(f"rate({one}[1m])" for one in selectors)
+
+
+# What became of the last minute, for tiles, as an average of 5 minutes outlives by them what it is of: the speed of
+# what succeeded before an outage says nothing of now, nor the share of failures before everything hangs.
 
 
 def or_failing(expr: str, outcomes: Outcomes) -> str:
-    """A percentile of successes, `FAILING` where all of the last minute failed, or `WAITING` where nothing ended.
-
-    For instant queries. An average of 5 minutes shows the speed of what succeeded before an outage for as long.
-    """
-    failed, succeeded, left = (
-        [f"rate({one}[1m])" for one in selectors] for selectors in (outcomes.failed, outcomes.succeeded, outcomes.left)
-    )
-    waits = [f"min_over_time({one}[1m])" for one in outcomes.under_way] + left
-    nothing_succeeds = f"unless on () sum({' or '.join(succeeded)}) > 0"
-    states = {FAILING: failed, WAITING: waits}
-    said = [f"vector({n}) and on () (sum({' or '.join(any_)}) > 0 {nothing_succeeds})" for n, any_ in states.items()]
-    return " or ".join((*said, expr))
+    """A gauge, or `FAILING`, or `WAITING`."""
+    return f"{outcomes.failing} or {outcomes.waiting} or {expr}"
 
 
-def http_outcomes(matchers: Matchers) -> Outcomes:
-    def each_of(metric: str, status: str = "") -> tuple[str, ...]:
-        return tuple(f"{metric}{{{one}{status}}}" for one in each(matchers))
+def speed(expr: str, outcomes: Outcomes) -> str:
+    """What is of successes: `FAILING`, `WAITING`, or nothing where nothing succeeded within the last minute."""
+    return or_failing(f"(({expr}) and on () ({outcomes.success}))", outcomes)
+
+
+def share(part: str, whole: str, outcomes: Outcomes) -> str:
+    """Share of `part` in `whole`, 0 to 1, `WAITING`, or nothing where there is nothing that it could be of."""
+    return f"{outcomes.waiting} or {fraction(part, whole)}"
+
+
+def http_outcomes(matchers: Matchers, quick: Matchers = "") -> Outcomes:
+    """quick: which of them are not under way for a minute if all is well, if not all; a stream may be."""
+
+    def each_of(metric: str, status: str = "", of: Matchers = matchers) -> tuple[str, ...]:
+        return tuple(f"{metric}{{{one}{status}}}" for one in each(of))
 
     return Outcomes(
         failed=each_of("http_requests_total", ', status_code=~"5.."'),
         succeeded=each_of("http_requests_total", ', status_code!~"5..|499"'),
-        under_way=each_of("http_requests_in_progress"),
-        left=each_of("http_requests_total", ', status_code="499"'),
+        under_way=each_of("http_requests_in_progress", of=quick or matchers),
+        left=each_of("http_requests_total", ', status_code="499"', of=quick or matchers),
     )
 
 

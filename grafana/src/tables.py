@@ -62,13 +62,15 @@ def table(
     height: int = 8,
     sort_by: Sequence[tuple[str, bool]] = (),
     no_value: str = "-",
+    source: str = "",
 ) -> Panel:
     """A table of what expressions say at the end of the time range, joined on labels; shows `columns` and nothing else.
 
     With several expressions their values are the fields "Value #A", "Value #B" and so on, else "Value".
-    sort_by: titles of columns, and whether the largest comes first.
+    sort_by: titles of columns, and whether the largest comes first. source: what must be alive, as of `stat`.
     """
     exprs = (exprs,) if isinstance(exprs, str) else tuple(exprs)
+    exprs = tuple(f"({expr}) and on () {source}" for expr in exprs) if source else exprs
     names = [c.source for c in columns]
     organize: Json = {
         "id": "organize",

@@ -115,23 +115,27 @@ def test_stats_show_the_present(name: str) -> None:
             assert defaults["noValue"], panel["title"]
             (null,) = (m["options"]["result"] for m in defaults["mappings"] if m["type"] == "special")
             assert null["color"] == "text", "while Prometheus does not answer, nothing is green"
-            if panel["options"]["textMode"] == "value":  # words for nothing are neither green nor red
-                assert target["expr"].endswith(f" or vector({NOTHING})"), panel["title"]
-                nothing = defaults["mappings"][0]["options"][str(NOTHING)]
-                assert (nothing["text"], nothing["color"]) == (defaults["noValue"], "text"), panel["title"]
+            assert null["text"] == "no answer", panel["title"]
+            # Words for nothing are neither green nor red.
+            named = {"value": "", "name": defaults["noValue"], "value_and_name": "-"}[panel["options"]["textMode"]]
+            label = target["legendFormat"].strip("{}")
+            nothing = f'on () label_replace(vector({NOTHING}), "{label}", "{named}", "", "")'
+            assert target["expr"].endswith(f" or {nothing if named else f'vector({NOTHING})'}"), panel["title"]
+            words = defaults["mappings"][0]["options"][str(NOTHING)]
+            assert (words["text"], words["color"]) == (defaults["noValue"], "text"), panel["title"]
 
 
 @by_dashboard
-def test_a_percentile_of_what_fails_is_no_idle_one(name: str) -> None:
-    """Where a tile says "idle", it says "failing" while all requests failed, and "waiting" while none ended."""
+def test_what_fails_or_hangs_is_not_idle(name: str) -> None:
+    """Where a tile says "idle", it says "waiting" while nothing ends; a speed says "failing" while all fails."""
     for panel in panels(DASHBOARDS[name]):
-        if panel["type"] == "stat" and panel["fieldConfig"]["defaults"]["noValue"] == "idle":
-            if panel["title"] in ("Cost/call", "Query p90"):
-                continue  # of all calls, and of Prometheus itself
-            assert f"vector({FAILING}) and on () (sum(" in panel["targets"][0]["expr"], panel["title"]
+        idle = panel["type"] == "stat" and panel["fieldConfig"]["defaults"]["noValue"] in ("idle", "no test")
+        if idle and panel["title"] != "Query p90":  # of Prometheus itself
+            speed = panel["title"].endswith(" p95") or panel["title"] == "Slow share"
             shown = [m["options"] for m in panel["fieldConfig"]["defaults"]["mappings"] if m["type"] == "value"]
-            for value, text, colour in ((FAILING, "failing", "red"), (WAITING, "waiting", "orange")):
-                assert f"vector({value})" in panel["targets"][0]["expr"], panel["title"]
+            states = ((WAITING, "waiting", "orange"), *(((FAILING, "failing", "red"),) if speed else ()))
+            for value, text, colour in states:
+                assert f"vector({value}) and on () (sum(" in panel["targets"][0]["expr"], panel["title"]
                 said = [(o[str(value)]["text"], o[str(value)]["color"]) for o in shown]
                 assert said == [(text, colour)], panel["title"]
 
@@ -216,7 +220,7 @@ def test_query(target: Any) -> None:
     used = set(re.findall(r"\$\{?([A-Za-z_]\w*)", target.expr))
     assert used <= allowed, f"unknown variables {used - allowed}"
     for selector in selectors(target.expr):
-        last_minute = f"vector({FAILING})" in target.expr and selector.window == "60s"  # whether all of it failed
+        last_minute = f"vector({WAITING})" in target.expr and selector.window == "60s"  # what became of it
         if selector.function in ("rate", "irate") and not last_minute:
             assert selector.window in WINDOWS[target.dashboard], selector
             raw = not selector.metric.startswith(("node_", "exported:node_"))
@@ -295,6 +299,11 @@ AN_HOUR = {  # series -> its value, and the second at which it appears with it
     _RECORD + 'endpoint="/new",status_code="422"}': (0, 1800),
     _RECORD + 'endpoint="/old",status_code="503"}': (0, 0),
     _RECORD + 'endpoint="/new",status_code="502"}': (0, 1800),
+    # Rules are evaluated from half an hour on, and later one more alert fires.
+    'ALERTS{alertname="Watchdog",alertstate="firing",severity="none"}': (1, 1800),
+    'ALERTS_FOR_STATE{alertname="Watchdog",severity="none"}': (START + 1800, 1800),
+    'ALERTS{alertname="Other",alertstate="firing",severity="warning",pool="main"}': (1, 3000),
+    'ALERTS_FOR_STATE{alertname="Other",severity="warning",pool="main"}': (START + 3000, 3000),
 }
 
 
@@ -351,6 +360,35 @@ def test_exceptions_are_counted_from_their_first_on(an_hour: Prometheus) -> None
 
     assert listed(3000, 3600) == {"New": 1}
     assert listed(600, 1200) == listed(600, 3600) == {}
+
+
+def test_that_nothing_fires_is_known_from_the_alert_that_always_does(an_hour: Prometheus) -> None:
+    def answer(dashboard: str, panel: str, second: int) -> list[tuple[dict[str, str], float]]:
+        (expr,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == (dashboard, panel))
+        found = an_hour.api("query", query=substituted(expr), time=str(START + second))["result"]
+        return [(series["metric"], float(series["value"][1])) for series in found]
+
+    without_rules, quiet, firing = 1200, 2400, 3600
+    for dashboard in ("overview", "monitoring"):
+        rows = {
+            second: [
+                (labels["alertname"], labels["where"].strip(), value)
+                for labels, value in answer(dashboard, "Firing alerts", second)
+            ]
+            for second in (without_rules, quiet, firing)
+        }
+        assert rows == {
+            without_rules: [],
+            quiet: [("Watchdog", "nothing else fires", 600)],
+            firing: [("Other", "main", 600)],
+        }
+    assert answer("overview", "Alerts", without_rules) == [({"said": "no rules"}, NOTHING)]
+    assert answer("overview", "Alerts", quiet) == [({"said": "none"}, 0)]
+    assert [(said["said"], value) for said, value in answer("overview", "Alerts", firing)] == [("1 warn", 1)]
+    for title, warnings in (("Critical", 0), ("Warnings", 1)):
+        assert answer("monitoring", title, without_rules) == [({}, NOTHING)]
+        assert answer("monitoring", title, quiet) == [({}, 0)]
+        assert answer("monitoring", title, firing) == [({}, warnings)]
 
 
 @by_dashboard
@@ -507,6 +545,8 @@ def test_hidden_variables_are_the_endpoints_of_the_objectives() -> None:
 RED = {
     ("overview", "Instances"): None,
     ("overview", "Alerts"): None,
+    ("overview", "Targets up"): None,
+    ("overview", "Worst endpoint"): "HttpEndpointFailing",
     ("overview", "SLO 5xx"): None,
     ("overview", "SLO slow"): None,
     ("overview", "Postgres"): None,
@@ -516,12 +556,12 @@ RED = {
     ("overview", "Model p95"): "LlmSlow",
     ("overview", "SQL errors"): None,
     ("overview", "Query p95"): "DbQueriesSlow",
-    ("overview", "No usage"): None,
     ("overview", "Pool in use"): "DbPoolNearlyExhausted",
     ("overview", "CPU"): "HostCpuBusy",
     ("overview", "Memory"): "HostMemoryLow",
     ("overview", "Disk"): "HostDiskAlmostFull",
     ("http", "5xx errors"): None,
+    ("http", "Worst endpoint"): "HttpEndpointFailing",
     ("http", "4xx errors"): None,
     ("http", "Slow share"): None,
     ("http", "HTTP p95"): None,
@@ -541,6 +581,7 @@ RED = {
     ("database", "Longest tx"): "PostgresLongTransaction",
     ("database", "Blocked"): None,
     ("database", "Deadlocks"): "PostgresDeadlocks",
+    ("host", "Hosts up"): None,
     ("host", "CPU"): "HostCpuBusy",
     ("host", "Load/core"): "HostLoadHigh",
     ("host", "CPU PSI"): None,

@@ -27,13 +27,13 @@ TARGETS = targets()
 
 # Panels that show nothing in a healthy stack, and what fills them. Everything else must have data under traffic.
 NEEDS_MORE = {
-    "Firing alerts": "an alert that fires; its query is asked for Watchdog below, which always does",
     "Exceptions": "an exception that no handler catches",
     **dict.fromkeys(
         ("WebSocket handshakes", "WebSockets open", "WebSockets closed", "WebSocket duration"),
         "a WebSocket, which the reference service has none of",
     ),
     "Network saturation by card": "a network card with a known speed",
+    "Net util.": "a network card with a known speed",
     "Disks full, forecast": "an hour of history",
 }
 # Queries that have nothing to show before some time has gone by.
@@ -47,7 +47,9 @@ LATER = {
 # Panels that have nothing to say at idle, not even zero, though they show no percentile and no average.
 NOTHING_YET = {
     "Rate limit remaining": "the first answer of a provider that reports its limits",
-    "Cost/call": "the first call",
+    **dict.fromkeys(("Cost/call", "LLM errors", "No usage", "Unpriced"), "the first call"),
+    **dict.fromkeys(("Error rate", "5xx errors", "4xx errors", "Worst endpoint", "Slow share"), "the first request"),
+    "Failed": "the first request of a load test",
     "Cost per call by model": "the first call",
 }
 # Series that nothing exposes (or no query shows) before something happens, or that another version exposes.
@@ -87,7 +89,6 @@ APPEARS_LATER = {
     "pg_stat_statements_query_id": "postgres_exporter 0.18 with the text of statements",
     "prometheus_notifications_sent_total": "an Alertmanager that Prometheus has found",
     "prometheus_notifications_errors_total": "an Alertmanager that Prometheus has found",
-    "job_slo:error_budget_remaining:ratio": "evaluated every 30 seconds",
     "job_slo:error_budget_burn:rate1d": "evaluated every minute",
     "job_slo:error_budget_burn:rate3d": "evaluated every minute",
 }
@@ -144,6 +145,7 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
         wait_until(lambda: list(prometheus.targets().values()).count("up") == 5)
         # The rules in the slo group come every 15 s, rates need two scrapes.
         wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"), timeout=90)
+        wait_until(lambda: prometheus.query("job_slo:error_budget_remaining:ratio"), timeout=90)  # every 30 s
         wait_until(lambda: prometheus.query("rate(node_cpu_seconds_total[10s])"))
         wait_until(lambda: prometheus.query("rate(llm_tokens_total[10s])"))
         wait_until(lambda: prometheus.query("job_pool:db_pool_checkout_timeouts:rate5m"))
@@ -267,7 +269,7 @@ def test_firing_alerts_are_listed(answers: Answers) -> None:
     for expr in {substituted(t.expr) for t in TARGETS if t.panel == "Firing alerts"}:
         assert severity in expr
         rows = answers.prometheus.query(expr.replace(severity, 'severity="none"'))
-        assert "Watchdog" in {dict(labels)["alertname"] for labels in rows}
+        assert ("Watchdog", "") in {(row["alertname"], row["where"].strip()) for row in map(dict, rows)}
 
 
 def test_every_metric_of_a_query_is_exposed(answers: Answers) -> None:
@@ -309,7 +311,7 @@ def test_nothing_of_a_dead_service_is_zero(answers: Answers) -> None:
             numbers = list(filter(is_number, found.values()))
             if (target.dashboard, target.panel) == ("overview", "Instances"):
                 assert numbers == [0]
-                assert [dict(labels) for labels in found] == [{"up": "0", "known": "1"}]
+                assert [dict(labels) for labels in found] == [{"up": "0", "known": "1", "said": "0/1"}]
             counted = {s.metric for s in selectors(target.expr)}
             if numbers and all(COUNTED_BY_THE_SERVICE.match(metric) for metric in counted):
                 shown.append(str(target))

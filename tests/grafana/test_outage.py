@@ -6,106 +6,62 @@ The tests follow the outages in their order.
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import psycopg
 import pytest
 
 from tests import servers
+from tests.grafana import stack as stacks
 from tests.grafana.dashboards import DASHBOARDS, panels
-from tests.grafana.tiles import Tile, tile
-from tests.servers import Postgres, Prometheus, Running, wait_until
-from tests.telemetry.llm import fake_provider
-from tests.telemetry.llm.fake_provider import FakeProvider, Reply, openai_stream, openai_whole
-
-
-@dataclass
-class Stack:
-    """The servers, and users who go on whatever happens."""
-
-    app: Running
-    postgres: Postgres
-    provider: FakeProvider
-    prometheus: Prometheus
-    exporter: Running
-    node: Running
-    key: str
-
-    @property
-    def url(self) -> str:
-        return self.app.url
-
-    def tile(self, dashboard: str, title: str) -> Tile:
-        return tile(self.prometheus, dashboard, title)
-
-    def sql(self, *statements: str) -> None:
-        """Executes them as PostgreSQL's superuser, each in a transaction of its own."""
-        with psycopg.connect(self.postgres.superuser_dsn, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    @contextmanager
-    def users(self, stream: bool = False) -> Iterator[None]:
-        """Requests one after the other until the end of the context, however they are answered.
-
-        stream: whether the model's answers are streamed.
-        """
-
-        def work(over: threading.Event) -> None:
-            headers = {"Authorization": f"Bearer {self.key}"}
-            with httpx.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False) as client:
-                while not over.wait(0.2):
-                    for request in (
-                        ("GET", "/items?limit=5", None),
-                        ("GET", "/users/me", None),
-                        ("POST", "/chat", {"message": "How are you?", "stream": stream}),
-                    ):
-                        with suppress(httpx.HTTPError):  # not answered in time is an outage, too
-                            method, path, body = request
-                            client.request(method, path, json=body)
-
-        with servers.meanwhile(work):
-            yield
+from tests.grafana.stack import Stack
+from tests.grafana.tiles import Tile
+from tests.servers import wait_until
+from tests.telemetry.llm.fake_provider import Reply, openai_stream, openai_whole
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     key = tmp_path_factory.mktemp("llm") / "key"
     key.write_text("none")
-    with servers.postgres() as postgres, fake_provider.running() as provider:
-        provider.replies = [openai_whole()]
-        environment = {
-            **postgres.environment(),
-            "LLM_PROVIDER": "openai",
-            "OPENAI_API_KEY_FILE": str(key),
-            "OPENAI_BASE_URL": provider.openai_url,
-        }
-        with (
-            servers.postgres_exporter(postgres) as exporter,
-            servers.node_exporter() as node,
-            servers.app(environment) as app,
-            servers.prometheus_of_the_stack("3s", app=app, postgres=exporter, node=node) as prometheus,
-        ):
-            answer = httpx.post(f"{app.url}/users", json={"name": "somebody"}, trust_env=False)
-            running = Stack(app, postgres, provider, prometheus, exporter, node, answer.json()["api_key"])
-            with running.users():
-                wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"), timeout=120)
-                wait_until(lambda: (running.tile("overview", "Model p95").value or 0) > 0)
-                for dashboard, title in (("database", "TPS"), ("overview", "HTTP p95"), ("overview", "Query p95")):
-                    wait_until(lambda: (running.tile(dashboard, title).value or 0) > 0)  # noqa: B023
-            yield running
+    with stacks.running(key) as running:
+        yield running
+
+
+def test_without_traffic_there_is_nothing_to_be_a_share_of(stack: Stack) -> None:
+    """Before the first request: an error rate of 0 % would be as green as one of thousands of requests."""
+    idle = Tile(None, "idle", "text")
+    said = {name: tile for name, tile in stack.idle.items() if tile.text == "idle"}
+    shares = {("overview", "Error rate"), ("http", "5xx errors"), ("http", "4xx errors"), ("http", "Slow share")}
+    shares |= {(dashboard, "LLM errors") for dashboard in ("overview", "llm")}
+    shares |= {("llm", title) for title in ("No usage", "Cost/call", "Unpriced", "TTFT p95", "TPOT p95")}
+    speeds = {(dashboard, "HTTP p95") for dashboard in ("overview", "http")} | {("loadtest", "Server p95")}
+    speeds |= {(dashboard, "Model p95") for dashboard in ("overview", "llm")}
+    assert {name: said.get(name) for name in shares | speeds} == dict.fromkeys(shares | speeds, idle)
+    for dashboard in ("overview", "http"):
+        assert stack.idle[dashboard, "Worst endpoint"] == Tile(None, "idle -", "text")
+    for title in ("Failed", "Client p95"):
+        assert stack.idle["loadtest", title] == Tile(None, "no test", "text")
+    assert stack.idle["http", "Requests"].value == 0
 
 
 def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
-    assert stack.tile("overview", "Instances") == Tile(1, "1/1", "green")
-    assert stack.tile("overview", "Postgres") == stack.tile("database", "Postgres") == Tile(1, "1/1", "green")
+    for dashboard, title, up in (
+        ("overview", "Instances", "1/1"),
+        ("overview", "Targets up", "5/5"),
+        ("monitoring", "Targets up", "5/5"),
+        ("host", "Hosts up", "1/1"),
+        ("overview", "Postgres", "1/1"),
+        ("database", "Postgres", "1/1"),
+        ("monitoring", "Watchdog", "arrives"),
+        ("monitoring", "Config", "ok"),
+    ):
+        wait_until(lambda: stack.tile(dashboard, title) == Tile(1, up, "green"))  # noqa: B023  is called at once
     for dashboard, title in (
         ("overview", "Error rate"),
         ("http", "5xx errors"),
@@ -116,21 +72,96 @@ def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
         assert stack.tile(dashboard, title) == Tile(0, "", "green"), title
     for title in ("SLO 5xx", "SLO slow"):
         assert stack.tile("overview", title) == Tile(1, "", "green"), title
-    for dashboard, title in (("overview", "HTTP p95"), ("overview", "Query p95"), ("llm", "Model p95")):
-        assert stack.tile(dashboard, title).text.startswith("≤ "), title
+    with stack.users():
+        for dashboard, title in (("overview", "HTTP p95"), ("overview", "Query p95"), ("llm", "Model p95")):
+            wait_until(lambda: stack.tile(dashboard, title).text.startswith("≤ "))  # noqa: B023  is called at once
+        for dashboard in ("overview", "http"):
+            assert stack.tile(dashboard, "Worst endpoint") == Tile(0, "none fails", "green")
 
 
-def test_one_of_two_instances_is_down(stack: Stack) -> None:
-    (file,) = (word.partition("=")[2] for word in stack.prometheus.server.command if word.startswith("--config.file="))
-    targets = Path(file).parent / "targets" / "app.yml"
-    before = targets.read_text()
-    alive = stack.url.removeprefix("http://")
-    targets.write_text(json.dumps([{"targets": [alive, f"{stack.postgres.host}:{servers.free_port()}"]}]))
-    wait_until(lambda: stack.tile("overview", "Instances") == Tile(0.5, "1/2", "orange"))
-    targets_up = stack.tile("monitoring", "Targets up")
-    assert (targets_up.text, targets_up.colour) == ("4/5", "orange"), "another one of the same job answers"
-    targets.write_text(before)
+def test_one_of_three_instances_is_down(stack: Stack) -> None:
+    with servers.app(stack.environment) as another:
+        addresses = (
+            url.removeprefix("http://") for url in (another.url, f"http://{stack.postgres.host}:{servers.free_port()}")
+        )
+        with stack.targets("app", *addresses):
+            wait_until(lambda: stack.tile("overview", "Instances").text == "2/3")
+            assert stack.tile("overview", "Instances").colour == "orange"
+            for dashboard in ("overview", "monitoring"):  # others of the same job answer
+                wait_until(lambda: stack.tile(dashboard, "Targets up").text == "6/7")  # noqa: B023  is called at once
+                assert stack.tile(dashboard, "Targets up").colour == "orange"
     wait_until(lambda: stack.tile("overview", "Instances") == Tile(1, "1/1", "green"), timeout=400)
+
+
+def test_an_endpoint_that_fails_is_named_however_small_its_share_of_the_traffic(stack: Stack) -> None:
+    def ask(over: threading.Event) -> None:
+        with stack.client() as client:
+            while not over.wait(5):
+                with suppress(httpx.HTTPError):
+                    client.get("/items/1")
+
+    with stack.users(), servers.meanwhile(ask), stack.fault("errors", share=1, path_prefix="/items/"):
+        for dashboard, total in (("overview", "Error rate"), ("http", "5xx errors")):
+            wait_until(lambda: stack.tile(dashboard, "Worst endpoint") == Tile(1, "/items/{item_id}", "red"))  # noqa: B023
+            assert 0 < (stack.tile(dashboard, total).value or 0) < 0.5
+            assert stack.tile(dashboard, "HTTP p95").text.startswith("≤ "), "what succeeds is fast"
+
+
+class FullDisk(BaseHTTPRequestHandler):
+    """An exporter of a host whose disk has no space left."""
+
+    avail, files_free = 1e7, 900
+
+    def do_GET(self) -> None:
+        labels = '{device="/dev/vda1",fstype="ext4",mountpoint="/"}'
+        values = {
+            "size_bytes": 1e9,
+            "avail_bytes": self.avail,
+            "files": 1000,
+            "files_free": self.files_free,
+            "readonly": 0,
+        }
+        lines = [f"node_filesystem_{name}{labels} {value:.0f}" for name, value in values.items()]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write("\n".join(['node_uname_info{nodename="full",release="6"} 1', *lines, ""]).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class NoInodes(FullDisk):
+    """An exporter of a host that can create no file, whatever space is left."""
+
+    avail, files_free = 9e8, 10
+
+
+@pytest.mark.parametrize("exporter", [FullDisk, NoInodes])
+def test_a_full_disk_of_one_of_two_hosts_and_then_its_silence(stack: Stack, exporter: type[FullDisk]) -> None:
+    with servers.web_server(exporter) as url, stack.targets("node", url.removeprefix("http://")):
+        for dashboard in ("overview", "host"):
+            wait_until(lambda: stack.tile(dashboard, "Disk") == Tile(0.99, "", "red"))  # noqa: B023
+        wait_until(lambda: stack.tile("host", "Hosts up") == Tile(1, "2/2", "green"))
+    wait_until(lambda: stack.tile("host", "Hosts up") == Tile(1, "1/1", "green"), timeout=400)
+    with stack.targets("node", url.removeprefix("http://")):  # which no longer answers
+        wait_until(lambda: stack.tile("host", "Hosts up") == Tile(0.5, "1/2", "orange"))
+        wait_until(lambda: (stack.tile("host", "Disk").value or 1) < 0.99)
+    wait_until(lambda: stack.tile("host", "Hosts up") == Tile(1, "1/1", "green"), timeout=400)
+
+
+def test_an_alertmanager_that_does_not_answer(stack: Stack) -> None:
+    stack.alertmanager.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: stack.tile("monitoring", "Watchdog") == Tile(0, "lost", "red"))
+        assert stack.tile("monitoring", "Config") == Tile(0.5, "no answer", "orange")
+        for dashboard in ("overview", "monitoring"):  # there is no other one of its job
+            wait_until(lambda: stack.tile(dashboard, "Targets up").text == "4/5")  # noqa: B023  is called at once
+            assert stack.tile(dashboard, "Targets up").colour == "red"
+        wait_until(lambda: stack.tile("monitoring", "Unsent").colour != "green")
+    finally:
+        stack.alertmanager.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: stack.tile("monitoring", "Watchdog") == Tile(1, "arrives", "green"), timeout=400)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +217,37 @@ def test_a_server_whose_exporter_does_not_answer_may_be_well(stack: Stack) -> No
     wait_until(lambda: stack.tile("database", "Postgres") == Tile(1, "1/1", "green"))
 
 
+def test_queries_that_hang_are_not_idle(stack: Stack) -> None:
+    """A migration that locks the table that each request reads; statements have 30 seconds."""
+    hangs = {Tile(-1, "failing", "red"), Tile(-2, "waiting", "orange")}
+    with psycopg.connect(stack.postgres.superuser_dsn, dbname="sightline") as migration:
+        migration.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        with stack.users(), stack.users(), stack.users():
+            for dashboard, title in (("overview", "Query p95"), ("database", "Query p95"), ("overview", "HTTP p95")):
+                wait_until(lambda: stack.tile(dashboard, title) in hangs, timeout=180)  # noqa: B023  is called at once
+            wait_until(lambda: stack.tile("database", "Blocked").colour in ("orange", "red"))
+        migration.rollback()
+    with stack.users():
+        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0, timeout=180)
+
+
+def test_statements_that_all_fail_are_not_fast(stack: Stack) -> None:
+    """Failed statements are timed, too: each of them takes a millisecond."""
+    stack.sql("ALTER SCHEMA public RENAME TO elsewhere")
+    try:
+        with stack.users():
+            failing = Tile(-1, "failing", "red")
+            for dashboard in ("overview", "database"):
+                wait_until(lambda: stack.tile(dashboard, "Query p95") == failing, timeout=180)  # noqa: B023
+                assert stack.tile(dashboard, "SQL errors").colour == "red"
+                wait_until(lambda: stack.tile(dashboard, "Postgres") == Tile(1, "1/1", "green"))  # noqa: B023
+            wait_until(lambda: stack.tile("http", "Slow share") == failing)
+    finally:
+        stack.sql("ALTER SCHEMA elsewhere RENAME TO public")
+    with stack.users():
+        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0, timeout=180)
+
+
 def test_a_server_that_refuses_writes_is_up_and_its_queries_fail(stack: Stack) -> None:
     stack.sql("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
     with stack.users():
@@ -223,7 +285,9 @@ def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:
             wait_until(lambda: stack.tile(dashboard, "SQL errors").colour == "red")  # noqa: B023  is called at once
             for title in ("Query p95", "Pool in use"):
                 wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"), timeout=120)  # noqa: B023
-    assert stack.tile("database", "Wait p95") == Tile(-1, "failing", "red")
+        assert stack.tile("database", "Wait p95") == Tile(-1, "failing", "red")
+        for dashboard in ("overview", "llm"):  # whose provider is well, and that nobody asks any longer
+            wait_until(lambda: stack.tile(dashboard, "Model p95") == Tile(None, "idle", "text"))  # noqa: B023
 
 
 def test_a_dead_server_has_no_numbers(stack: Stack) -> None:
@@ -262,13 +326,16 @@ def test_hosts_and_servers_without_their_exporters_have_no_numbers(stack: Stack)
     """Each in the colour of words, and what does not answer counts as down."""
     stack.exporter.stop()
     stack.node.stop()
-    wait_until(lambda: stack.tile("monitoring", "Targets up") == Tile(0, "2/4", "red"))
+    for dashboard in ("overview", "monitoring"):
+        wait_until(lambda: stack.tile(dashboard, "Targets up") == Tile(0, "3/5", "red"))  # noqa: B023  is called at once
+    assert stack.tile("host", "Hosts up") == Tile(0, "0/1", "red")
     assert stack.tile("database", "Postgres").text == "0/1", "the last word of its exporter was that it is down"
     shown = {(dashboard, title) for dashboard in ("overview",) for title in ("CPU", "Memory", "Disk")}
-    shown |= {("host", panel["title"]) for panel in panels(DASHBOARDS["host"]) if panel["type"] == "stat"}
-    assert len(shown) == 15
+    shown |= stack.tiles("host").keys() - {("host", "Hosts up")}
+    assert len(shown) == 14
     for dashboard, title in sorted(shown):
-        wait_until(lambda: stack.tile(dashboard, title) == Tile(None, "no data", "text"), timeout=400)  # noqa: B023
+        words = "unknown" if title == "Net util." else "no data"
+        wait_until(lambda: stack.tile(dashboard, title) == Tile(None, words, "text"), timeout=400)  # noqa: B023
 
 
 def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
@@ -286,3 +353,14 @@ def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
         wait_until(lambda: stack.tile(dashboard, title).colour in ("text", "red"), timeout=400)  # noqa: B023
     for dashboard, title in (("overview", "Alerts"), ("monitoring", "Critical")):
         wait_until(lambda: stack.tile(dashboard, title).colour == "red", timeout=120)  # noqa: B023
+
+
+def test_without_rules_nobody_knows_what_fires(stack: Stack) -> None:
+    """After all others: Prometheus goes on and evaluates nothing, as with an empty folder of rules."""
+    assert {row["severity"] for row in stack.firing("overview")} >= {"critical"}
+    stack.configuration.write_text(stack.configuration.read_text().replace("rules/*.yml", "no-rules/*.yml"))
+    stack.prometheus.process.send_signal(signal.SIGHUP)
+    no_rules = Tile(None, "no rules", "text")
+    wait_until(lambda: stack.tile("overview", "Alerts") == no_rules)
+    assert stack.tile("monitoring", "Critical") == stack.tile("monitoring", "Warnings") == no_rules
+    assert stack.firing("overview") == stack.firing("monitoring") == [], "the table says that nobody knows"

@@ -31,12 +31,11 @@ def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300
     assert len(found) <= 1, f"{dashboard}: {title} has {len(found)} values"
     defaults = panel["fieldConfig"]["defaults"]
     for labels, value in found.items():
-        if panel["options"]["textMode"] == "name":
-            text = target["legendFormat"]
-            for name, label in labels:
-                text = text.replace(f"{{{{{name}}}}}", label)
-            return Tile(value, text, _colour(defaults, value))
         mapped = _mapped(defaults, value)
+        if panel["options"]["textMode"] != "value":
+            (name,) = (label for key, label in labels if target["legendFormat"] == f"{{{{{key}}}}}")
+            text = f"{mapped[0]} {name}" if mapped and panel["options"]["textMode"] == "value_and_name" else name
+            return Tile(None if value == NOTHING else value, text, mapped[1] if mapped else _colour(defaults, value))
         if value == NOTHING and mapped:
             return Tile(None, *mapped)
         return Tile(value, *mapped) if mapped else Tile(value, "", _colour(defaults, value))
