@@ -35,13 +35,13 @@ class Settings(BaseSettings):
     app_port: int = Field(default=8000, ge=0, le=65535)
     app_workers: int = Field(default=1, ge=1, le=64, description="processes; about one per core")
     app_max_connections: int = Field(
-        default=1000, ge=10, description="per worker; further ones get 503, which no metric counts"
+        default=1000, ge=10, description="per worker; further ones get 503, which is not counted"
     )
     app_max_body_bytes: int = Field(
-        default=1024 * 1024, ge=1024, description="a larger body of POST /chat is answered 413; other routes: limits.py"
+        default=1024 * 1024, ge=1024, description="a larger body of POST /chat gets 413; other routes: limits.py"
     )
     app_sign_ups_per_minute: int = Field(
-        default=600, ge=0, description="from one client, per worker; more are answered 429; 0: no limit"
+        default=600, ge=0, description="from one client, per worker; more get 429; 0: no limit"
     )
     app_request_timeout: float = Field(
         default=30, gt=0, description="seconds that a client has to send its headers, then its body"
@@ -50,9 +50,9 @@ class Settings(BaseSettings):
         default="", description="names or addresses (a,b) of proxies whose X-Forwarded-For names the client"
     )
     app_drain_seconds: float = Field(
-        default=0, ge=0, description="after SIGTERM /readyz says 503 for so long before the service stops listening"
+        default=0, ge=0, description="seconds after SIGTERM in which /readyz returns 503 and the service still listens"
     )
-    app_shutdown_timeout: int = Field(default=20, ge=0, description="seconds that requests have to finish after that")
+    app_shutdown_timeout: int = Field(default=20, ge=0, description="seconds after that for requests to finish")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"
 

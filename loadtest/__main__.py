@@ -87,7 +87,7 @@ def _worker(settings: Settings) -> list[str]:
     """
     address = f"{settings.master}:{settings.master_port}"
     if not settings.master:
-        raise OpsError("MASTER= names the machine that leads: `make loadtest MASTER=...` runs there.")
+        raise OpsError("MASTER= names the coordinating machine, where `make loadtest MASTER=...` runs.")
     try:
         socket.create_connection((settings.master, settings.master_port), 5).close()
     except OSError as error:

@@ -64,7 +64,7 @@ def _require_page(stack: ComposeStack) -> None:
     """
     published = [str(one.get("published", "")) for one in stack.config["services"].get(MASTER, {}).get("ports") or ()]
     if not published:
-        raise OpsError("Locust's web page has no port: an override of yours takes `ports` from locust.")
+        raise OpsError("Locust's web page has no port: your override removes `ports` of locust.")
     if (port := stack.settings.get("LOCUST_PORT")) in published:
         ports.check({"LOCUST_PORT": int(port)})
 

@@ -136,7 +136,7 @@ class ActiveUsers(Collector):
         return [
             GaugeMetricFamily(
                 "active_users",
-                "Different authenticated users seen in the window: by all workers, or by all replicas with a store",
+                "Distinct authenticated users seen in the window: by all workers or, with a store, by all replicas",
                 labels=["window"],
             )
         ]

@@ -173,7 +173,7 @@ class UsersStore(Collector):
         return [
             GaugeMetricFamily(
                 "active_users_store_up",
-                "Whether active_users counts over all replicas (1), or this one's alone since the store is away (0)",
+                "Whether active_users covers all replicas (1), or only this one as the store is unavailable (0)",
             )
         ]
 

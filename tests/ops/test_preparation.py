@@ -188,7 +188,7 @@ def test_locusts_page_is_where_the_engine_has_put_it(
     assert "Locust's web page: http://localhost:8090 (Ctrl-C stops it)\n" in page.stdout
     (tmp_path / "started").unlink()
     refused = load_test("loadtest-ui")
-    complaint = "loadtest: Locust's web page has no port: an override of yours takes `ports` from locust.\n"
+    complaint = "loadtest: Locust's web page has no port: your override removes `ports` of locust.\n"
     assert (refused.returncode, refused.stderr) == (1, complaint)
     assert load_test("loadtest").returncode == 0
 

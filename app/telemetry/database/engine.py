@@ -47,7 +47,7 @@ def instrument_engine(
     if handle is None or not handle.watches(root):
         handle = _handles[id(root)] = Instrumentation(root, pool_metrics(pool))
     elif handle.pool != pool:
-        raise ValueError(f"this engine is instrumented as pool {handle.pool!r} already, not {pool!r}")
+        raise ValueError(f"this engine is already instrumented as pool {handle.pool!r}, not {pool!r}")
     handle.allow(names)
     return handle
 

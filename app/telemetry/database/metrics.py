@@ -52,7 +52,7 @@ POOL_CONNECTIONS = Gauge(
 )
 POOL_CONNECTIONS_MAX = Gauge(
     "db_pool_connections_max",
-    "Most connections the pool may open: size and overflow; +Inf without a limit",
+    "Maximum number of connections of the pool: size and overflow; +Inf without a limit",
     ("pool",),
     multiprocess_mode="livesum",
 )
@@ -61,21 +61,23 @@ POOL_OVERFLOW = Gauge(
 )
 POOL_WAIT = Histogram(
     "db_pool_checkout_wait_seconds",
-    "Time a caller waited for a connection to become free, without connecting and pinging; 0 where one was free",
+    "Time a caller waited for a free connection, without connecting and pinging; 0 if one was free",
     ("pool",),
     buckets=(0.00005, 0.0001, 0.00025, *BUCKETS),
 )
 POOL_USE = Histogram(
     "db_pool_connection_use_seconds",
-    "Time a connection was out of the pool",
+    "Time a connection was checked out of the pool",
     ("pool",),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 POOL_PENDING = Gauge(
-    "db_pool_pending_checkouts", "Callers that want a connection and have none", ("pool",), multiprocess_mode="livesum"
+    "db_pool_pending_checkouts", "Callers waiting for a connection", ("pool",), multiprocess_mode="livesum"
 )
-POOL_TIMEOUTS = Counter("db_pool_checkout_timeouts", "Checkouts given up because no connection became free", ("pool",))
-POOL_INVALIDATIONS = Counter("db_pool_invalidations", "Connections thrown away before their time", ("pool", "kind"))
+POOL_TIMEOUTS = Counter(
+    "db_pool_checkout_timeouts", "Checkouts that timed out because no connection became free", ("pool",)
+)
+POOL_INVALIDATIONS = Counter("db_pool_invalidations", "Connections discarded before their time", ("pool", "kind"))
 
 log = logging.getLogger(__package__)
 Number = Callable[[float], None]

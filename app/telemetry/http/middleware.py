@@ -53,12 +53,12 @@ class PrometheusMiddleware:
         if isinstance(exclude_paths, str):
             raise TypeError('exclude_paths is a collection of paths: exclude_paths=("/metrics",)')
         if list(buckets) != sorted(set(buckets)) or not buckets:
-            raise ValueError("buckets must be numbers in rising order")
+            raise ValueError("buckets must be numbers in ascending order")
         constant = {name: str(value) for name, value in sorted(dict(const_labels or {}).items(), key=str)}
         for name in constant:
             valid = isinstance(name, str) and LABEL_NAME.fullmatch(name) and not name.startswith("__")
             if not valid or name in RESERVED_LABELS:
-                raise ValueError(f"const_labels: {name!r} is reserved, or no name of a label")
+                raise ValueError(f"const_labels: {name!r} is reserved, or not a valid label name")
         self.app = app
         self._exclude = frozenset(exclude_paths)
         self._version = version

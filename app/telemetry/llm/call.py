@@ -124,7 +124,7 @@ class Call:
 
     def __enter__(self) -> Self:
         if self._started:
-            raise RuntimeError("this call was measured already: each one needs a track_call() of its own")
+            raise RuntimeError("this call has already been measured: each one needs its own track_call()")
         self._series.in_progress.inc()
         if self._prompt_length is not None:
             self._series.prompt_length.observe(self._prompt_length)

@@ -87,7 +87,7 @@ COST = Counter("llm_cost_usd", "Cost of the tokens in US dollars, by the price t
 UNPRICED = Counter("llm_unpriced_requests", "Calls with known tokens of a model without a price", PAIR)
 RATE_LIMIT_REMAINING = Gauge(
     "llm_rate_limit_remaining",
-    "What the provider's rate limit leaves, as of its last response",
+    "Remaining part of the provider's rate limit, as of its last response",
     (*PAIR, "resource"),
     multiprocess_mode="livemostrecent",
 )

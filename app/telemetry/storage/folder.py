@@ -54,7 +54,7 @@ def join(directory: Path) -> None:
             pass
         fcntl.flock(fd, fcntl.LOCK_SH)
         if os.pread(fd, len(service) + 1, 0) != service:
-            raise OSError(f"{directory} is in use by another service; give each a folder of its own")
+            raise OSError(f"{directory} is in use by another service; give each its own folder")
     except OSError:
         os.close(fd)
         raise

@@ -657,7 +657,7 @@ def test_instrumenting_twice_counts_once(run: Runner) -> None:
         assert instrument_engine(engine, pool=run.pool, query_names=("second",)) is run.handle
         view = engine.execution_options(query_name="second")
         assert instrument_engine(view, pool=run.pool) is run.handle
-        with pytest.raises(ValueError, match=f"as pool '{run.pool}' already"):
+        with pytest.raises(ValueError, match=f"already instrumented as pool '{run.pool}'"):
             instrument_engine(engine, pool="another")
         with view.begin() as connection:
             connection.execute(ONE)

@@ -427,10 +427,10 @@ def test_mistakes_are_refused_before_anything_is_counted(model: str) -> None:
 
 def test_a_call_is_measured_once(model: str) -> None:
     with track_call("openai", model, prompt=PROMPT) as it:
-        with pytest.raises(RuntimeError, match="measured already"), it:
+        with pytest.raises(RuntimeError, match="already been measured"), it:
             pass
         it.record(openai_whole().body)
-    with pytest.raises(RuntimeError, match="measured already"), it:
+    with pytest.raises(RuntimeError, match="already been measured"), it:
         pass
     assert measured("openai", model) == pytest.approx(SUCCESS | OPENAI_TOKENS | finish("stop"))
 
