@@ -240,9 +240,11 @@ def test_query(target: Any) -> None:
 
 
 def recorded_as(selector: Any, expr: str) -> bool:
-    """Whether the query reads a record of this raw series, too."""
-    sources = {s.metric for name in RECORDED & {s.metric for s in selectors(expr)} for s in selectors(RECORDS[name])}
-    return selector.metric in sources
+    """Whether the query reads a record of this raw series, too, or a record of such a record."""
+    sources = {s.metric for s in selectors(expr)}
+    while named := {s.metric for name in RECORDED & sources for s in selectors(RECORDS[name])} - sources:
+        sources |= named
+    return any(selector.metric in {s.metric for s in selectors(RECORDS[name])} for name in RECORDED & sources)
 
 
 def _variables_of(metric: str, dashboard: str) -> set[tuple[str, str]]:
