@@ -118,8 +118,8 @@ def alerts(*links: Link) -> Panel:
     none = f'label_replace(0 * max({WATCHDOG}), "said", "none", "", "")'
     return stat(
         "Alerts",
-        "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists both. "
-        "Without rules that are evaluated, nobody knows.",
+        "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists "
+        "both. If no rules are evaluated, this is unknown.",
         f"{firing('critical', 'critical', 2)} or on () {firing('warning', 'warn', 1)} or on () {none}",
         unit="none",
         steps=Steps(1, 2),
@@ -134,7 +134,7 @@ def up_of(
 ) -> Panel:
     """How many are up of how many there are, as 2/2: green if all, red below a half of `value`.
 
-    up: 0 or 1 for each. unseen: series of exporters that do not answer, so that nobody knows: "no exporter" in orange.
+    up: 0 or 1 for each. unseen: series of exporters that do not respond, whose state is unknown ("no exporter").
     """
     counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
     shown = f"{counts} * on () group_left () ({value.replace('%', up)})"
@@ -160,9 +160,9 @@ _TARGETS = 'up{job!="locust"}'
 def targets_up(*links: Link) -> Panel:
     return up_of(
         "Targets up",
-        "Targets that answer Prometheus, of all that it scrapes: replicas, exporters, the proxy, Alertmanager and so "
-        "on; a load test is not missed. Orange while some do not, red while a job has none that does: what it watches "
-        "is out of sight.",
+        "Targets that answer Prometheus, of all that it scrapes: replicas, exporters, the proxy, Alertmanager and "
+        "so on; a load test is optional. Orange while some do not respond, red while a job has none that responds: "
+        "what it monitors is unknown.",
         _TARGETS,
         "none",
         *links,
@@ -174,8 +174,8 @@ def active_users(legend: Legend, *links: Link) -> Panel:
     """Users in all windows, in the order of their length."""
     return timeseries(
         "Active users",
-        "Distinct users seen in each window. Instances share users, so the largest one counts: a lower bound. With a "
-        "restart, and so with a deploy, counting restarts.",
+        "Distinct users in each window. Instances share users, so the maximum is shown, a lower bound. Counting "
+        "restarts with the service, for example after a deploy.",
         tuple(
             Query("max(" + recorded.ACTIVE_USERS.of(f'@app, window="{window}"') + ")", window)
             for window in WINDOW_COLOURS
@@ -233,8 +233,8 @@ def error_rate(title: str, matchers: str, quick: Matchers, *links: Link) -> Pane
     """quick: as of `http_outcomes`."""
     return service_stat(
         title,
-        "Share of requests answered with a 5xx status, average of 5 minutes. Orange from the objective on, red from "
-        "ten times as much.",
+        "Share of requests answered with a 5xx status, average of 5 minutes. Orange at the objective, red at ten "
+        "times as much.",
         share(
             recorded.REQUESTS.of(f"{matchers}, {SERVER_ERRORS}"),
             recorded.REQUESTS.of(matchers),

@@ -63,7 +63,7 @@ STRIP = (
     ),
     stat(
         "Backends",
-        "Connections to PostgreSQL, of all that it accepts: of the fullest server.",
+        "Share of the connections that PostgreSQL accepts which are in use, for the fullest server.",
         "max(sum by (instance) (pg_stat_activity_count{@db}) / sum by (instance) (pg_settings_max_connections{@db}))",
         unit="percentunit",
         no_value=NO_ANSWER,
@@ -108,7 +108,7 @@ STRIP = (
     ),
     stat(
         "Uptime",
-        "Since the start of the PostgreSQL server that started last.",
+        "Time since the most recent start of a PostgreSQL server.",
         "time() - max(pg_postmaster_start_time_seconds{@db} and on (instance) pg_up{@db} == 1)",
         unit="s",
         no_value=NO_ANSWER,

@@ -16,8 +16,8 @@ from .promql import Outcomes, happened, heat, moved, occurring, or_failing, or_z
 ONE_POOL = only("Only ${__field.labels.pool}", "Database", VARIABLES, POOL, "__field.labels.pool")
 # Why the two counts of transactions never agree.
 PER_CHECKOUT = (
-    "PostgreSQL counts all clients, the exporter too, and with pool_pre_ping the check of each connection that leaves "
-    "the pool: about twice what the application counts."
+    "PostgreSQL counts all clients, including the exporter, and with pool_pre_ping the check of each connection "
+    "that leaves the pool: about twice the application's count."
 )
 
 
@@ -60,7 +60,8 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
     in_use = pool_use(matchers)
     return service_stat(
         "Pool in use",
-        "Connections that are checked out, of all that the pool may open: of the fullest of the application's pools.",
+        "Share of the connections that a pool may open which are checked out, for the fullest of the application's "
+        "pools.",
         # A pool without connections is not an idle one; that a full one lets nothing through, its number says.
         f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, outcomes(matchers))}",
         unit="percentunit",
@@ -73,8 +74,9 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
 def query_errors(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "SQL errors",
-        "Queries, connections and commits that failed per minute, as the application sees them, average of 5 minutes. "
-        "Without SQLSTATE class 23: a violated constraint is how applications learn that a name is taken.",
+        "Queries, connections and commits that failed per minute, as the application sees them, average of 5 "
+        "minutes. Without SQLSTATE class 23: applications use constraint violations to detect, for example, that a "
+        "name is taken.",
         or_zero(f"60 * sum({recorded.QUERY_ERRORS.of(f'{matchers}, {SQLSTATE}')})"),
         unit=PER_MINUTE,
         decimals=1,
@@ -100,7 +102,7 @@ def query_p95(matchers: str, *links: Link) -> Panel:
 CONNECTIONS = (
     timeseries(
         "Application: connection pool",
-        "Connections of the application's pools. Callers that wait have none; at the limit they queue.",
+        "Connections of the application's pools. Waiting callers have none; at the limit they queue.",
         (
             Query(f"sum by (state) ({recorded.CONNECTIONS.of('@pool')})", "{{state}}"),
             Query(f"sum({recorded.CONNECTION_LIMIT.of('@pool')})", "limit"),
@@ -113,7 +115,8 @@ CONNECTIONS = (
     ),
     timeseries(
         "PostgreSQL: connections",
-        "Connections by state. Idle in transaction is what hurts. How many the server accepts is in the strip.",
+        "Connections by state. Idle in transaction is the harmful one. The tile at the top shows how many the "
+        "server accepts.",
         Query('sum by (state) (pg_stat_activity_count{@data, state!=""}) > 0', "{{state}}"),
         unit="none",
         stacked=True,
@@ -140,7 +143,7 @@ CONNECTIONS = (
     ),
     timeseries(
         "Hold time",
-        "How long a connection is checked out of the pool. A few that hold theirs for long starve the rest.",
+        "How long a connection is checked out of the pool. A few long ones starve the others.",
         average_and_percentiles(recorded.HOLD_TIME, 0.95, matchers="@pool"),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
@@ -180,8 +183,8 @@ QUERIES = (
     ),
     timeseries(
         "Query load by name",
-        "Time that queries take, of the ten names that take the most: 100 % is one connection busy all the time. The "
-        "top of this list is where tuning pays.",
+        "Time spent in queries, for the ten names with the most: 100 % is one connection busy all the time. Tune "
+        "the top of this list first.",
         Query(f"{BY_NAME} and on (query_name) {top(10)}", "{{query_name}}"),
         unit="percentunit",
         stacked=True,
@@ -189,7 +192,7 @@ QUERIES = (
     ),
     timeseries(
         "Queries by name",
-        "Queries per second, of the ten names that take the most time.",
+        "Queries per second, for the ten names that take the most time.",
         Query(
             f"sum by (query_name) ({recorded.QUERY_BY_NAME.count('@pool')}) and on (query_name) {top(10)}",
             "{{query_name}}",
@@ -216,7 +219,8 @@ QUERIES = (
 TRANSACTIONS = (
     timeseries(
         "Application: transactions",
-        "Transactions per second as the application ends them. A session that only read ends as a rollback.",
+        "Transactions per second as counted by the application when they end. A session that only read ends with a "
+        "rollback.",
         Query(transactions("@pool"), "{{outcome}}"),
         unit="count:tps",
         stacked=True,
@@ -224,7 +228,7 @@ TRANSACTIONS = (
     ),
     timeseries(
         "PostgreSQL: transactions",
-        "Transactions per second as the server counts them, rolled back ones apart. " + PER_CHECKOUT,
+        "Transactions per second as counted by the server; rollbacks are shown separately. " + PER_CHECKOUT,
         (Query(f"sum({COMMITS})", "commits"), Query(f"sum({ROLLBACKS})", "rollbacks")),
         unit="count:tps",
         stacked=True,
@@ -257,7 +261,7 @@ POOL_DETAIL = (
     ),
     timeseries(
         "Pool overflow",
-        "Connections that were opened on top of the pool's size and are closed after use.",
+        "Connections opened beyond the pool's size; they are closed after use.",
         Query("sum by (pool) (db_pool_overflow{@pool})", "{{pool}}"),
         unit="none",
         links=(ONE_POOL,),

@@ -53,8 +53,9 @@ def postgresql_up(matchers: str, *links: Link) -> Panel:
     exporter_down = f"up == 0 and on (job, instance) {last}"
     return up_of(
         "Postgres",
-        "Servers that answer their exporter, of those that did within the last 30 days. While the exporter of one that "
-        "was up does not answer Prometheus, nobody knows: SQL errors and Query p95 are the application's own.",
+        "Servers that respond to their exporter, of those that did within the last 30 days. While the exporter of "
+        "one that was up does not respond, its state is unknown; SQL errors and Query p95 come from the "
+        "application.",
         f"(max by (instance) (pg_up{{{matchers}}}) or max by (instance) ({exporter_down}))",
         "none known",
         *links,
@@ -69,8 +70,8 @@ WAITED = f"last_over_time({WAITING}[$__range] @ end())"
 SERVER_ROW = (
     timeseries(
         "Tuples",
-        "Tuples (rows) per second by what was done to them. Far more returned than fetched means whole tables are "
-        "read.",
+        "Tuples (rows) per second by what was done to them. Far more returned than fetched means that whole tables "
+        "are scanned.",
         tuple(
             Query(f"sum({server_rate(f'pg_stat_database_tup_{kind}')})", kind)
             for kind in ("returned", "fetched", "inserted", "updated", "deleted")
@@ -89,7 +90,7 @@ SERVER_ROW = (
     ),
     timeseries(
         "Locks",
-        "Locks that are held, by mode, of the modes that occurred in the time range. Exclusive ones block others.",
+        "Locks held, by mode; only modes that occurred in the time range. Exclusive ones block others.",
         Query(occurring(LOCKS, HELD, "mode", source=POSTGRESQL), "{{mode}}"),
         unit="none",
         stacked=True,
@@ -113,14 +114,14 @@ SERVER_ROW = (
     ),
     timeseries(
         "Checkpoints, 1 hour",
-        "Checkpoints in the hour before. Many requested ones mean that max_wal_size is too small for what is written.",
+        "Checkpoints in the last hour. Many requested ones mean that max_wal_size is too small for the write load.",
         (Query(f"sum({TIMED})", "timed"), Query(f"sum({REQUESTED})", "requested")),
         unit="none",
         overrides=coloured({"timed": "green", "requested": "orange"}),
     ),
     timeseries(
         "Longest transaction",
-        "Age of the longest open transaction, by what it does now. Nothing open is zero.",
+        "Age of the longest open transaction, by its current state; 0 if none is open.",
         Query(
             'max by (state) (pg_stat_activity_max_tx_duration{@data, state=~"active|idle in transaction.*"})',
             "{{state}}",
@@ -129,8 +130,8 @@ SERVER_ROW = (
     ),
     timeseries(
         "Queries that wait",
-        "Sessions with a running query that wait, by what for: Lock is another transaction, IO a disk, LWLock memory "
-        "that is shared. Client is no wait of the server and left out.",
+        "Sessions whose running query waits, by cause: Lock is another transaction, IO a disk, LWLock shared "
+        "memory. Client is not a wait of the server and is left out.",
         Query(
             or_named(f"sum by (wait_event_type) ({WAITING})", "wait_event_type", WAITED, source=POSTGRESQL),
             "{{wait_event_type}}",
@@ -191,7 +192,7 @@ REPLICATION = (
     ),
     timeseries(
         "Replication slots",
-        "Bytes of WAL that each replication slot keeps from being removed. A slot without a consumer fills the disk.",
+        "Bytes of WAL retained by each replication slot. A slot without a consumer fills the disk.",
         Query(
             or_named(
                 "max by (slot_name) (pg_replication_slot_slot_current_wal_lsn{@db}"
@@ -216,7 +217,7 @@ REPLICATION = (
     ),
     timeseries(
         "WAL size",
-        "Size of the write-ahead log that is kept. It grows when a replica or an archive lags.",
+        "Size of the retained write-ahead log. It grows when a replica or an archive lags.",
         Query("sum by (instance) (pg_wal_size_bytes{@db})", "{{instance}}"),
         unit="bytes",
     ),
@@ -232,8 +233,8 @@ STORAGE = (
     ),
     timeseries(
         "Transaction ID wraparound",
-        "Share of the transaction IDs used since the oldest frozen one. Autovacuum freezes from about 10 % on; near "
-        "100 % PostgreSQL takes no more writes.",
+        "Share of the transaction IDs used since the oldest frozen one. Autovacuum freezes from about 10 % on; "
+        "near 100 % PostgreSQL refuses writes.",
         Query(
             f"max by (datname) (pg_database_wraparound_age_datfrozenxid_seconds{{@data}}) / {WRAPAROUND}",
             "{{datname}}",
@@ -244,14 +245,14 @@ STORAGE = (
     ),
     timeseries(
         "Dead tuples",
-        "Tuples that were deleted or replaced and wait to be vacuumed, of the ten worst tables.",
+        "Deleted or replaced tuples that have not been vacuumed yet, for the ten worst tables.",
         Query("topk(10, sum by (relname) (pg_stat_user_tables_n_dead_tup{@data}))", "{{relname}}"),
         unit="short",
         no_value="No tables",
     ),
     timeseries(
         "Sequential scans",
-        "Tuples per second read without an index, of the ten worst tables. Fine for small tables only.",
+        "Tuples per second read without an index, for the ten worst tables. Acceptable for small tables only.",
         Query(
             f"topk(10, sum by (relname) ({server_rate('pg_stat_user_tables_seq_tup_read')}))",
             "{{relname}}",
@@ -271,8 +272,8 @@ def _since(*times: str) -> str:
 TABLES = (
     table(
         "Tables",
-        "Every table at the end of the time range: dead tuples, since when it was vacuumed and analyzed (by hand or by "
-        "autovacuum; `-` is never), and how it is read.",
+        "Every table at the end of the time range: dead tuples, time since it was vacuumed and analyzed (manually "
+        "or by autovacuum; `-` is never), and how it is read.",
         (
             "sum by (datname, relname) (pg_stat_user_tables_size_bytes{@data})",
             "sum by (datname, relname) (pg_stat_user_tables_n_live_tup{@data})",
@@ -307,9 +308,9 @@ TEXT = "max by (queryid, query) (pg_stat_statements_query_id{@db})"
 STATEMENTS = (
     table(
         "Statements that take the most time",
-        "The ten statements that took the most time of the server in the time range (pg_stat_statements). Their text "
-        "is shown where postgres_exporter 0.18 or newer exports it (--collector.stat_statements.include_query); "
-        "else: SELECT query FROM pg_stat_statements WHERE queryid = …",
+        "The ten statements that took the most server time in the time range (pg_stat_statements). Their text is "
+        "shown where postgres_exporter 0.18 or newer exports it (--collector.stat_statements.include_query); else: "
+        "SELECT query FROM pg_stat_statements WHERE queryid = …",
         (
             f"topk(10, {SECONDS}) * on (queryid) group_left (query) {TEXT}"
             f" or (topk(10, {SECONDS}) unless on (queryid) {TEXT})",

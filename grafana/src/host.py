@@ -57,7 +57,7 @@ STRIP = (
     cpu(),
     host_stat(
         "Load/core",
-        "Processes that run or want to run, per processor; above 1 they wait. Of the worst host.",
+        "Runnable processes per processor; above 1 some wait. Of the worst host.",
         f"max({LOAD})",
         unit="none",
         decimals=2,
@@ -65,7 +65,7 @@ STRIP = (
     ),
     host_stat(
         "CPU PSI",
-        "Pressure stall information: share of time in which something waited for a processor, of the worst host. "
+        "Pressure stall information: share of time in which a task waited for a processor, of the worst host. "
         "Kernels without it have no number.",
         "max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))",
         unit="percentunit",
@@ -92,7 +92,7 @@ STRIP = (
     disk(),
     host_stat(
         "Disk util.",
-        "Share of time in which the busiest disk had work to do.",
+        "Share of time in which the busiest disk was in use.",
         f"max(rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))",
         unit="percentunit",
         decimals=0,
@@ -129,9 +129,9 @@ STRIP = (
 BY_HOST = (
     table(
         "Hosts",
-        "Every host at the end of the time range. Fullest disk: by space or by inodes. Disk full in: when the first "
-        "file system is full if it goes on filling as in the last 6 hours; `-` where none fills up, or none is known "
-        "for an hour.",
+        "Every host at the end of the time range. Fullest disk: by space or by inodes. Disk full in: time until "
+        "the first file system is full at the rate of the last 6 hours; `-` if none fills up, or none has been "
+        "known for an hour.",
         (
             "sum by (instance, nodename, release) (node_uname_info{@host})",
             CORES,

@@ -68,8 +68,8 @@ PROCESSOR = (
     cpu_by_host(ONE_HOST),
     timeseries(
         "CPU by mode",
-        "Where the processors' time goes, on average over the chosen hosts; idle is left out. Waiting for disks is "
-        "iowait, a neighbour's share is steal.",
+        "Processor time by mode, averaged over the chosen hosts, without idle. Waiting for disks is iowait, time "
+        "taken by other virtual machines is steal.",
         Query(
             'sum by (mode) (rate(node_cpu_seconds_total{@host, mode!="idle"}[@rate]))'
             ' / scalar(count(node_cpu_seconds_total{@host, mode="idle"}))',
@@ -82,8 +82,8 @@ PROCESSOR = (
     ),
     by_host(
         "Load per core by host",
-        "Processes that run or want to run, per processor, on average over 1 and 15 minutes. Above the line for long, "
-        "the host has too much to do.",
+        "Runnable processes per processor, averaged over 1 and 15 minutes. A host that stays above the line is "
+        "overloaded.",
         (
             Query(named(LOAD), "{{nodename}} 1 m"),
             Query(named(LOAD.replace("load1", "load15")), "{{nodename}} 15 m"),
@@ -93,8 +93,8 @@ PROCESSOR = (
     ),
     by_host(
         "Pressure stall (PSI) by host",
-        "Pressure stall information: share of time in which at least one task waited for a processor, for memory or "
-        "for a disk. Kernels without it have no lines.",
+        "Pressure stall information: share of time in which at least one task waited for a processor, for memory "
+        "or for a disk. Kernels without it show no lines.",
         tuple(
             Query(
                 named(f"max by (instance) (rate(node_pressure_{resource}_waiting_seconds_total{{@host}}[@rate]))"),
@@ -111,7 +111,7 @@ PROCESSOR = (
 MEMORY_ROW = (
     timeseries(
         "Memory by use",
-        "Used by programs and the kernel, holding files (given back on demand), and free, of all chosen hosts.",
+        "Used by programs and the kernel, page cache (released on demand), and free, of all chosen hosts.",
         (
             Query("sum(node_memory_MemTotal_bytes{@host} - node_memory_MemAvailable_bytes{@host})", "used"),
             Query(f"sum({FILES})", "files"),
@@ -166,8 +166,8 @@ DISK = (
     ),
     by_host(
         "Disks full, forecast",
-        "Free space that each file system will have in 24 hours if it goes on as in the last 6; at 0 it is "
-        "full by then. Where an hour is known.",
+        "Free space of each file system in 24 hours at the rate of the last 6 hours; at 0 it is full by then. "
+        "Needs an hour of history.",
         Query(named(f"clamp_min(predict_linear({FREE}[6h], 86400), 0) and {KNOWN}"), "{{nodename}} {{mountpoint}}"),
         unit="bytes",
         limit=0,
@@ -176,7 +176,7 @@ DISK = (
     disk_throughput(ONE_HOST),
     by_host(
         "Disk utilization by disk",
-        "Share of time in which the disk had work to do. Fast disks bear more even at 100 %.",
+        "Share of time in which the disk was in use. Fast disks can do more even at 100 %.",
         Query(
             named(f"sum by (instance, device) (rate(node_disk_io_time_seconds_total{{@host, {DISKS}}}[@rate]))"),
             "{{nodename}} {{device}}",
@@ -200,7 +200,7 @@ DISK = (
     ),
     by_host(
         "Disk latency",
-        "Average time of a read and of a write, waiting included, of all disks of each host.",
+        "Average time of a read and of a write, including waiting, of all disks of each host.",
         tuple(
             Query(
                 named(f"{disks(times)} / ({disks(number)} > 0) or 0 * {disks(number)}"),
@@ -223,8 +223,8 @@ NETWORK = (
     network_throughput(ONE_HOST),
     by_host(
         "Network saturation by card",
-        "Share of its speed that each network card sends or receives, whichever is more. Virtual cards have no speed "
-        "and no line.",
+        "Share of its speed at which each network card sends or receives, whichever is more. Virtual cards have no "
+        "known speed and no line.",
         Query(named(f"max by (instance, device) ({SATURATION})"), "{{nodename}} {{device}}"),
         unit="percentunit",
         soft_highest=0.1,
@@ -255,7 +255,7 @@ LIMITS = (
     ),
     by_host(
         "Inodes used",
-        "Used share of each file system's inodes: it can be full of files while space is left.",
+        "Used share of each file system's inodes; they can run out while space is left.",
         Query(
             named(INODES),
             "{{nodename}} {{mountpoint}}",
@@ -265,7 +265,7 @@ LIMITS = (
     ),
     by_host(
         "Clock offset",
-        "How far the host's clock is from its time server's. Zero also if the kernel does not know it.",
+        "Offset between the host's clock and its time server; also 0 if the kernel does not know it.",
         Query(named("node_timex_offset_seconds{@host}"), "{{nodename}}"),
         unit="s",
         lowest=None,
@@ -285,7 +285,7 @@ LIMITS = (
     ),
     by_host(
         "Processes",
-        "Threads that run or want to run, and those that wait for a disk and cannot be interrupted.",
+        "Runnable threads, and those in uninterruptible sleep, usually waiting for a disk.",
         (
             Query(named("node_procs_running{@host}"), "{{nodename}} running"),
             Query(named("node_procs_blocked{@host}"), "{{nodename}} blocked"),

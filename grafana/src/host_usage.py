@@ -72,12 +72,12 @@ def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link)
 
 
 def cpu(*links: Link) -> Panel:
-    description = "Busy share of all processors, of the busiest host. A load generator on the same host takes its part."
+    description = "Busy share of all processors, of the busiest host. A load generator on the same host is included."
     return fullest("CPU", description, CPU, CPU_STEPS, *links)
 
 
 def memory(*links: Link) -> Panel:
-    description = "Memory that is not available to programs, of the fullest host."
+    description = "Share of memory that is not available to programs, of the fullest host."
     return fullest("Memory", description, MEMORY, MEMORY_STEPS, *links)
 
 
@@ -91,7 +91,9 @@ def cpu_by_host(*links: Link) -> Panel:
 
 
 def memory_by_host(*links: Link) -> Panel:
-    return each_host("Memory by host", "Memory that is not available to programs, of each host.", MEMORY, *links)
+    return each_host(
+        "Memory by host", "Share of memory that is not available to programs, of each host.", MEMORY, *links
+    )
 
 
 def disk_throughput(*links: Link) -> Panel:

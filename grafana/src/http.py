@@ -55,8 +55,8 @@ STRIP = (
     worst_endpoint("@judged", QUICK),
     service_stat(
         "4xx errors",
-        "Share of requests answered with a 4xx status, average of 5 minutes, without 499 (the client left). Clients "
-        "cause these; a jump often follows a release.",
+        "Share of requests answered with a 4xx status, average of 5 minutes, without 499 (client disconnected). "
+        "Clients cause these; a jump often follows a release.",
         share(recorded.REQUESTS.of(f"@judged, {CLIENT_ERRORS}"), REQUESTS, http_outcomes("@judged", QUICK)),
         unit="percentunit",
         decimals=1,
@@ -85,8 +85,8 @@ RED = (
     ),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
-        "objective: what stays above it spends the error budget too fast.",
+        "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: an "
+        "error rate that stays above it spends the error budget too fast.",
         (
             Query(
                 occurring(
@@ -123,8 +123,8 @@ def raw_successes(part: str) -> str:
 ENDPOINTS = (
     table(
         "Endpoints",
-        "Every endpoint at the end of the time range; times are those of requests that did not fail. A click on one "
-        "shows the dashboard for it alone.",
+        "Every endpoint at the end of the time range; times are those of requests that did not fail. Click one to "
+        "filter the dashboard by it.",
         (
             f"sum by (method, endpoint) ({RAW_REQUESTS})",
             fraction(RAW_ERRORS, RAW_REQUESTS, *BY),

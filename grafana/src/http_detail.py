@@ -61,8 +61,8 @@ FAILURES = (
     ),
     timeseries(
         "Client errors by endpoint",
-        "Responses per minute with a 4xx status, by endpoint and status. 499 is a client that left before the end, "
-        "unmatched is a path that no route serves.",
+        "Responses per minute with a 4xx status, by endpoint and status. 499: the client disconnected early; "
+        "unmatched: no route for the path.",
         Query(
             happened(
                 recorded.REQUESTS,
@@ -107,7 +107,7 @@ FAILURES = (
 DURATIONS = (
     heatmap(
         "Response time distribution",
-        "Requests per second in each bucket of response time, all endpoints. Two bands are two kinds of requests.",
+        "Requests per second in each bucket of response time, all endpoints. Two bands indicate two kinds of requests.",
         heat(recorded.RESPONSE, "@judged"),
         unit="s",
     ),
@@ -123,7 +123,7 @@ DURATIONS = (
     ),
     timeseries(
         "TTFB p95 by endpoint",
-        f"Time to first byte, until the response starts: of a stream, how long a user waits for it. {INTERPOLATED}",
+        f"Time to first byte, until the response starts: for a stream, how long a user waits for it. {INTERPOLATED}",
         Query(percentile(0.95, recorded.TTFB, "endpoint", matchers="@judged"), "{{endpoint}}"),
         unit="s",
         log=True,
@@ -146,8 +146,8 @@ DURATIONS = (
 OBJECTIVES = (
     timeseries(
         "Burn rate by window",
-        "How many times faster than sustainable the error budget is spent, of all endpoints together. The line is "
-        "where an hour's burn pages on-call.",
+        "How many times faster than sustainable the error budget is spent, of all endpoints together. At the line, "
+        "the burn rate over one hour pages on-call.",
         tuple(
             Query(
                 f'max by (slo) (job_slo:error_budget_burn:rate{window}{{job=~"$job"}})',
@@ -186,7 +186,7 @@ USERS = (
     active_users("right"),
     timeseries(
         "Requests in progress",
-        "Requests that are being answered, by endpoint. A steady climb means they no longer finish.",
+        "Requests in progress, by endpoint. A steady climb means that they no longer complete.",
         Query(
             or_named(f"sum by (endpoint) ({recorded.IN_PROGRESS.of('@judged')})", "endpoint", ANY, "no requests"),
             "{{endpoint}}",
@@ -220,8 +220,8 @@ SIZES_AND_LIMITS = (
     timeseries(
         "Series out of bounds",
         "Overflow: requests per minute beyond the limit of label combinations, counted under the endpoint "
-        "`overflow`; more than none means that some label grows without bound. Unshared: series that workers keep "
-        "for themselves, as their common folder is full.",
+        "`overflow`; more than 0 means that a label grows without bound. Unshared: series that workers count "
+        "locally because the shared folder is full.",
         (
             Query(or_zero("60 * sum(rate(http_metrics_overflow_total{@app}[5m]))"), "overflow"),
             Query(or_zero("sum(telemetry_unshared_series{@app})"), "unshared"),
@@ -241,7 +241,7 @@ SIZES_AND_LIMITS = (
     ),
     timeseries(
         "Request rate by instance",
-        "Requests per second of each replica. They should share the load evenly.",
+        "Requests per second of each replica. The load should be even.",
         Query(
             or_named("sum by (instance) (instance:http_requests:rate5m{@app})", "instance", ANY, "no requests"),
             "{{instance}}",

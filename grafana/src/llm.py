@@ -91,7 +91,7 @@ STRIP = (
     service_stat(
         "TPOT p95",
         "Time per output token after the first: 95 of 100 streamed answers come at least this fast. Below 0.1 s an "
-        "answer comes faster than it is read.",
+        "answer arrives faster than it can be read.",
         speed(percentile(0.95, recorded.TPOT, matchers="@llm"), llm_outcomes("@llm")),
         unit="s",
         steps=Steps(0.1, 0.25),
@@ -100,7 +100,7 @@ STRIP = (
     ),
     service_stat(
         "In progress",
-        "Calls that wait for a model at this moment.",
+        "Calls that wait for a model now.",
         or_zero(f"sum({recorded.CALLS_IN_PROGRESS.of('@llm')})"),
         unit="none",
     ),
@@ -120,8 +120,8 @@ STRIP = (
     ),
     service_stat(
         "No usage",
-        "Share of calls whose tokens and cost are unknown, so that the tiles of tokens and cost are too low by them. A "
-        "client that leaves a stream leaves before the provider sends them.",
+        "Share of calls whose tokens and cost are unknown and missing in the tiles of tokens and cost. If a client "
+        "leaves a stream, the provider has not sent them yet.",
         share(recorded.USAGE_MISSING.of("@llm"), CALLS, llm_outcomes("@llm")),
         unit="percentunit",
         decimals=1,
@@ -130,7 +130,7 @@ STRIP = (
     ),
     service_stat(
         "Cost/hour",
-        "What tokens cost at the present pace, by the price table of the service.",
+        "Cost of tokens at the current rate, by the price table of the service.",
         or_zero(f"3600 * sum({recorded.COST.of('@llm')})"),
         unit="currencyUSD",
         decimals=2,
@@ -173,7 +173,7 @@ TOKENS = (
     ),
     timeseries(
         "Cost per hour by model",
-        "US dollars per hour at the present pace. Models without a price are missing: see unpriced calls above.",
+        "US dollars per hour at the current rate. Models without a price are missing: see unpriced calls above.",
         Query(f"3600 * sum by (provider, model) ({recorded.COST.of('@llm')})", NAME),
         unit="currencyUSD",
         decimals=2,
@@ -185,8 +185,8 @@ TOKENS = (
 SPEND = (
     timeseries(
         "Spend of a day",
-        "US dollars within the 24 hours before, by model, of all instances. The line, the budget, is a "
-        "day at the hourly cost at which LlmCostHigh fires.",
+        "US dollars within the last 24 hours, by model, of all instances. The line, the budget, is a day at the "
+        "hourly cost at which LlmCostHigh fires.",
         (Query(spent("1d", *BY), NAME), Query(f"vector({BUDGET:g})", "budget")),
         unit="currencyUSD",
         decimals=2,
@@ -195,8 +195,8 @@ SPEND = (
     ),
     timeseries(
         "Spend of 30 days",
-        "US dollars within the 30 days before, or for as long as Prometheus remembers, of all instances. The line, "
-        "the budget, is 30 days at the hourly cost at which LlmCostHigh fires.",
+        "US dollars within the last 30 days, or as long as Prometheus has data, of all instances. The line, the "
+        "budget, is 30 days at the hourly cost at which LlmCostHigh fires.",
         (Query(spent("30d"), "spend"), Query(f"vector({30 * BUDGET:g})", "budget")),
         unit="currencyUSD",
         decimals=2,

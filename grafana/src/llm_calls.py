@@ -68,7 +68,7 @@ STREAMING = (
     ),
     timeseries(
         "Time per output token (TPOT)",
-        "Time between tokens after the first. Below 0.1 s an answer comes faster than it is read.",
+        "Time between tokens after the first. Below 0.1 s an answer arrives faster than it can be read.",
         percentile_lines(recorded.TPOT, 0.5, 0.9, 0.95, 0.99, matchers="@llm"),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
@@ -95,7 +95,7 @@ LENGTHS = (
     ),
     timeseries(
         "Prompt length, maximum",
-        "The longest prompt of the last minute, in characters. Nothing is missed between two scrapes.",
+        "The longest prompt of the last minute, in characters, including those between two scrapes.",
         Query(f"max by (provider, model) ({recorded.LONGEST_PROMPT.of('@llm')})", NAME),
         unit="short",
         links=(ONE_MODEL,),
@@ -119,7 +119,7 @@ LENGTHS = (
 RELIABILITY = (
     timeseries(
         "Calls by outcome",
-        "Calls per minute. Cancelled: the client left. Incomplete: the answer broke off without a reason.",
+        "Calls per minute. Cancelled: the client disconnected. Incomplete: the answer ended without a finish reason.",
         Query(happened(recorded.CALLS, "llm_requests_total", "outcome", matchers="@llm"), "{{outcome}}"),
         unit=PER_MINUTE,
         stacked=True,
@@ -161,7 +161,7 @@ RELIABILITY = (
     ),
     timeseries(
         "Calls in progress",
-        "Calls that wait for a model. A steady climb means that they no longer return.",
+        "Calls that wait for a model. A steady climb means that they no longer complete.",
         Query(f"sum by (provider, model) ({recorded.CALLS_IN_PROGRESS.of('@llm')})", NAME),
         unit="none",
         stacked=True,
@@ -173,7 +173,7 @@ ACCOUNTING = (
     timeseries(
         "Rate limit remaining",
         "Requests and tokens that the provider still allows in its window, as of its last response. Providers that "
-        "do not report it have no line.",
+        "do not report them have no line.",
         Query("min by (provider, model, resource) (llm_rate_limit_remaining{@llm})", "{{model}} {{resource}}"),
         unit="short",
         log=True,
@@ -189,7 +189,7 @@ ACCOUNTING = (
     ),
     timeseries(
         "Usage missing, by reason",
-        "Calls per minute whose tokens are unknown. Cancelled and failed calls have no usage by nature.",
+        "Calls per minute whose tokens are unknown. Cancelled and failed calls never have usage.",
         Query(happened(recorded.USAGE_MISSING, "llm_usage_missing_total", "reason", matchers="@llm"), "{{reason}}"),
         unit=PER_MINUTE,
         stacked=True,

@@ -76,7 +76,7 @@ STRIP = (
     ),
     stat(
         "Requests",
-        "Requests per second that came to an end, failed ones too, as Locust counts them, average of a minute.",
+        "Requests per second that completed, including failed ones, as counted by Locust, average of a minute.",
         or_zero(f"sum({SENT})", PROMETHEUS),
         unit="reqps",
         decimals=1,
@@ -94,8 +94,9 @@ STRIP = (
     ),
     stat(
         "Client p95",
-        "95 of 100 requests that do not fail are answered within this time, as the client measures it, without what "
-        "waits for a model. What it waits longer than the service measures is spent in queues and on the network.",
+        "95 of 100 requests that do not fail are answered within this time, as measured by the client, without "
+        "requests that wait for a model. The difference from the service's own measurement is time in queues and "
+        "on the network.",
         speed(quantile(0.95, TIMES), outcomes(f"{QUICK}, ")),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
@@ -104,8 +105,8 @@ STRIP = (
     ),
     service_stat(
         "Server p95",
-        "95 of 100 requests that do not fail are answered within this time, as the service measures it, without what "
-        "waits for a model; average of a minute.",
+        "95 of 100 requests that do not fail are answered within this time, as measured by the service, without "
+        "requests that wait for a model; average of a minute.",
         speed(percentile(0.95, recorded.RESPONSE_1M, matchers="@quick"), http_outcomes("@quick")),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
@@ -171,7 +172,8 @@ SERVICE = (
     response_time("Response time, server side", "names", drill("HTTP"), histogram=recorded.RESPONSE_1M),
     timeseries(
         "Saturation",
-        "Utilization of what a load test usually exhausts first: of the busiest host and the fullest pool.",
+        "Utilization of the resources that a load test usually exhausts first, of the busiest host and the fullest "
+        "pool.",
         (
             Query(f"max({CPU})", "CPU"),
             Query(pool_use("@app"), "connection pool"),
@@ -184,7 +186,7 @@ SERVICE = (
     ),
     timeseries(
         "Requests in progress",
-        "Requests that the service works on. When it grows faster than the users, the service has reached its limit.",
+        "Requests in progress in the service. If they grow faster than the users, the service has reached its limit.",
         (
             Query(or_zero(f"sum({recorded.IN_PROGRESS.of('@traffic')})"), "in progress"),
             Query(or_zero("sum(db_pool_pending_checkouts{@app})"), "waiting for a connection"),
@@ -314,13 +316,13 @@ DETAIL = (
     ),
     timeseries(
         "Abandoned streams",
-        "Streamed answers per minute that a simulated user left before the end, as some users do.",
+        "Streamed answers per minute that a simulated user abandoned, as some real users do.",
         Query(happened_raw("locust_streams_abandoned_total", "name", source=PROMETHEUS), "{{name}}"),
         unit=PER_MINUTE,
     ),
     timeseries(
         "Locust workers",
-        "Processes that report to Locust's master; none where one process does it all.",
+        "Processes that report to Locust's master; none if a single process generates all load.",
         Query(or_zero("sum(locust_workers)", PROMETHEUS), "workers"),
         unit="none",
         overrides=coloured({"workers": "purple"}),

@@ -23,7 +23,7 @@ STRIP = (
     targets_up(),
     stat(
         "Watchdog",
-        "Whether alerts arrive at Alertmanager: it holds the Watchdog, which always fires.",
+        "Whether alerts reach Alertmanager: it must hold the Watchdog, which always fires.",
         f'clamp_max(max({ARRIVED}), 1) or 0 * max(up{{job="alertmanager"}})',
         unit="none",
         mappings=(values({"0": ("lost", "red"), "1": ("arrives", "green")}),),
@@ -70,7 +70,7 @@ STRIP = (
     ),
     stat(
         "Rules max",
-        "Time that the slowest group of rules takes, of its interval. At 100 % evaluations are missed.",
+        "Evaluation time of the slowest rule group, as a share of its interval. At 100 % evaluations are missed.",
         "max(prometheus_rule_group_last_duration_seconds / prometheus_rule_group_interval_seconds)",
         unit="percentunit",
         decimals=0,
@@ -93,7 +93,7 @@ STRIP = (
     ),
     stat(
         "Disk space",
-        "Disk space that Prometheus takes: blocks, write-ahead log and chunks of the head.",
+        "Disk space used by Prometheus: blocks, write-ahead log and head chunks.",
         "sum(prometheus_tsdb_storage_blocks_bytes) + sum(prometheus_tsdb_wal_storage_size_bytes)"
         " + sum(prometheus_tsdb_head_chunks_storage_size_bytes)",
         unit="bytes",
@@ -115,7 +115,7 @@ TARGETS = (
     ),
     timeseries(
         "Scrape duration",
-        "Time that Prometheus needs to read a target, the slowest one of each job.",
+        "Time that a scrape takes, of the slowest target of each job.",
         Query("max by (job) (scrape_duration_seconds{@target})", "{{job}}"),
         unit="s",
         log=True,
@@ -123,7 +123,7 @@ TARGETS = (
     ),
     timeseries(
         "Samples per scrape",
-        "What a target returns, the largest one of each job. A steady climb is a label without bound.",
+        "Samples that a target returns, the largest of each job. A steady climb is a label without bound.",
         Query(
             "max by (job) (scrape_samples_post_metric_relabeling{@target})",
             "{{job}}",
@@ -137,7 +137,7 @@ ALERTING = (
     ALL_ALERTS_TABLE,
     timeseries(
         "Alerts by state",
-        "Alerts that are pending (waiting to be sure) or firing. Watchdog, which always fires, is left out.",
+        "Alerts that are pending or firing. Watchdog, which always fires, is left out.",
         tuple(
             Query(or_zero(f'count(ALERTS{{alertstate="{state}", severity!="none"}})', WATCHDOG), state)
             for state in ("firing", "pending")
@@ -163,8 +163,8 @@ FAILED = "alertmanager_notifications_failed_total"
 NOTIFICATIONS = (
     timeseries(
         "Prometheus to Alertmanager, 5 min",
-        "Alerts that Prometheus handed to Alertmanager in the 5 minutes before (it repeats each firing one about once "
-        "a minute), and those it could not.",
+        "Alerts that Prometheus handed to Alertmanager in the last 5 minutes (each firing one is repeated about "
+        "once a minute), and those it could not send.",
         tuple(
             Query(or_zero(f"sum(increase(prometheus_notifications_{kind}_total[5m]))", PROMETHEUS), name)
             for kind, name in (("sent", "sent"), ("errors", "failed"), ("dropped", "dropped"))
@@ -174,7 +174,7 @@ NOTIFICATIONS = (
     ),
     timeseries(
         "Alertmanager notifications, 15 min",
-        "Notifications in the 15 minutes before by integration, and those that Alertmanager could not deliver. None "
+        "Notifications in the last 15 minutes by integration, and those that Alertmanager could not deliver. None "
         "are sent before a receiver is switched on.",
         (
             Query(
@@ -199,7 +199,7 @@ NOTIFICATIONS = (
 RULES = (
     timeseries(
         "Rule evaluation",
-        "Time that the last evaluation of all rules of a file took. It must stay far below the interval, 15 seconds.",
+        "Duration of the last evaluation of all rules of a file. It must stay far below the interval, 15 seconds.",
         Query(
             'sum by (file) (label_replace(prometheus_rule_group_last_duration_seconds, "file", "$1", "rule_group", '
             '".*/(.*)[.]ya?ml;.*"))',
@@ -209,7 +209,7 @@ RULES = (
     ),
     timeseries(
         "Evaluations failed or missed",
-        "Rules that could not be evaluated, and rounds that were left out because the last one took too long.",
+        "Rules that could not be evaluated, and evaluations that were skipped because the previous one took too long.",
         (
             Query("60 * sum(rate(prometheus_rule_evaluation_failures_total[@rate]))", "failed"),
             Query("60 * sum(rate(prometheus_rule_group_iterations_missed_total[@rate]))", "missed"),
@@ -241,7 +241,7 @@ STORAGE = (
     ),
     timeseries(
         "Disk space of Prometheus",
-        "Blocks, the write-ahead log and the chunks of the head.",
+        "Blocks, write-ahead log and head chunks.",
         (
             Query("sum(prometheus_tsdb_storage_blocks_bytes)", "blocks"),
             Query("sum(prometheus_tsdb_wal_storage_size_bytes)", "write-ahead log"),
@@ -284,7 +284,7 @@ STORAGE = (
     ),
     timeseries(
         "Open files",
-        "Open files and connections of each process, as a share of what it may have.",
+        "Open files and connections of each process, as a share of its limit.",
         Query(
             "max by (job, instance) (process_open_fds{@target} / process_max_fds{@target})",
             "{{job}} {{instance}}",
@@ -295,7 +295,7 @@ STORAGE = (
     ),
     timeseries(
         "Uptime",
-        "Time since the process started; with several workers, since the youngest one did.",
+        "Time since the process started; with several workers, since the most recent start of one.",
         Query("time() - max by (job, instance) (process_start_time_seconds{@target})", "{{job}} {{instance}}"),
         unit="s",
         legend="right",

@@ -19,8 +19,8 @@ _OFF = "No second store is configured"
 REMOTE_WRITE = (
     timeseries(
         "Behind",
-        "Age of the newest sample that each store has received, against the newest of Prometheus. From the line on, "
-        "an alert fires. What waits longer than two hours, or while Prometheus restarts, is lost there.",
+        "Age of the newest sample that each store has received, relative to Prometheus' newest one. Above the line "
+        "an alert fires. Samples that wait for more than two hours, or while Prometheus restarts, are lost there.",
         (
             Query(_BEHIND, "{{remote_name}}"),
             Query(f"{slo.threshold('remote_write_lag_seconds'):g} + 0 * max({_BEHIND})", "alert"),
@@ -31,8 +31,8 @@ REMOTE_WRITE = (
     ),
     timeseries(
         "Samples to stores",
-        "Samples per second that the stores have received, that are sent once more because of an error, and that are "
-        "lost there: refused by the store, or dropped.",
+        "Samples per second that the stores have received, that are resent after an error, and that are lost "
+        "there: rejected by the store, or dropped.",
         (
             Query("sum(rate(prometheus_remote_storage_samples_total[@rate]))", "sent"),
             Query("sum(rate(prometheus_remote_storage_samples_retried_total[@rate]))", "retried"),
@@ -48,7 +48,7 @@ REMOTE_WRITE = (
     ),
     timeseries(
         "Waiting samples",
-        "Samples that wait to be sent. They grow while a store does not answer or is too slow.",
+        "Samples that wait to be sent. They grow while a store does not respond or is too slow.",
         Query("sum by (remote_name) (prometheus_remote_storage_samples_pending)", "{{remote_name}}"),
         unit="short",
         no_value=_OFF,

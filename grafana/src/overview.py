@@ -58,8 +58,8 @@ def error_budget(title: str, name: str, objective_of: str) -> Panel:
     return service_stat(
         title,
         f"Error budget remaining of the {name} objective: {objective_of} 100 % is untouched, at 0 the objective of 30 "
-        "days is missed; less than -100 % is shown as -100 %. Without a number while no instance answers: what nobody "
-        "counts spends nothing, and the graph below has what was left.",
+        "days is missed; values below -100 % are shown as -100 %. No value while no instance responds: requests that "
+        "are not counted spend nothing, and the graph below shows what was left.",
         f'clamp_min(min(job_slo:error_budget_remaining:ratio{{job=~"$job", slo="{name}"}}), -1)',
         unit="percentunit",
         decimals=0,
@@ -72,8 +72,8 @@ def error_budget(title: str, name: str, objective_of: str) -> Panel:
 STRIP = (
     up_of(
         "Instances",
-        "Instances of the service that answer Prometheus, of all that it scrapes. While one is down, its numbers are "
-        "missing everywhere below.",
+        "Instances of the service that respond to Prometheus, of all that it scrapes. While one is down, its data "
+        "are missing in everything below.",
         KNOWN,
         "none known",
         drill("Monitoring"),
@@ -107,9 +107,9 @@ STRIP = (
 OBJECTIVES = (
     timeseries(
         "Error budget",
-        "What remains of it. Availability: requests that are not answered with a 5xx status. Latency: requests that "
-        "are answered in time. Of the budget of 30 days; time that Prometheus does not remember counts as unspent. "
-        "Less than -100 % is drawn at -100 %.",
+        "Remaining error budget. Availability: requests that are not answered with a 5xx status. Latency: requests "
+        "that are answered in time. Of the budget of 30 days; time before Prometheus' data counts as unspent. "
+        "Values below -100 % are drawn at -100 %.",
         Query(
             'clamp_min(min by (slo) (job_slo:error_budget_remaining:ratio{job=~"$job"}), -1)',
             "{{slo}}",
@@ -126,7 +126,8 @@ OBJECTIVES = (
     timeseries(
         "Burn rate, 1 hour",
         "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
-        f"30 days, at {slo.BURN_LIMIT:g} (the line) two of them are gone within an hour, and the alert pages on-call.",
+        f"30 days, at {slo.BURN_LIMIT:g} (the line) an hour spends {slo.BURN_LIMIT / 7.2:.2g} % of it, and the alert "
+        "pages on-call.",
         Query(
             'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})',
             "{{slo}}",
@@ -154,8 +155,8 @@ SERVICE = (
     response_time("Response time", "names", drill("HTTP")),
     timeseries(
         "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, of the endpoints where that happened. The line is the "
-        "objective: more than that spends the error budget faster than 30 days allow.",
+        "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: a "
+        "higher error rate spends the error budget of 30 days too fast.",
         (
             Query(
                 occurring(
@@ -177,7 +178,7 @@ BUSINESS = (
     active_users("names", drill("HTTP")),
     timeseries(
         "Items created",
-        "Items that users created per minute: the business metric of the reference service. Put yours in its place.",
+        "Items that users created per minute: the business metric of the reference service. Replace it with your own.",
         Query(or_zero("60 * sum(rate(app_items_created_total{@app}[5m]))"), "items"),
         unit=PER_MINUTE,
         overrides=coloured({"items": "blue"}),
@@ -207,7 +208,7 @@ MODELS = (
     ),
     timeseries(
         "Prompt length",
-        "Characters of the users' prompts: average, and the longest of the last minute.",
+        "Length of the users' prompts in characters: average, and the longest of the last minute.",
         (
             Query(mean(recorded.PROMPT), "average"),
             Query(f"max({recorded.LONGEST_PROMPT.of('@app')})", "maximum"),
@@ -243,8 +244,8 @@ DATABASE = (
     ),
     timeseries(
         "Transactions per second (TPS)",
-        "As the application ends them (one that only read ends as a rollback), beside what PostgreSQL counts. "
-        + PER_CHECKOUT,
+        "As counted by the application when they end (one that only read ends with a rollback), next to "
+        "PostgreSQL's count. " + PER_CHECKOUT,
         (
             Query(transactions("@app"), "{{outcome}}"),
             Query("sum(instance:pg_transactions:rate5m{@db} and on (instance) pg_up{@db} == 1)", "PostgreSQL"),
