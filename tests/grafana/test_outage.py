@@ -286,7 +286,7 @@ def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:
             for title in ("Query p95", "Pool in use"):
                 wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"), timeout=120)  # noqa: B023
         assert stack.tile("database", "Wait p95") == Tile(-1, "failing", "red")
-        for dashboard in ("overview", "llm"):  # whose provider is well, and that nobody asks any longer
+        for dashboard in ("overview", "llm"):  # whose provider is well, but no longer called
             wait_until(lambda: stack.tile(dashboard, "Model p95") == Tile(None, "idle", "text"))  # noqa: B023
 
 
@@ -355,7 +355,7 @@ def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
         wait_until(lambda: stack.tile(dashboard, title).colour == "red", timeout=120)  # noqa: B023
 
 
-def test_without_rules_nobody_knows_what_fires(stack: Stack) -> None:
+def test_without_rules_it_is_unknown_what_fires(stack: Stack) -> None:
     """After all others: Prometheus goes on and evaluates nothing, as with an empty folder of rules."""
     assert {row["severity"] for row in stack.firing("overview")} >= {"critical"}
     stack.configuration.write_text(stack.configuration.read_text().replace("rules/*.yml", "no-rules/*.yml"))
@@ -363,4 +363,4 @@ def test_without_rules_nobody_knows_what_fires(stack: Stack) -> None:
     no_rules = Tile(None, "no rules", "text")
     wait_until(lambda: stack.tile("overview", "Alerts") == no_rules)
     assert stack.tile("monitoring", "Critical") == stack.tile("monitoring", "Warnings") == no_rules
-    assert stack.firing("overview") == stack.firing("monitoring") == [], "the table says that nobody knows"
+    assert stack.firing("overview") == stack.firing("monitoring") == [], "the table says that it is unknown"
