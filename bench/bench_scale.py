@@ -3,11 +3,10 @@
     python -m bench.bench_scale
 
 The reference service's /metrics is recorded after some traffic. One server then serves it, its counters growing, as
-each of INSTANCES="1 10 50 200" instances, and three Prometheus scrape them at the same time for SECONDS=180: with the
-prometheus.yml and rules of BASELINE=git revision, else with today's that drop nothing; with today's; and with today's
-and the example of docs/scale.md. CPU is processor time, so that others at work don't count. Disk is measured as
-one day of one instance's series written to blocks. Exits 1 where a target is not met. With the defaults it takes a
-quarter of an hour.
+each of INSTANCES="1 10 50 200" instances, and two Prometheus scrape them at the same time for SECONDS=180: one with
+the service, prometheus.yml and rules of BASELINE=git revision, else with today's that drop nothing; one with today's.
+CPU is processor time, so that others at work don't count. Disk is measured as one day of one instance's series written
+to blocks. Exits 1 where a target is not met. With the defaults it takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,27 +22,25 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from bench import blocks
 from bench.bench_dashboards import build, cpu_seconds
+from bench.recorded import SECONDS
 from bench.started import started
 from ops import secrets, servers
 from ops.paths import PROJECT
+from ops.programs import find
 from tests import servers as running
-from tests import traffic
 
 MOST = 0.5  # of the series and the memory that the largest number of instances costs with the first configuration
-RECORDED_SECONDS = 20.0
 DAY = 86400
-DOCUMENT = PROJECT / "docs" / "scale.md"
 LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{.*\})? (\S+)$")
 Metrics = dict[str, float]
 
@@ -65,13 +61,21 @@ class Cost:
     missed: float  # evaluations of groups of rules that were left out, the one before having taken too long
 
 
-def recorded() -> str:
-    """/metrics of the reference service after traffic of every kind."""
-    settings = {"APP_WORKERS": "2", "LLM_PROVIDER": "simulated"}
-    with running.postgres() as postgres, running.app({**postgres.environment(), **settings}) as app:
-        traffic.drive(app.url, seconds=RECORDED_SECONDS)
-        with urllib.request.urlopen(f"{app.url}/metrics", timeout=30) as answer:
-            return str(answer.read().decode())
+@dataclass(frozen=True)
+class Build:
+    """What is compared: the folder like prometheus/, and what its service exposes."""
+
+    prometheus: Path
+    exposition: Exposition
+
+
+def recorded(build: Path) -> Exposition:
+    """/metrics of this build's service."""
+    command = [sys.executable, str(PROJECT / "bench" / "recorded.py")]
+    path = f"{find('postgres')['postgres'].parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(build), "PATH": path}
+    done = subprocess.run(command, cwd=build, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return Exposition(done.stdout)
 
 
 class Exposition:
@@ -97,18 +101,20 @@ class Exposition:
         with self._lock:
             now = time.monotonic() - self._began
             if int(now) != self._second:
-                factor = 1 + now / RECORDED_SECONDS
+                factor = 1 + now / SECONDS
                 lines = (f"{text} {int(value * factor)}" if value >= 0 else text for text, value in self._parts)
                 self._second, self._body = int(now), "\n".join((*lines, "")).encode()
             return self._body
 
 
-def handler(exposition: Exposition) -> type[BaseHTTPRequestHandler]:
+def handler(expositions: list[Exposition]) -> type[BaseHTTPRequestHandler]:
+    """/0/17 is instance 17 of the first one."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            body = exposition.body()
+            body = expositions[int(self.path.split("/")[1])].body()
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
@@ -125,34 +131,24 @@ def handler(exposition: Exposition) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def configurations(folder: Path) -> dict[str, Path]:
-    """Title -> a folder like prometheus/: what is compared with, today's, and today's with docs/scale.md's example."""
-    coarser, other = (folder / name / "prometheus" for name in ("coarser", "other"))
-    other.parent.mkdir()
+def builds(folder: Path) -> dict[str, Build]:
+    """Title -> what is compared with, and today's."""
+    now = Build(PROJECT / "prometheus", recorded(PROJECT))
     if revision := os.environ.get("BASELINE"):
-        command = ["git", "archive", revision, "prometheus"]
-        archive = subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE).stdout
-        subprocess.run(["tar", "--extract", "--directory", other.parent], input=archive, check=True)
-    else:
-        _changed(other, lambda _: [])
-    example = yaml.safe_load(re.findall(r"(?ms)^```yaml\n(- source_labels.*?)^```", DOCUMENT.read_text())[0])
-    _changed(coarser, lambda rules: rules + example)
-    title = f"build {revision}" if revision else "nothing dropped"
-    return {title: other, "now": PROJECT / "prometheus", "now, coarser": coarser}
-
-
-def _changed(folder: Path, change: Callable[[list[Any]], list[Any]]) -> None:
-    """A copy of prometheus/ with other metric_relabel_configs of the job `app`."""
-    shutil.copytree(PROJECT / "prometheus", folder)
-    file = folder / "prometheus.yml"
+        archive = subprocess.run(["git", "archive", revision], cwd=PROJECT, check=True, stdout=subprocess.PIPE).stdout
+        subprocess.run(["tar", "--extract", "--directory", folder], input=archive, check=True)
+        return {f"build {revision}": Build(folder / "prometheus", recorded(folder)), "now": now}
+    shutil.copytree(PROJECT / "prometheus", folder / "prometheus")
+    file = folder / "prometheus" / "prometheus.yml"
     document = yaml.safe_load(file.read_text())
-    app = next(job for job in document["scrape_configs"] if job["job_name"] == "app")
-    app["metric_relabel_configs"] = change(app["metric_relabel_configs"])
+    for job in document["scrape_configs"]:
+        job.pop("metric_relabel_configs", None)
     file.write_text(yaml.safe_dump(document))
+    return {"nothing dropped": Build(folder / "prometheus", now.exposition), "now": now}
 
 
 @contextmanager
-def prometheus(source: Path, instances: int, target: str) -> Iterator[tuple[str, int]]:
+def prometheus(source: Path, instances: int, target: str, path: str = "") -> Iterator[tuple[str, int]]:
     """A Prometheus with the configuration in `source` that scrapes so many instances; its address and process id."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -162,7 +158,10 @@ def prometheus(source: Path, instances: int, target: str) -> Iterator[tuple[str,
         (folder / "config" / "rules").symlink_to(source / "rules")
         (folder / "config" / "secrets").symlink_to(folder / "secrets" / "prometheus")
         books = [
-            {"targets": [target], "labels": {"instance": f"10.0.0.{number}:8000", "__metrics_path__": f"/{number}"}}
+            {
+                "targets": [target],
+                "labels": {"instance": f"10.0.0.{number}:8000", "__metrics_path__": f"{path}/{number}"},
+            }
             for number in range(instances)
         ]
         port = running.free_port()
@@ -199,12 +198,13 @@ def resident(pid: int) -> float:
 
 
 def measure(
-    sources: dict[str, Path], instances: int, target: str, seconds: float
+    found: dict[str, Build], instances: int, target: str, seconds: float
 ) -> tuple[dict[str, Cost], dict[str, list[blocks.Series]]]:
     """Title -> what it costs, and the series that it keeps of one instance."""
     with ExitStack() as stack:
         prometheis = {
-            title: stack.enter_context(prometheus(source, instances, target)) for title, source in sources.items()
+            title: stack.enter_context(prometheus(one.prometheus, instances, target, f"/{number}"))
+            for number, (title, one) in enumerate(found.items())
         }
         time.sleep(seconds / 3)  # all targets scraped, all rules evaluated
         began = time.monotonic()
@@ -256,17 +256,17 @@ def sample_bytes(series: list[blocks.Series]) -> float:
 def main() -> int:
     counts = sorted(map(int, os.environ.get("INSTANCES", "1 10 50 200").split()))
     seconds = float(os.environ.get("SECONDS", "180"))
-    exposition = Exposition(recorded())
     costs: list[dict[str, Cost]] = []
-    with tempfile.TemporaryDirectory() as name, running.web_server(handler(exposition)) as url:
-        sources = configurations(Path(name))
-        target = url.removeprefix("http://")
+    with ExitStack() as stack:
+        found = builds(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        web = handler([one.exposition for one in found.values()])
+        target = stack.enter_context(running.web_server(web)).removeprefix("http://")
         for number in counts:
-            cost, kept = measure(sources, number, target, seconds)
-            costs.append(cost)
+            row, kept = measure(found, number, target, seconds)
+            costs.append(row)
     size = {title: sample_bytes(series) for title, series in kept.items()}
-    print(f"A scrape of one instance has {statistics.fmean(cost.scraped for cost in costs[-1].values()):.0f} samples;")
-    print(", ".join(f"{title}: {cost.kept:.0f} are kept" for title, cost in costs[-1].items()) + ".")
+    for title, cost in costs[-1].items():
+        print(f"{title}: {cost.kept:.0f} of the {cost.scraped:.0f} samples of one instance are kept.")
     print(f"Each row: {seconds:.0f} s, the last two thirds of them measured. A sample takes")
     print(", ".join(f"{size[title]:.2f} bytes on disk ({title})" for title in size) + ".\n")
     print("| instances | | series | memory | CPU, of a core | disk a day | all rules once | a scrape |")

@@ -130,8 +130,10 @@ def monitor(cluster: Cluster, service: str, job: str, port: str) -> dict[str, An
             {"targetLabel": "service", "replacement": cluster.service},  # ties the database to its service
         ],
     }
-    if cluster.token_secret and service == cluster.service:
-        endpoint["authorization"] = {"credentials": {"name": cluster.token_secret, "key": "token"}}
+    if service == cluster.service:
+        endpoint["metricRelabelings"] = _dropped()
+        if cluster.token_secret:
+            endpoint["authorization"] = {"credentials": {"name": cluster.token_secret, "key": "token"}}
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
@@ -146,6 +148,17 @@ def monitor(cluster: Cluster, service: str, job: str, port: str) -> dict[str, An
             "labelValueLengthLimit": 1024,
         },
     }
+
+
+def _dropped() -> list[dict[str, Any]]:
+    """What prometheus.yml does not keep of the service's series, in the words of a monitor."""
+    configuration = yaml.safe_load((PROJECT / "prometheus" / "prometheus.yml").read_text())
+    app = next(job for job in configuration["scrape_configs"] if job["job_name"] == "app")
+    return [{_camel(key): value for key, value in step.items()} for step in app["metric_relabel_configs"]]
+
+
+def _camel(name: str) -> str:
+    return re.sub("_(.)", lambda found: found[1].upper(), name)
 
 
 def kustomization(cluster: Cluster, out: Path, dashboards: list[str]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def outcomes(matchers: str) -> Outcomes:
     errors = f"db_query_errors_total{{{matchers}, {SQLSTATE}"
     return Outcomes(
         failed=(f"{errors}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
-        succeeded=(f"db_query_duration_seconds_count{{{matchers}}}",),
+        succeeded=(f'db_query_duration_seconds_bucket{{{matchers}, le="+Inf"}}',),
         not_succeeded=(f'{errors}, operation!~"CONNECT|COMMIT|ROLLBACK"}}',),
         under_way=(f"db_pool_pending_checkouts{{{matchers}}}", f'db_pool_connections{{{matchers}, state="used"}}'),
     )

@@ -169,7 +169,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
             return bool(prometheus.query(expression))
 
         wait_until(lambda: has('rate(http_requests_total{endpoint="/broken", status_code="500"}[5s]) > 0'))
-        wait_until(lambda: has('rate(db_query_duration_seconds_count{query_name="greeting"}[5s]) > 0'))
+        wait_until(lambda: has('rate(db_query_duration_seconds_bucket{query_name="greeting", le="+Inf"}[5s]) > 0'))
         wait_until(lambda: has('active_users{window="5m"} >= 9'))
         wait_until(lambda: has('rate(llm_tokens_total{model="gpt-5-mini"}[5s]) > 0'))
         # The rules know the service by its job, and an alert is on its way.

@@ -182,7 +182,10 @@ def scrape_config(monitor: dict[str, Any], pods: dict[str, str]) -> dict[str, An
     operators = [{"source_labels": [source], "target_label": target} for source, target in copied.items()]
     operators.append({"source_labels": ["__meta_kubernetes_service_name"], "target_label": "job"})
     operators.append({"target_label": "endpoint", "replacement": endpoint["port"]})
-    own = [{_snake(key): value for key, value in step.items()} for step in endpoint["relabelings"]]
+    own, kept = (
+        [{_snake(key): value for key, value in step.items()} for step in endpoint.get(name, [])]
+        for name in ("relabelings", "metricRelabelings")
+    )
     return {
         "job_name": f"serviceMonitor/sales/{monitor['metadata']['name']}/0",
         "honor_labels": False,
@@ -204,6 +207,7 @@ def scrape_config(monitor: dict[str, Any], pods: dict[str, str]) -> dict[str, An
             for address, pod in pods.items()
         ],
         "relabel_configs": [*operators, *own],
+        "metric_relabel_configs": kept,
     }
 
 
@@ -260,6 +264,16 @@ def test_targets_have_no_label_that_splits_or_collides(cluster: InCluster) -> No
     assert found == {tuple(sorted(labels.items())) for labels in expected}
     assert not cluster.prometheus.query('{exported_endpoint!=""}')
     assert cluster.prometheus.query('http_requests_total{endpoint="/items"}')
+
+
+def test_what_the_stack_does_not_keep_is_not_kept_here(out: Path, cluster: InCluster) -> None:
+    configuration = yaml.safe_load((PROJECT / "prometheus" / "prometheus.yml").read_text())
+    rules = next(job["metric_relabel_configs"] for job in configuration["scrape_configs"] if job["job_name"] == "app")
+    monitor = documents(out)["monitors/app.yaml"]
+    assert scrape_config(monitor, {})["metric_relabel_configs"] == rules
+    names = set(cluster.prometheus.api("label/__name__/values"))
+    assert "http_request_duration_seconds_bucket" in names
+    assert "http_request_size_bytes_bucket" not in names
 
 
 def test_recorded_series_are_of_the_service_not_of_pods(cluster: InCluster) -> None:

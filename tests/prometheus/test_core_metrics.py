@@ -74,7 +74,7 @@ def test_tokens_and_prompts_are_those_the_answers_tell(watched: Watched) -> None
     prometheus, record = watched.prometheus, watched.record
     assert prometheus.value('sum(llm_tokens_total{type="input"})') == record.tokens["input"]
     assert prometheus.value('sum(llm_tokens_total{type="output"})') == record.tokens["output"]
-    assert prometheus.value("sum(llm_request_duration_seconds_count)") == record.chats
+    assert prometheus.value('sum(llm_request_duration_seconds_bucket{outcome="success", le="+Inf"})') == record.chats
     assert prometheus.value("sum(llm_prompt_length_characters_sum)") == record.prompt_characters
     longest = prometheus.value("max(max_over_time(llm_prompt_length_characters_max[5m]))")
     assert longest == record.longest_prompt

@@ -102,13 +102,15 @@ def test_what_can_not_be_is_one_clear_sentence(pattern: str, replacement: str, c
         load(text)
 
 
-def test_a_bound_that_is_no_bucket_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bound", "end"), [("0.3", "60\n"), ("0.75", "60; prometheus.yml drops it\n")])
+def test_a_bound_that_is_no_bucket_or_is_not_kept_is_refused(tmp_path: Path, bound: str, end: str) -> None:
     shutil.copytree(PROJECT / "prometheus", tmp_path / "prometheus")
     (tmp_path / "app").symlink_to(PROJECT / "app")
-    (tmp_path / "prometheus" / "slo.toml").write_text(re.sub(r"(?m)^seconds = .*", "seconds = 0.3", TEXT))
+    (tmp_path / "prometheus" / "slo.toml").write_text(re.sub(r"(?m)^seconds = .*", f"seconds = {bound}", TEXT))
     run = subprocess.run([sys.executable, "-m", "prometheus.src"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.startswith("prometheus/slo.toml: latency.seconds is one of 0.005, ")
+    assert run.stderr.endswith(end)
     assert run.stderr.count("\n") == 1
 
 
