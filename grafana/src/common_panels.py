@@ -81,7 +81,7 @@ def _alerts_table(others: str) -> Panel:
             Column("Value", "For", unit="s", width=85, decimals=0),
         ),
         sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
-        no_value="Nobody knows: no rules are evaluated, or Prometheus does not answer",
+        no_value="Unknown: no rules are evaluated, or Prometheus does not respond",
     )
 
 
