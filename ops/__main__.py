@@ -216,7 +216,7 @@ def _check_parameters(command: str, given: dict[str, str]) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first signal ends the command; further ones (make passes SIGTERM on) don't interrupt its clearing up."""
+    """The first signal ends the command; further ones (make passes SIGTERM on) don't interrupt its cleanup."""
     for end in ENDS:
         signal.signal(end, lambda *_: None)
     raise KeyboardInterrupt

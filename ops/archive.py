@@ -121,7 +121,7 @@ def newest(folder: Path) -> str:
 
 
 def size(file: Path) -> str:
-    """Of a file, to be read: 12 MB."""
+    """The size of a file for display, such as 12 MB."""
     count = float(file.stat().st_size)
     for unit in ("B", "kB", "MB"):
         if count < 1000:

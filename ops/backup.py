@@ -105,7 +105,7 @@ def interrupted(stack: Stack) -> Path:
 
 
 def clear_up(stack: Stack) -> None:
-    """Leave nothing incomplete of a backup or a restore that was killed.
+    """Remove what a killed backup or restore has left.
 
     Raises:
         OpsError: data are incomplete; it says what the user has to do.
@@ -223,7 +223,7 @@ def _guard(stack: Stack, parent: socket.socket) -> NoReturn:
 
 
 def _refuse_unsuitable(archive: Path, manifest: Mapping[str, Any], stack: Stack) -> None:
-    """Servers read what older ones have written, not what newer ones have."""
+    """Servers can read data of older versions, not of newer ones."""
     here, there = stack.versions(), manifest["versions"]
     raw = DUMP not in manifest["parts"]
     if raw and manifest["mode"] != stack.mode:

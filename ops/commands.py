@@ -112,7 +112,7 @@ def status(stack: Stack) -> None:
 
 
 def _print_links(stack: Stack) -> None:
-    """Where links in messages lead, as far as the settings say so."""
+    """Print the configured base addresses of links in messages."""
     for name in LINKS:
         if address := stack.settings.get(name):
             print(f"Links in messages: {name}={address}")
@@ -205,7 +205,7 @@ def clean(stack: Stack, confirmed: str) -> None:
 
 
 def grafana_password(stack: Stack) -> None:
-    """Make Grafana take the administrator's password in the secrets; a missing one is made."""
+    """Set Grafana's administrator password to the one in the secrets, which is created if missing."""
     command, environment = stack.grafana_cli("admin", "reset-admin-password", "--password-from-stdin")
     folder = stack.settings.folder("SECRETS_DIR")
     secrets.make(folder)

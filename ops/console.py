@@ -1,4 +1,4 @@
-"""What the user sees and is asked: the one logger, steps, confirmation.
+"""Output and questions to the user: the logger, steps, confirmation.
 
 Progress goes to standard output, warnings and errors to standard error, without decoration.
 """

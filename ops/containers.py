@@ -1,4 +1,4 @@
-"""What is wrong with a container of the stack, and whether it keeps crashing. Standard library only."""
+"""Health of the stack's containers, including whether they keep crashing. Standard library only."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ NO_DOCKER = "There is no `docker` on PATH: install Docker Engine with Compose, o
 
 
 class OpsError(Exception):
-    """Something the user can fix; printed without a traceback, exit code 1."""
+    """An error that the user can fix; printed without a traceback, exit code 1."""
 
 
 def refusal(error: OSError) -> str:
-    """What the operating system refused: a full disk, another user's folder, a program that is not there."""
+    """Describe what the operating system refused: a full disk, another user's folder, a missing program."""
     reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError) and Path(os.fsdecode(error.filename or "")).name == "docker":
         return NO_DOCKER

@@ -83,7 +83,7 @@ def unpacked(name: str) -> Path | None:
 
 
 def obtain(*names: str) -> None:
-    """Have the packages of these programs unpacked.
+    """Unpack the packages of these programs, unless they are there.
 
     Raises:
         OpsError: this can't be done; says what to install.

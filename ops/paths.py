@@ -1,4 +1,4 @@
-"""Where native mode keeps things, all of it in one folder that git ignores; locks, and folders made as a whole."""
+"""Native mode's folder, which git ignores; locks; folders that are replaced atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports are checked before anything starts: a taken one is named, with the setting that moves it and who has it."""
+"""Check ports before anything starts; a taken one is reported with its setting and the process that has it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class ProcessStack(NativeServers):
             raise OpsError(f"Not available: {', '.join(older)}.")
 
     def _fetch(self) -> None:
-        """Have the pinned releases, as far as the network, a mirror or the folder of archives has them."""
+        """Fetch the pinned releases that the network, a mirror or the folder of archives has."""
         own_grafana = {"grafana"} if self.settings.get("GRAFANA_HOME") else set()
         programs.fetch(*(set(programs.RELEASED) - own_grafana))
 

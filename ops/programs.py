@@ -1,4 +1,4 @@
-"""Which program runs: the one on PATH, the official release, or Debian's.
+"""Choose each program: the one on PATH, the official release, or Debian's.
 
     prometheus    PATH, if it is the version that docker-compose.yml pins, or newer
                   .native/releases, the pinned version, fetched by `make up` and `make pull`
@@ -54,7 +54,7 @@ def find(*names: str, major: int | None = None) -> dict[str, Path]:
 
 
 def fetch(*names: str) -> None:
-    """Have the pinned releases of these programs, where neither PATH nor `.native/releases` has them.
+    """Fetch the pinned releases of these programs, if neither PATH nor `.native/releases` has them.
 
     Logs one line where one is not available; another version is used then.
 

@@ -102,7 +102,7 @@ class Store:
         return file if file.exists() else None
 
     def obtain(self, release: Release) -> None:
-        """Have the release unpacked.
+        """Fetch and unpack the release, unless it is there.
 
         Raises:
             UnavailableError: neither the folder of archives nor the network has it; says why, without a full stop.

@@ -54,7 +54,7 @@ def wait_until_ready(name: str, probe: Callable[[], str | None]) -> None:
 
 
 def _wait(look: Callable[[], str | None], server: str) -> None:
-    """Look until there is no problem, which the log of a server explains."""
+    """Poll until there is no problem."""
     deadline = time.monotonic() + READY_TIMEOUT
     while problem := look():
         if time.monotonic() > deadline:

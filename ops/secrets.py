@@ -57,7 +57,7 @@ def generate(folder: Path) -> list[str]:
 
 
 def replace_grafana_key(folder: Path, key: str) -> None:
-    """Have Grafana decrypt with the key of the backup that its data come from."""
+    """Install the key of the backup that Grafana's data come from."""
     with _lock(folder):
         _write(folder / GRAFANA_KEY, key)
 
@@ -72,7 +72,7 @@ def _write(file: Path, secret: str) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One at a time makes secrets; the others then find them."""
+    """Only one process at a time creates secrets; others then find them."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Running other programs: their output as a value, their failure as one clear message."""
+"""Run other programs: return their output, raise one clear message if they fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_SPACE = 64 << 10  # bytes
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """What the program prints.
+    """Run a program and return its output.
 
     Raises:
         OpsError: it fails; with the end of its complaint.
@@ -33,7 +33,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None, cw
 
 
 def succeeds(command: list[str], environment: Mapping[str, str] | None = None, timeout: float | None = None) -> bool:
-    """Whether the program is there and succeeds within `timeout` seconds."""
+    """Whether the program exists and succeeds within `timeout` seconds."""
     try:
         return subprocess.run(command, env=environment, capture_output=True, timeout=timeout).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -74,7 +74,7 @@ def feed(what: str, command: Sequence[str], stream: IO[bytes], environment: Mapp
 
 
 def version(text: str) -> str:
-    """The first version number in what a program says of itself."""
+    """The first version number in a program's output."""
     found = re.search(r"\d+(\.\d+)+", text)
     return found[0] if found else "unknown"
 

@@ -49,13 +49,13 @@ class Stack(Servers, Protocol):
 
     @property
     def location(self) -> str:
-        """Where the data are, in words."""
+        """A description of where the data are."""
 
     def notes(self) -> list[str]:
-        """What else the user should know about this stack."""
+        """Remarks on this stack for the user."""
 
     def check(self) -> None:
-        """Look for what would make a start fail, before anything starts or stops.
+        """Check for what would make a start fail, before anything starts or stops.
 
         Raises:
             OpsError: a start would fail.
@@ -72,13 +72,13 @@ class Stack(Servers, Protocol):
         """Start what does not run; returns whether it ran already, so that edited files are to be read again."""
 
     def write_configs(self) -> None:
-        """Rewrite what servers read and `make up` makes of settings: Prometheus' configuration."""
+        """Rewrite the configuration that depends on settings: that of Prometheus."""
 
     def replicas(self) -> list[str]:
         """The running replicas of the service, by names that `replace_replica` knows."""
 
     def replace_replica(self, name: str) -> None:
-        """Have a new replica in the place of this one.
+        """Replace this replica by a new one.
 
         Raises:
             OpsError: it does not become ready.
@@ -100,7 +100,7 @@ class Stack(Servers, Protocol):
         """The command that shows the logs of one server, or of all; `lines` None: from the beginning."""
 
     def ask(self, name: str, path: str) -> str:
-        """What Prometheus or Alertmanager answers to a GET.
+        """The response of Prometheus or Alertmanager to a GET.
 
         Raises:
             OpsError: it does not answer.
@@ -135,19 +135,19 @@ class Stack(Servers, Protocol):
 
     def has_data(self) -> bool: ...
     def paused(self, servers: Sequence[str]) -> AbstractContextManager[None]:
-        """Those of `servers` that run are stopped meanwhile."""
+        """Stop those of `servers` that run, for the duration of the context."""
 
     def new_database(self) -> AbstractContextManager[Callable[..., list[str]]]:
-        """An empty database made with the present secrets, and `client` for it; in its place after `replace()`."""
+        """An empty database with the current secrets, and a `client` for it; effective after `replace()`."""
 
     def pack(self, server: str, file: Path) -> None:
         """Write a server's folder into a tar file."""
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
-        """Replace all that a server has by the files in the archive; in their place after `replace()`."""
+        """Replace a server's data by the files in the archive; effective after `replace()`."""
 
     def replace(self) -> None:
-        """Put what was unpacked and loaded in the place of the present data; nothing runs."""
+        """Replace the current data by what was unpacked and loaded; nothing may run."""
 
     def recover(self) -> bool:
-        """Clear away what a restore that did not end has left; whether the data are those from before it, and whole."""
+        """Remove what an unfinished restore has left; returns whether the data are complete, as before it."""

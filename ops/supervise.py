@@ -1,4 +1,4 @@
-"""The process supervisor (supervisord): starts the servers, restarts what dies, keeps the logs within bounds.
+"""The process supervisor (supervisord): starts the servers, restarts crashed ones, limits the logs.
 
 It is controlled through a Unix socket in a folder that is its owner's alone.
 """
@@ -86,7 +86,7 @@ class Supervisor:
 
     @property
     def running(self) -> bool:
-        """Whether it takes orders; one that is shutting down doesn't."""
+        """Whether it accepts commands; one that is shutting down doesn't."""
         try:
             self._call("getState")
         except (OSError, OpsError):
@@ -123,14 +123,14 @@ class Supervisor:
         self._call("signalProcess", name, "HUP")
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """supervisord's words on every process by name: statename, pid, description; nothing if it doesn't run."""
+        """supervisord's report on every process by name: statename, pid, description; empty if it doesn't run."""
         try:
             return {process["name"]: process for process in self._call("getAllProcessInfo")}
         except OSError:
             return {}
 
     def stop(self) -> None:
-        """End every process of the stack, also what a supervisor or a command that died has left behind."""
+        """End every process of the stack, including those that a dead supervisor or command has left."""
         if self.running:
             self._call("shutdown")
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
