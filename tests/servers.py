@@ -26,18 +26,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+import psutil
+
 from ops import configs, secrets, servers
 from ops import postgres as native_postgres
 from ops.paths import temporary_folder
 
 T = TypeVar("T")
-START_TIMEOUT = 120.0  # seconds; a loaded machine of two cores needs some
+PATIENCE = 240.0  # seconds; two loaded cores need some, and where all is well nobody waits for its end
+NOT_YET = (OSError, AssertionError, LookupError, ValueError, httpx.TransportError, psutil.Error)
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 120.0, interval: float = 0.1) -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = PATIENCE, interval: float = 0.1) -> T:
     """Call `predicate` until it returns something true, and return that.
 
-    Fails with the last value, or the last exception, after `timeout` seconds.
+    Fails with the last value, or the last exception (one of NOT_YET), after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -45,7 +49,7 @@ def wait_until(predicate: Callable[[], T], timeout: float = 120.0, interval: flo
         value: T | None = None
         try:
             value = predicate()
-        except (OSError, AssertionError, LookupError, ValueError) as error:
+        except NOT_YET as error:
             failure = error
         if value:
             return value
@@ -157,7 +161,7 @@ class Running:
             return self.server.probe() is None
 
         try:
-            wait_until(ready, START_TIMEOUT)
+            wait_until(ready)
         except AssertionError as error:
             problem = self.server.probe()
             raise AssertionError(f"{self.server.name} {problem}. The end of its log:\n{self.log[-2000:]}") from error
@@ -171,6 +175,21 @@ class Running:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+@contextmanager
+def suspended(server: Running) -> Iterator[None]:
+    """A server, with its processes, that answers nothing and closes no connection."""
+    main = psutil.Process(server.process.pid)
+    main.suspend()  # first: it starts no process meanwhile, and none that ends vanishes
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in reversed(processes):  # the main one last, which would reap those that have ended
+            process.resume()
 
 
 class PrometheusApi:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import psutil
 import psycopg
 import pytest
 from fastapi import FastAPI
@@ -74,15 +73,51 @@ def test_a_stream_is_start_deltas_and_done_and_stored(user: httpx.Client) -> Non
     assert messages[3]["complete"] is True
 
 
-def test_what_a_client_got_before_it_left_is_stored_as_incomplete(user: httpx.Client) -> None:
-    with user.stream("POST", "/chat", json={"message": "A long story", "stream": True}) as response:
+@contextmanager
+def answering(postgres: Postgres, first_token_seconds: float, tokens_per_second: float) -> Iterator[Running]:
+    """A service whose model takes this long for the first of some sixty tokens, and writes at this pace."""
+    faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": "a-token"}
+    with servers.app({**postgres.environment(postgres.create_database()), **faults}) as running:
+        behaviour = {
+            "seconds": 1800,
+            "first_token_seconds": first_token_seconds,
+            "tokens_per_second": tokens_per_second,
+        }
+        headers = {"Authorization": "Bearer a-token"}
+        answer = httpx.post(f"{running.url}/faults/llm-slow", json=behaviour, headers=headers, timeout=60)
+        assert answer.status_code == 200
+        yield running
+
+
+@pytest.fixture(scope="module")
+def never_answering(postgres: Postgres) -> Iterator[Running]:
+    with answering(postgres, first_token_seconds=120, tokens_per_second=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def answering_slowly(postgres: Postgres) -> Iterator[Running]:
+    """In about six seconds: whoever looks meanwhile may be on a busy machine."""
+    with answering(postgres, first_token_seconds=0, tokens_per_second=10) as running:
+        yield running
+
+
+@pytest.fixture
+def slow(answering_slowly: Running) -> Iterator[httpx.Client]:
+    """A new user of `answering_slowly`."""
+    with httpx.Client(base_url=answering_slowly.url, timeout=60) as client, sign_up(client) as user:
+        yield user
+
+
+def test_what_a_client_got_before_it_left_is_stored_as_incomplete(slow: httpx.Client) -> None:
+    with slow.stream("POST", "/chat", json={"message": "A long story", "stream": True}) as response:
         received = [line for line, _ in zip(response.iter_lines(), range(12), strict=False)]
     conversation = json.loads(received[1].removeprefix("data: "))["conversation_id"]
     text = "".join(data["text"] for name, data in events(received[:11]) if name == "delta")
     assert text
 
     def messages() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = user.get(f"/conversations/{conversation}").json()["messages"]
+        found: list[dict[str, Any]] = slow.get(f"/conversations/{conversation}").json()["messages"]
         return found
 
     wait_until(lambda: len(messages()) == 2)
@@ -91,34 +126,22 @@ def test_what_a_client_got_before_it_left_is_stored_as_incomplete(user: httpx.Cl
     assert answer["content"].startswith(text)
 
 
-def test_no_connection_of_the_pool_is_held_while_the_model_writes(
-    user: httpx.Client, metric: Callable[[str], float]
-) -> None:
-    with user.stream("POST", "/chat", json={"message": "A story", "stream": True}) as response:
+def test_no_connection_of_the_pool_is_held_while_the_model_writes(slow: httpx.Client) -> None:
+    with slow.stream("POST", "/chat", json={"message": "A story", "stream": True}) as response:
         lines = response.iter_lines()
         first = next(lines)
-        assert metric('llm_requests_in_progress{provider="simulated"}') == 1
-        assert metric('db_pool_connections{state="used"}') == 0
+        assert metric_value(slow, 'llm_requests_in_progress{provider="simulated"}') == 1
+        assert metric_value(slow, 'db_pool_connections{state="used"}') == 0
         assert events([first, *lines])[-1][0] == "done"
-    assert metric("llm_requests_in_progress") == 0
+    assert metric_value(slow, "llm_requests_in_progress") == 0
 
 
-def test_nor_while_the_whole_answer_is_waited_for(user: httpx.Client, metric: Callable[[str], float]) -> None:
+def test_nor_while_the_whole_answer_is_waited_for(slow: httpx.Client) -> None:
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(user.post, "/chat", json={"message": "A story"})
-        wait_until(lambda: metric("llm_requests_in_progress") == 1)
-        assert metric('db_pool_connections{state="used"}') == 0
+        answer = pool.submit(slow.post, "/chat", json={"message": "A story"})
+        wait_until(lambda: metric_value(slow, "llm_requests_in_progress") == 1)
+        assert metric_value(slow, 'db_pool_connections{state="used"}') == 0
         assert answer.result().status_code == 200
-
-
-@pytest.fixture(scope="module")
-def never_answering(postgres: Postgres) -> Iterator[Running]:
-    faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": "a-token"}
-    with servers.app({**postgres.environment(postgres.create_database()), **faults}) as running:
-        behaviour = {"seconds": 1800, "first_token_seconds": 120, "tokens_per_second": 1}
-        headers = {"Authorization": "Bearer a-token"}
-        assert httpx.post(f"{running.url}/faults/llm-slow", json=behaviour, headers=headers).status_code == 200
-        yield running
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -287,15 +310,8 @@ def cut_off(postgres: Postgres, database: str) -> Iterator[None]:
 @contextmanager
 def hanging(postgres: Postgres, database: str) -> Iterator[None]:
     """The database answers nothing, and closes no connection."""
-    main = psutil.Process(postgres.running.process.pid)
-    processes = [main, *main.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
+    with servers.suspended(postgres.running):
         yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 @pytest.mark.attack("the database stops under an answer", tried=20)

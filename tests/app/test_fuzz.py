@@ -38,6 +38,7 @@ def service(postgres: Postgres) -> Iterator[Running]:
             f"{running.url}/faults/llm-slow",
             json={"seconds": 1800, "first_token_seconds": 0, "tokens_per_second": 10_000},
             headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
         )
         assert answer.status_code == 200
         yield running

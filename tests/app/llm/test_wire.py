@@ -165,7 +165,7 @@ CASES = [
         ERROR | FIRST_TOKEN | failed("timeout") | missing("error"),
         stream=True,
         fails="timeout",
-        settings={"timeout": 0.5},
+        settings={"timeout": 3.0},  # more than what comes before the silence takes on a busy machine
     ),
     # OpenAI, refused
     Case("401", "openai", [openai_error(401, "invalid_api_key")], ERROR | failed("auth"), fails="auth"),
@@ -245,7 +245,7 @@ CASES = [
         [openai_whole(delay=60)],
         ERROR | failed("timeout") | missing("error"),
         fails="timeout",
-        settings={"timeout": 0.3, "max_retries": 0},
+        settings={"timeout": 1.0, "max_retries": 0},
     ),
     Case(
         "timeout, then an answer",
@@ -253,7 +253,7 @@ CASES = [
         [openai_whole(delay=60), openai_whole()],
         SUCCESS | OPENAI_TOKENS | finish("stop") | retried("timeout"),
         requests=2,
-        settings={"timeout": 1.0},
+        settings={"timeout": 3.0},
     ),
     # Anthropic, whole
     Case("whole", "anthropic", [anthropic_whole()], SUCCESS | ANTHROPIC_TOKENS | finish("stop")),
@@ -352,7 +352,7 @@ CASES = [
         [anthropic_whole(delay=60)],
         ERROR | failed("timeout") | missing("error"),
         fails="timeout",
-        settings={"timeout": 0.3, "max_retries": 0},
+        settings={"timeout": 1.0, "max_retries": 0},
     ),
 ]
 
@@ -384,7 +384,8 @@ async def test_slow_first_token(provider: str, fake: FakeProvider, model: str) -
         async for _ in llm.stream(PROMPT):
             pass
     first = seconds("llm_time_to_first_token_seconds", provider, model)
-    assert 0.5 <= first <= seconds("llm_request_duration_seconds", provider, model)
+    almost = 0.5 - 0.001  # timers of an event loop may end a part of a millisecond early
+    assert almost <= first <= seconds("llm_request_duration_seconds", provider, model)
 
 
 async def test_role_chunk_is_not_the_first_token(fake: FakeProvider, model: str) -> None:
