@@ -17,7 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.servers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-UVICORN = ("-m", "uvicorn", "--port", "0", "--log-level", "info", "--no-access-log")
+# A worker that has no turn for five seconds on a busy machine is not to be replaced for that.
+PATIENT = ("--timeout-worker-healthcheck", "120")
+UVICORN = ("-m", "uvicorn", "--port", "0", "--log-level", "info", "--no-access-log", *PATIENT)
 GUNICORN = (
     "-m",
     "gunicorn",
@@ -29,6 +31,8 @@ GUNICORN = (
     "/dev/null",
     "--graceful-timeout",
     "5",
+    "--timeout",
+    "120",
 )
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

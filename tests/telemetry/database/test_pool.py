@@ -228,8 +228,9 @@ def test_exhausted_pool(run: Runner) -> None:
         "pool_checkout_wait_seconds_count": 3,
         "pool_checkout_timeouts_total": 2,
     }
-    assert run.seconds("db_pool_checkout_wait_seconds") >= 0.2
-    assert run.seconds("db_pool_connection_use_seconds") >= 0.2
+    timeouts = 2 * (0.1 - 0.001)  # the pool waits by other clocks, which may be a little faster
+    assert run.seconds("db_pool_checkout_wait_seconds") >= timeouts
+    assert run.seconds("db_pool_connection_use_seconds") >= timeouts
 
 
 WAIT, USE = "db_pool_checkout_wait_seconds", "db_pool_connection_use_seconds"
@@ -238,8 +239,9 @@ WAIT, USE = "db_pool_checkout_wait_seconds", "db_pool_connection_use_seconds"
 def check_waits(pool: str, before: float, waited: list[float]) -> None:
     """8 callers, 2 connections, 0.1 s each: once the first two have theirs, pairs wait 0, 0.1, 0.2, 0.3 s: 1.2 s."""
     assert numbers(pool) == queries(SELECT=10) | ended(rollback=10) | pool_numbers(checkouts=10, idle=2, limit=2)
-    assert 1.2 <= seconds(pool, WAIT) - before <= sum(waited)  # the callers' own clocks, which are around ours
-    assert seconds(pool, USE) >= 0.8
+    # The server sleeps by another clock than ours; the callers' own are around ours.
+    assert 12 * (0.1 - 0.001) <= seconds(pool, WAIT) - before <= sum(waited)
+    assert seconds(pool, USE) >= 8 * (0.1 - 0.001)
     # With the two that opened the connections, at most 4 waits are below 0.1 s, 6 below 0.2 s and 8 below 0.3 s.
     at_most = {
         float(sample.labels["le"]): sample.value

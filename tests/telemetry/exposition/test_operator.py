@@ -72,6 +72,11 @@ def series(prometheus: Prometheus, name: str = "http_requests_total") -> list[di
         return [found["metric"] for found in json.load(response)["data"]["result"]]
 
 
+def both(prometheus: Prometheus) -> list[dict[str, str]]:
+    """The series of the requests, once there are those of the two endpoints."""
+    return wait_until(lambda: found if len(found := series(prometheus)) >= 2 else [])
+
+
 @pytest.mark.parametrize(
     ("kind", "honor_labels", "scrape_class"),
     [
@@ -84,9 +89,8 @@ def series(prometheus: Prometheus, name: str = "http_requests_total") -> list[di
 def test_the_monitors_of_the_guide(service: Served, kind: str, honor_labels: bool, scrape_class: bool) -> None:
     endpoint = {**endpoint_of(kind), "honorLabels": honor_labels}
     with servers.prometheus(configuration(kind, endpoint, service.port, scrape_class)) as prometheus:
-        wait_until(lambda: len(series(prometheus)) >= 2)
-        found = series(prometheus)
-        [info] = series(prometheus, "app_info")
+        found = both(prometheus)
+        [info] = wait_until(lambda: series(prometheus, "app_info"))
     assert {labels["endpoint"] for labels in found} == {"/items/{item_id}", "/metrics"}
     of_the_target = {"job", "instance", "service", "namespace"}
     for labels in found:
@@ -100,7 +104,6 @@ def test_why_it_is_needed(service: Served, honor_labels: bool, displaced: str) -
     """Without the guide's steps the operator's label displaces the route's, or stands on what has no route."""
     endpoint = {"port": "http", "relabelings": [], "honorLabels": honor_labels}
     with servers.prometheus(configuration("ServiceMonitor", endpoint, service.port)) as prometheus:
-        wait_until(lambda: len(series(prometheus)) >= 2)
-        assert {labels[displaced] for labels in series(prometheus)} == {"/items/{item_id}", "/metrics"}
-        [info] = series(prometheus, "app_info")
+        assert {labels[displaced] for labels in both(prometheus)} == {"/items/{item_id}", "/metrics"}
+        [info] = wait_until(lambda: series(prometheus, "app_info"))
         assert info["endpoint"] == "http"

@@ -42,7 +42,8 @@ class Reply:
     first_delay: float = 0.0
     """Seconds between the response's headers and its first event."""
     stall_after: int | None = None
-    """Send this many events, then nothing more until the client leaves."""
+    """Send this many events, then nothing more until `resume` is set, or the client leaves."""
+    resume: threading.Event | None = None
     cut: bool = False
     """Break the connection at the end, in the middle of the chunked body."""
     drop: bool = False
@@ -119,7 +120,8 @@ class FakeProvider:
             await asyncio.sleep(reply.first_delay)
             for number, (name, data) in enumerate(reply.events):
                 if number == reply.stall_after:
-                    await asyncio.Event().wait()
+                    while not (reply.resume and reply.resume.is_set()):  # noqa: ASYNC110  another thread sets it
+                        await asyncio.sleep(0.01)
                 text = data if isinstance(data, str) else json.dumps(data)
                 event = (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
                 writer.write(f"{len(event.encode()):x}\r\n{event}\r\n".encode())

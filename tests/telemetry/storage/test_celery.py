@@ -92,7 +92,7 @@ class Worker:
         """The messages arrive whole: a worker ends if it meets one in the queue that is still being written."""
         command = [str(self.python), "-c", SEND, str(count), kind]
         environ = {**self.environ, "OUTBOX": "outbox"}
-        subprocess.run(command, cwd=self.folder, env=environ, check=True, timeout=60)
+        subprocess.run(command, cwd=self.folder, env=environ, check=True, timeout=300)
         messages = list((self.folder / "outbox").iterdir())
         assert len(messages) == count
         for message in messages:

@@ -16,7 +16,7 @@ def run(*command: str, folder: Path, **environment: str) -> str:
         env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(folder), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

@@ -287,13 +287,17 @@ def test_four_workers_count_as_one(service: tuple[Served, Path]) -> None:
     counts = [exported(served) for _ in range(8)]  # whichever worker answers
     assert all(found == {"1m": expected, "5m": expected, "15m": expected, "1h": expected} for found in counts)
 
+    def lasting(found: dict[str, float]) -> dict[str, float]:
+        """All windows but the one of a minute, which may be over before a busy machine has started a worker."""
+        return {window: number for window, number in found.items() if window != "1m"}
+
     os.kill(min(workers), signal.SIGKILL)
     wait_until(lambda: int(served.send("GET", "/visit")[1]) not in workers)  # its successor serves
-    assert exported(served) == counts[0]
+    assert lasting(exported(served)) == lasting(counts[0])
 
     for _ in range(20):
         served.send("GET", "/visit")  # without a user
-    assert exported(served) == counts[0]
+    assert lasting(exported(served)) == lasting(counts[0])
     for _ in range(20):
         served.send("GET", "/visit", "authorization: somebody else\r\n")
     assert exported(served)["1h"] - counts[0]["1h"] in {0, 1, 2}  # 0 where their place is taken

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,9 +40,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def key() -> bytes:
-    """Of a service of its own in each test, so that none sees another's users."""
-    return uuid.uuid4().bytes
+def key(request: pytest.FixtureRequest) -> bytes:
+    """Of a service of its own in each test, so that none sees another's users; not at random, as their places are."""
+    return hashlib.sha256(request.node.nodeid.encode()).digest()[:16]
 
 
 class Replica:
@@ -237,7 +237,7 @@ def test_two_replicas_of_two_workers(valkey: servers.Valkey, tmp_path: Path) -> 
     environment = {
         "ACTIVE_USERS_STORE": valkey.url,
         "ACTIVE_USERS_STORE_PASSWORD_FILE": str(valkey.password_file),
-        "ACTIVE_USERS_KEY": uuid.uuid4().hex,
+        "ACTIVE_USERS_KEY": "a key of these two services",  # by a random one two of thirty may share a place
     }
     command = (*UVICORN, "--workers", "2", "tests.telemetry.users.service:app")
     with serve(*command, environment=environment) as here, serve(*command, environment=environment) as there:
