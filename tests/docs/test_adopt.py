@@ -174,9 +174,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         wait_until(lambda: has('rate(llm_tokens_total{model="gpt-5-mini"}[5s]) > 0'))
         # The rules know the service by its job, and an alert is on its way.
         wait_until(lambda: has('job:http_errors:ratio_rate5m{job="my-service"} > 0.3'))
-        wait_until(
-            lambda: has('ALERTS{alertname="HttpEndpointFailing", endpoint="/broken", service="my-service"}'), 120
-        )
+        wait_until(lambda: has('ALERTS{alertname="HttpEndpointFailing", endpoint="/broken", service="my-service"}'))
         # It reaches its Alertmanager, its links lead to runbooks, and nothing critical is said but what is provoked.
         wait_until(lambda: len(prometheus.api("alertmanagers")["activeAlertmanagers"]) == 1)
         wait_until(lambda: list(prometheus.targets().values()) == ["up"] * 3)  # no others
@@ -188,7 +186,8 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         }
         with urllib.request.urlopen(runbook, timeout=60) as page:
             assert page.read().startswith(b"# HttpEndpointFailing")
-        critical = {alert["labels"]["alertname"] for alert in alerts if alert["labels"]["severity"] == "critical"}
+        firing = [alert["labels"] for alert in alerts if alert["state"] == "firing"]
+        critical = {labels["alertname"] for labels in firing if labels["severity"] == "critical"}
         assert critical <= {"AvailabilityBurn"}
         rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
@@ -290,7 +289,7 @@ def test_calls_of_models_are_counted_as_the_guide_has_them(tmp_path: Path) -> No
             env={**os.environ, **keys, **urls},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
     assert run.returncode == 0, run.stderr
 

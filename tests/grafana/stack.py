@@ -86,7 +86,7 @@ class Stack:
         """A fault of the service, until the end of the context."""
         headers = {"Authorization": f"Bearer {FAULTS_TOKEN}"}
         url = f"{self.url}/faults/{name}"
-        with httpx.Client(headers=headers, trust_env=False) as client:
+        with httpx.Client(headers=headers, timeout=60, trust_env=False) as client:
             client.post(url, json={"seconds": 600, **parameters}).raise_for_status()
             try:
                 yield
@@ -94,7 +94,8 @@ class Stack:
                 client.delete(url).raise_for_status()
 
     def sign_up(self) -> None:
-        self.key = httpx.post(f"{self.url}/users", json={"name": "somebody"}, trust_env=False).json()["api_key"]
+        answer = httpx.post(f"{self.url}/users", json={"name": "somebody"}, trust_env=False, timeout=60)
+        self.key = answer.json()["api_key"]
 
     def client(self) -> httpx.Client:
         """A signed-in user's."""
@@ -150,8 +151,8 @@ def running(key_file: Path) -> Iterator[Stack]:
             ) as prometheus,
         ):
             stack = Stack(app, postgres, provider, prometheus, alertmanager, exporter, node, environment)
-            wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"), timeout=120)
-            wait_until(lambda: prometheus.query("job_slo:error_budget_remaining:ratio"), timeout=120)
+            wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"))
+            wait_until(lambda: prometheus.query("job_slo:error_budget_remaining:ratio"))
             for dashboard in ("overview", "http", "llm", "loadtest"):
                 stack.idle |= stack.tiles(dashboard)
             stack.sign_up()

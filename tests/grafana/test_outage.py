@@ -70,8 +70,10 @@ def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
         ("overview", "LLM errors"),
     ):
         assert stack.tile(dashboard, title) == Tile(0, "", "green"), title
-    for title in ("SLO 5xx", "SLO slow"):
-        assert stack.tile("overview", title) == Tile(1, "", "green"), title
+    assert stack.tile("overview", "SLO 5xx") == Tile(1, "", "green")
+    budget = stack.tile("overview", "SLO slow")  # on a busy machine a request may be; a minute is little of a month
+    assert (budget.text, budget.colour) == ("", "green")
+    assert budget.value == pytest.approx(1, abs=0.05)
     with stack.users():
         for dashboard, title in (("overview", "HTTP p95"), ("overview", "Query p95"), ("llm", "Model p95")):
             wait_until(lambda: stack.tile(dashboard, title).text.startswith("≤ "))  # noqa: B023  is called at once
@@ -171,7 +173,7 @@ def test_a_provider_that_fails_is_failing_and_not_idle(stack: Stack, status: int
     stack.provider.replies = [Reply(status=status, body={"error": {"message": "no", "type": kind}})]
     with stack.users():
         failing = Tile(-1, "failing", "red")
-        wait_until(lambda: stack.tile("overview", "Model p95") == failing, timeout=120)
+        wait_until(lambda: stack.tile("overview", "Model p95") == failing)
         wait_until(lambda: stack.tile("llm", "Model p95") == failing)
         wait_until(lambda: stack.tile("llm", "LLM errors").colour == "red")
         for title in ("TTFT p95", "TPOT p95"):
@@ -179,7 +181,7 @@ def test_a_provider_that_fails_is_failing_and_not_idle(stack: Stack, status: int
     assert stack.tile("overview", "LLM errors").colour == "red"
     stack.provider.replies = [openai_whole()]
     with stack.users():
-        wait_until(lambda: (stack.tile("llm", "Model p95").value or 0) > 0, timeout=120)
+        wait_until(lambda: (stack.tile("llm", "Model p95").value or 0) > 0)
 
 
 def test_a_provider_that_never_answers_is_waited_for_and_not_idle(stack: Stack) -> None:
@@ -188,7 +190,7 @@ def test_a_provider_that_never_answers_is_waited_for_and_not_idle(stack: Stack) 
     waiting = Tile(-2, "waiting", "orange")
     with stack.users():
         for dashboard, title in (("overview", "Model p95"), ("llm", "Model p95"), ("llm", "TTFT p95")):
-            wait_until(lambda: stack.tile(dashboard, title) == waiting, timeout=180)  # noqa: B023  is called at once
+            wait_until(lambda: stack.tile(dashboard, title) == waiting)  # noqa: B023  is called at once
         assert stack.tile("overview", "HTTP p95").text.startswith("≤ "), "other endpoints answer"
 
 
@@ -197,11 +199,11 @@ def test_answers_that_break_off_in_the_middle_are_failures(stack: Stack) -> None
     stack.provider.replies = [openai_stream(finish_reason=None)]
     with stack.users(stream=True):
         for dashboard in ("overview", "llm"):
-            wait_until(lambda: stack.tile(dashboard, "Model p95") == Tile(-1, "failing", "red"), timeout=180)  # noqa: B023
+            wait_until(lambda: stack.tile(dashboard, "Model p95") == Tile(-1, "failing", "red"))  # noqa: B023
             wait_until(lambda: stack.tile(dashboard, "LLM errors").colour == "red")  # noqa: B023
     stack.provider.replies = [openai_whole()]
     with stack.users():
-        wait_until(lambda: (stack.tile("llm", "Model p95").value or 0) > 0, timeout=120)
+        wait_until(lambda: (stack.tile("llm", "Model p95").value or 0) > 0)
 
 
 def test_a_server_whose_exporter_does_not_answer_may_be_well(stack: Stack) -> None:
@@ -211,7 +213,7 @@ def test_a_server_whose_exporter_does_not_answer_may_be_well(stack: Stack) -> No
             for dashboard in ("overview", "database"):
                 wait_until(lambda: stack.tile(dashboard, "Postgres") == Tile(0.5, "no exporter", "orange"))  # noqa: B023
             assert stack.tile("overview", "Query p95").text.startswith("≤ "), "the application's own"
-            assert stack.tile("database", "TPS") == Tile(None, "no answer", "text")
+            wait_until(lambda: stack.tile("database", "TPS") == Tile(None, "no answer", "text"))
     finally:
         stack.exporter.process.send_signal(signal.SIGCONT)
     wait_until(lambda: stack.tile("database", "Postgres") == Tile(1, "1/1", "green"))
@@ -224,11 +226,11 @@ def test_queries_that_hang_are_not_idle(stack: Stack) -> None:
         migration.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         with stack.users(), stack.users(), stack.users():
             for dashboard, title in (("overview", "Query p95"), ("database", "Query p95"), ("overview", "HTTP p95")):
-                wait_until(lambda: stack.tile(dashboard, title) in hangs, timeout=180)  # noqa: B023  is called at once
+                wait_until(lambda: stack.tile(dashboard, title) in hangs)  # noqa: B023  is called at once
             wait_until(lambda: stack.tile("database", "Blocked").colour in ("orange", "red"))
         migration.rollback()
     with stack.users():
-        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0, timeout=180)
+        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0)
 
 
 def test_statements_that_all_fail_are_not_fast(stack: Stack) -> None:
@@ -238,21 +240,21 @@ def test_statements_that_all_fail_are_not_fast(stack: Stack) -> None:
         with stack.users():
             failing = Tile(-1, "failing", "red")
             for dashboard in ("overview", "database"):
-                wait_until(lambda: stack.tile(dashboard, "Query p95") == failing, timeout=180)  # noqa: B023
+                wait_until(lambda: stack.tile(dashboard, "Query p95") == failing)  # noqa: B023
                 assert stack.tile(dashboard, "SQL errors").colour == "red"
                 wait_until(lambda: stack.tile(dashboard, "Postgres") == Tile(1, "1/1", "green"))  # noqa: B023
             wait_until(lambda: stack.tile("http", "Slow share") == failing)
     finally:
         stack.sql("ALTER SCHEMA elsewhere RENAME TO public")
     with stack.users():
-        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0, timeout=180)
+        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0)
 
 
 def test_a_server_that_refuses_writes_is_up_and_its_queries_fail(stack: Stack) -> None:
     stack.sql("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
     with stack.users():
         for dashboard, title in (("overview", "SQL errors"), ("database", "SQL errors"), ("http", "5xx errors")):
-            wait_until(lambda: stack.tile(dashboard, title).colour == "red", timeout=120)  # noqa: B023
+            wait_until(lambda: stack.tile(dashboard, title).colour == "red")  # noqa: B023
         assert stack.tile("overview", "Postgres") == Tile(1, "1/1", "green")
         assert (stack.tile("database", "Query p95").value or 0) > 0, "it answers reads"
     stack.sql("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
@@ -267,12 +269,12 @@ def test_a_server_that_refuses_the_services_logins_is_up_and_nothing_works(stack
     with stack.users():
         for dashboard in ("overview", "database"):
             for title in ("Query p95", "Pool in use"):
-                wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"), timeout=120)  # noqa: B023
+                wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"))  # noqa: B023
             assert stack.tile(dashboard, "SQL errors").colour == "red"
             assert stack.tile(dashboard, "Postgres") == Tile(1, "1/1", "green")
     stack.sql(f"ALTER ROLE {role} LOGIN")
     with stack.users():
-        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0, timeout=120)
+        wait_until(lambda: (stack.tile("database", "Query p95").value or 0) > 0)
 
 
 def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:
@@ -284,8 +286,8 @@ def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:
         for dashboard in ("overview", "database"):
             wait_until(lambda: stack.tile(dashboard, "SQL errors").colour == "red")  # noqa: B023  is called at once
             for title in ("Query p95", "Pool in use"):
-                wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"), timeout=120)  # noqa: B023
-        assert stack.tile("database", "Wait p95") == Tile(-1, "failing", "red")
+                wait_until(lambda: stack.tile(dashboard, title) == Tile(-1, "failing", "red"))  # noqa: B023
+        wait_until(lambda: stack.tile("database", "Wait p95") == Tile(-1, "failing", "red"))
         for dashboard in ("overview", "llm"):  # whose provider is well, but no longer called
             wait_until(lambda: stack.tile(dashboard, "Model p95") == Tile(None, "idle", "text"))  # noqa: B023
 
@@ -300,7 +302,7 @@ def test_failures_are_not_speed(stack: Stack) -> None:
     """Each request of the last minute was answered with 503, within milliseconds."""
     with stack.users():
         for dashboard in ("overview", "http"):
-            wait_until(lambda: stack.tile(dashboard, "HTTP p95") == Tile(-1, "failing", "red"), timeout=120)  # noqa: B023
+            wait_until(lambda: stack.tile(dashboard, "HTTP p95") == Tile(-1, "failing", "red"))  # noqa: B023
     assert stack.tile("overview", "Error rate").colour == stack.tile("http", "5xx errors").colour == "red"
     before, same, after = (
         stack.tile(dashboard, title).value or 0
@@ -313,7 +315,7 @@ def test_minutes_of_outage_cost_their_share_of_a_month(stack: Stack) -> None:
     """By the recorded rates: bad requests' share times the seconds that were seen, of 30 days."""
     before = stack.tile("overview", "SLO 5xx").value or 1
     with stack.users():  # each of whose requests fails; the rule comes every 30 seconds
-        wait_until(lambda: (stack.tile("overview", "SLO 5xx").value or 1) < before, timeout=90)
+        wait_until(lambda: (stack.tile("overview", "SLO 5xx").value or 1) < before)
     budget = stack.tile("overview", "SLO 5xx")
     assert budget.value is not None
     seen = stack.prometheus.value('count_over_time(job_slo:requests:rate1m{slo="availability"}[1h])') * 15
@@ -352,7 +354,7 @@ def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
     for dashboard, title in shown:
         wait_until(lambda: stack.tile(dashboard, title).colour in ("text", "red"), timeout=400)  # noqa: B023
     for dashboard, title in (("overview", "Alerts"), ("monitoring", "Critical")):
-        wait_until(lambda: stack.tile(dashboard, title).colour == "red", timeout=120)  # noqa: B023
+        wait_until(lambda: stack.tile(dashboard, title).colour == "red")  # noqa: B023
 
 
 def test_without_rules_it_is_unknown_what_fires(stack: Stack) -> None:

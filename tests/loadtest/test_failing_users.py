@@ -102,7 +102,7 @@ def test_what_fails_in_the_users_is_no_pass(service: Running, what: str, workers
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert verdict in run.stdout, run.stdout + run.stderr
     assert named in run.stdout

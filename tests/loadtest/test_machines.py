@@ -113,8 +113,8 @@ def test_workers_of_other_machines_are_led_counted_and_judged(postgres: Postgres
             for name in machines:
                 inside = ("ip", "netns", "exec", name)
                 workers.append(loadtest("--worker", settings={**users, "WORKERS": str(WORKERS)}, prefix=inside))
-            said, _ = leader.communicate(timeout=240)
-            ended = [worker.communicate(timeout=60)[0] for worker in workers]
+            said, _ = leader.communicate(timeout=300)
+            ended = [worker.communicate(timeout=300)[0] for worker in workers]
         finally:
             for process in (leader, *workers):
                 process.kill()
@@ -138,6 +138,6 @@ def test_a_worker_without_a_leader_says_so() -> None:
     )
     for settings, message in cases:
         refused = loadtest("--worker", settings=settings)
-        said, _ = refused.communicate(timeout=60)
+        said, _ = refused.communicate(timeout=300)
         assert refused.returncode == 1
         assert said.startswith(message)

@@ -72,5 +72,5 @@ def live_stack(folder: Path) -> Iterator[Live]:
         own = [{"targets": [f"{HOST}:{prometheus.port}"]}]
         (home / "targets" / "prometheus.yml").write_text(json.dumps(own))
         live = Live(app, prometheus, alertmanager)
-        wait_until(lambda: prometheus.targets() == dict.fromkeys(JOBS, "up"), 120)
+        wait_until(lambda: prometheus.targets() == dict.fromkeys(JOBS, "up"))
         yield live

@@ -51,19 +51,26 @@ _OWN_REQUESTS = 'sum(http_requests_total{endpoint!~"/metrics|/readyz"})'
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: f"{query.row}: {query.what}")
 def test_fourteen(watched: Watched, query: Query) -> None:
-    value = watched.prometheus.value(query.expression)
-    assert query.plausible(value), f"{query.row} ({query.what}) is {value}"
+    def plausible() -> bool:
+        value = watched.prometheus.value(query.expression)
+        assert query.plausible(value), f"{query.row} ({query.what}) is {value}"
+        return True
+
+    wait_until(plausible)  # what a scrape brings is not there where the last one took longer than its second
 
 
 def test_every_request_is_counted_once_under_its_route(watched: Watched) -> None:
-    counted = watched.prometheus.query(
-        f"sum by (method, endpoint, status_code) ({_OWN_REQUESTS.removeprefix('sum(').removesuffix(')')}) > 0"
-    )
+    requests = _OWN_REQUESTS.removeprefix("sum(").removesuffix(")")
     seen = {
         (("endpoint", route), ("method", method), ("status_code", str(status))): float(count)
         for (method, route, status), count in watched.record.requests.items()
     }
-    assert counted == seen
+
+    def the_same() -> bool:
+        assert watched.prometheus.query(f"sum by (method, endpoint, status_code) ({requests}) > 0") == seen
+        return True
+
+    wait_until(the_same)
 
 
 def test_nothing_is_in_progress_when_everybody_has_left(watched: Watched) -> None:
@@ -72,22 +79,24 @@ def test_nothing_is_in_progress_when_everybody_has_left(watched: Watched) -> Non
 
 def test_tokens_and_prompts_are_those_the_answers_tell(watched: Watched) -> None:
     prometheus, record = watched.prometheus, watched.record
-    assert prometheus.value('sum(llm_tokens_total{type="input"})') == record.tokens["input"]
-    assert prometheus.value('sum(llm_tokens_total{type="output"})') == record.tokens["output"]
-    assert prometheus.value('sum(llm_request_duration_seconds_bucket{outcome="success", le="+Inf"})') == record.chats
-    assert prometheus.value("sum(llm_prompt_length_characters_sum)") == record.prompt_characters
-    longest = prometheus.value("max(max_over_time(llm_prompt_length_characters_max[5m]))")
-    assert longest == record.longest_prompt
+    for expression, told in (
+        ('sum(llm_tokens_total{type="input"})', record.tokens["input"]),
+        ('sum(llm_tokens_total{type="output"})', record.tokens["output"]),
+        ('sum(llm_request_duration_seconds_bucket{outcome="success", le="+Inf"})', record.chats),
+        ("sum(llm_prompt_length_characters_sum)", record.prompt_characters),
+        ("max(max_over_time(llm_prompt_length_characters_max[5m]))", record.longest_prompt),
+    ):
+        assert wait_until(lambda: prometheus.value(expression)) == told, expression  # noqa: B023  is called at once
 
 
 def test_users_are_counted_once_over_all_workers(watched: Watched) -> None:
-    assert round(watched.prometheus.value('max(active_users{window="5m"})')) == watched.record.users
+    users = wait_until(lambda: watched.prometheus.value('max(active_users{window="5m"})'))
+    assert round(users) == watched.record.users
 
 
 def test_service_and_database_agree_on_commits(watched: Watched) -> None:
     """The service's own count is a lower bound of PostgreSQL's, which also sees the exporter and the migrations."""
-    own = watched.prometheus.value('sum(db_transactions_total{outcome="commit"})')
-    assert own > 0
+    own = wait_until(lambda: watched.prometheus.value('sum(db_transactions_total{outcome="commit"})'))
     wait_until(lambda: own <= watched.prometheus.value('pg_stat_database_xact_commit{datname="sightline"}'))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def missing(server: Prometheus, store: VictoriaMetrics, start: float, end: float
 
 
 def _same(here: list[tuple[float, str]], there: list[tuple[float, str]]) -> bool:
-    times = [time for time, _ in here] == [time for time, _ in there]
+    times = [at for at, _ in here] == [at for at, _ in there]
     return times and all(
         math.isclose(float(one), float(other)) for (_, one), (_, other) in zip(here, there, strict=True)
     )
@@ -112,10 +113,12 @@ def test_only_what_waits_is_lost_when_prometheus_restarts(place: Path, port: int
             wait_until(lambda: sent(server, start + 5))
         with prometheus_of_the_stack(also=also, data=place / "data") as server:
             wait_until(lambda: newest(server) > 0)
-            outage = newest(server)
-            assert missing(server, running, start, outage) == [], "what it had when it ended has arrived"
+            arrived = newest(server)
+            assert missing(server, running, start, arrived) == [], "what it had when it ended has arrived"
             running.stop()
-            wait_until(lambda: behind(server) > OUTAGE)
+            outage = time.time()
+            scraped = "prometheus_remote_storage_highest_timestamp_in_seconds"
+            wait_until(lambda: own(server, scraped) > outage + OUTAGE)
     with (
         prometheus_of_the_stack(also=also, data=place / "data") as server,
         victoriametrics(place / "store", port) as running,

@@ -36,11 +36,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def test_an_idle_stack_is_quiet(live: Live) -> None:
     """The short form of `make soak-idle`: every group of rules has had its turn."""
-    wait_until(lambda: live.prometheus.value("min(prometheus_rule_group_iterations_total)") >= 1, 180)
+    wait_until(lambda: live.prometheus.value("min(prometheus_rule_group_iterations_total)") >= 1)
     host = {
         rule.name for rule in alerts() if rule.labels["area"] == "host"
     }  # what else this machine does is its own affair
-    assert {name: state for name, state in live.alerts().items() if name not in host} == {"Watchdog": "firing"}
+    slow = {("ScrapeSlow", "pending"), ("PrometheusRulesLate", "pending")}  # as is how busy it is at the moment
+    assert {alert for alert in live.alerts().items() if alert[0] not in host} - slow == {("Watchdog", "firing")}
     assert live.recorded_nan() == []
     assert list(live.prometheus.query("node_textfile_scrape_error").values()) == [0.0]
     # No request yet, and that is known: the scrape itself shows Prometheus that this is a service.
@@ -87,7 +88,7 @@ def test_bucket_bounds_of_the_objectives_exist(live: Live) -> None:
         ("http_request_duration_seconds_bucket", "0.5"),
         ("http_response_start_seconds_bucket", "30.0"),
     ):
-        wait_until(lambda: live.prometheus.query(f'{metric}{{le="{bound}"}}'), 60)  # noqa: B023  called at once
+        wait_until(lambda: live.prometheus.query(f'{metric}{{le="{bound}"}}'))  # noqa: B023  called at once
 
 
 def test_recorded_series_move_with_traffic(live: Live) -> None:
@@ -97,7 +98,7 @@ def test_recorded_series_move_with_traffic(live: Live) -> None:
         live.call("GET", "/items", key=key)
         return any(value > 0 for value in live.prometheus.query("job:http_requests:rate5m").values())
 
-    wait_until(moving, 120, 0.5)
-    left = wait_until(lambda: live.prometheus.query("job_slo:error_budget_remaining:ratio"), 180)
+    wait_until(moving, interval=0.5)
+    left = wait_until(lambda: live.prometheus.query("job_slo:error_budget_remaining:ratio"))
     assert {dict(labels)["slo"] for labels in left} == {"availability", "latency"}
     assert all(math.isfinite(value) and value <= 1 for value in left.values())
