@@ -17,7 +17,7 @@ from ops.errors import OpsError
 from ops.processes import ProcessStack
 from ops.supervise import Supervisor
 from tests.copies import copy_project
-from tests.servers import folder, free_port
+from tests.servers import folder, free_port, wait_until
 
 SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
 # Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.
@@ -57,8 +57,18 @@ class Stack:
             cwd=self.project,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
+
+    def well(self, **changes: str) -> subprocess.CompletedProcess[str]:
+        """What `make status` says when everything is healthy; on a busy machine a scrape may take too long before."""
+
+        def status() -> subprocess.CompletedProcess[str]:
+            result = self.run("status", **changes)
+            assert result.returncode == 0, result.stdout + result.stderr
+            return result
+
+        return wait_until(status)
 
     def port(self, server: str) -> int:
         return int(self.environment[f"{server.upper().replace('-', '_')}_PORT"])

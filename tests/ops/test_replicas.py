@@ -65,10 +65,15 @@ def test_each_replica_is_scraped_and_counts_its_own_requests(stack: Stack, prome
         wait_until(lambda: len(writer.confirmed) >= 30)
     assert writer.failures == []
     wait_until(lambda: sum(prometheus.query(created).values()) - before == len(writer.confirmed))
-    counts = {dict(labels)["instance"]: value for labels, value in prometheus.query(created).items()}
-    assert set(counts) == set(addresses(stack))
+    counts: dict[str, float] = {}
+
+    def all_are_scraped() -> bool:
+        counts.update({dict(labels)["instance"]: value for labels, value in prometheus.query(created).items()})
+        return set(counts) == set(addresses(stack))
+
+    wait_until(all_are_scraped)
     assert all(counts.values()), counts
-    assert active(prometheus) == len(REPLICAS)
+    wait_until(lambda: active(prometheus) == len(REPLICAS))
     listed = [line.split()[0] for line in stack.run("status").stdout.splitlines() if " running pid" in line]
     assert {*REPLICAS, "proxy"} <= set(listed)
 
@@ -81,9 +86,9 @@ def test_a_killed_replica_costs_at_most_the_requests_in_flight(stack: Stack, pro
             process.send_signal(signal.SIGKILL)
         confirmed = sum(len(client.confirmed) for client in clients)
         wait_until(lambda: sum(len(client.confirmed) for client in clients) >= confirmed + 10 * CLIENTS)
+        wait_until(lambda: stack.pid("app-2") not in (0, pid))
         wait_until(lambda: stack.supervisor.processes()["app-2"]["statename"] == "RUNNING")
     assert sum(client.errors for client in clients) <= CLIENTS, [client.failures for client in clients]
-    assert stack.pid("app-2") != pid
 
 
 def test_a_replica_that_is_down_is_one_target_down_and_no_service_down(stack: Stack, prometheus: PrometheusApi) -> None:

@@ -22,7 +22,7 @@ from ops import postgres, secrets
 from ops.paths import PROJECT
 from ops.programs import find
 from tests.ops.native import Stack, native_stack
-from tests.servers import PrometheusApi
+from tests.servers import PrometheusApi, wait_until
 
 LAST_RELEASE = Path(__file__).with_name("last_release")
 KEY = "sl_of-a-user-of-the-last-release"
@@ -84,14 +84,14 @@ def test_data_of_the_last_release_are_kept(old_stack: tuple[Stack, float]) -> No
 
     service = f"http://127.0.0.1:{stack.port('app')}"
     bearer = {"Authorization": f"Bearer {KEY}"}
-    items = httpx.get(f"{service}/items", headers=bearer).json()["items"]
+    items = httpx.get(f"{service}/items", headers=bearer, timeout=60).json()["items"]
     assert [item["title"] for item in items] == ["Milk"]
-    made = httpx.post(f"{service}/items", headers=bearer, json={"title": "Bread"}).json()
+    made = httpx.post(f"{service}/items", headers=bearer, json={"title": "Bread"}, timeout=60).json()
     assert made["id"] > items[0]["id"]
-    assert httpx.post(f"{service}/chat", headers=bearer, json={"message": "Again"}).status_code == 200
+    assert httpx.post(f"{service}/chat", headers=bearer, json={"message": "Again"}, timeout=60).status_code == 200
 
     alertmanager = f"http://127.0.0.1:{stack.port('alertmanager')}/api/v2"
-    [silence] = httpx.get(f"{alertmanager}/silences").json()
+    [silence] = httpx.get(f"{alertmanager}/silences", timeout=60).json()
     assert (silence["comment"], silence["status"]["state"]) == ("kept over an upgrade", "active")
 
     prometheus = PrometheusApi()
@@ -104,13 +104,13 @@ def test_data_of_the_last_release_are_kept(old_stack: tuple[Stack, float]) -> No
     before_pull = {server: stack.pid(server) for server in ("app", "prometheus")}
     again = stack.run("up")
     assert again.returncode == 0, "and once more, with nothing to migrate"
-    assert stack.healthy()
+    wait_until(stack.healthy)
     assert {server: stack.pid(server) for server in before_pull} == before_pull
     with open(stack.project / "app" / "main.py", "a") as code:
         code.write("# as after git pull\n")
     assert "Settings or files have changed" in stack.run("up").stdout, "what runs is what is there"
     assert stack.pid("app") != before_pull["app"]
-    assert stack.healthy()
+    wait_until(stack.healthy)
 
 
 def test_docker_finds_the_last_releases_volumes() -> None:
