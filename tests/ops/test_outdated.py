@@ -84,7 +84,7 @@ def registry() -> Iterator[Registry]:
 def report(address: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "IMAGE_REGISTRY": address}
     command = [sys.executable, "-m", "ops", "outdated"]
-    return subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300)
 
 
 def test_every_image_is_compared_with_its_registry(registry: Registry) -> None:

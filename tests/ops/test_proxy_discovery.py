@@ -104,7 +104,7 @@ class Replicas:
             self.end(address)
 
     def active(self) -> int:
-        with urllib.request.urlopen(self.metrics, timeout=10) as answer:
+        with urllib.request.urlopen(self.metrics, timeout=60) as answer:
             found = ACTIVE.search(answer.read().decode())
         return int(found[1]) if found else 0
 
@@ -112,7 +112,7 @@ class Replicas:
         """Who answers so many requests; one that fails raises OSError."""
         answers = set()
         for _ in range(count):
-            with urllib.request.urlopen(self.proxy.url, timeout=10) as answer:
+            with urllib.request.urlopen(self.proxy.url, timeout=60) as answer:
                 answers.add(answer.read().decode())
         return answers
 

@@ -276,7 +276,7 @@ def test_two_at_once_fetch_it_once(store: Store, publisher: Publisher) -> None:
     content = archive(padding=300_000)
     publisher.serve(content, pause=1)
     both = [child(store, release(content, publisher.url)) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     assert publisher.downloads == 1
     assert nothing_but(store, "prometheus-9.9.9")
 

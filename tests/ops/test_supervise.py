@@ -32,6 +32,6 @@ def test_processes_come_along_with_a_folder_that_is_moved() -> None:
                 before.rename(after)
                 assert ours(after)
                 Supervisor(after).stop()
-                assert process.wait(30) != 0
+                assert process.wait(300) != 0
             finally:
                 process.kill()

@@ -19,7 +19,7 @@ PACE = 0.05  # seconds between a writer's requests
 
 def sign_up(url: str, name: str) -> dict[str, str]:
     """The headers of a new user's requests."""
-    return {"Authorization": f"Bearer {httpx.post(f'{url}/users', json={'name': name}).json()['api_key']}"}
+    return {"Authorization": f"Bearer {httpx.post(f'{url}/users', json={'name': name}, timeout=60).json()['api_key']}"}
 
 
 class Writer(threading.Thread):

@@ -57,12 +57,12 @@ class Stack:
     def compose(self, *arguments: str, timeout: float = UP_SECONDS) -> str:
         return self.docker("compose", *arguments, timeout=timeout)
 
-    def docker(self, *arguments: str, timeout: float = 60) -> str:
+    def docker(self, *arguments: str, timeout: float = UP_SECONDS) -> str:
         result = self.run(*arguments, timeout=timeout)
         assert result.returncode == 0, f"docker {' '.join(arguments)}:\n{result.stderr[-3000:]}"
         return result.stdout
 
-    def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = UP_SECONDS) -> subprocess.CompletedProcess[str]:
         """The result of a docker command, whichever it is."""
         return subprocess.run(
             ["docker", *arguments], cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=timeout
@@ -98,7 +98,7 @@ class Stack:
         return {service: container["State"]["Health"]["Status"] for service, container in self.containers().items()}
 
     def wait_until_healthy(self) -> None:
-        wait_until(lambda: set(self.health().values()) == {"healthy"}, timeout=120, interval=0.5)
+        wait_until(lambda: set(self.health().values()) == {"healthy"}, interval=0.5)
 
     def shell(self, service: str, script: str) -> subprocess.CompletedProcess[str]:
         """A shell script's result inside the service's container."""

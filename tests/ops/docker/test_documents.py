@@ -40,7 +40,7 @@ def test_docker_commands_of_the_documents_run(stack: Stack, summarize: Callable[
             env={**os.environ, **stack.environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         if result.returncode:
             failed.append(f"{command}: {result.stderr.strip()}")

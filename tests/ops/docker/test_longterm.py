@@ -30,7 +30,7 @@ def longterm(stack: Stack) -> Iterator[Stack]:
 
 def grafana(stack: Stack, path: str) -> httpx.Response:
     password = stack.passwords()["grafana_admin_password"]
-    return httpx.get(f"{stack.url('grafana')}{path}", auth=("admin", password))
+    return httpx.get(f"{stack.url('grafana')}{path}", auth=("admin", password), timeout=60)
 
 
 def test_samples_arrive_and_grafana_reads_them(longterm: Stack) -> None:
@@ -40,7 +40,7 @@ def test_samples_arrive_and_grafana_reads_them(longterm: Stack) -> None:
         found = grafana(longterm, f"{SOURCE}/api/v1/query?query=up").json()["data"]["result"]
         return {one["metric"]["job"] for one in found} >= jobs
 
-    wait_until(arrived, timeout=90)
+    wait_until(arrived)
     assert "SAMPLES ALSO GO TO" in longterm.make("status")
 
 

@@ -24,9 +24,8 @@ from tests.servers import wait_until
 
 pytestmark = pytest.mark.stack
 
-BACK_SECONDS = 90
+BACK_SECONDS = 240
 SCRAPE_TIMEOUT = 10
-SNAPSHOT_SECONDS = 90  # Alertmanager writes its state every 30 s
 
 
 def writing(stack: Stack) -> AbstractContextManager[Writer]:
@@ -99,11 +98,11 @@ def test_a_crashed_worker_costs_no_count(stack: Stack) -> None:
         old = workers()
         assert len(old) == 2
         os.kill(min(old), signal.SIGKILL)
-        wait_until(lambda: len(workers()) == 2 and workers() != old, timeout=60)
+        wait_until(lambda: len(workers()) == 2 and workers() != old)
         confirmed = len(writer.confirmed)
         wait_until(lambda: len(writer.confirmed) >= confirmed + 10)
     total = len(writer.confirmed)
-    wait_until(lambda: created() >= total, timeout=60, interval=1)
+    wait_until(lambda: created() >= total, interval=1)
     assert stack.prometheus.value('max(resets(http_requests_total{job="app", endpoint="/items"}[2m]))') == 0
 
 
@@ -114,8 +113,8 @@ def test_the_service_comes_back_and_only_its_counters_restart(stack: Stack) -> N
         wait_until(lambda: len(writer.confirmed) >= confirmed + 10)
     for item in writer.confirmed:
         assert writer.ask("GET", f"/items/{item}")["id"] == item
-    wait_until(lambda: stack.prometheus.targets()["app"] == "up", timeout=60, interval=0.5)
-    assert stack.prometheus.value("max(resets(node_cpu_seconds_total[5m]))") == 0
+    wait_until(lambda: stack.prometheus.targets()["app"] == "up", interval=0.5)
+    assert stack.prometheus.value('max(resets(node_cpu_seconds_total{mode="user"}[5m]))') == 0
 
 
 def test_prometheus_keeps_what_it_knew(stack: Stack) -> None:
@@ -124,9 +123,9 @@ def test_prometheus_keeps_what_it_knew(stack: Stack) -> None:
         (result,) = stack.prometheus.api("query", query='count({job!~"|prometheus"})', time=moment)["result"]
         return float(result["value"][1])
 
-    wait_until(lambda: "unknown" not in stack.prometheus.targets().values(), timeout=60, interval=0.5)
+    wait_until(lambda: "unknown" not in stack.prometheus.targets().values(), interval=0.5)
     moment = str(time.time())
-    wait_until(lambda: time.time() > float(moment) + SCRAPE_TIMEOUT, timeout=60)  # what is under way then has come
+    wait_until(lambda: time.time() > float(moment) + SCRAPE_TIMEOUT)  # what is under way then has come
     before = known()
     assert before > 1000
     with writing(stack) as writer:
@@ -146,15 +145,15 @@ def test_alertmanager_keeps_its_silences(stack: Stack) -> None:
     }
     address = f"{stack.alertmanager.url}/api/v2/silences"
     request = urllib.request.Request(address, json.dumps(silence).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         identity = json.load(answer)["silenceID"]
     # What it has not written to disk yet, it can't know again.
     wait_until(
         lambda: stack.shell("alertmanager", f"grep -q {identity} /alertmanager/silences").returncode == 0,
-        SNAPSHOT_SECONDS,
+        interval=1,
     )
     crash(stack, "alertmanager")
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         assert identity in {silence["id"] for silence in json.load(answer)}
     # Prometheus sends an alert again after a minute, at its next evaluation.
-    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()), 150)
+    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()))
