@@ -171,7 +171,7 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

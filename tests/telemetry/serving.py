@@ -123,7 +123,7 @@ def serve(
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

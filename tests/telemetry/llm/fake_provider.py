@@ -120,8 +120,10 @@ class FakeProvider:
             await asyncio.sleep(reply.first_delay)
             for number, (name, data) in enumerate(reply.events):
                 if number == reply.stall_after:
-                    while not (reply.resume and reply.resume.is_set()):  # noqa: ASYNC110  another thread sets it
+                    while reply.resume and not reply.resume.is_set():  # noqa: ASYNC110  another thread sets it
                         await asyncio.sleep(0.01)
+                    if reply.resume is None:
+                        await asyncio.Event().wait()
                 text = data if isinstance(data, str) else json.dumps(data)
                 event = (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
                 writer.write(f"{len(event.encode()):x}\r\n{event}\r\n".encode())
