@@ -84,8 +84,8 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
     fake.replies = [lambda body: script[int(body["messages"][0]["content"])].reply(body)]
     tasks_before, sockets_before, calls_before = len(asyncio.all_tasks()), sockets(), calls()
     services = {
-        "openai": LLMService(openai_compatible.OpenAIProvider("k", fake.openai_url, timeout=120), model),
-        "anthropic": LLMService(anthropic_messages.AnthropicProvider("k", fake.anthropic_url, timeout=120), model),
+        "openai": LLMService(openai_compatible.OpenAIProvider("k", fake.openai_url, timeout=300), model),
+        "anthropic": LLMService(anthropic_messages.AnthropicProvider("k", fake.anthropic_url, timeout=300), model),
     }
     connecting = asyncio.Semaphore(CONNECTING)
     everyone, on = asyncio.Barrier(STREAMS + 1), asyncio.Event()
@@ -120,7 +120,7 @@ async def test_a_thousand_streams(fake: FakeProvider, model: str) -> None:
                 await anext(stream)
 
     tasks = [asyncio.create_task(read(number, plan)) for number, plan in enumerate(script)]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         await everyone.wait()
     at_once = [measured(provider, model)["llm_requests_in_progress"] for provider in services]
     assert at_once == [STREAMS / 2, STREAMS / 2]

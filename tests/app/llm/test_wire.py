@@ -400,7 +400,7 @@ async def test_role_chunk_is_not_the_first_token(fake: FakeProvider, model: str)
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not true():  # noqa: ASYNC110  what is waited for is on another thread
             await asyncio.sleep(0.01)
 
@@ -424,7 +424,7 @@ async def _leave(llm: LLMService, how: str, chunks: int) -> None:
                             raise KeyError("the reader's own trouble")
 
     task = asyncio.create_task(read())
-    await asyncio.wait_for(reached.wait(), 30)
+    await asyncio.wait_for(reached.wait(), 240)
     await asyncio.sleep(0.05)  # so that it waits for the provider
     if how == "cancel":
         task.cancel()

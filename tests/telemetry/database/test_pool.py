@@ -56,7 +56,7 @@ def gauges(pool: str) -> dict[str, float]:
 
 async def until(true: Callable[[], bool]) -> None:
     """As `wait_until`, but while other tasks run."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not true():  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(0.01)
 
@@ -430,7 +430,7 @@ async def test_cancelled_while_the_query_runs(dsn: str) -> None:
     task = asyncio.create_task(sleep())
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other:
         asleep = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not await (await other.execute(asleep)).fetchone():  # noqa: ASYNC110  only the server knows
                 await asyncio.sleep(0.01)
     task.cancel()
