@@ -275,7 +275,9 @@ TABLES = (
         "Every table at the end of the time range: dead tuples, time since it was vacuumed and analyzed (manually "
         "or by autovacuum; `-` is never), and how it is read.",
         (
-            "sum by (datname, relname) (pg_stat_user_tables_size_bytes{@data})",
+            # Up to postgres_exporter 0.18 one series has both parts.
+            "sum by (datname, relname) (pg_stat_user_tables_size_bytes{@data}"
+            " or pg_stat_user_tables_table_size_bytes{@data} + pg_stat_user_tables_index_size_bytes{@data})",
             "sum by (datname, relname) (pg_stat_user_tables_n_live_tup{@data})",
             "sum by (datname, relname) (pg_stat_user_tables_n_dead_tup{@data})",
             _since("vacuum", "autovacuum"),

@@ -32,6 +32,7 @@ import http.server, os
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")  # Prometheus 3 refuses a scrape without
         self.end_headers()
         self.wfile.write(b"grafana_build_info 1\\n" if self.path == "/metrics" else b"{}")
 address = os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"])
