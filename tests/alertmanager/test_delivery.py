@@ -217,6 +217,22 @@ def test_a_service_that_is_down_is_one_page(start_alertmanager: StartAlertmanage
         assert [alert["labels"]["alertname"] for message in got for alert in message["alerts"]] == ["ServiceDown"]
 
 
+def test_a_rack_without_power_is_one_message(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
+    """A host, a database's exporter and an instance of a service; what is lost later is news, in the same message."""
+    lost = [like("TargetDown", job=job, instance=f"{job}:1") for job in ("node", "postgres", "app")]
+    later = like("TargetVanished", job="cache", instance="cache:1")
+    with receiver() as (url, got):
+        folder = impatient(CONFIG.replace('receiver: "null"', "receiver: webhook"), tmp_path, {"webhook_url": url})
+        alertmanager = start_alertmanager(folder)
+        send(alertmanager, lost)
+        wait_until(lambda: got)
+        assert {one["labels"]["job"] for one in got[0]["alerts"]} == {"node", "postgres", "app"}
+        send(alertmanager, [later])
+        wait_until(lambda: len(got) == 2)
+    assert {one["labels"]["job"] for one in got[1]["alerts"]} == {"node", "postgres", "app", "cache"}
+    assert {message["groupLabels"]["area"] for message in got} == {"monitoring"}
+
+
 def test_delivery_by_webhook_mail_slack_and_pagerduty(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
     """Firing, then resolved; two alerts of one area in one message; rendered by our templates; secrets from files."""
     config = CONFIG.replace('receiver: "null"', "receiver: all").replace(
@@ -301,10 +317,28 @@ def test_one_alert_is_named_in_the_title(start_alertmanager: StartAlertmanager, 
     assert attachment["color"] == "danger"
 
 
-def test_the_heartbeat_beats(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
+def test_the_heartbeat_beats_once_a_minute(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
+    """With its own two intervals, but everything twenty times as fast; a second route counts the group intervals."""
+    watchdog = next(one for one in yaml.safe_load(CONFIG)["route"]["routes"] if "Watchdog" in str(one["matchers"]))
+    interval, repeat = (int(watchdog[f"{name}_interval"].removesuffix("s")) for name in ("group", "repeat"))
+    flushes = repeat // interval + 1  # a repetition is due at the first group interval after it
+    assert flushes * interval == 60
+    assert repeat % interval >= interval / 2, "at a multiple, or hardly beyond it, one flush more or less would decide"
     with receiver() as (url, got):
-        config = switched_on('alertname="Watchdog"', "heartbeat").replace("repeat_interval: 55s", "repeat_interval: 1s")
-        folder = impatient(config, tmp_path, {"heartbeat_url": url})
-        send(start_alertmanager(folder), shown("Watchdog"))
-        wait_until(lambda: len(got) >= 3)
+        config = switched_on('alertname="Watchdog"', "heartbeat")
+        assert f"repeat_interval: {repeat}s" in config
+        config = config.replace(f"repeat_interval: {repeat}s", f"repeat_interval: {1000 * repeat // interval}ms")
+        every = "group_by: [alertname], group_wait: 0s, group_interval: 20s, repeat_interval: 1ms, continue: true"
+        clock = f"    - {{matchers: ['alertname=\"Watchdog\"'], receiver: clock, {every}}}\n"
+        config = config.replace("\n  routes:\n", f"\n  routes:\n{clock}", 1).rstrip()
+        config += f"\n\n  - {{name: clock, webhook_configs: [{{url: '{url}'}}]}}\n"
+        send(start_alertmanager(impatient(config, tmp_path, {"heartbeat_url": url})), shown("Watchdog"))
+        wait_until(lambda: [message["receiver"] for message in got].count("heartbeat") >= 4)
+    order = [message["receiver"] for message in got]
+    assert set(order) == {"heartbeat", "clock"}
     assert {alert["labels"]["alertname"] for message in got for alert in message["alerts"]} == {"Watchdog"}
+    first = order.index("heartbeat")
+    last = len(order) - 1 - order[::-1].index("heartbeat")
+    assert (
+        abs(order[first:last].count("clock") - (order.count("heartbeat") - 1) * flushes) <= 1
+    )  # the two routes' timers are not in step

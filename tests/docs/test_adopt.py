@@ -365,7 +365,8 @@ def test_other_instrumentations_are_translated(tmp_path: Path, start_prometheus:
         (home / "prometheus.yml").write_text(faster(config))
         prometheus = start_prometheus(home)
         for _, job, _ in jobs:
-            broken = f'job_endpoint:http_errors:ratio_rate5m{{job="{job}", endpoint="/broken"}} == 1'
+            errors = f'job_endpoint:http_errors:rate5m{{job="{job}", endpoint="/broken"}}'
+            broken = f"{errors} == job_endpoint:http_requests:rate5m > 0"
             wait_until(lambda query=broken: prometheus.query(query))  # type: ignore[misc]
             slow = f'job_endpoint:http_slow:rate5m{{job="{job}", endpoint="/hello/{{name}}"}} == 0'
             wait_until(lambda query=slow: prometheus.query(query))  # type: ignore[misc]

@@ -32,6 +32,16 @@ def test_what_is_inhibited_or_only_information_is_not_heard() -> None:
     assert result.heard == ["ServiceDown", "HttpEndpointFailing"]
 
 
+def test_targets_that_are_lost_together_are_one_message_and_what_joins_later_is_another() -> None:
+    host, rack = ({"alertname": "TargetDown", "severity": "warning", "area": "monitoring", "job": job} for job in "ab")
+    result = judged([], [], [host, rack], [host, rack])
+    assert (result.heard, result.messages) == (["TargetDown", "TargetDown"], 1)
+    result = judged([], [], [host], [host], [host, rack], [host, rack])
+    assert (result.heard, result.messages) == (["TargetDown", "TargetDown"], 2)
+    result = judged([], [], [host, BUSY | {"severity": "warning"}], [host, BUSY | {"severity": "warning"}])
+    assert result.messages == 2
+
+
 def test_what_fired_before_a_fault_is_not_its_alert_but_a_healthy_situations_false_alarm() -> None:
     looks: list[list[Labels]] = [[DOWN]] * 4
     assert (judged(*looks).minutes, judged(*looks).heard) == (None, [])
@@ -39,10 +49,10 @@ def test_what_fired_before_a_fault_is_not_its_alert_but_a_healthy_situations_fal
 
 
 def test_a_summary_names_each_target_that_is_missed() -> None:
-    good = Result(FAULT, ["ServiceDown"], "ServiceDown", 2)
+    good = Result(FAULT, ["ServiceDown"], 1, "ServiceDown", 2)
     fine = summarize([good, Result(HEALTHY)])
     assert fine.missed() == []
-    assert "1 of 1 faults detected (0 too late), median 2.0 minutes, 1.00 heard" in str(fine)
+    assert "1 of 1 faults detected (0 too late), median 2.0 minutes, 1.00 heard for each, in 1.00 messages" in str(fine)
     for change in ({"detected": 0}, {"late": 1}, {"median": 3.5}, {"heard": 1.4}, {"false": 1}):
         assert len(replace(fine, **change).missed()) == 1, change
 

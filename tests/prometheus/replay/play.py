@@ -29,7 +29,9 @@ LOOK = 30  # seconds from look to look
 SILENT = ("info", "none")
 Labels = dict[str, str]
 Group = dict[str, Any]
-INHIBITIONS = yaml.safe_load((PROJECT / "alertmanager" / "alertmanager.yml").read_text())["inhibit_rules"]
+ALERTMANAGER = yaml.safe_load((PROJECT / "alertmanager" / "alertmanager.yml").read_text())
+INHIBITIONS = ALERTMANAGER["inhibit_rules"]
+GROUP_INTERVAL = 300  # seconds, the route's
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Result:
     situation: Situation
     heard: list[str] = field(default_factory=list)
     """Alerts that were sent, in their order; twice what came twice."""
+    messages: int = 0
+    """In how many messages: Alertmanager groups them, and sends what joins a group every five minutes."""
     first: str = ""
     """The alert that fired first after the beginning."""
     minutes: float | None = None
@@ -174,6 +178,8 @@ def _judge(situation: Situation, looks: list[tuple[int, list[Labels]]], inhibite
     before = {_key(alert) for _, alerts in looks[:2] for alert in alerts} if situation.late else set()
     waiting: set[str] = set()
     sent: set[str] = set()
+    groups: dict[str, int] = {}
+    messages: set[tuple[str, int]] = set()
     for time, alerts in looks:
         new = [alert for alert in alerts if _key(alert) not in before]
         if new and result.minutes is None:
@@ -184,14 +190,29 @@ def _judge(situation: Situation, looks: list[tuple[int, list[Labels]]], inhibite
             for alert in new
             if alert.get("severity") not in SILENT and not (inhibited and muted(alert, alerts))
         }
-        result.heard += [name for key, name in loud.items() if key in waiting and key not in sent]
+        for alert in new:
+            if (key := _key(alert)) in loud and key in waiting and key not in sent:
+                result.heard.append(loud[key])
+                first = groups.setdefault(group(alert), time)
+                messages.add((group(alert), -(-(time - first) // GROUP_INTERVAL)))
         sent = {key for key in loud if key in sent or key in waiting}
         waiting = loud.keys() - sent
+    result.messages = len(messages)
     return result
 
 
 def _key(alert: Labels) -> str:
     return str(sorted(item for item in alert.items() if item[0] not in ("__name__", "alertstate")))
+
+
+def group(alert: Labels) -> str:
+    """The group of Alertmanager's, by its route and the values of what that groups by, in which an alert is sent."""
+    route = ALERTMANAGER["route"]
+    by = route["group_by"]
+    while children := [one for one in route.get("routes", ()) if matches(one["matchers"], alert)]:
+        route = children[0]
+        by = route.get("group_by", by)
+    return str((route.get("matchers"), [alert.get(label, "") for label in by]))
 
 
 def matches(matchers: list[str], labels: Labels) -> bool:

@@ -193,7 +193,7 @@ def _(w: World, s: float, e: float) -> None:
     w.ramp(s, e, 60e9, 0, "node_filesystem_avail_bytes", instance="n2.*", mountpoint="/")
 
 
-@situation("sessions as files: inodes run out within three hours", lasts=180, late=160)
+@situation("sessions as files: inodes run out within three hours", lasts=180, late=160, start=90)
 def _(w: World, s: float, e: float) -> None:
     w.ramp(s, e, 9e5, 0, "node_filesystem_files_free", instance="n1.*", mountpoint="/")
 

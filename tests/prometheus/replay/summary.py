@@ -23,6 +23,8 @@ class Summary:
     """Minutes until the first alert of those detected."""
     heard: float
     """Alerts sent for each of those detected."""
+    messages: float
+    """In how many messages."""
     healthy: int
     false: int
     """Healthy situations in which an alert was sent."""
@@ -30,7 +32,7 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.detected} of {self.faults} faults detected ({self.late} too late), "
-            f"median {self.median:.1f} minutes, {self.heard:.2f} heard for each; "
+            f"median {self.median:.1f} minutes, {self.heard:.2f} heard for each, in {self.messages:.2f} messages; "
             f"false alarms in {self.false} of {self.healthy} healthy situations"
         )
 
@@ -57,6 +59,7 @@ def summarize(results: Iterable[Result]) -> Summary:
         late=sum(not result.in_time for result in detected),
         median=statistics.median([result.minutes or 0 for result in detected] or [0]),
         heard=sum(len(result.heard) for result in detected) / max(len(detected), 1),
+        messages=sum(result.messages for result in detected) / max(len(detected), 1),
         healthy=len(healthy),
         false=sum(bool(result.heard) for result in healthy),
     )
