@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.prometheus.replay.history import _firing, inlined, play_after
-from tests.prometheus.replay.play import LOOK, OURS, Labels, Result, _judge, affected, load, play
+from tests.prometheus.replay.play import GROUP_WAIT, LOOK, OURS, Labels, Result, _judge, affected, load, play
 from tests.prometheus.replay.situations import SITUATIONS, Situation
 from tests.prometheus.replay.summary import summarize
 
@@ -17,7 +17,7 @@ BUSY = {"alertname": "HostCpuBusy", "severity": "info", "instance": "n"}
 
 
 def judged(*looks: list[Labels], situation: Situation = FAULT) -> Result:
-    return _judge(situation, [(number * LOOK, alerts) for number, alerts in enumerate(looks)], True)
+    return _judge(situation, [(number * GROUP_WAIT, alerts) for number, alerts in enumerate(looks)], True)
 
 
 def test_an_alert_is_sent_once_it_has_fired_from_look_to_look_and_again_when_it_comes_back() -> None:

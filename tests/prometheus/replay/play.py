@@ -25,13 +25,13 @@ from .situations import Situation
 from .world import World, healthy
 
 OURS = tuple(sorted(RULES.glob("*.yml")))
-LOOK = 30  # seconds from look to look
+LOOK = 15  # seconds from look to look, as from one evaluation of the rules to the next
 SILENT = ("info", "none")
 Labels = dict[str, str]
 Group = dict[str, Any]
 ALERTMANAGER = yaml.safe_load((PROJECT / "alertmanager" / "alertmanager.yml").read_text())
 INHIBITIONS = ALERTMANAGER["inhibit_rules"]
-GROUP_INTERVAL = 300  # seconds, the route's
+GROUP_WAIT, GROUP_INTERVAL = 30, 300  # seconds, the route's
 
 
 @dataclass
@@ -176,7 +176,7 @@ def _seconds(duration: str) -> int:
 def _judge(situation: Situation, looks: list[tuple[int, list[Labels]]], inhibited: bool) -> Result:
     result = Result(situation)
     before = {_key(alert) for _, alerts in looks[:2] for alert in alerts} if situation.late else set()
-    waiting: set[str] = set()
+    since: dict[str, int] = {}  # when what could be sent began to fire
     sent: set[str] = set()
     groups: dict[str, int] = {}
     messages: set[tuple[str, int]] = set()
@@ -190,13 +190,15 @@ def _judge(situation: Situation, looks: list[tuple[int, list[Labels]]], inhibite
             for alert in new
             if alert.get("severity") not in SILENT and not (inhibited and muted(alert, alerts))
         }
+        since = {key: since.get(key, time) for key in loud}
+        sent &= loud.keys()
         for alert in new:
-            if (key := _key(alert)) in loud and key in waiting and key not in sent:
+            key = _key(alert)
+            if key in loud and key not in sent and time - since[key] >= GROUP_WAIT:
+                sent.add(key)
                 result.heard.append(loud[key])
                 first = groups.setdefault(group(alert), time)
                 messages.add((group(alert), -(-(time - first) // GROUP_INTERVAL)))
-        sent = {key for key in loud if key in sent or key in waiting}
-        waiting = loud.keys() - sent
     result.messages = len(messages)
     return result
 
@@ -247,7 +249,7 @@ HEAD = f"{'situation':<58}{'minutes':>8}{'heard':>7}  alerts"
 
 
 def line(result: Result) -> str:
-    minutes = "-" if result.minutes is None else f"{result.minutes:.1f}"
+    minutes = "-" if result.minutes is None else f"{result.minutes:.2f}"
     late = " LATE" if result.situation.late and not result.in_time else ""
     alerts = " ".join(result.heard) or f"({result.first})"
     return f"{result.situation.name:<58}{minutes:>8}{len(result.heard):>7}  {alerts}{late}"
