@@ -165,6 +165,13 @@ def _(w: World, s: float, e: float) -> None:
             w.set(40, 200, 26e9, DISK, mountpoint="/data", instance="n1.*")
 
 
+@harmless("a database is restored onto an empty disk: a third of it within 40 minutes", lasts=150, start=90)
+def _(w: World, s: float, e: float) -> None:
+    w.set(0, s, 90e9, DISK, instance="n1.*", mountpoint="/data")
+    w.ramp(s, s + 40, 90e9, 60e9, DISK, instance="n1.*", mountpoint="/data")
+    w.set(s + 40, w.minutes, 60e9, DISK, instance="n1.*", mountpoint="/data")
+
+
 @harmless("logs rotate every two hours: a tenth of the disk", lasts=10 * 60, start=150, step=60)
 def _(w: World, s: float, e: float) -> None:
     for at in range(0, int(w.minutes), 120):
