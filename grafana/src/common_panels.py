@@ -256,7 +256,7 @@ def worst_endpoint(matchers: str, quick: Matchers, *links: Link) -> Panel:
         for expr, word in ((outcomes.waiting, "all"), (f"0 * ({requests} > 0)", "none fails"))
     )
     return service_stat(
-        "Worst endpoint",
+        "Worst 5xx",
         "The endpoint of which the largest share of requests is answered with a 5xx status, average of 5 minutes: one "
         "with a small share of the traffic does not show in the total. Orange from the objective on, red where an "
         "alert fires.",

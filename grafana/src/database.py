@@ -50,7 +50,7 @@ STRIP = (
         speed(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), outcomes("@pool")),
         unit="s",
         steps=slo.red_at("pool_wait_seconds", 0.2),
-        no_value="no checkouts",
+        no_value="idle",
         bounds=bounds.CHECKOUT_WAIT,
     ),
     stat(

@@ -96,7 +96,7 @@ SERVER_ROW = (
         stacked=True,
     ),
     timeseries(
-        "Deadlocks and conflicts",
+        "Deadlocks, conflicts",
         "Deadlocks, and queries cancelled because of recovery on a replica, per minute.",
         (
             Query(f"60 * sum({server_rate('pg_stat_database_deadlocks')})", "deadlocks"),
@@ -167,15 +167,15 @@ SERVERS = (
         unit="short",
         columns=(
             Column("instance", "Exporter"),
-            Column("Value #A", "State", width=80, mappings=(UP_OR_DOWN,)),
-            Column("Value #B", "Uptime", unit="s", width=110),
-            Column("Value #C", "Role", width=100, mappings=(ROLE,)),
-            Column("Value #D", "Replication lag", unit="s", width=130, steps=LAG_STEPS),
-            Column("Value #E", "Version", unit="none", width=100),
-            Column("Value #F", "Max. connections", unit="none", width=140),
-            Column("Value #G", "Shared buffers", unit="bytes", width=130),
-            Column("Value #H", "Memory per query", unit="bytes", width=145),
-            Column("Value #I", "Max. WAL size", unit="bytes", width=130),
+            Column("Value #A", "State", width=65, mappings=(UP_OR_DOWN,)),
+            Column("Value #B", "Uptime", unit="s", width=85),
+            Column("Value #C", "Role", width=75, mappings=(ROLE,)),
+            Column("Value #D", "Lag", unit="s", width=65, steps=LAG_STEPS),
+            Column("Value #E", "Version", unit="none", width=80),
+            Column("Value #F", "max_connections", unit="none", width=130),
+            Column("Value #G", "shared_buffers", unit="bytes", width=115),
+            Column("Value #H", "work_mem", unit="bytes", width=90),
+            Column("Value #I", "max_wal_size", unit="bytes", width=110),
         ),
         no_value="No exporter of PostgreSQL answers",
     ),
@@ -232,7 +232,7 @@ STORAGE = (
         links=(ONE_DATABASE,),
     ),
     timeseries(
-        "Transaction ID wraparound",
+        "ID wraparound",
         "Share of the transaction IDs used since the oldest frozen one. Autovacuum freezes from about 10 % on; "
         "near 100 % PostgreSQL refuses writes.",
         Query(

@@ -133,7 +133,7 @@ BY_HOST = (
         "the first file system is full at the rate of the last 6 hours; `-` if none fills up, or none has been "
         "known for an hour.",
         (
-            "sum by (instance, nodename, release) (node_uname_info{@host})",
+            "sum by (instance, nodename) (node_uname_info{@host})",
             CORES,
             CPU,
             LOAD,
@@ -150,16 +150,15 @@ BY_HOST = (
                 "nodename", "Host", links=(only("Only this host", "Host", (NODE,), NODE, "__data.fields.Exporter"),)
             ),
             Column("instance", "Exporter"),
-            Column("Value #J", "State", width=80, mappings=(UP_OR_DOWN,)),
-            Column("release", "Kernel"),
-            Column("Value #B", "Processors", unit="none", width=110),
-            Column("Value #C", "CPU", unit="percentunit", width=110, steps=CPU_STEPS, decimals=0),
-            Column("Value #D", "Load per core", unit="none", width=110, steps=LOAD_STEPS, decimals=2),
-            Column("Value #E", "Memory", unit="bytes", width=110),
+            Column("Value #J", "State", width=65, mappings=(UP_OR_DOWN,)),
+            Column("Value #B", "Cores", unit="none", width=65),
+            Column("Value #C", "CPU", unit="percentunit", width=65, steps=CPU_STEPS, decimals=0),
+            Column("Value #D", "Load/core", unit="none", width=85, steps=LOAD_STEPS, decimals=2),
+            Column("Value #E", "Memory", unit="bytes", width=85),
             Column("Value #F", "Memory used", unit="percentunit", width=110, steps=MEMORY_STEPS, decimals=0),
-            Column("Value #G", "Fullest disk", unit="percentunit", width=110, steps=DISK_STEPS, decimals=0),
-            Column("Value #H", "Disk full in", unit="s", width=120),
-            Column("Value #I", "Uptime", unit="s", width=110),
+            Column("Value #G", "Fullest disk", unit="percentunit", width=95, steps=DISK_STEPS, decimals=0),
+            Column("Value #H", "Disk full in", unit="s", width=95),
+            Column("Value #I", "Uptime", unit="s", width=90),
         ),
     ),
 )

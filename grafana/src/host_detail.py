@@ -92,7 +92,7 @@ PROCESSOR = (
         limit=slo.threshold("load_per_cpu"),
     ),
     by_host(
-        "Pressure stall (PSI) by host",
+        "Pressure stall (PSI)",
         "Pressure stall information: share of time in which at least one task waited for a processor, for memory "
         "or for a disk. Kernels without it show no lines.",
         tuple(
@@ -123,7 +123,7 @@ MEMORY_ROW = (
     ),
     memory_by_host(ONE_HOST),
     by_host(
-        "OOM kills and swap used",
+        "OOM kills, swap used",
         "Processes that the kernel killed within 5 minutes because memory ran out (left), and the used share of the "
         "swap space (right).",
         (
@@ -222,7 +222,7 @@ DISK = (
 NETWORK = (
     network_throughput(ONE_HOST),
     by_host(
-        "Network saturation by card",
+        "Network saturation",
         "Share of its speed at which each network card sends or receives, whichever is more. Virtual cards have no "
         "known speed and no line.",
         Query(named(f"max by (instance, device) ({SATURATION})"), "{{nodename}} {{device}}"),
@@ -293,7 +293,7 @@ LIMITS = (
         unit="none",
     ),
     by_host(
-        "New processes and threads",
+        "New processes",
         "Processes and threads that were started per second.",
         Query(named("rate(node_forks_total{@host}[@rate])"), "{{nodename}}"),
         unit="count:/s",

@@ -232,33 +232,33 @@ MODELS = (
         ),
         unit="short",
         columns=(
-            Column("provider", "Provider", width=110),
+            Column("provider", "Provider", width=95),
             Column(
                 "model",
                 "Model",
                 links=(only("Only this model", "LLM", VARIABLES, MODEL, "__value.text"),),
             ),
-            Column("Value #A", "Calls per minute", unit="short", width=160, bar=True, decimals=1),
+            Column("Value #A", "Calls/min", unit="short", width=120, bar=True, decimals=1),
             Column(
-                "Value #B", "Failed", unit="percentunit", width=90, steps=slo.red_at("llm_error_ratio", 0.1), decimals=1
+                "Value #B", "Failed", unit="percentunit", width=70, steps=slo.red_at("llm_error_ratio", 0.1), decimals=1
             ),
-            Column("Value #C", "Average", unit="s", width=90),
+            Column("Value #C", "Average", unit="s", width=75),
             Column(
-                "Value #D", "p95", unit="s", width=90, steps=slo.red_at("llm_response_seconds", 0.5), bounds=bounds.CALL
+                "Value #D", "p95", unit="s", width=80, steps=slo.red_at("llm_response_seconds", 0.5), bounds=bounds.CALL
             ),
             Column(
                 "Value #E",
                 "TTFT p95",
                 unit="s",
-                width=100,
+                width=85,
                 steps=slo.red_at("llm_first_token_seconds", 0.4),
                 bounds=bounds.TTFT,
             ),
-            Column("Value #F", "Input tokens", unit="short", width=110),
-            Column("Value #G", "Output tokens", unit="short", width=115),
-            Column("Value #H", "Cost", unit="currencyUSD", width=100, decimals=2),
+            Column("Value #F", "Tokens in", unit="short", width=85),
+            Column("Value #G", "Tokens out", unit="short", width=95),
+            Column("Value #H", "Cost", unit="currencyUSD", width=75, decimals=2),
         ),
-        sort_by=(("Calls per minute", True),),
+        sort_by=(("Calls/min", True),),
     ),
 )
 

@@ -51,7 +51,7 @@ RESPONSE = (
 
 STREAMING = (
     timeseries(
-        "Time to first token (TTFT)",
+        "Time to first token",
         "Streamed answers only: how long a user waits for the answer to begin.",
         percentile_lines(recorded.TTFT, 0.5, 0.9, 0.95, 0.99, matchers="@llm"),
         unit="s",
@@ -67,7 +67,7 @@ STREAMING = (
         no_value=NOTHING_STREAMED,
     ),
     timeseries(
-        "Time per output token (TPOT)",
+        "Time per token (TPOT)",
         "Time between tokens after the first. Below 0.1 s an answer arrives faster than it can be read.",
         percentile_lines(recorded.TPOT, 0.5, 0.9, 0.95, 0.99, matchers="@llm"),
         unit="s",
@@ -75,7 +75,7 @@ STREAMING = (
         no_value=NOTHING_STREAMED,
     ),
     timeseries(
-        "TPOT by model, average",
+        "TPOT by model",
         "Average time between tokens after the first, by model.",
         Query(mean(recorded.TPOT, *BY, matchers="@llm"), NAME),
         unit="s",
@@ -86,7 +86,7 @@ STREAMING = (
 
 LENGTHS = (
     timeseries(
-        "Prompt length, average",
+        "Mean prompt length",
         "Average number of characters in the users' prompts.",
         Query(mean(recorded.PROMPT, *BY, matchers="@llm"), NAME),
         unit="short",
@@ -94,14 +94,14 @@ LENGTHS = (
         no_value="No prompts in this range",
     ),
     timeseries(
-        "Prompt length, maximum",
+        "Longest prompt",
         "The longest prompt of the last minute, in characters, including those between two scrapes.",
         Query(f"max by (provider, model) ({recorded.LONGEST_PROMPT.of('@llm')})", NAME),
         unit="short",
         links=(ONE_MODEL,),
     ),
     heatmap(
-        "Prompt length distribution",
+        "Prompt lengths",
         "Prompts per second in each bucket of length.",
         heat(recorded.PROMPT, "@llm"),
         unit="short",
@@ -188,7 +188,7 @@ ACCOUNTING = (
         no_value="No calls in this range",
     ),
     timeseries(
-        "Usage missing, by reason",
+        "Usage missing",
         "Calls per minute whose tokens are unknown. Cancelled and failed calls never have usage.",
         Query(happened(recorded.USAGE_MISSING, "llm_usage_missing_total", "reason", matchers="@llm"), "{{reason}}"),
         unit=PER_MINUTE,

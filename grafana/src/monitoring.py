@@ -309,7 +309,7 @@ DASHBOARD = dashboard(
     variables=VARIABLES,
     rows=(
         Row("", sixths(STRIP)),
-        Row("Targets", thirds(TARGETS, 7)),
+        Row("Targets", (TARGETS[0].sized(12, 7), *quarters(TARGETS[1:], 7))),
         Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
         Row("Notifications", halves(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),

@@ -8,11 +8,12 @@ from typing import Literal
 from .bounds import mappings as at_most
 from .looks import PER_MINUTE, PLAIN, Steps, fixed, no_answer, override_matching, plain, set_known, values
 from .model import Json, Link, Panel, Query
-from .promql import FAILING, NOTHING, WAITING
+from .promql import FAILING, NOTHING, QUIET, WAITING
 
 Queries = Query | Sequence[Query]
 Legend = Literal["below", "right", "names"]
 
+NO_DATA = "no data"  # in a tile
 NO_WORDS = "No data in this range"  # for panels that have data at all times; others say what has not happened
 
 
@@ -32,7 +33,7 @@ def stat(
     width: int | None = None,
     height: int = 3,
     links: Sequence[Link] = (),
-    no_value: str = "no data",
+    no_value: str = NO_DATA,
     mappings: Sequence[Json] = (),
     source: str = "",
     name: str = "",
@@ -43,11 +44,14 @@ def stat(
 
     An instant query: where there is nothing now, `no_value` stands there, and no number of some minutes ago. What
     `promql.Outcomes` complete says "failing" in red, or "waiting" in orange.
-    source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of.
+    source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of. While it is
+        not, "no data" stands there instead of `no_value`.
     name: a label to show instead of the value, in the colour of the value. with_value: small, below the value.
     bounds: of the histogram that a percentile is of; it is shown as the bound of its bucket, such as "≤ 250 ms".
     """
-    words = {str(NOTHING): (no_value, "text")}
+    words = {str(NOTHING): (NO_DATA if source else no_value, "text")}
+    if source and no_value != NO_DATA:
+        words[str(QUIET)] = (no_value, "text")
     for value, word, colour_of_word in ((FAILING, "failing", "red"), (WAITING, "waiting", "orange")):
         if f"vector({value})" in expr:
             words[str(value)] = (word, colour_of_word)
@@ -55,12 +59,16 @@ def stat(
     mappings = (values(words), no_answer("no answer", index=len(words)), *mappings)
     if bounds:
         mappings = (*mappings, *at_most(bounds, first=len(words) + 1))
-    expr = f"({expr}) and on () {source}" if source else expr
+
     # Without a number Grafana would show the words in the colour of the lowest threshold.
-    nothing = f"vector({NOTHING})"
-    if name:
-        nothing = f'on () label_replace({nothing}, "{name}", "{"-" if with_value else no_value}", "", "")'
-    expr = f"{expr} or {nothing}"
+    def instead(value: int) -> str:
+        named = "-" if with_value else words[str(value)][0]
+        return f'on () label_replace(vector({value}), "{name}", "{named}", "", "")' if name else f"vector({value})"
+
+    if str(QUIET) in words:
+        expr = f"{expr} or {instead(QUIET)}"
+    expr = f"({expr}) and on () {source}" if source else expr
+    expr = f"{expr} or {instead(NOTHING)}"
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "thresholds": steps.to_json() if steps else plain(colour),
@@ -79,7 +87,7 @@ def stat(
         options={
             "colorMode": "value",
             "graphMode": "none",
-            "justifyMode": "auto",
+            "justifyMode": "center" if with_value else "auto",
             "orientation": "auto",
             "percentChangeColorMode": "standard",
             "reduceOptions": {"calcs": ["last"], "fields": "", "values": False},

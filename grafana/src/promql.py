@@ -40,6 +40,7 @@ SELF_SCRAPE = "prometheus_build_info"  # what Prometheus knows of itself, it scr
 WATCHDOG = 'ALERTS{alertname="Watchdog", alertstate="firing"}'  # always fires while rules are evaluated
 
 NOTHING = -1_000_000_000  # the value of a tile without data; not NaN, which VictoriaMetrics drops
+QUIET = -2_000_000_000  # of a tile whose source is alive, and has nothing to measure
 FAILING = -1  # the value of a tile while everything fails, which shows it as "failing"
 WAITING = -2  # while nothing ends that was asked for: "waiting"
 LLM_FAILED = 'outcome=~"error|incomplete"'  # an answer that ends in the middle is a failure to who reads it

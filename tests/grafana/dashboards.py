@@ -12,7 +12,7 @@ from typing import Any
 
 import promql_parser
 
-from grafana.src.promql import NOTHING
+from grafana.src.promql import NOTHING, QUIET
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -44,7 +44,7 @@ CHOICES: dict[str, str] = {
 
 def is_number(value: float) -> bool:
     """Whether a panel draws it: not NaN, nor what tiles without data show as words."""
-    return not math.isnan(value) and value != NOTHING
+    return not math.isnan(value) and value not in (NOTHING, QUIET)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import yaml
 
 from grafana.src import common
 from grafana.src.model import SCRAPE_INTERVAL
-from grafana.src.promql import FAILING, NOTHING, WAITING
+from grafana.src.promql import FAILING, NOTHING, QUIET, WAITING
 from ops import servers as native
 from prometheus.src.settings import SETTINGS
 from tests import servers
@@ -117,12 +117,18 @@ def test_stats_show_the_present(name: str) -> None:
             assert null["color"] == "text", "while Prometheus does not answer, nothing is green"
             assert null["text"] == "no answer", panel["title"]
             # Words for nothing are neither green nor red.
-            named = {"value": "", "name": defaults["noValue"], "value_and_name": "-"}[panel["options"]["textMode"]]
-            label = target["legendFormat"].strip("{}")
-            nothing = f'on () label_replace(vector({NOTHING}), "{label}", "{named}", "", "")'
-            assert target["expr"].endswith(f" or {nothing if named else f'vector({NOTHING})'}"), panel["title"]
-            words = defaults["mappings"][0]["options"][str(NOTHING)]
-            assert (words["text"], words["color"]) == (defaults["noValue"], "text"), panel["title"]
+            words = defaults["mappings"][0]["options"]
+            quiet = str(QUIET) in words  # what is not there to be measured is not the silence of a dead source
+            assert words[str(QUIET) if quiet else str(NOTHING)]["text"] == defaults["noValue"], panel["title"]
+            assert not quiet or words[str(NOTHING)]["text"] == "no data", panel["title"]
+            for value in (QUIET, NOTHING) if quiet else (NOTHING,):
+                word = words[str(value)]
+                assert word["color"] == "text", panel["title"]
+                named = {"value": "", "name": word["text"], "value_and_name": "-"}[panel["options"]["textMode"]]
+                label = target["legendFormat"].strip("{}")
+                instead = f'on () label_replace(vector({value}), "{label}", "{named}", "", "")'
+                assert f" or {instead if named else f'vector({value})'}" in target["expr"], panel["title"]
+            assert f"vector({NOTHING})" in target["expr"].rpartition(" or ")[2], panel["title"]
 
 
 @by_dashboard
@@ -548,7 +554,7 @@ RED = {
     ("overview", "Instances"): None,
     ("overview", "Alerts"): None,
     ("overview", "Targets up"): None,
-    ("overview", "Worst endpoint"): "HttpEndpointFailing",
+    ("overview", "Worst 5xx"): "HttpEndpointFailing",
     ("overview", "SLO 5xx"): None,
     ("overview", "SLO slow"): None,
     ("overview", "Postgres"): None,
@@ -563,7 +569,7 @@ RED = {
     ("overview", "Memory"): "HostMemoryLow",
     ("overview", "Disk"): "HostDiskAlmostFull",
     ("http", "5xx errors"): None,
-    ("http", "Worst endpoint"): "HttpEndpointFailing",
+    ("http", "Worst 5xx"): "HttpEndpointFailing",
     ("http", "4xx errors"): None,
     ("http", "Slow share"): None,
     ("http", "HTTP p95"): None,

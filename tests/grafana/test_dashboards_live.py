@@ -32,7 +32,7 @@ NEEDS_MORE = {
         ("WebSocket handshakes", "WebSockets open", "WebSockets closed", "WebSocket duration"),
         "a WebSocket, which the reference service has none of",
     ),
-    "Network saturation by card": "a network card with a known speed",
+    "Network saturation": "a network card with a known speed",
     "Net util.": "a network card with a known speed",
     "Disks full, forecast": "an hour of history",
 }
@@ -48,7 +48,7 @@ LATER = {
 NOTHING_YET = {
     "Rate limit remaining": "the first answer of a provider that reports its limits",
     **dict.fromkeys(("Cost/call", "LLM errors", "No usage", "Unpriced"), "the first call"),
-    **dict.fromkeys(("Error rate", "5xx errors", "4xx errors", "Worst endpoint", "Slow share"), "the first request"),
+    **dict.fromkeys(("Error rate", "5xx errors", "4xx errors", "Worst 5xx", "Slow share"), "the first request"),
     "Failed": "the first request of a load test",
     "Cost per call by model": "the first call",
 }

@@ -44,7 +44,7 @@ def test_without_traffic_there_is_nothing_to_be_a_share_of(stack: Stack) -> None
     speeds |= {(dashboard, "Model p95") for dashboard in ("overview", "llm")}
     assert {name: said.get(name) for name in shares | speeds} == dict.fromkeys(shares | speeds, idle)
     for dashboard in ("overview", "http"):
-        assert stack.idle[dashboard, "Worst endpoint"] == Tile(None, "idle -", "text")
+        assert stack.idle[dashboard, "Worst 5xx"] == Tile(None, "idle -", "text")
     for title in ("Failed", "Client p95"):
         assert stack.idle["loadtest", title] == Tile(None, "no test", "text")
     assert stack.idle["http", "Requests"].value == 0
@@ -78,7 +78,7 @@ def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
         for dashboard, title in (("overview", "HTTP p95"), ("overview", "Query p95"), ("llm", "Model p95")):
             wait_until(lambda: stack.tile(dashboard, title).text.startswith("≤ "))  # noqa: B023  is called at once
         for dashboard in ("overview", "http"):
-            assert stack.tile(dashboard, "Worst endpoint") == Tile(0, "none fails", "green")
+            assert stack.tile(dashboard, "Worst 5xx") == Tile(0, "none fails", "green")
 
 
 def test_one_of_three_instances_is_down(stack: Stack) -> None:
@@ -104,7 +104,7 @@ def test_an_endpoint_that_fails_is_named_however_small_its_share_of_the_traffic(
 
     with stack.users(), servers.meanwhile(ask), stack.fault("errors", share=1, path_prefix="/items/"):
         for dashboard, total in (("overview", "Error rate"), ("http", "5xx errors")):
-            wait_until(lambda: stack.tile(dashboard, "Worst endpoint") == Tile(1, "/items/{item_id}", "red"))  # noqa: B023
+            wait_until(lambda: stack.tile(dashboard, "Worst 5xx") == Tile(1, "/items/{item_id}", "red"))  # noqa: B023
             assert 0 < (stack.tile(dashboard, total).value or 0) < 0.5
             assert stack.tile(dashboard, "HTTP p95").text.startswith("≤ "), "what succeeds is fast"
 
@@ -336,8 +336,7 @@ def test_hosts_and_servers_without_their_exporters_have_no_numbers(stack: Stack)
     shown |= stack.tiles("host").keys() - {("host", "Hosts up")}
     assert len(shown) == 14
     for dashboard, title in sorted(shown):
-        words = "unknown" if title == "Net util." else "no data"
-        wait_until(lambda: stack.tile(dashboard, title) == Tile(None, words, "text"), timeout=400)  # noqa: B023
+        wait_until(lambda: stack.tile(dashboard, title) == Tile(None, "no data", "text"), timeout=400)  # noqa: B023
 
 
 def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
@@ -351,6 +350,11 @@ def test_when_nothing_answers_no_tile_is_green(stack: Stack) -> None:
         if panel["type"] == "stat"
     ]
     assert len(shown) > 50
+    no_data = Tile(None, "no data", "text")
+    for title in ("Requests", "Error rate", "HTTP p95", "LLM errors", "Model p95", "Query p95", "Pool in use"):
+        wait_until(lambda: stack.tile("overview", title) == no_data)  # noqa: B023  it is not idle
+    for dashboard in ("overview", "http"):
+        wait_until(lambda: stack.tile(dashboard, "Worst 5xx") == Tile(None, "no data -", "text"))  # noqa: B023
     for dashboard, title in shown:
         wait_until(lambda: stack.tile(dashboard, title).colour in ("text", "red"), timeout=400)  # noqa: B023
     for dashboard, title in (("overview", "Alerts"), ("monitoring", "Critical")):

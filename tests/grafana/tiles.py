@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from grafana.src.promql import NOTHING
-from tests.grafana.dashboards import DASHBOARDS, panels, substituted
+from tests.grafana.dashboards import DASHBOARDS, is_number, panels, substituted
 from tests.servers import PrometheusApi
 
 
@@ -35,8 +34,8 @@ def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300
         if panel["options"]["textMode"] != "value":
             (name,) = (label for key, label in labels if target["legendFormat"] == f"{{{{{key}}}}}")
             text = f"{mapped[0]} {name}" if mapped and panel["options"]["textMode"] == "value_and_name" else name
-            return Tile(None if value == NOTHING else value, text, mapped[1] if mapped else _colour(defaults, value))
-        if value == NOTHING and mapped:
+            return Tile(value if is_number(value) else None, text, mapped[1] if mapped else _colour(defaults, value))
+        if mapped and not is_number(value):
             return Tile(None, *mapped)
         return Tile(value, *mapped) if mapped else Tile(value, "", _colour(defaults, value))
     (null,) = (m["options"] for m in defaults["mappings"] if m["type"] == "special" and m["options"]["match"] == "null")
