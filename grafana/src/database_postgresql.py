@@ -149,7 +149,7 @@ SERVERS = (
     table(
         "Servers",
         "Every PostgreSQL server at the end of the time range: whether it answers its exporter, since when it runs, "
-        "its role and the settings that matter most. Memory per query is work_mem: each sort or hash may take as much.",
+        "its role and the settings that matter most. Each sort or hash may take as much memory as work_mem.",
         tuple(
             f"max by (instance) ({expr})"
             for expr in (
