@@ -210,6 +210,7 @@ SPEND = (
         ),
         unit="currencyUSD",
         decimals=4,
+        soft_highest=0.001,
         links=(ONE_MODEL,),
         no_value="No calls in this range",
     ),
