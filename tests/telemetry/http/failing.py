@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.sse import EventSourceResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
@@ -111,6 +112,13 @@ async def stream() -> StreamingResponse:
         raise HTTPException(409)
 
     return StreamingResponse(body())
+
+
+@inner.get("/events", response_class=EventSourceResponse)
+async def events() -> AsyncIterator[str]:
+    yield "from the start"
+    await asyncio.sleep(0.05)  # FastAPI breaks off only what raises right after an event
+    raise LookupError
 
 
 async def fail() -> None:

@@ -31,6 +31,7 @@ CASES = [
     ("GET", "/cancelled-and-failed", 500, 500, "LookupError"),
     ("GET", "/dependency", 200, 200, "HTTPException"),
     ("GET", "/stream", 200, 500, "HTTPException"),
+    ("GET", "/events", 200, 200, "LookupError"),  # FastAPI ends the response in order, and only then raises
 ]
 
 
