@@ -26,7 +26,8 @@ class Query:
 
 
 def _average(histogram: str) -> str:
-    return f"sum(rate({histogram}_sum[{WINDOW}])) / sum(rate({histogram}_count[{WINDOW}]))"
+    # Not by `_count`, which Prometheus does not keep of every histogram.
+    return f'sum(rate({histogram}_sum[{WINDOW}])) / sum(rate({histogram}_bucket{{le="+Inf"}}[{WINDOW}]))'
 
 
 def _percentile(share: float, histogram: str) -> str:
