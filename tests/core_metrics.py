@@ -26,8 +26,7 @@ class Query:
 
 
 def _average(histogram: str) -> str:
-    # Not by `_count`, which Prometheus does not keep of every histogram.
-    return f'sum(rate({histogram}_sum[{WINDOW}])) / sum(rate({histogram}_bucket{{le="+Inf"}}[{WINDOW}]))'
+    return f"sum(rate({histogram}_sum[{WINDOW}])) / sum(rate({histogram}_count[{WINDOW}]))"
 
 
 def _percentile(share: float, histogram: str) -> str:
