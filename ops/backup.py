@@ -17,11 +17,11 @@ import socket
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from ops import secrets, shell
 from ops.archive import DUMP, FOLDERS, KEY, LIMIT, newest, opened, part, size, write
@@ -158,9 +158,9 @@ def _write(stack: Stack, folder: Path, suffix: str, *, complete: bool, key: bool
 
 
 def _pack(stack: Stack, work: Path, *, complete: bool, key: bool) -> None:
-    if key and (file := stack.settings.folder("SECRETS_DIR") / KEY).exists():
-        shutil.copyfile(file, work / KEY)
     folders = [server for server in FOLDERS if stack.has_server(server)]
+    if key and "grafana" in folders and (file := stack.settings.folder("SECRETS_DIR") / KEY).exists():
+        shutil.copyfile(file, work / KEY)
     if complete:
         for server in ("postgres", *folders):
             stack.pack(server, work / f"{server}.tar")
@@ -169,15 +169,15 @@ def _pack(stack: Stack, work: Path, *, complete: bool, key: bool) -> None:
     shell.to_file("Dumping", stack.client("pg_dump", "--format=custom"), work / DUMP, stack.environment, PROJECT)
     log.info("Copying the data of %s", ", ".join(folders))
     stopped = time.monotonic()
-    with _paused(stack):
+    with _paused(stack, folders):
         for server in folders:
             stack.pack(server, work / f"{server}.tar")
     log.info("  stopped for %.1f s", time.monotonic() - stopped)
 
 
 @contextmanager
-def _paused(stack: Stack) -> Iterator[None]:
-    """The servers of FOLDERS are stopped. A process of its own starts them again, even if this one is killed.
+def _paused(stack: Stack, servers: Sequence[str]) -> Iterator[None]:
+    """These servers are stopped. A process of its own starts them again, even if this one is killed.
 
     It also inherits the lock of `only_one`: the next command begins when they run.
 
@@ -188,7 +188,7 @@ def _paused(stack: Stack) -> Iterator[None]:
     guard = os.fork()
     if not guard:
         ours.close()
-        _guard(stack, its)
+        _guard(stack, servers, its)
     its.close()
     try:
         with ours.makefile() as said:
@@ -198,10 +198,10 @@ def _paused(stack: Stack) -> Iterator[None]:
     finally:
         ours.close()
         if os.waitpid(guard, 0)[1]:
-            raise OpsError(f"{', '.join(FOLDERS)} may not run again; `make up` starts them.")
+            raise OpsError(f"{', '.join(servers)} may not run again; `make up` starts them.")
 
 
-def _guard(stack: Stack, parent: socket.socket) -> NoReturn:
+def _guard(stack: Stack, servers: Sequence[str], parent: socket.socket) -> NoReturn:
     """Stop the servers, write an empty line, or what failed; start them again once the parent's end is closed."""
     os.setsid()  # what ends a whole group of processes, such as Ctrl-C, passes by
     for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -211,7 +211,7 @@ def _guard(stack: Stack, parent: socket.socket) -> NoReturn:
         os.dup2(nothing, stream)
     failed = True
     try:
-        with stack.paused(FOLDERS), suppress(OSError):
+        with stack.paused(servers), suppress(OSError):
             parent.sendall(b"\n")
             parent.recv(1)
         failed = False
@@ -246,19 +246,33 @@ def _major(version: str) -> int:
 
 def _put(stack: Stack, tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> None:
     stack.stop()
+    kept = {server for server in FOLDERS if stack.has_server(server)}
     for name in sorted(set(manifest["parts"]) - {KEY}):
-        if not stack.has_server(name.removesuffix(".tar")) and name != DUMP:
-            log.info("Leaving out %s: an override has removed this server", name)
-            continue
-        log.info("Restoring %s", name)
+        server = name.removesuffix(".tar")
         with part(tar, name) as content:
             if name == DUMP:
+                log.info("Restoring %s", name)
                 with stack.new_database() as client:
                     command = client("pg_restore", "--format=custom", "--exit-on-error", "--single-transaction")
                     shell.feed("Loading", command, content, stack.environment, PROJECT)
-            else:
-                stack.unpack(name.removesuffix(".tar"), content)
+            elif not stack.has_server(server):
+                log.info("Leaving out %s: an override has removed this server", name)
+            elif not _is_empty(content):
+                log.info("Restoring %s", name)
+                stack.unpack(server, content)
+                kept.discard(server)
+    for server in sorted(kept):
+        log.info("Keeping the data of %s: the archive has none", server)
+        stack.keep(server)
     stack.replace()
-    if KEY in manifest["parts"]:
+    if KEY in manifest["parts"] and stack.has_server("grafana") and "grafana" not in kept:
         with part(tar, KEY) as content:
             secrets.replace_grafana_key(stack.settings.folder("SECRETS_DIR"), content.read(LIMIT).decode())
+
+
+def _is_empty(content: IO[bytes]) -> bool:
+    """Whether a tar file holds nothing, as backups once had it of a server that an override had removed."""
+    with tarfile.open(fileobj=content) as packed:
+        empty = packed.next() is None
+    content.seek(0)
+    return empty

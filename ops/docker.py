@@ -64,7 +64,7 @@ class ComposeStack(Compose):
             if LONGTERM in running and not self.longterm:
                 self.compose(ALL_PROFILES, "rm", "--stop", "--force", LONGTERM)
             self._up()
-        return running.issuperset(RELOADABLE)
+        return running.issuperset(self._first_reloadable())
 
     def _up(self) -> None:
         try:
@@ -135,11 +135,16 @@ class ComposeStack(Compose):
         return []
 
     def last_words(self, server: str) -> str:
-        return self.compose("logs", "--no-color", "--tail=5", server)
+        return self.compose("logs", "--no-color", "--tail=5", self._service(server))
 
     def log_command(self, server: str, lines: int | None, follow: bool) -> list[str]:
         options = [f"--tail={'all' if lines is None else lines}", *(["--follow"] if follow else [])]
-        return ["docker", "compose", ALL_PROFILES, "logs", *options, *([server] if server else [])]
+        return ["docker", "compose", ALL_PROFILES, "logs", *options, *([self._service(server)] if server else [])]
+
+    def _service(self, server: str) -> str:
+        """The service of a server, of which a replica's name has a number, too."""
+        replica = server.rpartition("-")[0]
+        return replica if not self.has_server(server) and self.has_server(replica) else server
 
     # Single servers
 
@@ -156,7 +161,12 @@ class ComposeStack(Compose):
 
     def reloadable(self) -> list[str]:
         seconds = {f"{name}{SECOND}" for name in RELOADABLE}
-        return [*RELOADABLE, *sorted(seconds & self.running())]
+        return [*self._first_reloadable(), *sorted(seconds & self.running())]
+
+    def _first_reloadable(self) -> list[str]:
+        """Without those that an override turns off."""
+        services = self.config["services"]
+        return [name for name in RELOADABLE if name in services and preflight.is_on(self, services[name])]
 
     def hang_up(self, name: str) -> None:
         # Docker takes its own `kill` for the end, and would not start a server again that dies later.
@@ -243,6 +253,9 @@ class ComposeStack(Compose):
     def pack(self, server: str, file: Path) -> None:
         command = ["docker", "compose", *_alone(server, "tar"), "-C", DATA[server], "-cf", "-", "."]
         shell.to_file(f"Copying {server}", command, file, self.environment, PROJECT)
+
+    def keep(self, server: str) -> None:
+        """Its volume stays as it is."""
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]

@@ -36,7 +36,7 @@ class NativeServers:
         self.longterm = self.state / "longterm"  # VictoriaMetrics' data: in no backup, and no restore replaces them
         self.secrets = settings.folder("SECRETS_DIR")
         self.replicas_file = self.state / "run" / "replicas.cfg"
-        self.has_proxy = settings.get("APP_REPLICAS") != "1"
+        self.has_proxy = settings.replicas > 1
 
     @property
     def has_grafana(self) -> bool:
@@ -71,7 +71,7 @@ class NativeServers:
         if not self.has_proxy:
             return {"app": self.settings.port("APP_PORT")}
         first = self.settings.port("APP_REPLICA_PORT")
-        names = ["app", *(f"app-{number}" for number in range(2, int(self.settings.get("APP_REPLICAS")) + 1))]
+        names = ["app", *(f"app-{number}" for number in range(2, self.settings.replicas + 1))]
         return {name: first + number for number, name in enumerate(names)}
 
     def servers(self) -> list[Server]:

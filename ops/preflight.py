@@ -47,12 +47,14 @@ def require_targets(compose: Compose) -> None:
         OpsError: it does, and `up` would wait for it; has a line for each.
     """
     services = compose.config["services"]
+    mounted = {one.get("target", "") for one in services.get("prometheus", {}).get("volumes") or ()}
     off = [name for name in SERVICES if not (name in services and is_on(compose, services[name]))]
     problems = [
         f"An override turns {name} off, and Prometheus scrapes it; write [] into {file.relative_to(PROJECT)}."
         for name in off
         for file in sorted((PROJECT / "prometheus" / "targets").glob("*.yml"))
-        if re.search(rf"""(?m)^[^#]*["'\s]{name}:\d""", file.read_text())
+        if f"/etc/prometheus/targets/{file.name}" not in mounted  # an override has another file in its place
+        if re.search(rf"""(?m)^[^#]*["'\s\[,]{name}:\d""", file.read_text())
     ]
     if problems:
         raise OpsError("\n".join(problems))

@@ -89,9 +89,8 @@ class ProcessStack(NativeServers):
         if self.data.exists():  # whole or not at all
             self._remove(self.removed)
             self.data.rename(self.removed)
-        for folder in [*self.state.iterdir()]:
-            if folder.name.split(".")[0] in DATA_FOLDERS:
-                self._remove(folder)
+        for folder in (self.removed, self.new, self.old, *(self.state / name for name in DATA_FOLDERS)):
+            self._remove(folder)
 
     def prepare(self) -> None:
         """Make the folders, the lists of targets and the database."""
@@ -251,6 +250,11 @@ class ProcessStack(NativeServers):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = ["tar", f"--directory={folder}", "--create", "--file=-", "."]
         shell.to_file(f"Copying {server}", command, file, self.supervisor.marked, "/")
+
+    def keep(self, server: str) -> None:
+        self._make_folders(self.new)
+        if (self.data / server).exists():
+            shutil.copytree(self.data / server, self.new / server, symlinks=True)
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         folder = self.new / server

@@ -120,6 +120,17 @@ class Settings:
         return ports.number(name, self.values[name])
 
     @property
+    def replicas(self) -> int:
+        """How many replicas the service has.
+
+        Raises:
+            OpsError: the setting is no such number.
+        """
+        if problem := self._problem("APP_REPLICAS"):
+            raise OpsError(problem)
+        return int(self.get("APP_REPLICAS"))
+
+    @property
     def has_valkey(self) -> bool:
         """Whether the stack's own Valkey counts active users."""
         return bool(re.match(r"rediss?://valkey[:/]", self.get("ACTIVE_USERS_STORE") + "/"))
@@ -143,9 +154,7 @@ class Settings:
             OpsError: settings can't work, or names in `.env` are none; it has a line for each.
         """
         problems = [f".env: {reason}" for reason in self._not_settings() if "do you mean" in reason]
-        for name, (pattern, words) in VALUES.items():
-            if (value := self.get(name)) and not re.fullmatch(pattern, value, re.ASCII):
-                problems.append(f"{self._named(name)} is '{value}'; it must be {words}.")
+        problems += [problem for name in VALUES if (problem := self._problem(name))]
         for name in DEFAULTS:
             if name.endswith("_PORT"):
                 try:
@@ -153,7 +162,7 @@ class Settings:
                 except OpsError as error:
                     problems.append(str(error))
         if not problems:
-            replicas = int(self.get("APP_REPLICAS"))
+            replicas = self.replicas
             if (last := self.port("APP_REPLICA_PORT") + replicas - 1) > 65535:
                 problems.append(f"APP_REPLICA_PORT is too high for {replicas} replicas: the last has {last}.")
         for name in (*KEY_FILES, "GRAFANA_HOME", "CERTIFICATES_DIR"):
@@ -167,11 +176,11 @@ class Settings:
     def warn(self) -> None:
         """Warn of settings that pass `check`, but are hardly intended."""
         for name in self.doubled:
-            log.warning(".env: %s is set more than once; the last one counts, '%s'.", name, self.get(name))
+            log.warning(".env: %s is set more than once; the last line counts.", name)
         for reason in self._not_settings():
             log.warning(".env: %s", reason)
         pool = int(self.get("DATABASE_POOL_SIZE")) + int(self.get("DATABASE_MAX_OVERFLOW"))
-        connections = int(self.get("APP_REPLICAS")) * int(self.get("APP_WORKERS")) * pool
+        connections = self.replicas * int(self.get("APP_WORKERS")) * pool
         if connections > CONNECTIONS:
             log.warning(
                 "The service may open %d connections, and PostgreSQL takes %d by default: lower APP_REPLICAS,"
@@ -183,6 +192,15 @@ class Settings:
     def _not_settings(self) -> list[str]:
         """A sentence for each name in `.env` that is not a setting."""
         return [reason for name in sorted(self.from_file) if (reason := unknown(name))]
+
+    def _problem(self, name: str) -> str:
+        """A sentence if a setting of `VALUES` is not what it must be."""
+        pattern, words = VALUES[name]
+        value = self.get(name)
+        if not value or re.fullmatch(pattern, value, re.ASCII):
+            return ""
+        shown = re.sub(r"://[^/@\s]*@", "://...@", value)  # without a password
+        return f"{self._named(name)} is '{shown}'; it must be {words}."
 
     def _named(self, name: str) -> str:
         return f"{name} in .env" if name in self.from_file and name not in os.environ else name

@@ -143,6 +143,9 @@ class Stack(Servers, Protocol):
     def pack(self, server: str, file: Path) -> None:
         """Write a server's folder into a tar file."""
 
+    def keep(self, server: str) -> None:
+        """Restore nothing of a server: what it has stays."""
+
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         """Replace a server's data by the files in the archive; effective after `replace()`."""
 

@@ -32,20 +32,25 @@ def migrate(settings: Settings) -> None:
         MigrationError: the database is not reachable, its schema is unknown, or a migration failed.
     """
     with _connect(settings) as connection:
-        up_to_date = _revisions(connection) == {newest_revision()}
+        up_to_date = _revisions(connection) == {newest_revision()}  # what is not certain, Alembic decides
     if not up_to_date:
         _upgrade(settings)
 
 
-def newest_revision() -> str:
-    """The revision of the migration that no other one follows."""
-    text = "\n".join(file.read_text() for file in FOLDER.glob("versions/*.py"))
-    revisions, followed = (
-        {*re.findall(rf'^{name}\b.*= "(\w+)"', text, re.MULTILINE)} for name in ("revision", "down_revision")
+def newest_revision(folder: Path = FOLDER) -> str | None:
+    """The revision of the migration that no other one follows; None where it is not plain which one that is."""
+    files = [file.read_text() for file in folder.glob("versions/*.py")]
+    own, followed = (
+        [
+            {*re.findall(r"""["']([^"']+)["']""", line)}
+            for text in files
+            for line in re.findall(rf"^{name}\b[^=\n]*=(.*)$", text, re.MULTILINE)
+        ]
+        for name in ("revision", "down_revision")
     )
-    newest: str
-    [newest] = revisions - followed
-    return newest
+    newest = set().union(*own) - set().union(*followed)
+    readable = len(own) == len(followed) == len(files) and all(len(names) == 1 for names in own)
+    return newest.pop() if readable and len(newest) == 1 else None
 
 
 def _revisions(connection: psycopg.Connection) -> set[str]:

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -79,6 +80,25 @@ def test_the_newest_revision_is_alembics_head() -> None:
     from alembic.script import ScriptDirectory
 
     assert ScriptDirectory(str(FOLDER)).get_heads() == [newest_revision()]
+
+
+@pytest.mark.parametrize(
+    ("files", "newest"),
+    [
+        ({"'1'": "None", "'2-b'": "'1'"}, "2-b"),
+        ({'"1"': "None", '"2"': '"1"', '"3"': '"1"'}, None),  # two heads
+        ({'"1"': "None", '"2"': '"1"', '"3"': '"1"', '"4"': '("2", "3")'}, "4"),  # a merge
+        ({'"1"': "None", "computed()": '"1"'}, None),
+    ],
+)
+def test_what_follows_what_is_left_to_alembic_where_it_is_not_plain(
+    files: dict[str, str], newest: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "versions").mkdir()
+    for number, (own, follows) in enumerate(files.items()):
+        text = f"revision: str = {own}\ndown_revision: str | None = {follows}\n"
+        (tmp_path / "versions" / f"{number}.py").write_text(text)
+    assert newest_revision(tmp_path) == newest
 
 
 def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) -> None:

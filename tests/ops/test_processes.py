@@ -32,7 +32,7 @@ from ops.processes import ProcessStack
 from ops.programs import find
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack, native_stack
-from tests.servers import default_signals, free_port, wait_until
+from tests.servers import default_signals, folder, free_port, wait_until
 from tests.telemetry.storage.test_faults import small_disk
 
 
@@ -102,6 +102,21 @@ def test_one_port_for_two_servers_is_refused(made: Stack) -> None:
     result = made.run("up", APP_PORT=str(made.port("prometheus")))
     assert result.returncode == 1
     assert "APP_PORT and PROMETHEUS_PORT are both" in result.stderr
+
+
+def test_what_an_archive_lacks_is_kept_and_copies_of_the_users_are_not_removed(made: Stack) -> None:
+    with folder("state") as state:
+        stack = ProcessStack(settings.load({**made.environment, "SIGHTLINE_STATE": str(state)}))
+        (state / "data" / "grafana").mkdir(parents=True)
+        (state / "data" / "grafana" / "grafana.db").write_text("dashboards")
+        (state / "longterm.2026").mkdir()
+        (state / "logs.tar.gz").touch()
+        stack.keep("grafana")
+        stack.keep("alertmanager")  # which has none
+        stack.replace()
+        assert (state / "data" / "grafana" / "grafana.db").read_text() == "dashboards"
+        stack.remove()
+        assert {entry.name for entry in state.iterdir()} == {"longterm.2026", "logs.tar.gz"}
 
 
 def test_a_command_that_begins_again_in_the_virtual_environment_warns_once(made: Stack) -> None:

@@ -58,7 +58,7 @@ OPENAI_API_KEY_FILE={key}
             "APP_SIGN_UPS_PER_MINUTE in .env is '-1'; it must be a number, 0 for no limit.",
             "LOCUST_PORT is '٨٠٨٩'; it must be a port number from 1 to 65535.",
             "GRAFANA_URL in .env is 'grafana.example'; it must be an address such as https://grafana.example.",
-            "RUNBOOKS_URL in .env is 'https://me:secret@wiki.example'; it must be an address such as "
+            "RUNBOOKS_URL in .env is 'https://...@wiki.example'; it must be an address such as "
             "https://grafana.example.",
             "GRAFANA_PORT is '80000'; it must be a port number from 1 to 65535.",
             f"OPENAI_API_KEY_FILE in .env is '{key}'; there is no such file.",
@@ -129,7 +129,7 @@ def test_a_setting_that_stands_twice_is_said(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, log.name):
         load(tmp_path, "APP_PORT=8001\n#APP_PORT=1\nLOG_LEVEL=info\nexport APP_PORT='8002'\n").warn()
     said = [record.message for record in caplog.records if record.name == log.name]
-    assert said == [".env: APP_PORT is set more than once; the last one counts, '8002'."]
+    assert said == [".env: APP_PORT is set more than once; the last line counts."]
 
 
 @pytest.mark.parametrize(
