@@ -110,6 +110,8 @@ class ComposeStack(Compose):
 
     def remove(self) -> None:
         self.compose(ALL_PROFILES, "down", "--remove-orphans", "--volumes", "--rmi=local")
+        if others := self.volumes():  # of a file that COMPOSE_FILE no longer names, such as docker-compose.ha.yml
+            shell.run(["docker", "volume", "rm", *others], self.environment)
         self.remember({*self.started()} - {self.project})
 
     # Looking

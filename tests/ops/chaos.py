@@ -155,7 +155,7 @@ class Chaos(ABC):
         if result.returncode:
             *complaint, of_make = result.stderr.strip().splitlines()
             assert len(complaint) == 1, result.stdout + result.stderr
-            assert of_make.startswith("make: ***")
+            assert re.match(r"make(\[\d+\])?: \*\*\*", of_make), result.stdout + result.stderr
             says = re.search(r"`make ([^`]+)`", complaint[0])
             assert says, result.stdout + result.stderr
             assert not says[1].startswith("logs"), result.stdout + result.stderr  # that is no remedy

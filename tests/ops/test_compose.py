@@ -315,6 +315,7 @@ def test_clean_says_what_goes_and_whose_it_is(docker: Docker) -> None:
     assert (removed.returncode, removed.stdout.splitlines()[-1]) == (0, "Removed.")
     assert "stay" not in removed.stdout
     assert any("--volumes" in line for line in docker.asked("down"))
+    assert "volume rm mine_postgres-data mine_grafana-data" in docker.asked("rm"), "what `down` has left"
 
 
 def test_overrides_of_every_shape_are_taken(docker: Docker, tmp_path: Path) -> None:
