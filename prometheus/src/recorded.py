@@ -286,7 +286,8 @@ GROUPS: dict[str, tuple[Recorded, ...]] = {
 HEAD = """\
 # Made by `make generate` of prometheus/src/recorded.py. What the dashboards show, recorded once for all instances
 # together, as percentiles over raw buckets take a minute where there are many; and counters of exporters under names
-# that end in _total, without which Prometheus 3 warns of each rate.
+# that end in _total, without which Prometheus 3 warns of each rate. Not for dashboards alone: recording.yml and
+# database.yml read records of this file, and DbQueriesSlow cannot fire without it.
 """
 
 

@@ -70,6 +70,16 @@ def _(w: World, s: float, e: float) -> None:
     w.set(s, e, 0.05, "http_requests_total", method="DELETE", status_code="500")
 
 
+@situation("four GET and four POST in five minutes are all that an endpoint gets, and fail", lasts=30, late=10)
+def _(w: World, s: float, e: float) -> None:
+    own = {"job": "app", "service": "sightline", "instance": A, "endpoint": "/imports"}
+    for method in ("GET", "POST"):
+        for status, rate in (("200", 4 / 300), ("500", 0)):
+            w.add("http_requests_total", rate, **own, method=method, status_code=status)
+    w.set(s, e, 0, "http_requests_total", endpoint="/imports", status_code="200")
+    w.set(s, e, 4 / 300, "http_requests_total", endpoint="/imports", status_code="500")
+
+
 @situation("an endpoint with 2 % of the traffic is slow", late=8)
 def _(w: World, s: float, e: float) -> None:
     traffic(w, 0, w.minutes, 0.4, endpoint="/reports")
@@ -127,6 +137,13 @@ def _(w: World, s: float, e: float) -> None:
     w.ramp(s, e, 90e9, 0, DISK, instance="n1.*", mountpoint="/data")
 
 
+@situation("a disk fills in steps every half hour", lasts=14 * 60, late=10 * 60, start=120, step=60)
+def _(w: World, s: float, e: float) -> None:
+    w.set(0, s, 70e9, DISK, instance="n1.*", mountpoint="/data")
+    for step in range(28):
+        w.set(s + 30 * step, w.minutes, (67.5 - 2.5 * step) * 1e9, DISK, instance="n1.*", mountpoint="/data")
+
+
 @situation("inodes run out within 25 minutes", lasts=25, late=24, start=90)
 def _(w: World, s: float, e: float) -> None:
     w.ramp(s, e, 9e5, 0, INODES, instance="n1.*", mountpoint="/data")
@@ -163,6 +180,38 @@ def _(w: World, s: float, e: float) -> None:
             w.ramp(night + 40, e, 45e9, 30e9, DISK, mountpoint="/data", instance="n1.*")
         else:
             w.set(40, 200, 26e9, DISK, mountpoint="/data", instance="n1.*")
+
+
+def backup(w: World, at: float, first: float, last: float) -> None:
+    """Two hours of writing, deleted eight hours after its end."""
+    w.ramp(at, at + 120, first, last, DISK, mountpoint="/data", instance="n1.*")
+    w.set(at + 120, min(at + 600, w.minutes), last, DISK, mountpoint="/data", instance="n1.*")
+
+
+@harmless(
+    "the full backup of each week: a quarter of the disk within two hours, deleted in the morning",
+    lasts=12 * 60,
+    tail=0,
+    start=7 * DAY + 600,
+    step=300,
+    alerts="HostDisk.*",
+)
+def _(w: World, s: float, e: float) -> None:
+    backup(w, s - 7 * DAY, 60e9, 36e9)
+    backup(w, s, 60e9, 35e9)
+
+
+@harmless(
+    "a Monday's backup after a weekend without: a fifth of the disk, deleted in the morning",
+    lasts=12 * 60,
+    tail=0,
+    start=7 * DAY + 600,
+    step=300,
+    alerts="HostDisk.*",
+)
+def _(w: World, s: float, e: float) -> None:
+    for day in (0, 1, 2, 3, 4, 7):
+        backup(w, s + (day - 7) * DAY, 60e9, (41 - day / 7) * 1e9)
 
 
 @harmless("a database is restored onto an empty disk: a third of it within 40 minutes", lasts=150, start=90)
