@@ -38,10 +38,10 @@ def serve(worker, *more):
     more += "--statsd-host", "127.0.0.1:{1}".format(*statsd.getsockname()), "--log-level", "critical", "--no-control-socket"
     command = [f"{sys.argv[1]}/venv/bin/gunicorn", "-k", worker, "-b", place, *more, f"app:{worker}"]
     server = subprocess.Popen(command, cwd=sys.argv[1])
-    answered = 0
-    while answered < 5:
+    answered, deadline = 0, time.monotonic() + 60
+    while answered < 5 and time.monotonic() < deadline and server.poll() is None:
         try:
-            answered += urllib.request.urlopen(f"http://{place}").status == 200
+            answered += urllib.request.urlopen(f"http://{place}", timeout=10).status == 200
         except OSError:
             time.sleep(0.1)
     server.terminate(), server.wait()

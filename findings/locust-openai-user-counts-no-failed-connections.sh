@@ -40,7 +40,7 @@ class Model(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-seen = {}
+seen, raised = {}, {}
 for case in ("whole", "busy", "refused", "slow", "stream"):
     environment = Environment(user_classes=[])
     environment.create_local_runner()
@@ -48,12 +48,13 @@ for case in ("whole", "busy", "refused", "slow", "stream"):
     client.base_url = f"http://127.0.0.1:{1 if case == 'refused' else server.server_port}"
     try:
         list(client.chat.completions.create(model=case, messages=[], timeout=0.2, stream=case == "stream"))
-        raised = ""
+        raised[case] = ""
     except Exception as error:
-        raised = type(error).__name__
+        raised[case] = type(error).__name__
     total = environment.stats.total
     seen[case] = total.num_requests, total.num_failures, total.total_content_length
-    print(f"{case:<8} requests, failures, tokens: {seen[case]} {raised}")
+    print(f"{case:<8} requests, failures, tokens: {seen[case]} {raised[case]}")
 print("locust", locust.__version__)
+assert raised["stream"] == "JSONDecodeError", "it has changed"
 assert seen == {"whole": (1, 0, 0), "busy": (3, 3, 0), **dict.fromkeys(("refused", "slow", "stream"), (0, 0, 0))}, "it has changed"
 PYTHON

@@ -2,10 +2,9 @@
 # PostgreSQL 18's pg_stat_statements and queries that do not come to their end.
 #
 # Guessed: it has each execution of a query, with the time that it took, so that what loads the server most leads its list. Seen:
-# an execution is added when it ends well. One that statement_timeout ends, or that its client cancels, adds neither a call nor
-# its time; a query that always times out has no entry at all. When a query becomes too slow its line does not rise, it stops, and
-# the top list shows an idle server that is busy. pg_stat_database.active_time has the time, and the service's own metrics of
-# queries have the failures.
+# an execution is added when it ends well. One that statement_timeout ends adds neither a call nor its time; a query that always
+# times out has no entry at all. When a query becomes too slow its line does not rise, it stops, and the top list shows an idle
+# server that is busy. pg_stat_database.active_time has the time.
 set -euo pipefail
 folder=$(mktemp -d)
 chmod 755 "$folder"

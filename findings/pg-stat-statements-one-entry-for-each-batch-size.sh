@@ -2,10 +2,9 @@
 # PostgreSQL 18's pg_stat_statements and batches that SQLAlchemy 2.1 inserts.
 #
 # Guessed: one entry, as 18 has learned to fold lists: `IN` with 2 to 40 elements is one, through SQLAlchemy's parameters and
-# casts too. Seen: the rows of VALUES are not folded. A unit of work that adds n objects is one INSERT of n rows (up to 1000,
-# "insertmanyvalues"), and each n is an entry of its own, so a single table can have a thousand. pg_stat_statements.max is 5000:
-# entries of real queries are evicted, their counters begin anew at 0, and the insert that costs most is in no top list, as
-# each of its entries is small. (`IN` with one element is a second entry: PostgreSQL takes it for `=`.)
+# casts too. Seen: the rows of VALUES are not folded. A unit of work that adds n objects is one INSERT of n rows
+# ("insertmanyvalues"), and each n is an entry of its own: what it costs to insert into one table is spread over as many lines
+# as there were sizes of batches, so that a list of the costliest statements has it in none.
 set -euo pipefail
 folder=$(mktemp -d)
 chmod 755 "$folder"

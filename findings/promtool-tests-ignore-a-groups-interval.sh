@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `promtool test rules` and a rule group with an `interval` of its own (seen alike in 2.42, Debian's 2.53 and 3.13).
+# `promtool test rules` and a rule group with an `interval` of its own (seen alike in 2.42 and 3.13).
 #
 # Guessed: the test evaluates the group as the server does, every ten minutes here, as it loads the same file and simulates the
 # time. Seen: it evaluates every group at the test's evaluation_interval. So a test is green for an alert that comes up to ten

@@ -255,15 +255,16 @@ def worst_endpoint(matchers: str, quick: Matchers, *links: Link) -> Panel:
         f'label_replace({expr}, "endpoint", "{word}", "", "")'
         for expr, word in ((outcomes.waiting, "all"), (f"0 * ({requests} > 0)", "none fails"))
     )
+    red = slo.threshold("endpoint_error_ratio")
     return service_stat(
         "Worst 5xx",
         "The endpoint of which the largest share of requests is answered with a 5xx status, average of 5 minutes: one "
-        "with a small share of the traffic does not show in the total. Orange from the objective on, red where an "
-        "alert fires.",
+        "with a small share of the traffic does not show in the total. Orange from the objective on, red from "
+        f"{100 * red:g} % on.",
         f"{waiting} or on () topk(1, ({error_ratio(matchers, 'job')}) > 0) or on () {well}",
         unit="percentunit",
         decimals=2,
-        steps=Steps(slo.ERROR_RATIO, slo.threshold("endpoint_error_ratio")),
+        steps=Steps(slo.ERROR_RATIO, red),
         name="endpoint",
         with_value=True,
         no_value="idle",

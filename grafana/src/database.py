@@ -14,7 +14,7 @@ from .database_application import (
     POOL_DETAIL,
     QUERIES,
     TRANSACTIONS,
-    outcomes,
+    checkouts,
     pool_in_use,
     query_errors,
     query_p95,
@@ -47,7 +47,7 @@ STRIP = (
     service_stat(
         "Wait p95",
         "95 of 100 checkouts get a connection from the pool within this time, average of 5 minutes.",
-        speed(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), outcomes("@pool")),
+        speed(percentile(0.95, recorded.CHECKOUT_WAIT, matchers="@pool"), checkouts("@pool")),
         unit="s",
         steps=slo.red_at("pool_wait_seconds", 0.2),
         no_value="idle",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus.src import recorded
 
 from . import bounds, slo
@@ -42,8 +44,8 @@ def pool_use(matchers: str) -> str:
     return or_zero(f"max({used} / (db_pool_connections_max{{{matchers}}} > 0))")
 
 
-def outcomes(matchers: str) -> Outcomes:
-    """Of queries, connections, commits and checkouts; who waits for a connection or has one is under way.
+def checkouts(matchers: str) -> Outcomes:
+    """Of queries, connections, commits and checkouts; who waits for a connection is under way.
 
     Queries that fail are timed, too, and no connection and no end of a transaction is one.
     """
@@ -52,8 +54,14 @@ def outcomes(matchers: str) -> Outcomes:
         failed=(f"{errors}}}", f"db_pool_checkout_timeouts_total{{{matchers}}}"),
         succeeded=(f'db_query_duration_seconds_bucket{{{matchers}, le="+Inf"}}',),
         not_succeeded=(f'{errors}, operation!~"CONNECT|COMMIT|ROLLBACK"}}',),
-        under_way=(f"db_pool_pending_checkouts{{{matchers}}}", f'db_pool_connections{{{matchers}, state="used"}}'),
+        under_way=(f"db_pool_pending_checkouts{{{matchers}}}",),
     )
+
+
+def queries(matchers: str) -> Outcomes:
+    """The same; who has a connection is under way, too."""
+    waiting = checkouts(matchers)
+    return replace(waiting, under_way=(*waiting.under_way, f'db_pool_connections{{{matchers}, state="used"}}'))
 
 
 def pool_in_use(matchers: str, *links: Link) -> Panel:
@@ -63,7 +71,7 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
         "Share of the connections that a pool may open which are checked out, for the fullest of the application's "
         "pools.",
         # A pool without connections is not an idle one; that a full one lets nothing through, its number says.
-        f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, outcomes(matchers))}",
+        f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, checkouts(matchers))}",
         unit="percentunit",
         decimals=0,
         steps=slo.red_at("pool_used_ratio", 0.8),
@@ -89,8 +97,9 @@ def query_p95(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Query p95",
         "95 of 100 queries are answered within this time, with a result or an error, average of 5 minutes; idle where "
-        "none was within the last minute.",
-        speed(percentile(0.95, recorded.QUERY, matchers=matchers), outcomes(matchers)),
+        "none was within the last minute, waiting where a connection was checked out all of it: also one that the "
+        "service holds for LISTEN or a lock, beside no other query.",
+        speed(percentile(0.95, recorded.QUERY, matchers=matchers), queries(matchers)),
         unit="s",
         steps=slo.red_at("query_seconds", 0.2),
         no_value="idle",

@@ -426,7 +426,10 @@ def test_more_connections_than_allowed_are_refused_and_forgotten(service: Runnin
     held: list[socket.socket] = []
 
     def one_more() -> int | str:
-        """What it is answered beside 120 others; the service ends those that say nothing for too long."""
+        """What it is answered beside 120 new others; the service ends those that say nothing for too long."""
+        for raw in held:
+            raw.close()
+        held.clear()
         held.extend(socket.create_connection(("127.0.0.1", service.port)) for _ in range(120))
         return send(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 

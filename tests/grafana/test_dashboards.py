@@ -307,6 +307,11 @@ AN_HOUR = {  # series -> its value, and the second at which it appears with it
     _RECORD + 'endpoint="/new",status_code="422"}': (0, 1800),
     _RECORD + 'endpoint="/old",status_code="503"}': (0, 0),
     _RECORD + 'endpoint="/new",status_code="502"}': (0, 1800),
+    # One connection is held, as for LISTEN, and no query comes.
+    'db_pool_connections{job="app",instance="a",pool="main",state="used"}': (1, 0),
+    'db_pool_connections_max{job="app",instance="a",pool="main"}': (10, 0),
+    'db_pool_pending_checkouts{job="app",instance="a",pool="main"}': (0, 0),
+    'db_query_duration_seconds_bucket{job="app",instance="a",pool="main",le="+Inf"}': (3, 0),
     # Rules are evaluated from half an hour on, and later one more alert fires.
     'ALERTS{alertname="Watchdog",alertstate="firing",severity="none"}': (1, 1800),
     'ALERTS_FOR_STATE{alertname="Watchdog",severity="none"}': (START + 1800, 1800),
@@ -368,6 +373,19 @@ def test_exceptions_are_counted_from_their_first_on(an_hour: Prometheus) -> None
 
     assert listed(3000, 3600) == {"New": 1}
     assert listed(600, 1200) == listed(600, 3600) == {}
+
+
+def test_a_connection_that_is_held_is_no_wait_for_the_pool(an_hour: Prometheus) -> None:
+    """Whether a query hangs on it cannot be known, so the time of queries says so."""
+
+    def answer(panel: str) -> list[float]:
+        (expr,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == ("database", panel))
+        found = an_hour.api("query", query=substituted(expr), time=str(START + 3600))["result"]
+        return [float(series["value"][1]) for series in found]
+
+    assert answer("Pool in use") == [0.1]
+    assert answer("Wait p95") == [QUIET]
+    assert answer("Query p95") == [WAITING]
 
 
 def test_that_nothing_fires_is_known_from_the_alert_that_always_does(an_hour: Prometheus) -> None:

@@ -17,6 +17,11 @@ class Tile:
     text: str
     colour: str
 
+    @property
+    def look(self) -> tuple[str, str]:
+        """Text and colour, for a share that is no round number."""
+        return self.text, self.colour
+
 
 def tile(prometheus: PrometheusApi, dashboard: str, title: str, span: str = "300s") -> Tile:
     """The tile of this title with All chosen everywhere, at this moment.
