@@ -31,6 +31,7 @@ AGES = {
     "pg_stat_activity_max_tx_duration": WINDOWS,
     "scrape_duration_seconds": SCRAPE_TIMES,
     "job:llm_cost_usd:increase1h": WINDOWS,
+    "count_over_time(up[": WINDOWS / SCRAPE_TIMES,  # scrapes in a time
 }
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
 DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
