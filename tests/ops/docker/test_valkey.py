@@ -58,7 +58,8 @@ def test_a_replica_without_users_counts_those_of_the_other(counting: Stack) -> N
             return (gauge(result.stdout, 'active_users{window="1h"}') or 0) >= 3
 
         wait_until(counted, interval=1)
-        assert counting.prometheus.value('active_users_store_up{job="app"}') == 1
+        # From the next scrape on.
+        wait_until(lambda: counting.prometheus.value('active_users_store_up{job="app"}') == 1)
     finally:
         counting.docker("rm", "--force", REPLICA)
 
