@@ -91,6 +91,14 @@ class Compose:
         """Whether the stack has this server: an override may remove one, such as Grafana where another one is used."""
         return name in self.config["services"]
 
+    def is_on(self, name: str) -> bool:
+        """Whether `up` starts a service: it is there, its profile is active, and no override has scaled it to 0."""
+        service = self.config["services"].get(name, {"scale": 0})
+        active = {*self.environment.get("COMPOSE_PROFILES", "").split(",")}
+        profiles = service.get("profiles")
+        number = service.get("scale", (service.get("deploy") or {}).get("replicas", 1))
+        return number != 0 and (not profiles or bool(active & {*profiles, "*"}))
+
     def containers(self) -> list[dict[str, Any]]:
         """Every container, running or not, as `docker compose ps` reports it."""
         return [json.loads(line) for line in self.compose(ALL_PROFILES, "ps", "--all", "--format=json").splitlines()]

@@ -167,8 +167,7 @@ class ComposeStack(Compose):
 
     def _first_reloadable(self) -> list[str]:
         """Without those that an override turns off."""
-        services = self.config["services"]
-        return [name for name in RELOADABLE if name in services and preflight.is_on(self, services[name])]
+        return [name for name in RELOADABLE if self.is_on(name)]
 
     def hang_up(self, name: str) -> None:
         # Docker takes its own `kill` for the end, and would not start a server again that dies later.

@@ -6,9 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ops import mounts, ports, shell
 from ops.compose import LOCAL, OVERRIDES, PROJECT_LABEL, SERVICES, Compose, mark
@@ -46,26 +44,18 @@ def require_targets(compose: Compose) -> None:
     Raises:
         OpsError: it does, and `up` would wait for it; has a line for each.
     """
-    services = compose.config["services"]
-    mounted = {one.get("target", "") for one in services.get("prometheus", {}).get("volumes") or ()}
-    off = [name for name in SERVICES if not (name in services and is_on(compose, services[name]))]
+    prometheus = compose.config["services"].get("prometheus", {})
+    replaced = {one.get("target", "") for one in prometheus.get("volumes") or ()}
     problems = [
         f"An override turns {name} off, and Prometheus scrapes it; write [] into {file.relative_to(PROJECT)}."
-        for name in off
+        for name in SERVICES
+        if not compose.is_on(name)
         for file in sorted((PROJECT / "prometheus" / "targets").glob("*.yml"))
-        if f"/etc/prometheus/targets/{file.name}" not in mounted  # an override has another file in its place
+        if f"/etc/prometheus/targets/{file.name}" not in replaced  # an override has another file in its place
         if re.search(rf"""(?m)^[^#]*["'\s\[,]{name}:\d""", file.read_text())
     ]
     if problems:
         raise OpsError("\n".join(problems))
-
-
-def is_on(compose: Compose, service: Mapping[str, Any]) -> bool:
-    """Whether `up` starts a service: its profile is active, and no override has scaled it to 0."""
-    active = {*compose.environment.get("COMPOSE_PROFILES", "").split(",")}
-    profiles = service.get("profiles")
-    number = service.get("scale", (service.get("deploy") or {}).get("replicas", 1))
-    return number != 0 and (not profiles or bool(active & {*profiles, "*"}))
 
 
 def require_ownership(compose: Compose) -> None:
@@ -125,7 +115,7 @@ def published(compose: Compose) -> dict[str, int]:
     settings = {compose.settings.get(name): name for name in PUBLISHED}
     found = {}
     for name, service in compose.config["services"].items():
-        for entry in service.get("ports") or () if is_on(compose, service) else ():
+        for entry in service.get("ports") or () if compose.is_on(name) else ():
             port, tcp = str(entry.get("published", "")), entry.get("protocol", "tcp") == "tcp"
             if port.isdecimal() and tcp and entry.get("host_ip", "") in LOCAL:
                 found[settings.pop(port, f"port {port} of {name} in your override")] = int(port)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from .situations import A, B, down, fail, harmless, situation, slow, traffic, vanished
+from .situations import A, B, deploy, down, fail, harmless, situation, slow, traffic, vanished
 from .variants import second_service
 from .world import World
 
@@ -157,10 +157,7 @@ def _(w: World, s: float, e: float) -> None:
 @harmless("two deploys within ten minutes", lasts=15)
 def _(w: World, s: float, e: float) -> None:
     for number, minute in enumerate((s, s + 8)):
-        for offset, instance in ((0, A), (2, B)):
-            begins = minute + offset
-            down(w, begins, begins + 0.5, job="app", instance=instance)
-            w.set(begins + 0.5, w.minutes, 5000 + number, "process_start_time_seconds", job="app", instance=instance)
+        deploy(w, minute, number)
 
 
 @harmless("a weekend: a hundredth of the traffic, single requests fail", lasts=60)

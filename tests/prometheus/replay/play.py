@@ -31,7 +31,13 @@ Labels = dict[str, str]
 Group = dict[str, Any]
 ALERTMANAGER = yaml.safe_load((PROJECT / "alertmanager" / "alertmanager.yml").read_text())
 INHIBITIONS = ALERTMANAGER["inhibit_rules"]
-GROUP_WAIT, GROUP_INTERVAL = 30, 300  # seconds, the route's
+
+
+def _seconds(duration: str) -> int:
+    return sum(int(n) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[u] for n, u in re.findall(r"(\d+)([dhms])", duration))
+
+
+GROUP_WAIT, GROUP_INTERVAL = (_seconds(ALERTMANAGER["route"][key]) for key in ("group_wait", "group_interval"))
 
 
 @dataclass
@@ -167,10 +173,6 @@ def _seen(output: str) -> Iterator[tuple[int, list[Labels]]]:
     for time, got in re.findall(r"time: (\S+),\n\s+exp: .*\n\s+got: (.*)", output):
         alerts = [dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', part)) for part in re.findall(r"\{([^}]*)\}", got)]
         yield _seconds(time), alerts
-
-
-def _seconds(duration: str) -> int:
-    return sum(int(n) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[u] for n, u in re.findall(r"(\d+)([dhms])", duration))
 
 
 def _judge(situation: Situation, looks: list[tuple[int, list[Labels]]], inhibited: bool) -> Result:

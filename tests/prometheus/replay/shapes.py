@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .days import DAY, days, visits
 from .more import maintenance
 from .operations import DISK
-from .situations import A, B, down, fail, harmless, situation, slow, traffic, vanished
+from .situations import A, B, deploy, down, fail, flap, harmless, situation, slow, traffic, vanished
 from .world import World
 
 INODES = "node_filesystem_files_free"
@@ -22,10 +24,7 @@ def _(w: World, s: float, e: float) -> None:
 
 @situation("flapping: 40 s up, 40 s down", lasts=30, late=10)
 def _(w: World, s: float, e: float) -> None:
-    at = s
-    while at < e:
-        down(w, at, at + 0.67, job="app", instance=B)
-        at += 1.33
+    flap(w, s, e, every=1.33, minutes=0.67, instance=B)
 
 
 @situation("a new release crashes within half a minute, again and again, while the old ones serve", lasts=30, late=10)
@@ -188,27 +187,16 @@ def backup(w: World, at: float, first: float, last: float) -> None:
     w.set(at + 120, min(at + 600, w.minutes), last, DISK, mountpoint="/data", instance="n1.*")
 
 
-@harmless(
-    "the full backup of each week: a quarter of the disk within two hours, deleted in the morning",
-    lasts=12 * 60,
-    tail=0,
-    start=7 * DAY + 600,
-    step=300,
-    alerts="HostDisk.*",
-)
+a_week_later = partial(harmless, lasts=12 * 60, tail=0, start=7 * DAY + 600, step=300, alerts="HostDisk.*")
+
+
+@a_week_later("the full backup of each week: a quarter of the disk within two hours, deleted in the morning")
 def _(w: World, s: float, e: float) -> None:
     backup(w, s - 7 * DAY, 60e9, 36e9)
     backup(w, s, 60e9, 35e9)
 
 
-@harmless(
-    "a Monday's backup after a weekend without: a fifth of the disk, deleted in the morning",
-    lasts=12 * 60,
-    tail=0,
-    start=7 * DAY + 600,
-    step=300,
-    alerts="HostDisk.*",
-)
+@a_week_later("a Monday's backup after a weekend without: a fifth of the disk, deleted in the morning")
 def _(w: World, s: float, e: float) -> None:
     for day in (0, 1, 2, 3, 4, 7):
         backup(w, s + (day - 7) * DAY, 60e9, (41 - day / 7) * 1e9)
@@ -239,10 +227,7 @@ def _(w: World, s: float, e: float) -> None:
 def _(w: World, s: float, e: float) -> None:
     w.restarts = True
     for number, minute in enumerate(range(int(s), int(e), 10)):
-        for offset, instance in ((0, A), (2, B)):
-            at = minute + offset
-            down(w, at, at + 0.5, job="app", instance=instance)
-            w.set(at + 0.5, w.minutes, 5000 + number, "process_start_time_seconds", job="app", instance=instance)
+        deploy(w, minute, number)
 
 
 @harmless("a night with a request a minute: one returns 500", lasts=40)

@@ -110,6 +110,23 @@ def down(world: World, start: float, end: float, **labels: str) -> None:
     world.gone(start, end, **labels)
 
 
+def flap(world: World, start: float, end: float, every: float, minutes: float, instance: str = A) -> None:
+    """An instance is down for `minutes`, again and again: `every` so many minutes."""
+    while start < end:
+        down(world, start, start + minutes, job="app", instance=instance)
+        start += every
+
+
+def deploy(world: World, minute: float, number: int) -> None:
+    """The `number`-th rolling deploy: one instance after the other restarts, and takes half a minute."""
+    for offset, instance in ((0, A), (2, B)):
+        begins = minute + offset
+        down(world, begins, begins + 0.5, job="app", instance=instance)
+        world.set(
+            begins + 0.5, world.minutes, 5000 + number, "process_start_time_seconds", job="app", instance=instance
+        )
+
+
 def vanished(world: World, start: float, end: float, **labels: str) -> None:
     world.gone(start, end, **labels)
     world.set(start, end, None, "up", **labels)
@@ -155,10 +172,7 @@ def _(w: World, s: float, e: float) -> None:
 
 @situation("flapping: 75 s up, 75 s down", lasts=30, late=10)
 def _(w: World, s: float, e: float) -> None:
-    at = s
-    while at < e:
-        down(w, at, at + 1.25, job="app", instance=A)
-        at += 2.5
+    flap(w, s, e, every=2.5, minutes=1.25)
 
 
 @situation("crash loop, faster than scrapes", lasts=20, late=8)
