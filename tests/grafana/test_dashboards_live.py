@@ -337,6 +337,8 @@ def test_nothing_of_a_dead_service_is_zero(answers: Answers) -> None:
     answers.app.stop()
     wait_until(lambda: answers.prometheus.query('up{job="app"} == 0'))
     wait_until(lambda: not answers.prometheus.query('rate(process_cpu_seconds_total{job="app"}[3s])'))
+    # What is recorded of a series ends with the next evaluation, not with the scrape that fails.
+    wait_until(lambda: not answers.prometheus.query('job:app_info:max{job="app"}'))
     shown = []
     for target in TARGETS:
         if target.kind == "stat":
