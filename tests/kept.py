@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-import httpx
+import httpx2
 
 from tests.servers import PrometheusApi, wait_until
 
@@ -18,7 +18,7 @@ class Kept:
         self._prometheus = PrometheusApi()
         self._prometheus.url = prometheus
         self.name = f"kept-{time.time_ns()}"
-        self._key = httpx.post(f"{app}/users", json={"name": self.name}, timeout=60).json()["api_key"]
+        self._key = httpx2.post(f"{app}/users", json={"name": self.name}, timeout=60).json()["api_key"]
         now = datetime.now(UTC)
         silence = {
             "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
@@ -27,7 +27,7 @@ class Kept:
             "createdBy": "a test",
             "comment": "to be kept",
         }
-        self._silence = httpx.post(f"{alertmanager}/api/v2/silences", json=silence, timeout=60).json()["silenceID"]
+        self._silence = httpx2.post(f"{alertmanager}/api/v2/silences", json=silence, timeout=60).json()["silenceID"]
         wait_until(self._look)
 
     def _look(self) -> bool:
@@ -38,8 +38,8 @@ class Kept:
 
     def missing(self) -> list[str]:
         """What isn't there any more."""
-        user = httpx.get(f"{self._app}/users/me", headers={"Authorization": f"Bearer {self._key}"}, timeout=60)
-        silences = httpx.get(f"{self._alertmanager}/api/v2/silences", timeout=60).json()
+        user = httpx2.get(f"{self._app}/users/me", headers={"Authorization": f"Bearer {self._key}"}, timeout=60)
+        silences = httpx2.get(f"{self._alertmanager}/api/v2/silences", timeout=60).json()
         there = {
             "row": user.status_code == 200 and user.json()["name"] == self.name,
             "silence": self._silence in {silence["id"] for silence in silences},

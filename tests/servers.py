@@ -26,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import psutil
 
 from ops import configs, secrets, servers
@@ -35,7 +35,7 @@ from ops.paths import temporary_folder
 
 T = TypeVar("T")
 PATIENCE = 240.0  # seconds; two loaded cores need some, and where all is well nobody waits for its end
-NOT_YET = (OSError, AssertionError, LookupError, ValueError, httpx.TransportError, psutil.Error)
+NOT_YET = (OSError, AssertionError, LookupError, ValueError, httpx2.TransportError, psutil.Error)
 
 
 def wait_until(predicate: Callable[[], T], timeout: float = PATIENCE, interval: float = 0.1) -> T:

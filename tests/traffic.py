@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 
 @dataclass
@@ -47,9 +47,9 @@ def drive(url: str, seconds: float, users: int = 3) -> Record:
 
 
 def _user(url: str, end: float, number: int, record: Record) -> None:
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
 
-        def call(method: str, path: str, route: str, expect: int, **options: object) -> httpx.Response:
+        def call(method: str, path: str, route: str, expect: int, **options: object) -> httpx2.Response:
             response = client.request(method, path, **options)  # type: ignore[arg-type]
             record.request(method, route, response.status_code)
             assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
@@ -79,7 +79,7 @@ def _user(url: str, end: float, number: int, record: Record) -> None:
             call("GET", f"/conversations/{conversation}", "/conversations/{conversation_id}", 200)
 
 
-def _streamed(client: httpx.Client, question: dict[str, object], record: Record) -> dict[str, int]:
+def _streamed(client: httpx2.Client, question: dict[str, object], record: Record) -> dict[str, int]:
     """Ask for a streamed answer, read it to the end and return its usage."""
     usage: dict[str, int] | None = None
     event = ""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from ops import servers
@@ -34,7 +34,7 @@ def test_silences_survive_kills(tmp_path: Path) -> None:
         return started
 
     def silences() -> set[str]:
-        return {one["id"] for one in httpx.get(f"{alertmanager.url}/api/v2/silences", timeout=60).json()}
+        return {one["id"] for one in httpx2.get(f"{alertmanager.url}/api/v2/silences", timeout=60).json()}
 
     made: set[str] = set()
     alertmanager = run()
@@ -48,7 +48,7 @@ def test_silences_survive_kills(tmp_path: Path) -> None:
                 "createdBy": "a test",
                 "comment": "survives a kill",
             }
-            identity = httpx.post(f"{alertmanager.url}/api/v2/silences", json=silence, timeout=60).json()["silenceID"]
+            identity = httpx2.post(f"{alertmanager.url}/api/v2/silences", json=silence, timeout=60).json()["silenceID"]
             wait_until(partial(_has, tmp_path / "data" / "silences", identity))
             made.add(identity)
             alertmanager.stop(signal.SIGKILL)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from fastapi import FastAPI
@@ -54,25 +54,25 @@ def service(postgres: Postgres) -> Iterator[Running]:
 
 
 @pytest.fixture
-def client(service: Running) -> Iterator[httpx.Client]:
+def client(service: Running) -> Iterator[httpx2.Client]:
     """Nobody in particular."""
-    with httpx.Client(base_url=service.url, timeout=60) as client:
+    with httpx2.Client(base_url=service.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
-def user(client: httpx.Client) -> Iterator[httpx.Client]:
+def user(client: httpx2.Client) -> Iterator[httpx2.Client]:
     """A new user."""
     with sign_up(client) as user:
         yield user
 
 
-def sign_up(client: httpx.Client, name: str = "Ada") -> httpx.Client:
+def sign_up(client: httpx2.Client, name: str = "Ada") -> httpx2.Client:
     """A client that sends the API key of a new user."""
     answer = client.post("/users", json={"name": name})
     assert answer.status_code == 201, answer.text
     authorization = {"Authorization": f"Bearer {answer.json()['api_key']}"}
-    return httpx.Client(base_url=client.base_url, timeout=60, headers=authorization)
+    return httpx2.Client(base_url=client.base_url, timeout=60, headers=authorization)
 
 
 @pytest.fixture
@@ -99,17 +99,17 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 
 @pytest.fixture
-async def inside(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def inside(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     """A signed-up user of `app`."""
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://app", timeout=60) as client:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app", timeout=60) as client:
         answer = await client.post("/users", json={"name": "Ada"})
         client.headers["Authorization"] = f"Bearer {answer.json()['api_key']}"
         yield client
 
 
 @pytest.fixture
-def metric(client: httpx.Client) -> Callable[[str], float]:
+def metric(client: httpx2.Client) -> Callable[[str], float]:
     """metric('name{label="value"}') -> the sum over all series that begin so, as /metrics shows it now."""
 
     def read(series: str) -> float:
@@ -118,7 +118,7 @@ def metric(client: httpx.Client) -> Callable[[str], float]:
     return read
 
 
-def metric_value(client: httpx.Client, series: str) -> float:
+def metric_value(client: httpx2.Client, series: str) -> float:
     name, _, labels = series.partition("{")
     wanted = [label for label in labels.rstrip("}").split(",") if label]
     total = 0.0

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import psutil
 import psycopg
 import pytest
@@ -50,7 +50,7 @@ def service(postgres: Postgres) -> Iterator[Running]:
 
 
 @pytest.fixture(autouse=True)
-def _unharmed(service: Running, client: httpx.Client, bad_input: BadInput) -> Iterator[None]:
+def _unharmed(service: Running, client: httpx2.Client, bad_input: BadInput) -> Iterator[None]:
     """After each abuse: the same series, no server error, no traceback, little memory, and others are still served."""
     main = psutil.Process(service.process.pid)
     memory = main.memory_info().rss
@@ -79,12 +79,12 @@ def tried(bad_input: BadInput) -> Tried:
     return bad_input.tried
 
 
-def endpoints(client: httpx.Client) -> set[str]:
+def endpoints(client: httpx2.Client) -> set[str]:
     text = client.get("/metrics").text
     return set(re.findall(r'^http_requests_total{.*?endpoint="(.*?)"', text, re.MULTILINE))
 
 
-def in_progress(client: httpx.Client) -> dict[str, float]:
+def in_progress(client: httpx2.Client) -> dict[str, float]:
     text = client.get("/metrics").text
     found = re.findall(r'^http_requests_in_progress{.*?endpoint="(.*?)".*?} (\S+)', text, re.MULTILINE)
     return {endpoint: float(value) for endpoint, value in found if float(value)}
@@ -246,7 +246,7 @@ def test_bodies_that_are_too_large(service: Running, tried: Tried) -> None:
     assert send(service, start + f"Content-Length: {limit}\r\n\r\n".encode() + body) == 422
 
 
-def test_bytes_that_are_no_text(service: Running, user: httpx.Client, tried: Tried) -> None:
+def test_bytes_that_are_no_text(service: Running, user: httpx2.Client, tried: Tried) -> None:
     dice = random.Random(3)
     pieces = [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"a\xff\xfeb"]
     pieces += [dice.randbytes(dice.randrange(1, 30)) for _ in range(20 * TIMES)]
@@ -278,7 +278,7 @@ def test_bytes_that_are_no_text(service: Running, user: httpx.Client, tried: Tri
     assert set(answers) <= {200, 400, 401, 404, 422, "closed"}
 
 
-def test_json_that_hurts(client: httpx.Client, tried: Tried) -> None:
+def test_json_that_hurts(client: httpx2.Client, tried: Tried) -> None:
     numbers = [b"9" * 100_000, b"-" + b"9" * 5000, b"1e999999", b"NaN", b"-Infinity", b"1" + b"0" * 400, b"0.1e-99999"]
     bodies = [
         b"[" * 500_000,
@@ -315,7 +315,7 @@ def test_json_that_hurts(client: httpx.Client, tried: Tried) -> None:
     assert set(answers) <= {400, 413, 422}
 
 
-def test_numbers_and_texts_at_the_edge_of_what_postgresql_takes(client: httpx.Client, tried: Tried) -> None:
+def test_numbers_and_texts_at_the_edge_of_what_postgresql_takes(client: httpx2.Client, tried: Tried) -> None:
     edges = [
         0,
         -1,
@@ -364,7 +364,7 @@ def test_numbers_and_texts_at_the_edge_of_what_postgresql_takes(client: httpx.Cl
     assert set(answers) <= {200, 201, 404, 422}
 
 
-def test_slow_clients_are_let_go_and_hold_up_nobody(service: Running, client: httpx.Client, tried: Tried) -> None:
+def test_slow_clients_are_let_go_and_hold_up_nobody(service: Running, client: httpx2.Client, tried: Tried) -> None:
     answers: Counter[int | str] = Counter()
     with (
         connection(service) as silent,
@@ -388,7 +388,7 @@ def test_slow_clients_are_let_go_and_hold_up_nobody(service: Running, client: ht
 
 
 def test_clients_that_do_not_read_are_cut_off(
-    service: Running, client: httpx.Client, user: httpx.Client, tried: Tried
+    service: Running, client: httpx2.Client, user: httpx2.Client, tried: Tried
 ) -> None:
     for _ in range(40):  # more than the buffers between here and there
         user.post("/items", json={"title": "Large", "description": "é" * 10_000})
@@ -402,7 +402,7 @@ def test_clients_that_do_not_read_are_cut_off(
     assert client.get("/readyz").status_code == 200
 
 
-def test_half_open_streams_end(service: Running, user: httpx.Client, client: httpx.Client, tried: Tried) -> None:
+def test_half_open_streams_end(service: Running, user: httpx2.Client, client: httpx2.Client, tried: Tried) -> None:
     """Clients that vanish in the middle of a stream, by a reset as when a machine loses power."""
     body = b'{"message": "A story", "stream": true}'
     request = (
@@ -439,11 +439,11 @@ def test_more_connections_than_allowed_are_refused_and_forgotten(service: Runnin
     finally:
         for raw in held:
             raw.close()
-    wait_until(lambda: httpx.get(f"{service.url}/healthz", timeout=60).status_code == 200)
+    wait_until(lambda: httpx2.get(f"{service.url}/healthz", timeout=60).status_code == 200)
 
 
 def test_ten_thousand_users_make_no_series(
-    service: Running, postgres: Postgres, client: httpx.Client, tried: Tried
+    service: Running, postgres: Postgres, client: httpx2.Client, tried: Tried
 ) -> None:
     users = 10_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from tests import servers
 from tests.servers import Postgres, wait_until
@@ -23,15 +23,15 @@ def test_users_of_another_replica_are_counted(postgres: Postgres, tmp_path: Path
         }
         with servers.app(environment) as one, servers.app(environment) as other:
             for app, name in ((one, "ada"), (other, "grace")):
-                key = httpx.post(f"{app.url}/users", json={"name": name}, timeout=60).json()["api_key"]
+                key = httpx2.post(f"{app.url}/users", json={"name": name}, timeout=60).json()["api_key"]
                 assert (
-                    httpx.get(f"{app.url}/items", headers={"Authorization": f"Bearer {key}"}, timeout=60).status_code
+                    httpx2.get(f"{app.url}/items", headers={"Authorization": f"Bearer {key}"}, timeout=60).status_code
                     == 200
                 )
 
             def both() -> bool:
-                texts = [httpx.get(f"{app.url}/metrics", timeout=60).text for app in (one, other)]
+                texts = [httpx2.get(f"{app.url}/metrics", timeout=60).text for app in (one, other)]
                 return all('active_users{window="1h"} 2.0' in text for text in texts)
 
             wait_until(both)
-            assert "active_users_store_up 1.0" in httpx.get(f"{one.url}/metrics", timeout=60).text
+            assert "active_users_store_up 1.0" in httpx2.get(f"{one.url}/metrics", timeout=60).text

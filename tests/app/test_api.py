@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -14,7 +14,7 @@ from tests.servers import Postgres, Running, wait_until
 
 
 def test_sign_up_shows_the_key_once_and_stores_its_hash(
-    client: httpx.Client, service: Running, postgres: Postgres
+    client: httpx2.Client, service: Running, postgres: Postgres
 ) -> None:
     answer = client.post("/users", json={"name": "Grace"})
     assert answer.status_code == 201
@@ -37,7 +37,7 @@ def test_sign_up_shows_the_key_once_and_stores_its_hash(
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "/users/me"), ("GET", "/items"), ("POST", "/chat")])
 def test_without_a_valid_key_there_is_nothing(
-    client: httpx.Client, method: str, path: str, authorization: str | bytes | None
+    client: httpx2.Client, method: str, path: str, authorization: str | bytes | None
 ) -> None:
     headers = [("Authorization", authorization)] if authorization is not None else []
     json = {"message": "hi"} if method == "POST" else None
@@ -47,7 +47,7 @@ def test_without_a_valid_key_there_is_nothing(
     assert answer.json() == {"detail": "A valid API key is required"}
 
 
-def test_an_item_lives_and_goes(user: httpx.Client) -> None:
+def test_an_item_lives_and_goes(user: httpx2.Client) -> None:
     created = user.post("/items", json={"title": "Lamp", "description": "It is dark"})
     assert created.status_code == 201
     item = created.json()
@@ -65,7 +65,7 @@ def test_an_item_lives_and_goes(user: httpx.Client) -> None:
 
 
 async def test_what_could_not_be_committed_is_not_reported_as_done(
-    inside: httpx.AsyncClient, settings: Settings, postgres: Postgres
+    inside: httpx2.AsyncClient, settings: Settings, postgres: Postgres
 ) -> None:
     with psycopg.connect(postgres.dsn(settings.database_name)) as connection:
         connection.execute("""
@@ -81,7 +81,7 @@ async def test_what_could_not_be_committed_is_not_reported_as_done(
     assert (await inside.get("/items")).json()["items"] == []
 
 
-def test_users_see_only_their_own(client: httpx.Client, user: httpx.Client) -> None:
+def test_users_see_only_their_own(client: httpx2.Client, user: httpx2.Client) -> None:
     item = user.post("/items", json={"title": "Mine"}).json()["id"]
     conversation = user.post("/chat", json={"message": "Mine"}).json()["conversation_id"]
     with sign_up(client) as other:
@@ -95,7 +95,7 @@ def test_users_see_only_their_own(client: httpx.Client, user: httpx.Client) -> N
     assert user.get(f"/items/{item}").json()["title"] == "Mine"
 
 
-def test_pages_hold_every_item_once_also_while_items_come_and_go(user: httpx.Client) -> None:
+def test_pages_hold_every_item_once_also_while_items_come_and_go(user: httpx2.Client) -> None:
     ids = [user.post("/items", json={"title": f"Item {number}"}).json()["id"] for number in range(7)]
     seen: list[int] = []
     cursor = None
@@ -110,7 +110,7 @@ def test_pages_hold_every_item_once_also_while_items_come_and_go(user: httpx.Cli
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=0", "after=-1", f"after={2**53}"])
-def test_a_wrong_page_is_refused(user: httpx.Client, query: str) -> None:
+def test_a_wrong_page_is_refused(user: httpx2.Client, query: str) -> None:
     answer = user.get(f"/items?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]
@@ -130,7 +130,7 @@ def test_a_wrong_page_is_refused(user: httpx.Client, query: str) -> None:
     ],
 )
 def test_a_wrong_item_is_refused_without_sending_it_back(
-    user: httpx.Client, body: dict[str, object], field: str
+    user: httpx2.Client, body: dict[str, object], field: str
 ) -> None:
     answer = user.post("/items", json=body)
     assert answer.status_code == 422
@@ -139,25 +139,25 @@ def test_a_wrong_item_is_refused_without_sending_it_back(
     assert user.get("/items").json()["items"] == []
 
 
-def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client) -> None:
+def test_a_wrong_method_is_told_the_right_ones(client: httpx2.Client) -> None:
     allowed = {path: client.request("PATCH", path).headers["Allow"] for path in ("/items", "/items/1", "/metrics")}
     assert allowed == {"/items": "GET, POST", "/items/1": "DELETE, GET, PUT", "/metrics": "GET, HEAD"}
 
 
-def test_text_comes_back_as_it_was(user: httpx.Client) -> None:
+def test_text_comes_back_as_it_was(user: httpx2.Client) -> None:
     text = "Zoë 🦉 \u202e\r\n\t'); DROP TABLE items;-- \\u0000 %s %(x)s"
     item = user.post("/items", json={"title": text, "description": text}).json()
     assert user.get(f"/items/{item['id']}").json()["description"] == text
 
 
-def test_the_index_says_where_to_look_and_that_the_llm_is_simulated(client: httpx.Client) -> None:
+def test_the_index_says_where_to_look_and_that_the_llm_is_simulated(client: httpx2.Client) -> None:
     index = client.get("/").json()
     assert index["llm"]["simulated"] is True
     assert "simulator" in index["llm"]["note"]
     assert {client.get(link).status_code for link in index["links"].values()} == {200}
 
 
-def test_every_response_has_the_security_headers_and_a_request_id(client: httpx.Client) -> None:
+def test_every_response_has_the_security_headers_and_a_request_id(client: httpx2.Client) -> None:
     for answer in (
         client.get("/"),
         client.get("/nowhere"),
@@ -175,7 +175,7 @@ def test_every_response_has_the_security_headers_and_a_request_id(client: httpx.
     ("given", "kept"), [("trace-0123.abc_X", True), ("short", False), ("x" * 65, False), ("bad id 12345", False)]
 )
 def test_a_well_formed_request_id_is_kept_and_logged(
-    client: httpx.Client, service: Running, given: str, kept: bool
+    client: httpx2.Client, service: Running, given: str, kept: bool
 ) -> None:
     answer = client.get("/users/me", headers={"X-Request-ID": given})
     assert (answer.headers["X-Request-ID"] == given) is kept
@@ -183,7 +183,7 @@ def test_a_well_formed_request_id_is_kept_and_logged(
     wait_until(lambda: line in service.log)
 
 
-def test_the_log_has_no_secrets_and_no_forged_lines(client: httpx.Client, service: Running) -> None:
+def test_the_log_has_no_secrets_and_no_forged_lines(client: httpx2.Client, service: Running) -> None:
     key = client.post("/users", json={"name": "Secretive"}).json()["api_key"]
     client.get("/items?api_key=in-the-query", headers={"Authorization": f"Bearer {key}"})
     client.get("/items/%0A2026-01-01%20INFO%20forged")

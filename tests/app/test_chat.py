@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from fastapi import FastAPI
@@ -39,7 +39,7 @@ def events(lines: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_an_answer_is_returned_and_stored(user: httpx.Client) -> None:
+def test_an_answer_is_returned_and_stored(user: httpx2.Client) -> None:
     answer = user.post("/chat", json={"message": "What is a quantile?"}).json()
     assert answer["provider"] == "simulated"
     assert answer["message"].startswith("This is a simulated answer.")
@@ -54,7 +54,7 @@ def test_an_answer_is_returned_and_stored(user: httpx.Client) -> None:
     assert stored["messages"][1]["model"] == answer["model"]
 
 
-def test_a_stream_is_start_deltas_and_done_and_stored(user: httpx.Client) -> None:
+def test_a_stream_is_start_deltas_and_done_and_stored(user: httpx2.Client) -> None:
     conversation = user.post("/chat", json={"message": "Hello"}).json()["conversation_id"]
     question = {"message": "Go on\n\nplease", "stream": True, "conversation_id": conversation}
     with user.stream("POST", "/chat", json=question) as response:
@@ -84,7 +84,7 @@ def answering(postgres: Postgres, first_token_seconds: float, tokens_per_second:
             "tokens_per_second": tokens_per_second,
         }
         headers = {"Authorization": "Bearer a-token"}
-        answer = httpx.post(f"{running.url}/faults/llm-slow", json=behaviour, headers=headers, timeout=60)
+        answer = httpx2.post(f"{running.url}/faults/llm-slow", json=behaviour, headers=headers, timeout=60)
         assert answer.status_code == 200
         yield running
 
@@ -103,13 +103,13 @@ def answering_slowly(postgres: Postgres) -> Iterator[Running]:
 
 
 @pytest.fixture
-def slow(answering_slowly: Running) -> Iterator[httpx.Client]:
+def slow(answering_slowly: Running) -> Iterator[httpx2.Client]:
     """A new user of `answering_slowly`."""
-    with httpx.Client(base_url=answering_slowly.url, timeout=60) as client, sign_up(client) as user:
+    with httpx2.Client(base_url=answering_slowly.url, timeout=60) as client, sign_up(client) as user:
         yield user
 
 
-def test_what_a_client_got_before_it_left_is_stored_as_incomplete(slow: httpx.Client) -> None:
+def test_what_a_client_got_before_it_left_is_stored_as_incomplete(slow: httpx2.Client) -> None:
     with slow.stream("POST", "/chat", json={"message": "A long story", "stream": True}) as response:
         received = [line for line, _ in zip(response.iter_lines(), range(12), strict=False)]
     conversation = json.loads(received[1].removeprefix("data: "))["conversation_id"]
@@ -126,7 +126,7 @@ def test_what_a_client_got_before_it_left_is_stored_as_incomplete(slow: httpx.Cl
     assert answer["content"].startswith(text)
 
 
-def test_no_connection_of_the_pool_is_held_while_the_model_writes(slow: httpx.Client) -> None:
+def test_no_connection_of_the_pool_is_held_while_the_model_writes(slow: httpx2.Client) -> None:
     with slow.stream("POST", "/chat", json={"message": "A story", "stream": True}) as response:
         lines = response.iter_lines()
         first = next(lines)
@@ -136,7 +136,7 @@ def test_no_connection_of_the_pool_is_held_while_the_model_writes(slow: httpx.Cl
     assert metric_value(slow, "llm_requests_in_progress") == 0
 
 
-def test_nor_while_the_whole_answer_is_waited_for(slow: httpx.Client) -> None:
+def test_nor_while_the_whole_answer_is_waited_for(slow: httpx2.Client) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(slow.post, "/chat", json={"message": "A story"})
         wait_until(lambda: metric_value(slow, "llm_requests_in_progress") == 1)
@@ -146,7 +146,7 @@ def test_nor_while_the_whole_answer_is_waited_for(slow: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_before_the_answer_ends_the_call(never_answering: Running, stream: bool) -> None:
-    with httpx.Client(base_url=never_answering.url, timeout=60) as client, sign_up(client) as user:
+    with httpx2.Client(base_url=never_answering.url, timeout=60) as client, sign_up(client) as user:
 
         def moved(series: str) -> float:
             return metric_value(client, series)
@@ -168,7 +168,7 @@ def test_a_client_that_leaves_before_the_answer_ends_the_call(never_answering: R
     assert "Traceback" not in never_answering.log
 
 
-def test_only_the_models_of_the_service(user: httpx.Client) -> None:
+def test_only_the_models_of_the_service(user: httpx2.Client) -> None:
     # Else the most expensive one would be there for everybody.
     for stream in (False, True):
         answer = user.post("/chat", json={"message": "Hello", "model": "simulated-huge", "stream": stream})
@@ -214,7 +214,7 @@ class Script:
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_provider_that_fails_at_once_gives_its_status_code(
-    app: FastAPI, inside: httpx.AsyncClient, kind: str, status: int, stream: bool
+    app: FastAPI, inside: httpx2.AsyncClient, kind: str, status: int, stream: bool
 ) -> None:
     app.state.llm.provider.behaviour = replace(FAST, error_share=1, error_kind=kind)
     answer = await inside.post("/chat", json={"message": "Hello", "stream": stream})
@@ -228,7 +228,7 @@ async def test_a_provider_that_fails_at_once_gives_its_status_code(
 
 
 async def test_a_provider_that_fails_on_the_way_ends_the_stream_with_an_error_event(
-    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, inside: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.state.llm, "stream", Script(["Half ", "an answer"], LLMError("incomplete")).stream)
     answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
@@ -240,7 +240,7 @@ async def test_a_provider_that_fails_on_the_way_ends_the_stream_with_an_error_ev
 
 
 async def test_a_client_that_leaves_while_a_piece_is_being_sent_ends_the_call(
-    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, inside: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its request ends, not whenever the garbage collector finds the generator."""
     script = Script(["Once ", "upon ", "a time"])
@@ -284,7 +284,7 @@ async def test_a_client_that_leaves_while_a_piece_is_being_sent_ends_the_call(
 
 
 async def test_what_postgresql_cannot_store_does_not_lose_the_answer(
-    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, inside: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.state.llm, "stream", Script(["nul \x00", " half a pair \ud83e", "\nend"]).stream)
     answer = await inside.post("/chat", json={"message": "Hello", "stream": True})
@@ -318,7 +318,7 @@ def hanging(postgres: Postgres, database: str) -> Iterator[None]:
 @pytest.mark.parametrize("outage", [cut_off, hanging])
 async def test_an_answer_that_cannot_be_stored_reaches_its_client(
     app: FastAPI,
-    inside: httpx.AsyncClient,
+    inside: httpx2.AsyncClient,
     settings: Settings,
     postgres: Postgres,
     monkeypatch: pytest.MonkeyPatch,
@@ -382,7 +382,7 @@ CODES = {
 @pytest.mark.parametrize("code", CODES, ids=CODES.get)
 async def test_an_answer_that_the_database_refuses_reaches_its_client(
     app: FastAPI,
-    inside: httpx.AsyncClient,
+    inside: httpx2.AsyncClient,
     settings: Settings,
     postgres: Postgres,
     caplog: pytest.LogCaptureFixture,
@@ -408,12 +408,12 @@ def defects() -> float:
 
 @pytest.mark.attack("a defect of the service under an answer")
 async def test_a_defect_on_the_way_ends_the_stream_with_an_error_event(
-    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: FastAPI, inside: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(app.state.llm, "stream", Script(["Half ", "an answer"], KeyError("defect")).stream)
     before = defects()
-    outside = httpx.ASGITransport(app, raise_app_exceptions=False)  # a server logs it, and closes the connection
-    async with httpx.AsyncClient(transport=outside, base_url="http://app", headers=inside.headers) as client:
+    outside = httpx2.ASGITransport(app, raise_app_exceptions=False)  # a server logs it, and closes the connection
+    async with httpx2.AsyncClient(transport=outside, base_url="http://app", headers=inside.headers) as client:
         answer = await client.post("/chat", json={"message": "Hello", "stream": True})
     (_, start), *_, (last, error) = events(answer.text.split("\n")[:-1])
     assert (last, error) == ("error", {"detail": "Internal Server Error"})
@@ -425,7 +425,7 @@ async def test_a_defect_on_the_way_ends_the_stream_with_an_error_event(
 
 @pytest.mark.attack("a defect of the service under an answer", tried=2)
 async def test_a_defect_in_storing_does_not_lose_the_answer(
-    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: FastAPI, inside: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = chat._store
 
@@ -444,7 +444,7 @@ async def test_a_defect_in_storing_does_not_lose_the_answer(
 
 
 async def test_the_model_sees_the_end_of_the_conversation_in_order(
-    app: FastAPI, inside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, inside: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = Script(["Answer"])
     monkeypatch.setattr(app.state.llm, "stream", script.stream)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -58,7 +58,7 @@ def test_streams_reach_their_clients_without_a_database(outage: str, tmp_path: P
     with servers.postgres() as postgres, fake_provider.running() as provider:
         provider.replies = [openai_stream(stall_after=3, resume=gone)]
         environment = {**postgres.environment(), **small, **model, "OPENAI_BASE_URL": provider.openai_url}
-        with servers.app(environment) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+        with servers.app(environment) as service, httpx2.Client(base_url=service.url, timeout=60) as client:
             with sign_up(client) as user, ThreadPoolExecutor(STREAMS) as streams:
                 found = []
                 for _ in range(STREAMS):  # one after the other, as there are two connections only
@@ -75,7 +75,7 @@ def test_streams_reach_their_clients_without_a_database(outage: str, tmp_path: P
             assert client.get("/healthz").status_code == 200
 
 
-def _read(user: httpx.Client, begun: threading.Semaphore) -> tuple[list, tuple]:  # type: ignore[type-arg]
+def _read(user: httpx2.Client, begun: threading.Semaphore) -> tuple[list, tuple]:  # type: ignore[type-arg]
     """One stream; the database goes when all have begun."""
     with user.stream("POST", "/chat", json={"message": "A long story " * 5, "stream": True}) as answer:
         lines = answer.iter_lines()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import psycopg
 import pytest
@@ -135,7 +135,7 @@ def measured(service: Running, work: Callable[[], None], cpu_seconds: float) -> 
 
 @pytest.mark.attack("a request made to be costly", tried=SHAPES * TIMES)
 def test_any_body_costs_little(
-    service: Running, client: httpx.Client, cpu_seconds: float, summarize: Callable[[str, str], None]
+    service: Running, client: httpx2.Client, cpu_seconds: float, summarize: Callable[[str, str], None]
 ) -> None:
     dice = random.Random(SEED)
     most_cpu, most_memory, answers = 0.0, 0, set()
@@ -180,7 +180,7 @@ def test_any_body_costs_little(
 )
 @pytest.mark.attack("a request made to be costly", tried=TIMES)
 def test_any_address_and_header_costs_little(
-    service: Running, client: httpx.Client, cpu_seconds: float, request_: dict[str, str]
+    service: Running, client: httpx2.Client, cpu_seconds: float, request_: dict[str, str]
 ) -> None:
     def send() -> None:
         assert client.request("GET", **request_).status_code in {401, 404, 422}  # type: ignore[arg-type]
@@ -209,7 +209,7 @@ def test_a_body_in_chunks_of_one_byte_costs_little(service: Running, cpu_seconds
     assert memory <= MEMORY + GRAIN
 
 
-def test_a_body_in_many_small_chunks_is_taken(service: Running, client: httpx.Client) -> None:
+def test_a_body_in_many_small_chunks_is_taken(service: Running, client: httpx2.Client) -> None:
     body = json.dumps({"message": "word " * 2**13, "stream": False}).encode()
     with sign_up(client) as user:
         chunks = (body[start : start + 16] for start in range(0, len(body), 16))
@@ -220,7 +220,7 @@ def test_a_body_in_many_small_chunks_is_taken(service: Running, client: httpx.Cl
 @pytest.mark.parametrize("piece", [b"\xed\xa0\x80", b"\xed\xb0\x80", b"\xff", b"\xf0\x9f"], ids=repr)
 @pytest.mark.attack("a request made to be costly", tried=TIMES)
 def test_a_body_that_is_not_utf8_costs_little(
-    service: Running, client: httpx.Client, cpu_seconds: float, piece: bytes
+    service: Running, client: httpx2.Client, cpu_seconds: float, piece: bytes
 ) -> None:
     body = b'{"message":"' + piece * ((2**20 - 14) // len(piece)) + b'"}'
 
@@ -232,12 +232,12 @@ def test_a_body_that_is_not_utf8_costs_little(
     assert memory <= MEMORY + GRAIN
 
 
-def test_too_long_and_too_many(client: httpx.Client) -> None:
+def test_too_long_and_too_many(client: httpx2.Client) -> None:
     assert client.get("/items?" + "a" * MAX_URL_BYTES).status_code == 414
     assert client.get("/items", headers={f"x-{number}": "a" for number in range(120)}).status_code == 431
 
 
-def test_one_error_for_all_unknown_keys(client: httpx.Client) -> None:
+def test_one_error_for_all_unknown_keys(client: httpx2.Client) -> None:
     answer = client.post("/users", json={"name": "x"} | {f"{'k' * 200}{number}": 1 for number in range(9)})
     assert answer.status_code == 422
     (error,) = answer.json()["detail"]
@@ -271,11 +271,11 @@ def test_structure_is_judged_before_it_is_parsed(body: bytes | str, excess: str 
 @pytest.mark.attack("sign-ups in masses", tried=8)
 def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
-    other = httpx.HTTPTransport(local_address="127.0.0.2")
+    other = httpx2.HTTPTransport(local_address="127.0.0.2")
     with (
         servers.app({**environment, "APP_SIGN_UPS_PER_MINUTE": "5"}) as running,
-        httpx.Client(base_url=running.url, timeout=60) as client,
-        httpx.Client(base_url=running.url, timeout=60, transport=other) as neighbour,
+        httpx2.Client(base_url=running.url, timeout=60) as client,
+        httpx2.Client(base_url=running.url, timeout=60, transport=other) as neighbour,
     ):
         answers = [client.post("/users", json={"name": "x"}) for _ in range(8)]
         assert [answer.status_code for answer in answers] == [201] * 5 + [429] * 3
@@ -293,7 +293,7 @@ def test_sign_ups_are_limited_per_client(postgres: Postgres) -> None:
 @pytest.mark.attack("a request made to be costly", tried=TIMES)
 def test_a_valid_question_at_the_limits_costs_little(
     service: Running,
-    client: httpx.Client,
+    client: httpx2.Client,
     cpu_seconds: float,
     message: str,
     stream: bool,
@@ -325,7 +325,7 @@ def test_a_valid_question_at_the_limits_costs_little(
 def test_reading_and_continuing_the_longest_conversation_costs_little(
     service: Running,
     postgres: Postgres,
-    client: httpx.Client,
+    client: httpx2.Client,
     cpu_seconds: float,
     summarize: Callable[[str, str], None],
 ) -> None:
@@ -347,7 +347,7 @@ def test_reading_and_continuing_the_longest_conversation_costs_little(
             params = {"limit": 100, "after": answer["next"]} if answer["next"] else {}
         assert found == whole[-100:]
         address = f"/conversations/{conversation}"
-        kinds: dict[str, Callable[[], httpx.Response]] = {
+        kinds: dict[str, Callable[[], httpx2.Response]] = {
             "the first page": lambda: user.get(address, params={"limit": 100}),
             "the middle": lambda: user.get(address, params={"limit": 100, "after": found[50]}),
             "a further question": lambda: user.post(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import psycopg
 import pytest
@@ -48,26 +48,26 @@ def service(database: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def switch(service: Running) -> Iterator[httpx.Client]:
+def switch(service: Running) -> Iterator[httpx2.Client]:
     """Whoever has the token; everything is off again afterwards."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=service.url, headers=headers, timeout=60) as client:
+    with httpx2.Client(base_url=service.url, headers=headers, timeout=60) as client:
         yield client
         assert client.delete("/faults").status_code == 204
         wait_until(lambda: active(client) == {})
 
 
-def on(switch: httpx.Client, name: str, **parameters: object) -> None:
+def on(switch: httpx2.Client, name: str, **parameters: object) -> None:
     answer = switch.post(f"/faults/{name}", json=parameters)
     assert answer.status_code == 200, answer.text
     assert answer.json()["active"] is True
 
 
-def active(switch: httpx.Client) -> dict[str, dict[str, Any]]:
+def active(switch: httpx2.Client) -> dict[str, dict[str, Any]]:
     return {fault["name"]: fault for fault in switch.get("/faults").json()["faults"] if fault["active"]}
 
 
-def statuses(user: httpx.Client, method: str = "GET", path: str = "/items", times: int = 40) -> list[int]:
+def statuses(user: httpx2.Client, method: str = "GET", path: str = "/items", times: int = 40) -> list[int]:
     """New connections, so that all workers get some."""
     headers = {**user.headers, "Connection": "close"}
     return [user.request(method, path, headers=headers).status_code for _ in range(times)]
@@ -75,7 +75,7 @@ def statuses(user: httpx.Client, method: str = "GET", path: str = "/items", time
 
 def test_without_the_setting_there_is_nothing(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
-    with servers.app(environment) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+    with servers.app(environment) as service, httpx2.Client(base_url=service.url, timeout=60) as client:
         for method, path in (("GET", "/faults"), ("POST", "/faults/crash"), ("DELETE", "/faults/crash")):
             assert client.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 404
         assert not any("faults" in path for path in client.get("/openapi.json").json()["paths"])
@@ -85,12 +85,14 @@ def test_without_the_setting_there_is_nothing(postgres: Postgres) -> None:
 async def test_an_empty_token_lets_nobody_in(settings: Settings, authorization: str | None) -> None:
     app = create_app(settings.model_copy(update={"faults_enabled": True, "faults_token": SecretStr("")}))
     headers = {"Authorization": authorization} if authorization else {}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app", headers=headers) as client:
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://app", headers=headers
+    ) as client:
         assert (await client.get("/faults")).status_code == 401
         assert (await client.post("/faults/slow", json={})).status_code == 401
 
 
-def test_without_the_token_nothing_is_switched(client: httpx.Client, switch: httpx.Client) -> None:
+def test_without_the_token_nothing_is_switched(client: httpx2.Client, switch: httpx2.Client) -> None:
     for authorization in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}x"}):
         assert client.get("/faults", headers={k: v.strip() for k, v in authorization.items()}).status_code == 401
         assert client.delete("/faults/slow").status_code == 401
@@ -98,7 +100,7 @@ def test_without_the_token_nothing_is_switched(client: httpx.Client, switch: htt
     assert active(switch) == {}
 
 
-def test_all_are_listed_with_what_they_do(switch: httpx.Client) -> None:
+def test_all_are_listed_with_what_they_do(switch: httpx2.Client) -> None:
     listed = switch.get("/faults").json()["faults"]
     assert [fault["name"] for fault in listed] == list(FAULTS)
     assert all(fault["description"] and not fault["active"] for fault in listed)
@@ -119,12 +121,12 @@ def test_all_are_listed_with_what_they_do(switch: httpx.Client) -> None:
         ("meteor", {}, 404),
     ],
 )
-def test_parameters_are_bounded(switch: httpx.Client, name: str, parameters: dict[str, object], status: int) -> None:
+def test_parameters_are_bounded(switch: httpx2.Client, name: str, parameters: dict[str, object], status: int) -> None:
     assert switch.post(f"/faults/{name}", json=parameters).status_code == status
     assert active(switch) == {}
 
 
-def test_a_fault_ends_by_itself_and_can_be_replaced_and_cancelled(switch: httpx.Client) -> None:
+def test_a_fault_ends_by_itself_and_can_be_replaced_and_cancelled(switch: httpx2.Client) -> None:
     on(switch, "slow", seconds=600, delay=30)
     on(switch, "slow", seconds=300, delay=0.01)
     state = active(switch)["slow"]
@@ -141,7 +143,7 @@ def test_a_fault_ends_by_itself_and_can_be_replaced_and_cancelled(switch: httpx.
     assert switch.delete("/faults/meteor").status_code == 404
 
 
-def test_requests_fail_in_every_worker(user: httpx.Client, switch: httpx.Client, service: Running) -> None:
+def test_requests_fail_in_every_worker(user: httpx2.Client, switch: httpx2.Client, service: Running) -> None:
     on(switch, "errors", share=1, status=503)
     wait_until(lambda: set(statuses(user)) == {503})
     assert set(statuses(user, path="/healthz")) == {200}
@@ -154,14 +156,16 @@ def test_requests_fail_in_every_worker(user: httpx.Client, switch: httpx.Client,
     assert "app.faults.requests.InjectedError" in service.log
 
 
-def test_requests_are_slow(user: httpx.Client, switch: httpx.Client, metric: Callable[[str], float]) -> None:
+def test_requests_are_slow(user: httpx2.Client, switch: httpx2.Client, metric: Callable[[str], float]) -> None:
     on(switch, "slow", delay=0.3)
     wait_until(lambda: user.get("/users/me").elapsed.total_seconds() >= 0.3)
     slow = 'http_request_duration_seconds_%s{method="GET",endpoint="/users/me"%s}'
     wait_until(lambda: metric(slow % ("count", "")) > metric(slow % ("bucket", ',le="0.25"')))
 
 
-def test_queries_sleep_in_postgresql(user: httpx.Client, switch: httpx.Client, metric: Callable[[str], float]) -> None:
+def test_queries_sleep_in_postgresql(
+    user: httpx2.Client, switch: httpx2.Client, metric: Callable[[str], float]
+) -> None:
     def measured() -> float:
         """The seconds of one more query."""
         before = metric('db_query_duration_seconds_sum{query_name="user_by_key"}')
@@ -173,7 +177,7 @@ def test_queries_sleep_in_postgresql(user: httpx.Client, switch: httpx.Client, m
 
 
 def test_the_pool_is_exhausted_and_recovers(
-    user: httpx.Client, switch: httpx.Client, service: Running, metric: Callable[[str], float]
+    user: httpx2.Client, switch: httpx2.Client, service: Running, metric: Callable[[str], float]
 ) -> None:
     on(switch, "pool-exhausted")
     wait_until(lambda: metric('db_pool_connections{state="used"}') == 3 * WORKERS)
@@ -186,7 +190,7 @@ def test_the_pool_is_exhausted_and_recovers(
 
 
 def test_postgresql_sees_deadlocks(
-    database: dict[str, str], postgres: Postgres, switch: httpx.Client, metric: Callable[[str], float]
+    database: dict[str, str], postgres: Postgres, switch: httpx2.Client, metric: Callable[[str], float]
 ) -> None:
     on(switch, "deadlocks", pause=0)
     with psycopg.connect(postgres.superuser_dsn, autocommit=True) as connection:
@@ -196,7 +200,7 @@ def test_postgresql_sees_deadlocks(
 
 
 def test_a_transaction_stays_open_until_the_end(
-    database: dict[str, str], postgres: Postgres, switch: httpx.Client
+    database: dict[str, str], postgres: Postgres, switch: httpx2.Client
 ) -> None:
     query = (
         "SELECT count(*) FROM pg_stat_activity "
@@ -214,9 +218,9 @@ def test_a_transaction_stays_open_until_the_end(
 
 
 def test_the_llm_fails_limits_floods_and_slows(
-    user: httpx.Client, switch: httpx.Client, metric: Callable[[str], float]
+    user: httpx2.Client, switch: httpx2.Client, metric: Callable[[str], float]
 ) -> None:
-    def chat() -> httpx.Response:
+    def chat() -> httpx2.Response:
         return user.post("/chat", json={"message": "Hello"}, headers={"Connection": "close"})
 
     on(switch, "llm-slow", first_token_seconds=0, tokens_per_second=10_000)  # this way it is even faster than usual
@@ -241,7 +245,7 @@ def test_the_llm_fails_limits_floods_and_slows(
     wait_until(lambda: chat().json()["usage"]["output_tokens"] < 1000)
 
 
-def test_memory_grows_in_one_worker_and_comes_back(switch: httpx.Client, service: Running) -> None:
+def test_memory_grows_in_one_worker_and_comes_back(switch: httpx2.Client, service: Running) -> None:
     def used() -> float:
         return sum(worker.memory_info().rss for worker in workers(service)) / 2**20
 
@@ -253,7 +257,7 @@ def test_memory_grows_in_one_worker_and_comes_back(switch: httpx.Client, service
     wait_until(lambda: used() - before < 60)
 
 
-def test_cpus_burn_and_stop(switch: httpx.Client, service: Running) -> None:
+def test_cpus_burn_and_stop(switch: httpx2.Client, service: Running) -> None:
     def burners() -> list[psutil.Process]:
         return [child for worker in workers(service) for child in worker.children() if child.cpu_times().user > 0.1]
 
@@ -264,7 +268,7 @@ def test_cpus_burn_and_stop(switch: httpx.Client, service: Running) -> None:
     wait_until(lambda: not any(process.is_running() for process in burning))
 
 
-def test_a_disk_fills_within_bounds(switch: httpx.Client, service: Running) -> None:
+def test_a_disk_fills_within_bounds(switch: httpx2.Client, service: Running) -> None:
     folder = service.server.environment["FAULTS_DISK_DIR"]
 
     def files() -> list[int]:
@@ -281,12 +285,12 @@ def test_a_disk_fills_within_bounds(switch: httpx.Client, service: Running) -> N
     wait_until(lambda: files() == [])
 
 
-def test_the_event_loop_is_blocked(client: httpx.Client, switch: httpx.Client) -> None:
+def test_the_event_loop_is_blocked(client: httpx2.Client, switch: httpx2.Client) -> None:
     on(switch, "event-loop", stall=1, pause=0.05)
     wait_until(lambda: client.get("/healthz", headers={"Connection": "close"}).elapsed.total_seconds() > 0.3)
 
 
-def test_one_worker_crashes_once_and_all_crash_until_the_end(switch: httpx.Client, service: Running) -> None:
+def test_one_worker_crashes_once_and_all_crash_until_the_end(switch: httpx2.Client, service: Running) -> None:
     before = {worker.pid for worker in workers(service)}
     on(switch, "crash")
     wait_until(lambda: len({worker.pid for worker in workers(service)} - before) == 1)
@@ -300,7 +304,7 @@ def test_one_worker_crashes_once_and_all_crash_until_the_end(switch: httpx.Clien
     wait_until(lambda: _ready(service) and active(switch) == {})
 
 
-def test_another_worker_takes_over_what_a_dead_one_did(switch: httpx.Client, service: Running) -> None:
+def test_another_worker_takes_over_what_a_dead_one_did(switch: httpx2.Client, service: Running) -> None:
     on(switch, "memory", megabytes=100, megabytes_per_second=1000)
 
     def hoarder() -> psutil.Process | None:
@@ -337,5 +341,5 @@ def test_the_folder_of_the_switches_is_private(service: Running) -> None:
 
 
 def _ready(service: Running) -> bool:
-    with httpx.Client(base_url=service.url, timeout=30) as client:
+    with httpx2.Client(base_url=service.url, timeout=30) as client:
         return client.get("/readyz").status_code == 200

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests import servers
@@ -34,7 +34,7 @@ def service(postgres: Postgres) -> Iterator[Running]:
     token = "for-the-fuzzer"
     faults = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": token, "APP_SIGN_UPS_PER_MINUTE": "0"}
     with servers.app({**postgres.environment(postgres.create_database()), **faults}) as running:
-        answer = httpx.post(
+        answer = httpx2.post(
             f"{running.url}/faults/llm-slow",
             json={"seconds": 1800, "first_token_seconds": 0, "tokens_per_second": 10_000},
             headers={"Authorization": f"Bearer {token}"},
@@ -45,7 +45,7 @@ def service(postgres: Postgres) -> Iterator[Running]:
 
 
 def test_the_api_keeps_to_its_document_whatever_it_gets(
-    service: Running, client: httpx.Client, tmp_path: Path, bad_input: BadInput
+    service: Running, client: httpx2.Client, tmp_path: Path, bad_input: BadInput
 ) -> None:
     with sign_up(client) as user:
         api_key = user.headers["Authorization"].removeprefix("Bearer ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from ops import configs, servers
 from tests.servers import Postgres, Running, app, folder, free_port, start
@@ -29,7 +29,7 @@ def proxy(service: Running) -> Iterator[str]:
 
 def sign_ups(url: str, source: str, **headers: str) -> list[int]:
     """The answers to one more sign-up than one client may make within a minute, from this address."""
-    with httpx.Client(base_url=url, timeout=60, transport=httpx.HTTPTransport(local_address=source)) as client:
+    with httpx2.Client(base_url=url, timeout=60, transport=httpx2.HTTPTransport(local_address=source)) as client:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return [client.post("/users", json={"name": "x"}, headers=given).status_code for _ in range(LIMIT + 1)]
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from sqlalchemy import create_engine
@@ -237,7 +237,7 @@ def test_a_database_that_comes_late_hangs_goes_and_comes_back() -> None:
         late.start()
         stack.callback(late.join)
         stack.callback(finished.set)
-        with servers.app(environment) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+        with servers.app(environment) as service, httpx2.Client(base_url=service.url, timeout=60) as client:
             assert "Waiting for PostgreSQL" in service.log
             sign_up(client).close()
 
@@ -266,7 +266,7 @@ def test_sigterm_lets_requests_finish_and_ends_cleanly(postgres: Postgres, worke
     environment = postgres.environment(postgres.create_database())
     with (
         servers.app({**environment, "APP_WORKERS": str(workers)}) as service,
-        httpx.Client(base_url=service.url, timeout=60) as client,
+        httpx2.Client(base_url=service.url, timeout=60) as client,
         sign_up(client) as user,
     ):
         wait_until(lambda: service.log.count("Application startup complete") == workers)
@@ -290,12 +290,12 @@ def test_behind_a_proxy_a_service_that_ends_is_unready_first(postgres: Postgres,
         service.process.send_signal(signal.SIGTERM)
 
         def unready() -> bool:
-            answers = [httpx.get(f"{service.url}/readyz", timeout=60) for _ in range(10)]
+            answers = [httpx2.get(f"{service.url}/readyz", timeout=60) for _ in range(10)]
             return {answer.status_code for answer in answers} == {503}
 
         wait_until(unready)
-        assert httpx.get(f"{service.url}/readyz", timeout=60).json() == {"detail": "The service is shutting down"}
-        with httpx.Client(base_url=service.url, timeout=60) as client:
+        assert httpx2.get(f"{service.url}/readyz", timeout=60).json() == {"detail": "The service is shutting down"}
+        with httpx2.Client(base_url=service.url, timeout=60) as client:
             sign_up(client).close()
         for process in conftest.workers(service) if workers > 1 else [service.process]:
             process.send_signal(signal.SIGTERM)
@@ -309,7 +309,7 @@ def test_sigterm_does_not_wait_for_ever(postgres: Postgres) -> None:
     token = {"FAULTS_ENABLED": "true", "FAULTS_TOKEN": "for-this-test"}
     with (
         servers.app({**environment, **token, "APP_SHUTDOWN_TIMEOUT": "1"}) as service,
-        httpx.Client(base_url=service.url, timeout=60) as client,
+        httpx2.Client(base_url=service.url, timeout=60) as client,
         sign_up(client) as user,
     ):
         switch = {"Authorization": "Bearer for-this-test"}
@@ -318,7 +318,7 @@ def test_sigterm_does_not_wait_for_ever(postgres: Postgres) -> None:
             lines = response.iter_lines()
             next(lines)
             service.process.send_signal(signal.SIGTERM)
-            with pytest.raises(httpx.RemoteProtocolError):
+            with pytest.raises(httpx2.RemoteProtocolError):
                 list(lines)
         service.process.wait(300)
         with psycopg.connect(postgres.dsn(environment["DATABASE_NAME"])) as connection:
@@ -331,7 +331,7 @@ def test_a_worker_that_dies_is_replaced(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
     with (
         servers.app({**environment, "APP_WORKERS": "2"}) as service,
-        httpx.Client(base_url=service.url, timeout=60) as client,
+        httpx2.Client(base_url=service.url, timeout=60) as client,
     ):
         wait_until(lambda: service.log.count("Application startup complete") == 2)
         before = workers(service)
@@ -352,7 +352,7 @@ def test_a_worker_that_does_nothing_for_a_while_is_kept(postgres: Postgres) -> N
         before[0].suspend()
         time.sleep(7)
         before[0].resume()
-        wait_until(lambda: httpx.get(f"{service.url}/readyz", timeout=60).status_code == 200)
+        wait_until(lambda: httpx2.get(f"{service.url}/readyz", timeout=60).status_code == 200)
         assert workers(service) == before
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 
 from tests import servers
@@ -86,7 +86,7 @@ class Stack:
         """A fault of the service, until the end of the context."""
         headers = {"Authorization": f"Bearer {FAULTS_TOKEN}"}
         url = f"{self.url}/faults/{name}"
-        with httpx.Client(headers=headers, timeout=60, trust_env=False) as client:
+        with httpx2.Client(headers=headers, timeout=60, trust_env=False) as client:
             client.post(url, json={"seconds": 600, **parameters}).raise_for_status()
             try:
                 yield
@@ -94,13 +94,13 @@ class Stack:
                 client.delete(url).raise_for_status()
 
     def sign_up(self) -> None:
-        answer = httpx.post(f"{self.url}/users", json={"name": "somebody"}, trust_env=False, timeout=60)
+        answer = httpx2.post(f"{self.url}/users", json={"name": "somebody"}, trust_env=False, timeout=60)
         self.key = answer.json()["api_key"]
 
-    def client(self) -> httpx.Client:
+    def client(self) -> httpx2.Client:
         """A signed-in user's."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False)
 
     @contextmanager
     def users(self, stream: bool = False) -> Iterator[None]:
@@ -117,7 +117,7 @@ class Stack:
                         ("GET", "/users/me", None),
                         ("POST", "/chat", {"message": "How are you?", "stream": stream}),
                     ):
-                        with suppress(httpx.HTTPError):  # not answered in time is an outage, too
+                        with suppress(httpx2.HTTPError):  # not answered in time is an outage, too
                             method, path, body = request
                             client.request(method, path, json=body)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -93,7 +93,7 @@ def test_an_endpoint_that_fails_is_named_however_small_its_share_of_the_traffic(
     def ask(over: threading.Event) -> None:
         with stack.client() as client:
             while not over.wait(5):
-                with suppress(httpx.HTTPError):
+                with suppress(httpx2.HTTPError):
                     client.get("/items/1")
 
     with stack.users(), servers.meanwhile(ask), stack.fault("errors", share=1, path_prefix="/items/"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from loadtest import launch
@@ -115,15 +115,15 @@ def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path:
                 {"Host": f"127.0.0.2:{port}", "Origin": f"http://127.0.0.2:{port}"},
                 {"Host": f"localhost.rebound.example:{port}"},
             ):
-                assert httpx.post(f"{page}/{path}", data=form, headers=headers, timeout=30).status_code == 403, headers
+                assert httpx2.post(f"{page}/{path}", data=form, headers=headers, timeout=30).status_code == 403, headers
         assert (
-            httpx.get(f"{page}/stats/requests", headers={"Host": f"rebound.example:{port}"}, timeout=60).status_code
+            httpx2.get(f"{page}/stats/requests", headers={"Host": f"rebound.example:{port}"}, timeout=60).status_code
             == 403
         )
-        assert httpx.get(f"{page}/stats/requests", timeout=30).json()["state"] == "ready"
+        assert httpx2.get(f"{page}/stats/requests", timeout=30).json()["state"] == "ready"
         assert not hanging.asked.is_set()
         own = {"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}"}
-        assert httpx.get(page, headers=own, timeout=30).status_code == 200
+        assert httpx2.get(page, headers=own, timeout=30).status_code == 200
     finally:
         run.kill()
         run.wait()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 
 from ops import servers as native
@@ -88,7 +88,7 @@ def loadtest(*options: str, settings: dict[str, str], prefix: tuple[str, ...] = 
 
 def counted(service: Running) -> int:
     """Requests that the service has counted, those for its health and metrics left out."""
-    text = httpx.get(f"{service.url}/metrics", timeout=30, trust_env=False).raise_for_status().text
+    text = httpx2.get(f"{service.url}/metrics", timeout=30, trust_env=False).raise_for_status().text
     lines = re.findall(r"^http_requests_total\{(.*)\} (\S+)$", text, re.MULTILINE)
     asked = [float(value) for labels, value in lines if not re.search(r'endpoint="/(metrics|healthz|readyz)"', labels)]
     return int(sum(asked))

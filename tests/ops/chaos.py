@@ -23,7 +23,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from ops import archive
@@ -63,8 +63,8 @@ class Client(threading.Thread):
             if self.over:
                 return
             name = f"user {number}"
-            with suppress(httpx.HTTPError):
-                if httpx.post(f"{self.url}/users", json={"name": name}, timeout=5).status_code == 201:
+            with suppress(httpx2.HTTPError):
+                if httpx2.post(f"{self.url}/users", json={"name": name}, timeout=5).status_code == 201:
                     self.acknowledged.add(name)
             time.sleep(0.05)
 

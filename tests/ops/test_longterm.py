@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from ops.paths import PROJECT
@@ -20,8 +20,8 @@ def stack() -> Iterator[Stack]:
         yield made
 
 
-def store(stack: Stack, path: str) -> httpx.Response:
-    return httpx.get(f"http://127.0.0.1:{stack.port('longterm')}{path}", timeout=60)
+def store(stack: Stack, path: str) -> httpx2.Response:
+    return httpx2.get(f"http://127.0.0.1:{stack.port('longterm')}{path}", timeout=60)
 
 
 def test_samples_are_there_when_everything_is_healthy(stack: Stack) -> None:

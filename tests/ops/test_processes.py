@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -199,7 +199,7 @@ def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: St
         result = stack.run("up")
         assert result.returncode == 0, result.stderr
         taken = f"http://127.0.0.1:{stack.port('prometheus')}/api/v1/status/config"
-        assert "scrape_timeout: 2s" in httpx.get(taken, timeout=60).text
+        assert "scrape_timeout: 2s" in httpx2.get(taken, timeout=60).text
         file.write_text("global: {scrape_interval: often}\n")
         for command in ("up", "reload"):
             result = stack.run(command)
@@ -209,13 +209,13 @@ def test_edited_configuration_is_read_again_and_a_refused_one_is_named(stack: St
                 "`make logs SERVICE=prometheus` shows why.\n"
             )
             assert "Everything is healthy" not in result.stdout
-        assert "scrape_timeout: 2s" in httpx.get(taken, timeout=60).text
+        assert "scrape_timeout: 2s" in httpx2.get(taken, timeout=60).text
     finally:
         file.write_text(original)
     result = stack.run("reload")
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["alertmanager", "prometheus"]
-    assert "scrape_timeout: 3s" in httpx.get(taken, timeout=60).text
+    assert "scrape_timeout: 3s" in httpx2.get(taken, timeout=60).text
     assert stack.pid("prometheus") == pid
 
 
@@ -293,9 +293,9 @@ def test_folders_and_secrets_are_for_their_owner_alone(stack: Stack) -> None:
 def test_metrics_are_for_prometheus_alone(stack: Stack) -> None:
     address = f"http://127.0.0.1:{stack.port('app')}/metrics"
     token = (Path(stack.environment["SECRETS_DIR"]) / secrets.METRICS_TOKEN).read_text()
-    assert httpx.get(address, timeout=60).status_code == 401
-    assert httpx.get(address, headers={"Authorization": "Bearer guessed"}, timeout=60).status_code == 401
-    assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code == 200
+    assert httpx2.get(address, timeout=60).status_code == 401
+    assert httpx2.get(address, headers={"Authorization": "Bearer guessed"}, timeout=60).status_code == 401
+    assert httpx2.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code == 200
 
 
 @pytest.mark.attack("another site reads Prometheus", tried=2)
@@ -303,7 +303,7 @@ def test_no_web_page_reads_prometheus_through_its_visitors_browser(stack: Stack)
     port = stack.port("prometheus")
     own = f"http://localhost:{port}"
     for origin, allowed in ((own, own), ("http://elsewhere.invalid", None), (f"{own}.elsewhere.invalid", None)):
-        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query?query=up", headers={"Origin": origin}, timeout=60)
+        answer = httpx2.get(f"http://127.0.0.1:{port}/api/v1/query?query=up", headers={"Origin": origin}, timeout=60)
         assert answer.status_code == 200
         assert answer.headers.get("Access-Control-Allow-Origin") == allowed
 
@@ -311,7 +311,7 @@ def test_no_web_page_reads_prometheus_through_its_visitors_browser(stack: Stack)
 def test_a_name_that_leads_here_reads_prometheus_and_alertmanager(stack: Stack) -> None:
     """DNS rebinding: neither has a check of its own, and so docs/security.md says that it is possible."""
     for server, path in (("prometheus", "/api/v1/query?query=up"), ("alertmanager", "/api/v2/alerts")):
-        answer = httpx.get(
+        answer = httpx2.get(
             f"http://127.0.0.1:{stack.port(server)}{path}", headers={"Host": "rebound.example"}, timeout=60
         )
         assert answer.status_code == 200
@@ -439,7 +439,7 @@ def test_a_backup_that_cannot_be_written_says_so_in_one_line_and_leaves_nothing(
 
 def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -> None:
     service = f"http://127.0.0.1:{stack.port('app')}"
-    key = httpx.post(f"{service}/users", json={"name": "somebody"}, timeout=60).json()["api_key"]
+    key = httpx2.post(f"{service}/users", json={"name": "somebody"}, timeout=60).json()["api_key"]
     result = stack.run("down")
     assert result.returncode == 0, result.stderr
     assert stack.processes() == []
@@ -449,7 +449,7 @@ def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -
     result = stack.run("up", APP_PORT=port)
     assert result.returncode == 0, result.stderr
     assert not listening(stack.port("app"))
-    answer = httpx.get(f"http://127.0.0.1:{port}/users/me", headers={"Authorization": f"Bearer {key}"}, timeout=60)
+    answer = httpx2.get(f"http://127.0.0.1:{port}/users/me", headers={"Authorization": f"Bearer {key}"}, timeout=60)
     assert answer.json()["name"] == "somebody"
 
 

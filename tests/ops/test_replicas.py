@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -126,7 +126,7 @@ def test_streams_pass_unbuffered_and_who_leaves_is_counted_499(stack: Stack, pro
     url = stack.address("app")
     headers = sign_up(url, "reader")
     question = {"message": "Tell me a long story", "stream": True}
-    with httpx.stream("POST", f"{url}/chat", json=question, headers=headers, timeout=60) as answer:
+    with httpx2.stream("POST", f"{url}/chat", json=question, headers=headers, timeout=60) as answer:
         pieces = list(answer.iter_raw())
     assert len(pieces) > 3, "it came in one piece"
     assert b"event: done" not in b"".join(pieces[:-1])[:-200]
@@ -149,14 +149,14 @@ def test_what_no_replica_can_serve_the_service_says_itself(stack: Stack, prometh
     stack.supervisor.stop_server("postgres")
     try:
         wait_until(lambda: active(prometheus) == 0)
-        answer = httpx.get(f"{url}/items", headers=headers, timeout=30)
+        answer = httpx2.get(f"{url}/items", headers=headers, timeout=30)
         assert answer.status_code == 503
         assert answer.json()["detail"], "the service's own answer"
         wait_until(lambda: prometheus.value(failed) > before)
     finally:
         stack.supervisor.start_server("postgres")
     wait_until(lambda: active(prometheus) == len(REPLICAS))
-    assert httpx.get(f"{url}/items", headers=headers, timeout=30).status_code == 200
+    assert httpx2.get(f"{url}/items", headers=headers, timeout=30).status_code == 200
 
 
 def test_fewer_or_more_replicas_are_a_setting(stack: Stack) -> None:

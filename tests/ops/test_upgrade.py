@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -84,14 +84,14 @@ def test_data_of_the_last_release_are_kept(old_stack: tuple[Stack, float]) -> No
 
     service = f"http://127.0.0.1:{stack.port('app')}"
     bearer = {"Authorization": f"Bearer {KEY}"}
-    items = httpx.get(f"{service}/items", headers=bearer, timeout=60).json()["items"]
+    items = httpx2.get(f"{service}/items", headers=bearer, timeout=60).json()["items"]
     assert [item["title"] for item in items] == ["Milk"]
-    made = httpx.post(f"{service}/items", headers=bearer, json={"title": "Bread"}, timeout=60).json()
+    made = httpx2.post(f"{service}/items", headers=bearer, json={"title": "Bread"}, timeout=60).json()
     assert made["id"] > items[0]["id"]
-    assert httpx.post(f"{service}/chat", headers=bearer, json={"message": "Again"}, timeout=60).status_code == 200
+    assert httpx2.post(f"{service}/chat", headers=bearer, json={"message": "Again"}, timeout=60).status_code == 200
 
     alertmanager = f"http://127.0.0.1:{stack.port('alertmanager')}/api/v2"
-    [silence] = httpx.get(f"{alertmanager}/silences", timeout=60).json()
+    [silence] = httpx2.get(f"{alertmanager}/silences", timeout=60).json()
     assert (silence["comment"], silence["status"]["state"]) == ("kept over an upgrade", "active")
 
     prometheus = PrometheusApi()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.servers import wait_until
 
@@ -19,7 +19,7 @@ PACE = 0.05  # seconds between a writer's requests
 
 def sign_up(url: str, name: str) -> dict[str, str]:
     """The headers of a new user's requests."""
-    return {"Authorization": f"Bearer {httpx.post(f'{url}/users', json={'name': name}, timeout=60).json()['api_key']}"}
+    return {"Authorization": f"Bearer {httpx2.post(f'{url}/users', json={'name': name}, timeout=60).json()['api_key']}"}
 
 
 class Writer(threading.Thread):

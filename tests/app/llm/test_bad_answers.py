@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -44,7 +44,7 @@ def whole(content: Any) -> Reply:
 
 @pytest.mark.parametrize("content", BAD, ids=repr)
 async def test_content_that_is_no_text(
-    content: Any, asked: FastAPI, inside: httpx.AsyncClient, fake: FakeProvider, model: str
+    content: Any, asked: FastAPI, inside: httpx2.AsyncClient, fake: FakeProvider, model: str
 ) -> None:
     fake.replies = [whole(content)]
     answer = await inside.post("/chat", json={"message": "Hello"})
@@ -77,13 +77,13 @@ async def test_content_that_is_no_text(
     ids=str,
 )
 async def test_whole_answers_that_are_none(
-    body: Any, status: int, asked: FastAPI, inside: httpx.AsyncClient, fake: FakeProvider
+    body: Any, status: int, asked: FastAPI, inside: httpx2.AsyncClient, fake: FakeProvider
 ) -> None:
     fake.replies = [Reply(body=body)]
     assert (await inside.post("/chat", json={"message": "Hello"})).status_code == status
 
 
-async def test_errors_inside_a_stream(asked: FastAPI, inside: httpx.AsyncClient, fake: FakeProvider) -> None:
+async def test_errors_inside_a_stream(asked: FastAPI, inside: httpx2.AsyncClient, fake: FakeProvider) -> None:
     failed = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}
     fake.replies = [Reply(events=[*openai_chunks([{"content": "Half"}], None, None, True), (None, failed)])]
     answer = await inside.post("/chat", json={"message": "Hello", "stream": True})

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.ops.docker.conftest import Stack
@@ -43,7 +43,7 @@ Pairs = tuple[list[PrometheusApi], list[AlertmanagerApi]]
 
 
 def silences(alertmanager: AlertmanagerApi) -> list[str]:
-    return [one["comment"] for one in httpx.get(f"{alertmanager.url}/api/v2/silences", timeout=30).json()]
+    return [one["comment"] for one in httpx2.get(f"{alertmanager.url}/api/v2/silences", timeout=30).json()]
 
 
 def firing(alertmanager: AlertmanagerApi) -> set[str]:
@@ -74,7 +74,7 @@ def test_each_prometheus_sends_to_both_alertmanagers_which_gossip(pairs: Pairs) 
         "createdBy": "test",
         "comment": "made at the first",
     }
-    httpx.post(f"{alertmanagers[0].url}/api/v2/silences", json=silence, timeout=30).raise_for_status()
+    httpx2.post(f"{alertmanagers[0].url}/api/v2/silences", json=silence, timeout=30).raise_for_status()
     wait_until(lambda: silences(alertmanagers[1]) == ["made at the first"])
 
 
@@ -109,7 +109,7 @@ def test_one_of_each_is_killed_and_everything_goes_on(
 
     def grafana() -> bool:
         url = f"{stack.url('grafana')}/api/datasources/proxy/uid/prometheus/api/v1/query?{question}"
-        answer = httpx.get(url, auth=("admin", password), timeout=60)
+        answer = httpx2.get(url, auth=("admin", password), timeout=60)
         return answer.status_code == 200 and bool(answer.json()["data"]["result"])
 
     usage = stack.docker("stats", "--no-stream", "--format", "{{json .}}").splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
@@ -28,9 +28,9 @@ def longterm(stack: Stack) -> Iterator[Stack]:
         stack.up()
 
 
-def grafana(stack: Stack, path: str) -> httpx.Response:
+def grafana(stack: Stack, path: str) -> httpx2.Response:
     password = stack.passwords()["grafana_admin_password"]
-    return httpx.get(f"{stack.url('grafana')}{path}", auth=("admin", password), timeout=60)
+    return httpx2.get(f"{stack.url('grafana')}{path}", auth=("admin", password), timeout=60)
 
 
 def test_samples_arrive_and_grafana_reads_them(longterm: Stack) -> None:

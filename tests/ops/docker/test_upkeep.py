@@ -10,7 +10,7 @@ import stat
 import tarfile
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from ops import images, secrets
@@ -28,7 +28,7 @@ def keep(stack: Stack) -> Kept:
 
 
 def lets_in(stack: Stack, password: str) -> bool:
-    answer = httpx.get(f"{stack.url('grafana')}/api/datasources", auth=("admin", password), timeout=60)
+    answer = httpx2.get(f"{stack.url('grafana')}/api/datasources", auth=("admin", password), timeout=60)
     assert answer.status_code in (200, 401)
     return answer.status_code == 200
 
@@ -50,7 +50,7 @@ def test_a_second_up_has_edited_configuration_read_and_names_a_refused_one(stack
         print(stack.make("up"))
         groups = stack.prometheus.api("rules")["groups"]
         assert "added" in {group["name"] for group in groups}
-        taken = httpx.get(f"{stack.url('alertmanager')}/api/v2/status", timeout=60).json()["config"]["original"]
+        taken = httpx2.get(f"{stack.url('alertmanager')}/api/v2/status", timeout=60).json()["config"]["original"]
         assert "group_wait: 31s" in taken
         routes.write_text("route: {receiver: nobody}\n")
         for command in ("reload", "up"):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
@@ -48,7 +48,7 @@ def gauge(metrics: str, series: str) -> float | None:
 def test_a_replica_without_users_counts_those_of_the_other(counting: Stack) -> None:
     for number in range(3):
         url = counting.url("proxy")
-        answer = httpx.get(f"{url}/items", headers=sign_up(url, f"user {number}"), timeout=60)
+        answer = httpx2.get(f"{url}/items", headers=sign_up(url, f"user {number}"), timeout=60)
         assert answer.status_code == 200
     counting.compose("run", "--detach", "--no-deps", f"--name={REPLICA}", "app")
     try:

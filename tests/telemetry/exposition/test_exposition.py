@@ -305,7 +305,7 @@ print(*exposition.render(names=["c_total", "h_bucket", "h_sum"]).decode().splitl
 
 async def test_scrapes_share_one_rendering() -> None:
     """Those that come while one works get one text between them, begun after they came; too many are refused."""
-    from httpx import ASGITransport, AsyncClient
+    from httpx2 import ASGITransport, AsyncClient
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import GaugeMetricFamily
     from starlette.applications import Starlette
@@ -346,7 +346,7 @@ async def test_scrapes_share_one_rendering() -> None:
 
 async def test_where_collectors_work() -> None:
     """A gauge's function may ask the event loop, as with prometheus_client; a collector of one's own has a thread."""
-    from httpx import ASGITransport, AsyncClient
+    from httpx2 import ASGITransport, AsyncClient
     from prometheus_client import CollectorRegistry, Gauge
     from prometheus_client.core import GaugeMetricFamily
     from starlette.applications import Starlette

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -50,7 +50,7 @@ def test_the_call_ends_with_its_request(
 ) -> None:
     """Without waiting for the garbage collector: nothing here allocates enough to make it run."""
     fake.replies = [openai_stream(tuple("word " for _ in range(20_000)))]
-    with httpx.stream("GET", f"{service}/ask", timeout=60) as response:
+    with httpx2.stream("GET", f"{service}/ask", timeout=60) as response:
         next(response.iter_bytes())
     wait_until(lambda: "llm_requests_in_progress" not in measured("openai", model))
     wait_until(lambda: fake.open_exchanges == 0)
@@ -60,5 +60,5 @@ def test_the_call_ends_with_its_request(
 
 def test_a_whole_answer_is_left_alone(service: str, fake: FakeProvider, model: str) -> None:
     fake.replies = [openai_stream(("Hello",))]
-    assert httpx.get(f"{service}/ask", timeout=60).text == "Hello" * 4096
+    assert httpx2.get(f"{service}/ask", timeout=60).text == "Hello" * 4096
     assert measured("openai", model)["llm_requests_total{operation=chat,outcome=success}"] == 1

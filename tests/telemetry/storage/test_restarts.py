@@ -45,7 +45,7 @@ def test_fifty_restarts(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import asyncio, json, resource, sys
-from httpx import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
