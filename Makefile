@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+ifeq ($(wildcard requirements/dev.txt),)
+$(error Run make in the folder of this Makefile, or with `make -C FOLDER`)
+endif
 export PIP_USER := 0
 export PYTHONUTF8 := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS

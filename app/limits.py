@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +25,8 @@ from app.proxies import TrustedProxies
 MAX_URL_BYTES = 8 * 1024  # path and query; what most servers and proxies allow
 MAX_HEADERS = 100
 DEFAULT_BODY_BYTES = 16 * 1024
+# Of all bodies that a worker has at once, beyond DEFAULT_BODY_BYTES of each: its clients could hold 1 GiB otherwise.
+HELD_BODY_BYTES = 64 * 1024 * 1024
 # What the largest valid body of a route takes, if JSON has each character as "\uXXXX\uXXXX"; the others: the default.
 BODY_BYTES = {"/users": 4 * 1024, "/items": 128 * 1024}
 
@@ -66,7 +68,7 @@ class RequestLimitsMiddleware:
 
     414: path and query; 431: number of headers (the server limits their size); 413: the body, by route, before any of
     it is read where its length is declared; 408: a body that takes longer than `timeout` seconds; 422: JSON beyond
-    the limits of structure.
+    the limits of structure; 503: a body that is not small while others take up HELD_BODY_BYTES.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class RequestLimitsMiddleware:
         self.timeout = timeout
         self.body_bytes = body_bytes
         self.default_body_bytes = default_body_bytes
+        self._max_held = max(HELD_BODY_BYTES, *body_bytes.values())
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,16 +92,32 @@ class RequestLimitsMiddleware:
             await JSONResponse({"detail": detail}, status, headers={"Connection": "close"})(scope, receive, send)
             return
         read = False
+        held = 0  # until the request ends
+
+        def hold(size: int) -> None:
+            nonlocal held
+            more = max(0, size - DEFAULT_BODY_BYTES) - held
+            if self._held + more > self._max_held:
+                raise HTTPException(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "Too many large bodies at once; try again later",
+                    {"Connection": "close", "Retry-After": "1"},
+                )
+            held += more
+            self._held += more
 
         async def limited_receive() -> Message:
             nonlocal read
             if read:  # now it only waits for the client to leave
                 return await receive()
-            message = await self._read(receive, max_bytes)
+            message = await self._read(receive, max_bytes, hold)
             read = True
             return message
 
-        await self.app(scope, limited_receive, send)
+        try:
+            await self.app(scope, limited_receive, send)
+        finally:
+            self._held -= held
 
     def _refusal(self, scope: Scope, max_bytes: int) -> tuple[HTTPStatus, str] | None:
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL_BYTES:
@@ -110,11 +130,11 @@ class RequestLimitsMiddleware:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(max_bytes)
         return None
 
-    async def _read(self, receive: Receive, max_bytes: int) -> Message:
-        """The whole body in one message.
+    async def _read(self, receive: Receive, max_bytes: int, hold: Callable[[int], None]) -> Message:
+        """The whole body in one message; `hold` is called with its size so far.
 
         Raises:
-            HTTPException: it is too large, too slow or too intricate.
+            HTTPException: it is too large, too slow or too intricate, or there are too many others.
         """
         pieces: list[bytes] = []
         size = 0
@@ -130,6 +150,7 @@ class RequestLimitsMiddleware:
                         raise HTTPException(
                             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(max_bytes), {"Connection": "close"}
                         )
+                    hold(size)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn
 from uvicorn._types import ASGI3Application
@@ -39,11 +39,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients, header size, pieces of a body.
 
     A connection is closed when it has had `timeout` seconds, counted from its start or from the end of the last
-    response, and no complete request headers have come, or when the client has not read for that long what was sent.
+    response, and no complete request headers have come, or when the client has not read for that long what was sent:
+    earlier if responses that nobody reads take up MAX_UNREAD_BYTES, the longest unread first.
     """
 
     MAX_HEADER_BYTES = 64 * 1024
     MAX_BODY_PIECES = 16 * 1024  # each is a call: 1 MiB in chunks of a byte would take 0.2 s of CPU time
+    MAX_UNREAD_BYTES = 64 * 1024 * 1024  # of a worker; 1,000 clients could leave 2 MiB each
+    MAX_LATE_BYTES = 1024 * 1024  # of a body whose request has been answered: it is thrown away, and could be endless
+
+    _unread: ClassVar[dict[BoundedHttpProtocol, None]] = {}  # those whose client does not read; the first one, longest
 
     def __init__(self, *args: Any, timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -54,6 +59,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._header_bytes = 0
         self._body_pieces = 0
+        self._late_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -61,6 +67,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
+        self._unread.pop(self, None)
         # uvicorn notifies the last request received; with pipelining, an earlier one may be the one being served.
         if self._served is not None:
             self._served.disconnected = True
@@ -79,6 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._header_bytes = 0
         self._body_pieces = 0
+        self._late_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
@@ -97,6 +105,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_pieces += 1
         if self._body_pieces > self.MAX_BODY_PIECES:
             raise ValueError("too many pieces")  # as above: 400
+        if self.cycle.response_complete:
+            self._late_bytes += len(body)
+            if self._late_bytes > self.MAX_LATE_BYTES:
+                self.transport.abort()
         super().on_body(body)
 
     def on_response_complete(self) -> None:
@@ -114,8 +126,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(self._timeout, self.transport.abort)
+        self._unread[self] = None
+        while sum(each.transport.get_write_buffer_size() for each in self._unread) > self.MAX_UNREAD_BYTES:
+            longest = next(iter(self._unread))
+            del self._unread[longest]
+            longest.transport.abort()
 
     def resume_writing(self) -> None:
+        self._unread.pop(self, None)
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None

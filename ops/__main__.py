@@ -242,7 +242,8 @@ def main(words: list[str]) -> int:
         for name in PARAMETERS:
             os.environ.pop(name, None)
         os.environ.update({name: value for name, value in given.items() if name in LOAD or name not in PARAMETERS})
-        return COMMANDS[command][0](Call(command, given, settings.load())) or 0
+        code = COMMANDS[command][0](Call(command, given, settings.load())) or 0
+        return code or int(console.output_was_lost())
     except OpsError as error:
         log.error("%s", error)
         return 1

@@ -5,19 +5,67 @@ Progress goes to standard output, warnings and errors to standard error, without
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ops.errors import OpsError
 
 log = logging.getLogger("sightline.ops")
 
 
+class _Output(io.FileIO):
+    """A standard stream that may break (`| head`, a full disk): the command still does its work to the end."""
+
+    broken: OSError | None = None  # the first one that says more than that the reader has left
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                _Output.broken = _Output.broken or error
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.fileno())  # for the programs that it starts, too
+            os.close(nothing)
+            return len(data)
+
+
+def use_streams_that_may_break() -> None:
+    """Make standard input, output and error usable, whether they are closed now or break later."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened would take its place
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  for as long as this process
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        before = getattr(sys, name)
+        if before is getattr(sys, f"__{name}__"):  # else a test has it
+            stream = io.BufferedWriter(_Output(number, "w", closefd=False))
+            encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
+            lines = number == 2 or os.isatty(number)
+            setattr(sys, name, io.TextIOWrapper(stream, encoding, errors, line_buffering=lines))
+
+
+def output_was_lost() -> bool:
+    """Whether something could not be written, because of more than a reader that has left; says so."""
+    sys.stdout.flush()
+    if _Output.broken:
+        log.error("The output could not be written: %s", _Output.broken.strerror)
+    return bool(_Output.broken)
+
+
 def configure() -> None:
     """Show what is logged; done once, by the command line."""
+    use_streams_that_may_break()
     progress, problems = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     progress.addFilter(lambda record: record.levelno < logging.WARNING)
     problems.setLevel(logging.WARNING)

@@ -29,6 +29,8 @@ def read(file: Path, environment: Mapping[str, str]) -> tuple[dict[str, str], tu
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise OpsError(f"{file.name} is not UTF-8 text; save it as UTF-8.") from None
+    if "\0" in text:
+        raise OpsError(f"{file.name} holds zero bytes, which no text has; write it anew.")
     pairs = _pairs(text, environment, file.name)
     names = [name for name, _ in pairs]
     return dict(pairs), tuple(sorted({name for name in names if names.count(name) > 1}))
@@ -46,7 +48,7 @@ def parse(text: str, environment: Mapping[str, str]) -> dict[str, str]:
 def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     given = {name: value for name, value in environment.items() if value}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() knows others
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _LINE.fullmatch(line)
@@ -60,7 +62,17 @@ def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> lis
                 raise OpsError(f"{file}, line {number}: {found['name']} has no value; quote one that starts with #.")
             if "${" in REFERENCE.sub("", text_):
                 raise OpsError(f"{file}, line {number}: write variables as ${{NAME}} or ${{NAME:-default}}.")
-            value = fill(text_, {**dict(pairs), **given})
+            if "\\" in (found["quoted"] or ""):  # Compose knows escapes such as \n there
+                raise OpsError(f"{file}, line {number}: put a value with a \\ between single quotes.")
+            values = {**dict(pairs), **given}
+            for one in REFERENCE.finditer(text_):
+                variable = one["braced"] or one["bare"]
+                if variable and one["default"] is None and variable not in values and variable not in environment:
+                    raise OpsError(
+                        f"{file}, line {number}: {variable} is not set; write $$ for a dollar sign,"
+                        f" or ${{{variable}:-}} for nothing."
+                    )
+            value = fill(text_, values)
         pairs.append((found["name"], value))
     return pairs
 

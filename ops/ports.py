@@ -20,7 +20,7 @@ def number(setting: str, value: str) -> int:
     Raises:
         OpsError: the value is no port number.
     """
-    if not (value.isascii() and value.isdecimal()) or not 1 <= int(value) <= 65535:
+    if not re.fullmatch(r"[1-9]\d{0,4}", value, re.ASCII) or int(value) > 65535:
         raise OpsError(f"{setting} is '{value}'; it must be a port number from 1 to 65535.")
     return int(value)
 

@@ -61,7 +61,11 @@ OWN = {
 DATA_FOLDERS = ("data", "run", "logs", "longterm")  # of native mode, in SIGHTLINE_STATE: `make clean` removes them
 REMOTE_WRITE_FOLDER = "remote-write"  # likewise in SIGHTLINE_STATE: `make up` writes it in Docker mode
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
-_ADDRESS = (r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://grafana.example")
+# What the servers' command lines and files take as it is: a port is a number, and nothing in it needs quotes.
+_ADDRESS = (
+    r"https?://([^\s/?#@:%$<>\[\]\"'\\^`{|}]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/([\w.~!&()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?",
+    "an address such as https://grafana.example",
+)
 VALUES = {  # setting -> what it must match, and that in words
     "SIGHTLINE_MODE": ("docker|native", "docker or native"),
     "APP_REPLICAS": (r"[1-9]|1\d|2\d|3[01]", "a number from 1 to 31"),
@@ -83,7 +87,7 @@ VALUES = {  # setting -> what it must match, and that in words
     "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
     # Prometheus counts nanoseconds, which end after 292 years, and bytes, of which a few hold nothing.
     "PROMETHEUS_RETENTION_TIME": (
-        r"(\d{1,9}(ms|s)|\d{1,7}m|\d{1,6}h|\d{1,5}d|\d{1,4}w|\d{1,2}y)+",
+        r"(?=.)(\d{1,2}y)?(\d{1,4}w)?(\d{1,5}d)?(\d{1,6}h)?(\d{1,7}m)?(\d{1,9}s)?(\d{1,9}ms)?",  # in this order
         "a duration such as 32d or 12h",
     ),
     "PROMETHEUS_RETENTION_SIZE": (r"[1-9]\d{0,5}[MGT]B|0B", "a size such as 5GB or 500MB, 0B for no limit"),

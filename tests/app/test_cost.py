@@ -15,7 +15,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -23,10 +23,11 @@ import psutil
 import psycopg
 import pytest
 
-from app.limits import BODY_BYTES, MAX_URL_BYTES, json_excess
+from app.limits import BODY_BYTES, HELD_BODY_BYTES, MAX_URL_BYTES, json_excess
+from app.server import BoundedHttpProtocol
 from tests import servers
 from tests.app.conftest import sign_up
-from tests.servers import Postgres, Running
+from tests.servers import Postgres, Running, wait_until
 
 CPU_SECONDS = 0.05
 YARDSTICK_SECONDS = 0.032  # of CPU time, on the machine on which a request may cost CPU_SECONDS
@@ -207,6 +208,69 @@ def test_a_body_in_chunks_of_one_byte_costs_little(service: Running, cpu_seconds
     cpu, memory = measured(service, send, cpu_seconds)
     assert cpu <= cpu_seconds
     assert memory <= MEMORY + GRAIN
+
+
+@contextmanager
+def connections(service: Running, number: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as ends:
+        opened = []
+        for _ in range(number):
+            raw = ends.enter_context(socket.socket())
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.settimeout(60)
+            raw.connect(("127.0.0.1", service.port))
+            opened.append(raw)
+        yield opened
+
+
+@pytest.mark.attack("many clients that hold what is large", tried=200)
+def test_large_bodies_that_do_not_end_fill_no_worker(service: Running, client: httpx2.Client) -> None:
+    size = 2**20 - 100
+    head = f"POST /chat HTTP/1.1\r\nHost: any\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    cost = Cost(service)
+    with connections(service, 200) as all_of_them, sign_up(client) as user:
+        for raw in all_of_them:
+            with suppress(ConnectionError):  # refused while the rest is still sent
+                raw.sendall(head.encode() + b" " * (size - 10))
+        assert user.post("/items", json={"title": "A small body"}).status_code == 201
+        message = {"message": "word " * 2**15, "stream": False}
+        answer = user.post("/chat", json=message)
+        assert (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), answer.text
+        memory = cost.look()[1]
+        assert memory < HELD_BODY_BYTES + 4 * MEMORY, "200 would hold 200 MiB"
+    wait_until(lambda: client.get("/healthz").status_code == 200)
+    with sign_up(client) as user:
+        wait_until(lambda: user.post("/chat", json=message).status_code == 200)
+
+
+@pytest.mark.attack("many clients that hold what is large", tried=100)
+def test_answers_that_nobody_reads_fill_no_worker(service: Running, client: httpx2.Client) -> None:
+    """Each client asks for four answers of 2 MB, more than the system's buffers hold between here and there."""
+    with sign_up(client) as user:
+        for _ in range(100):
+            assert user.post("/items", json={"title": "Large", "description": "é" * 10_000}).status_code == 201
+        request = f"GET /items?limit=100 HTTP/1.1\r\nHost: x\r\nAuthorization: {user.headers['Authorization']}\r\n\r\n"
+        cost = Cost(service)
+        with connections(service, 100) as all_of_them:
+            for raw in all_of_them:
+                raw.sendall(request.encode() * 4)
+            main = psutil.Process(service.process.pid)
+            ours = {raw.getsockname() for raw in all_of_them}
+            wait_until(lambda: len([one for one in main.net_connections() if one.raddr in ours]) < 90)
+            assert client.get("/readyz").status_code == 200
+            memory = cost.look()[1]
+        assert memory < BoundedHttpProtocol.MAX_UNREAD_BYTES + 8 * MEMORY, "100 would leave 200 MB and more"
+        assert user.get("/items?limit=1").status_code == 200
+
+
+@pytest.mark.parametrize("target", ["GET /healthz", "POST /nowhere", "POST /healthz", "GET /items"])
+@pytest.mark.attack("a body that goes on after its answer", tried=1)
+def test_a_body_that_goes_on_after_its_answer_is_cut_off(service: Running, target: str) -> None:
+    with connections(service, 1) as (raw,):
+        raw.sendall(f"{target} HTTP/1.1\r\nHost: any\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFF\r\n".encode())
+        assert raw.recv(12).startswith(b"HTTP/1.1 ")
+        with pytest.raises(ConnectionError):
+            raw.sendall(b"x" * 2**26)
 
 
 def test_a_body_in_many_small_chunks_is_taken(service: Running, client: httpx2.Client) -> None:

@@ -108,6 +108,44 @@ def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("streams", "code", "says"),
+    [
+        ("<&- >&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        ("| true", 0, ""),
+        ("2>&1 | true", 0, ""),
+        ("> /dev/full", 1, "The output could not be written: No space left on device\n"),
+        ("> /dev/full 2>&1", 1, ""),
+    ],
+)
+def test_where_nobody_reads_the_output_the_work_is_done_all_the_same(
+    tmp_path: Path, streams: str, code: int, says: str
+) -> None:
+    """Closed (by some schedulers), read by a program that ends (`| head`), on a full disk."""
+    command = f'set -o pipefail; "{sys.executable}" -m ops secrets {streams}'
+    for name in ("first", "second"):  # it also logs a warning, on standard error
+        environment = {**os.environ, "SECRETS_DIR": str(tmp_path / name), "APP_PORT": "tcp://192.0.2.1:80"}
+        result = subprocess.run(["bash", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True)
+        assert result.returncode == code
+        assert re.sub(r".*set by Kubernetes.*\n", "", result.stderr) == says
+        assert {each.stat().st_size for each in (tmp_path / name).glob("*_password")} == {32}
+
+
+def test_questions_to_a_closed_standard_input_are_answered_with_no(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m ops clean MODE=native <&-'
+    environment = {**os.environ, "SIGHTLINE_STATE": tempfile.mkdtemp(dir="/tmp")}
+    result = subprocess.run(["bash", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, "Nothing was changed. CONFIRM=1 answers yes.\n")
+
+
+def test_makefile_of_another_folder_says_where_to_run_it(tmp_path: Path) -> None:
+    command = ["make", "-f", str(PROJECT / "Makefile"), "status"]
+    result = subprocess.run(command, cwd=tmp_path, env=with_first_on_path(tmp_path), capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Run make in the folder of this Makefile, or with `make -C FOLDER`" in result.stderr
+
+
 def test_pull_asks_again_for_what_the_engine_has(tmp_path: Path) -> None:
     upstream = images.upstream()
     absent = upstream.pop("locust")

@@ -92,6 +92,18 @@ def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GRAFANA_URL=http://[2001:db8::1]:3000/grafana/",
+        "PROMETHEUS_URL=https://größe.example/a%20b/~me,you",
+        "PROMETHEUS_RETENTION_TIME=1y2w3d4h5m6s7ms",
+    ],
+)
+def test_rare_values_that_work_are_taken(tmp_path: Path, text: str) -> None:
+    load(tmp_path, text).check()
+
+
 def test_every_setting_of_the_example_is_known_and_valid(tmp_path: Path) -> None:
     text = re.sub(r"^# (?=[A-Z_]+=)", "", (PROJECT / ".env.example").read_text(), flags=re.MULTILINE)
     load(tmp_path, text).check()
@@ -109,12 +121,39 @@ def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str) -> None:
         ("APP_REPLICAS= # three", "APP_REPLICAS has no value; quote one that starts with #."),
         ("LLM_MODEL=${MODEL:?is missing}", "write variables as ${NAME} or ${NAME:-default}."),
         ('LLM_MODEL="${MODEL:+large}"', "write variables as ${NAME} or ${NAME:-default}."),
+        (
+            "SECRETS_DIR=$ELSEWHERE/x",
+            "ELSEWHERE is not set; write $$ for a dollar sign, or ${ELSEWHERE:-} for nothing.",
+        ),
+        ("LLM_MODEL=pa${ss}", "ss is not set; write $$ for a dollar sign, or ${ss:-} for nothing."),
+        (r'SECRETS_DIR="C:\new"', "put a value with a \\ between single quotes."),
     ],
 )
 def test_a_line_that_others_read_otherwise_is_named(tmp_path: Path, line: str, says: str) -> None:
     with pytest.raises(OpsError, match=f"^{re.escape('.env, line 2: ' + says)}$"):
         load(tmp_path, f"APP_PORT=8000\n{line}\n")
     assert load(tmp_path, "LLM_MODEL='${MODEL:?}'\nLLM_MODELS='# a'\n").get("LLM_MODEL") == "${MODEL:?}"
+    assert load(tmp_path, r"LLM_MODEL='a\n$b'").get("LLM_MODEL") == r"a\n$b"
+    assert load(tmp_path, "A=\nLLM_MODEL=a$A$B${C:-c}$$D\n", B="b").get("LLM_MODEL") == "abc$D"
+
+
+@pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"], ids=ascii)
+def test_a_line_ends_where_composes_lines_end(tmp_path: Path, mark: str) -> None:
+    """Files of Windows have \r\n; what else Python calls the end of a line is a character to Compose."""
+    file = tmp_path / ".env"
+    file.write_bytes(f"LLM_MODEL='a{mark}APP_PORT=1'\r\nGRAFANA_PORT=3001\r\n".encode())
+    made = settings.load({}, file)
+    assert (made.get("LLM_MODEL"), made.get("APP_PORT"), made.get("GRAFANA_PORT")) == (
+        f"a{mark}APP_PORT=1",
+        "8000",
+        "3001",
+    )
+
+
+def test_a_file_with_zero_bytes_is_said_to_be_none(tmp_path: Path) -> None:
+    """As a disk that was full, or a crash of the machine, leaves it."""
+    with pytest.raises(OpsError, match=r"^\.env holds zero bytes"):
+        load(tmp_path, "APP_PORT=8001\nLLM_MODEL=\0\0\0")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -138,6 +177,14 @@ def test_a_setting_that_stands_twice_is_said(tmp_path: Path, caplog: pytest.LogC
         ("APP_REPLICAS=6\nAPP_REPLICA_PORT=65531", "APP_REPLICA_PORT is too high for 6 replicas: the last has 65536."),
         ("PROMETHEUS_2_PORT=0", "PROMETHEUS_2_PORT is '0'; it must be a port number from 1 to 65535."),
         ("PROMETHEUS_RETENTION_TIME=300y", "PROMETHEUS_RETENTION_TIME in .env is '300y'; it must be a duration"),
+        ("PROMETHEUS_RETENTION_TIME=1h30d", "PROMETHEUS_RETENTION_TIME in .env is '1h30d'; it must be a duration"),
+        ("PROMETHEUS_RETENTION_TIME=1d1d", "PROMETHEUS_RETENTION_TIME in .env is '1d1d'; it must be a duration"),
+        ("APP_PORT=08000", "APP_PORT is '08000'; it must be a port number"),
+        pytest.param(f"APP_PORT={'9' * 5000}", "APP_PORT is '9999", id="more digits than Python reads"),
+        ("PROMETHEUS_URL=https://a.example:http", "PROMETHEUS_URL in .env is 'https://a.example:http'; it must be"),
+        ("ALERTMANAGER_URL=https://[::1", "ALERTMANAGER_URL in .env is 'https://[::1'; it must be an address"),
+        ("GRAFANA_URL=https://a.example/100%", "GRAFANA_URL in .env is 'https://a.example/100%'; it must be"),
+        ("RUNBOOKS_URL='https://a.example/$b'", "RUNBOOKS_URL in .env is 'https://a.example/$b'; it must be"),
         ("PROMETHEUS_RETENTION_SIZE=5B", "PROMETHEUS_RETENTION_SIZE in .env is '5B'; it must be a size"),
         ("LONGTERM_RETENTION=101y", "LONGTERM_RETENTION in .env is '101y'; it must be a duration"),
         ("COMPOSE_PROJECT_NAME=My Stack", "COMPOSE_PROJECT_NAME in .env is 'My Stack'; it must be a name of lower"),
