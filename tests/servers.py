@@ -503,6 +503,26 @@ def app(environment: Mapping[str, str]) -> Iterator[Running]:
             running.stop()
 
 
+@contextmanager
+def proxy(service: Running) -> Iterator[tuple[Running, str]]:
+    """HAProxy with the stack's configuration in front of the service (its port is that of its metrics), its address."""
+    public = 0
+    with folder("proxy") as path:
+        replicas = path / "replicas.cfg"
+        configs.write_replicas(replicas, [service.server.address])
+
+        def make(port: int) -> servers.Server:
+            nonlocal public
+            public = free_port()
+            return servers.proxy(public, port, replicas)
+
+        running = start(make, path)
+        try:
+            yield running, f"http://{servers.HOST}:{public}"
+        finally:
+            running.stop()
+
+
 def _config_file(config: Path | str, folder: Path, name: str) -> Path:
     if isinstance(config, str):
         (folder / name).write_text(config)

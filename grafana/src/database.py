@@ -126,7 +126,7 @@ DASHBOARD = dashboard(
         Row("Connections", halves(CONNECTIONS, 7)),
         Row("Queries", halves(QUERIES)),
         Row("Transactions", thirds(TRANSACTIONS, 7)),
-        Row("PostgreSQL", quarters(SERVER_ROW, 7)),
+        Row("PostgreSQL", quarters(SERVER_ROW, 8)),
         Row("Servers and settings", full(SERVERS, 4)),
         Row("Pool in detail", thirds(POOL_DETAIL, 7), collapsed=True),
         Row("Replication and write-ahead log", quarters(REPLICATION, 7), collapsed=True),

@@ -142,7 +142,8 @@ CONNECTIONS = (
     ),
     timeseries(
         "Checkout wait",
-        "How long callers wait until the pool has a connection for them, without the time to connect.",
+        "How long callers wait until the pool has a connection for them, without the time to connect. Percentiles "
+        f"within the lowest bound, {bounds.seconds(bounds.CHECKOUT_WAIT[0])}, are flat lines: callers do not wait.",
         average_and_percentiles(recorded.CHECKOUT_WAIT, matchers="@pool"),
         unit="s",
         log=True,

@@ -167,15 +167,15 @@ SERVERS = (
         unit="short",
         columns=(
             Column("instance", "Exporter"),
-            Column("Value #A", "State", width=65, mappings=(UP_OR_DOWN,)),
-            Column("Value #B", "Uptime", unit="s", width=85),
-            Column("Value #C", "Role", width=75, mappings=(ROLE,)),
-            Column("Value #D", "Lag", unit="s", width=65, steps=LAG_STEPS),
-            Column("Value #E", "Version", unit="none", width=80),
-            Column("Value #F", "max_connections", unit="none", width=145),
-            Column("Value #G", "shared_buffers", unit="bytes", width=125),
+            Column("Value #A", "State", width=60, mappings=(UP_OR_DOWN,)),
+            Column("Value #B", "Uptime", unit="s", width=80),
+            Column("Value #C", "Role", width=70, mappings=(ROLE,)),
+            Column("Value #D", "Lag", unit="s", width=55, steps=LAG_STEPS),
+            Column("Value #E", "Version", unit="none", width=75),
+            Column("Value #F", "max_connections", unit="none", width=130),
+            Column("Value #G", "shared_buffers", unit="bytes", width=115),
             Column("Value #H", "work_mem", unit="bytes", width=90),
-            Column("Value #I", "max_wal_size", unit="bytes", width=115),
+            Column("Value #I", "max_wal_size", unit="bytes", width=105),
         ),
         no_value="No exporter of PostgreSQL answers",
     ),
@@ -310,9 +310,10 @@ TEXT = "max by (queryid, query) (pg_stat_statements_query_id{@db})"
 STATEMENTS = (
     table(
         "Statements that take the most time",
-        "The ten statements that took the most server time in the time range (pg_stat_statements). Their text is "
-        "shown where postgres_exporter 0.18 or newer exports it (--collector.stat_statements.include_query); else: "
-        "SELECT query FROM pg_stat_statements WHERE queryid = …",
+        "The ten statements that took the most server time in the time range. Those that end with an error, such as a "
+        "timeout, are missing: pg_stat_statements does not count them. The text is shown where postgres_exporter 0.18 "
+        "or newer exports it (--collector.stat_statements.include_query); else: SELECT query FROM pg_stat_statements "
+        "WHERE queryid = …",
         (
             f"topk(10, {SECONDS}) * on (queryid) group_left (query) {TEXT}"
             f" or (topk(10, {SECONDS}) unless on (queryid) {TEXT})",

@@ -32,11 +32,12 @@ from .http_detail import (
     WEBSOCKETS,
     slow_share,
 )
+from .http_proxy import PROXY
 from .layout import full, halves, quarters, sixths, thirds
 from .looks import Steps
 from .model import Query, Row
 from .panels import timeseries
-from .promql import SERVICE, fraction, http_outcomes, moved, occurring, or_named, or_zero, quantile, share, speed
+from .promql import SERVICE, fraction, http_outcomes, moved, occurring, or_named, or_zero, quantile, share, speed, total
 from .tables import Column, table
 
 # One endpoint that waits for a model would hide all others in a percentile; it is in where it is chosen.
@@ -107,16 +108,19 @@ RED = (
 
 BY = ("method", "endpoint")
 # By method, too, which nothing records: a table asks for one moment, and raw buckets of one moment are quick to read.
+DURATION = "request_duration_seconds"
 RAW_REQUESTS = "rate(http_requests_total{@judged}[5m])"
 RAW_ERRORS = f"rate(http_requests_total{{@judged, {SERVER_ERRORS}}}[5m])"
 RAW_CLIENT_ERRORS = f"rate(http_requests_total{{@judged, {CLIENT_ERRORS}}}[5m])"
 
 
-def raw_successes(part: str) -> str:
-    """The rate of all minus that of failed requests."""
-    failed = f"-rate(http_failed_request_duration_seconds_{part}{{@judged}}[5m])"
-    return (
-        f'rate(http_request_duration_seconds_{part}{{@judged}}[5m]) or label_replace({failed}, "failed", "1", "", "")'
+def raw_successes(part: str, *by: str) -> str:
+    """The rate of requests that do not fail."""
+    return recorded.difference(
+        *(
+            total(f"rate({name}_{part}{{@judged}}[5m])", *BY, *by)
+            for name in (f"http_{DURATION}", f"http_failed_{DURATION}")
+        )
     )
 
 
@@ -129,9 +133,8 @@ ENDPOINTS = (
             f"sum by (method, endpoint) ({RAW_REQUESTS})",
             fraction(RAW_ERRORS, RAW_REQUESTS, *BY),
             fraction(RAW_CLIENT_ERRORS, RAW_REQUESTS, *BY),
-            f"sum by (method, endpoint) ({raw_successes('sum')})"
-            f" / (sum by (method, endpoint) ({raw_successes('count')}) > 0)",
-            *(quantile(q, raw_successes("bucket"), *BY) for q in (0.5, 0.95, 0.99)),
+            f"{raw_successes('sum')} / ({raw_successes('count')} > 0)",
+            *(quantile(q, raw_successes("bucket", "le"), *BY) for q in (0.5, 0.95, 0.99)),
             "sum by (method, endpoint) (http_requests_in_progress{@judged})"
             " and on (method, endpoint) http_requests_total{@judged}",
         ),
@@ -172,6 +175,7 @@ DASHBOARD = dashboard(
         Row("Objectives", halves(OBJECTIVES, 7)),
         Row("Users and concurrency", halves(USERS, 7)),
         Row("Sizes, limits, instances", thirds(SIZES_AND_LIMITS), collapsed=True),
+        Row("Proxy", quarters(PROXY, 8), collapsed=True),
         Row("WebSockets", quarters(WEBSOCKETS, 7), collapsed=True),
     ),
 )

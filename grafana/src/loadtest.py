@@ -261,25 +261,25 @@ REQUESTS = (
         ),
         unit="short",
         columns=(
-            Column("method", "Method", width=110),
+            Column("method", "Method", width=75),
             Column("name", "Request"),
-            Column("Value #A", "Requests", unit="none", width=180, bar=True, decimals=0),
+            Column("Value #A", "Requests", unit="none", width=130, bar=True, decimals=0),
             Column(
                 "Value #B",
                 "Failed",
                 unit="percentunit",
-                width=110,
+                width=75,
                 steps=slo.ERROR_STEPS,
                 decimals=2,
             ),
-            Column("Value #C", "Average", unit="s", width=110),
+            Column("Value #C", "Average", unit="s", width=80),
             *(
                 Column(f"Value #{letter}", title, unit="s", width=width, bounds=bounds.RESPONSE)
                 for letter, title, width in (
-                    ("D", "p50", 90),
-                    ("E", "p95", 90),
-                    ("F", "p99", 90),
-                    ("G", "Failed p95", 110),
+                    ("D", "p50", 80),
+                    ("E", "p95", 80),
+                    ("F", "p99", 80),
+                    ("G", "Failed p95", 90),
                 )
             ),
         ),

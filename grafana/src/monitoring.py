@@ -154,7 +154,7 @@ ALERTING = (
         Query("sum by (state) (alertmanager_alerts)", "{{state}}"),
         unit="none",
         stacked=True,
-        overrides=coloured({"active": "orange", "suppressed": "blue", "unprocessed": "text"}),
+        overrides=coloured({"active": "blue", "suppressed": "purple", "unprocessed": "text"}),
     ),
 )
 
@@ -309,7 +309,7 @@ DASHBOARD = dashboard(
     variables=VARIABLES,
     rows=(
         Row("", sixths(STRIP)),
-        Row("Targets", (TARGETS[0].sized(12, 7), *quarters(TARGETS[1:], 7))),
+        Row("Targets", thirds(TARGETS, 7)),
         Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
         Row("Notifications", halves(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),

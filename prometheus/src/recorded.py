@@ -73,6 +73,16 @@ def histogram(level: str, metric: str, *without: str, only: str = "", window: st
     )
 
 
+def difference(all_: str, failures: str) -> str:
+    """The rates of all minus those of failures, which have the same labels, or no series before the first failure.
+
+    Where all fail, it would be 0 but for rounding, or below where a series is younger than its window: percentiles of
+    buckets that shrink towards longer times, and averages of no requests.
+    """
+    both = f'sum without (failed) ({all_} or label_replace(-{failures}, "failed", "1", "", ""))'
+    return f"clamp_min(round({both}, 1 / 2^30), 0)"
+
+
 def successes(level: str, metric: str, failed: str, *without: str, window: str = "5m") -> Histogram:
     """Buckets and sum of a histogram without what its histogram of failures has: failing fast is not being fast."""
 
@@ -81,9 +91,7 @@ def successes(level: str, metric: str, failed: str, *without: str, window: str =
             f"sum without ({', '.join(('instance', *without))}) (rate({name}_{suffix}{{%}}[{window}]))"
             for name in (metric, failed)
         )
-        both = f'sum without (failed) ({all_} or label_replace(-{failures}, "failed", "1", "", ""))'
-        # Where all fail, the sum is 0 but for rounding, or below where a series is younger than its window.
-        return Recorded(f"{level}:{metric}_{suffix}:rate{window}", f"clamp_min(round({both}, 1 / 2^30), 0)")
+        return Recorded(f"{level}:{metric}_{suffix}:rate{window}", difference(all_, failures))
 
     return Histogram(part("bucket"), part("sum"))
 

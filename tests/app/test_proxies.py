@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import httpx2
 
-from ops import configs, servers
-from tests.servers import Postgres, Running, app, folder, free_port, start
+from tests.servers import Postgres, app, proxy
 
 LIMIT = 3
-
-
-@contextmanager
-def proxy(service: Running) -> Iterator[str]:
-    """The address of a HAProxy with the stack's configuration in front of the service."""
-    public = free_port()
-    with folder("proxy") as path:
-        replicas = path / "replicas.cfg"
-        configs.write_replicas(replicas, [service.server.address])
-        running = start(lambda port: servers.proxy(public, port, replicas), path)
-        try:
-            yield f"http://{servers.HOST}:{public}"
-        finally:
-            running.stop()
 
 
 def sign_ups(url: str, source: str, **headers: str) -> list[int]:
@@ -39,7 +21,7 @@ def test_clients_behind_the_proxy_have_a_limit_each(postgres: Postgres) -> None:
     # localhost: the addresses of the name are asked for; as `proxy` in Docker. A name that nobody knows does no harm.
     trusted = {"APP_PROXIES": "no-such-proxy.invalid, localhost", "APP_SIGN_UPS_PER_MINUTE": str(LIMIT)}
     limited = [201] * LIMIT + [429]
-    with app({**environment, **trusted}) as service, proxy(service) as url:
+    with app({**environment, **trusted}) as service, proxy(service) as (_, url):
         assert sign_ups(url, "127.0.0.2") == limited
         assert sign_ups(url, "127.0.0.3") == limited
         assert sign_ups(url, "127.0.0.3", X_Forwarded_For="192.0.2.1") == [429] * (LIMIT + 1), "a claim counts"

@@ -388,6 +388,16 @@ def test_a_connection_that_is_held_is_no_wait_for_the_pool(an_hour: Prometheus) 
     assert answer("Query p95") == [WAITING]
 
 
+def test_without_a_proxy_nothing_of_it_is_zero(an_hour: Prometheus) -> None:
+    shown = [panel for panel in panels(DASHBOARDS["http"]) if "haproxy_" in panel["targets"][0]["expr"]]
+    assert len(shown) == 4
+    for panel in shown:
+        assert panel["fieldConfig"]["defaults"]["noValue"] == "No proxy in this range"
+        for target in panel["targets"]:
+            query = substituted(target["expr"])
+            assert an_hour.api("query", query=query, time=str(START + 3600))["result"] == [], panel["title"]
+
+
 def test_that_nothing_fires_is_known_from_the_alert_that_always_does(an_hour: Prometheus) -> None:
     def answer(dashboard: str, panel: str, second: int) -> list[tuple[dict[str, str], float]]:
         (expr,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == (dashboard, panel))

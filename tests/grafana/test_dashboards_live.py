@@ -172,18 +172,20 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
     locust = servers.free_port()
     with (
         servers.app(environment) as app,
+        servers.proxy(app) as (proxy, public),
         servers.alertmanager("route: {receiver: none}\nreceivers: [{name: none}]\n") as alertmanager,
         servers.victoriametrics() as store,
         servers.prometheus_of_the_stack(
             also=remote_write.section(settings.load({"LONGTERM_RETENTION": "1y"}, Path("no .env")), store.url),
             app=app,
+            proxy=proxy,
             postgres=postgres_exporter,
             node=node_exporter,
             alertmanager=alertmanager,
             locust=locust,
         ) as prometheus,
     ):
-        wait_until(lambda: list(prometheus.targets().values()).count("up") == 5)
+        wait_until(lambda: list(prometheus.targets().values()).count("up") == 6)
         # The rules in the slo group come every 15 s, rates need two scrapes.
         wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"))
         wait_until(lambda: prometheus.query("job_slo:error_budget_remaining:ratio"))  # every 30 s
@@ -196,7 +198,7 @@ def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Runni
             _wait_for_rules(prometheus)
         idle = _ask(prometheus, panels_without_zero)
         with _load_test(app.url, locust):
-            yield Answers(app, store, prometheus, idle, _busy(prometheus, app.url))
+            yield Answers(app, store, prometheus, idle, _busy(prometheus, public))
 
 
 def _wait_for_rules(prometheus: Prometheus) -> None:
