@@ -147,17 +147,22 @@ def _watch(environment: Environment) -> None:
             _print_step(run.look(waiting))
             printed = min(printed, run.elapsed)  # a new run
             if run.elapsed - printed >= PROGRESS_SECONDS:
-                print(_progress(waiting), flush=True)
+                _say(_progress(waiting))
                 printed = run.elapsed
         gevent.sleep(LOOK_SECONDS)
 
 
+def _say(text: str) -> None:
+    """Print; where nobody reads it any more (`| head`) or it can't be written, the run goes on to its verdict."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _print_step(step: Step | None) -> None:
     if step is not None:
-        print(
-            f"  {step.users} users, {step.rate:.1f} requests/s: {'; '.join(step.missed) or 'every threshold met'}",
-            flush=True,
-        )
+        _say(f"  {step.users} users, {step.rate:.1f} requests/s: {'; '.join(step.missed) or 'every threshold met'}")
 
 
 def _progress(waiting: int) -> str:
@@ -184,9 +189,9 @@ def _finish(environment: Environment, **_: Any) -> None:
     for one in exceptions:
         raised[f"{one['msg']} {' '.join(one['traceback'].strip().splitlines()[-2:])}"] += one["count"]
     text, passed = run.report(raised, len(unfinished) + sum(unfinished_of.values()))
-    print(f"\n{text}", flush=True)
+    _say(f"\n{text}")
     if report := os.environ.get("LOADTEST_REPORT"):
-        print(f"Report: {report}", flush=True)
+        _say(f"Report: {report}")
     environment.process_exit_code = 0 if passed else 1
     _wait_for_last_scrape()
 
@@ -195,9 +200,9 @@ def _wait_for_last_scrape() -> None:
     """If a Prometheus scraped this run, wait for its scrape of the final numbers, at most `linger` seconds."""
     seen = record.scrapes
     if not seen:
-        print("No Prometheus scraped this run: the Load test dashboard does not show it.", flush=True)
+        _say("No Prometheus scraped this run: the Load test dashboard does not show it.")
         return
-    print("Waiting for Prometheus to scrape the final numbers.", flush=True)
+    _say("Waiting for Prometheus to scrape the final numbers.")
     deadline = time.monotonic() + settings.linger
     while record.scrapes == seen and time.monotonic() < deadline:
         gevent.sleep(0.2)

@@ -51,8 +51,7 @@ def use_streams_that_may_break() -> None:
         if before is getattr(sys, f"__{name}__"):  # else a test has it
             stream = io.BufferedWriter(_Output(number, "w", closefd=False))
             encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
-            lines = number == 2 or os.isatty(number)
-            setattr(sys, name, io.TextIOWrapper(stream, encoding, errors, line_buffering=lines))
+            setattr(sys, name, io.TextIOWrapper(stream, encoding, errors, line_buffering=True))  # in order in one log
 
 
 def output_was_lost() -> bool:

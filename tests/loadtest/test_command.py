@@ -89,6 +89,32 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
         run.wait()
 
 
+@pytest.mark.attack("a load test whose users fail")
+def test_a_run_whose_output_nobody_reads_any_more_gets_its_verdict() -> None:
+    """It is in the exit code; lines that can't be printed were tracebacks, and the first ended the progress."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    given = {"DURATION": "10s", "USERS": "2", "LOCUST_METRICS_PORT": str(free_port())}
+    command = f'set -o pipefail; "{sys.executable}" -m loadtest | head -1'
+    with web_server(Refusing) as url:
+        environment = {**os.environ, **given, "HOST": url}
+        run = subprocess.run(["bash", "-c", command], env=environment, cwd=PROJECT, capture_output=True, text=True)
+    report = PROJECT / run.stdout.strip().rpartition("report: ")[2]
+    assert (run.returncode, run.stderr) == (1, "")
+    assert report.is_file()
+    report.unlink()
+
+
 @pytest.mark.attack("another site's request to Locust's page", tried=33)
 def test_no_other_site_starts_load_or_reads_the_page(hanging: Service, tmp_path: Path) -> None:
     port = free_port()
