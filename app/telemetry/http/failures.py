@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classify an exception that leaves the application: did the client leave, what failed, which status results."""
 
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
-_CLIENT_LEFT = (ClientDisconnect, CancelledError, GeneratorExit)
+_CLIENT_LEFT = (ClientDisconnect, GeneratorExit)
 _BODY_LIMIT = "starlette.middleware.body_limit"  # whose two exceptions are private
 
 
@@ -18,9 +18,25 @@ def client_left(error: BaseException, send: Send) -> bool:
     """Whether nothing but a client that left, or a cancelled request, is the reason. `send`: the server's."""
 
     def left(error: BaseException) -> bool:
-        return isinstance(error, _CLIENT_LEFT) or (isinstance(error, OSError) and _passed(error, send))
+        if isinstance(error, OSError):
+            return _passed(error, send)
+        return isinstance(error, _CLIENT_LEFT) or cancelled(error)
 
     return _all(_reason(error), left)
+
+
+def cancelled(error: BaseException) -> bool:
+    """Whether the request itself was cancelled, as servers do when a client leaves or they stop.
+
+    Otherwise the application waited for a task or future that was, and failed: the client is sent a 500.
+    """
+    if not isinstance(error, CancelledError):
+        return False
+    try:
+        task = current_task()
+    except RuntimeError:  # not asyncio
+        return True
+    return task is None or task.cancelling() > 0
 
 
 def failed(error: BaseException) -> str | None:
@@ -30,7 +46,8 @@ def failed(error: BaseException) -> str | None:
         names = {failed(inner) for inner in inside.exceptions} if inside is not None else {None}
         return names.pop() if len(names) == 1 else type(error).__name__
     error = _reason(error)
-    return type(error).__name__ if isinstance(error, Exception) else None
+    waited = isinstance(error, CancelledError) and not cancelled(error)
+    return type(error).__name__ if waited or isinstance(error, Exception) else None
 
 
 def names_the_end(error: BaseException) -> bool:

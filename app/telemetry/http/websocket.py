@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One WebSocket: its handshake, how long it was open, and who closed it with which code."""
 
-from asyncio import CancelledError
 from bisect import bisect_left
 from contextlib import suppress
 from time import perf_counter
@@ -10,7 +9,7 @@ from anyio import move_on_after
 from starlette.types import Message, Receive, Scope, Send
 
 from ..storage import locked, storage
-from .failures import failed, names_the_end
+from .failures import cancelled, failed, names_the_end
 from .metrics import (
     CLOSED,
     CONNECTION_BUCKETS,
@@ -139,7 +138,7 @@ class Connection:
     def fail(self, error: BaseException) -> None:
         """An exception of the handler, of which the server makes 1011; a cancelled one is stopped with the server."""
         ended = self._ended
-        self.end(_SERVICE_RESTART if isinstance(error, CancelledError) else _INTERNAL_ERROR, "failed")
+        self.end(_SERVICE_RESTART if cancelled(error) else _INTERNAL_ERROR, "failed")
         name = failed(error)
         if name is not None and not (ended and names_the_end(error)):
             self._sockets.count_exception(self._endpoint, name)

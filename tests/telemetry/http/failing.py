@@ -95,6 +95,13 @@ async def cancelled_and_failed() -> None:
     raise BaseExceptionGroup("both", [asyncio.CancelledError(), ExceptionGroup("inner", [LookupError()])])
 
 
+@inner.get("/waits-for-what-is-cancelled")
+async def waits_for_what_is_cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
 async def unsure() -> AsyncIterator[None]:
     yield
     raise HTTPException(409)  # too late: the response is complete
@@ -130,3 +137,9 @@ async def socket(websocket: WebSocket) -> None:
     await websocket.accept()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(fail())
+
+
+@inner.websocket("/socket-that-waits")
+async def socket_that_waits(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await waits_for_what_is_cancelled()

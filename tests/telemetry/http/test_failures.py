@@ -29,6 +29,7 @@ CASES = [
     ("POST", "/echo", 200, 413, None),
     # In the application.
     ("GET", "/cancelled-and-failed", 500, 500, "LookupError"),
+    ("GET", "/waits-for-what-is-cancelled", 500, 500, "CancelledError"),
     ("GET", "/dependency", 200, 200, "HTTPException"),
     ("GET", "/stream", 200, 500, "HTTPException"),
     ("GET", "/events", 200, 200, "LookupError"),  # FastAPI ends the response in order, and only then raises
@@ -50,10 +51,13 @@ def test_an_exception(server: Served, method: str, path: str, sent: int, counted
     assert moved(before, after, "http_exceptions_total") == expected
 
 
-def test_a_group_in_a_websocket(server: Served) -> None:
+@pytest.mark.parametrize(
+    ("path", "exception"), [("/socket", "LookupError"), ("/socket-that-waits", "CancelledError")], ids=["group", "wait"]
+)
+def test_a_websocket(server: Served, path: str, exception: str) -> None:
     before = server.samples()
-    with closing(create_connection(f"ws://127.0.0.1:{server.port}/socket", timeout=60)):
-        expected = {name("WEBSOCKET", "/socket", "LookupError"): 1.0}
+    with closing(create_connection(f"ws://127.0.0.1:{server.port}{path}", timeout=60)):
+        expected = {name("WEBSOCKET", path, exception): 1.0}
         wait_until(lambda: moved(before, server.samples(), "http_exceptions_total") == expected)
 
 
