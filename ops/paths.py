@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,12 +40,6 @@ def _home() -> Path:
     if os.geteuid() == 0 and not reachable(home):
         return Path("/var/lib/sightline") / str(PROJECT).strip("/").replace("/", "-")
     return home
-
-
-def temporary_folder(prefix: str) -> Path:
-    """A new private folder that root can hand to the unprivileged user, wherever TMPDIR points."""
-    parent = Path(tempfile.gettempdir())
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent if reachable(parent) else "/var/tmp"))  # noqa: S108
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from ops.paths import temporary_folder
 from tests import copies, servers
 from tests.plan import seconds, unit
 from tests.servers import Alertmanager, Postgres, Prometheus, Running
@@ -36,7 +35,7 @@ def is_worker(config: pytest.Config) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
-        os.environ[servers.SHARED] = str(temporary_folder("sightline-tests-"))
+        os.environ[servers.SHARED] = str(servers.temporary_folder("sightline-tests-"))
         Path(os.environ[servers.SHARED]).chmod(0o711)  # where root runs this, PostgreSQL runs as another user
 
 

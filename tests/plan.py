@@ -18,15 +18,15 @@ ALONE = {
 }
 
 SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
-    "tests/grafana/outage/test_postgres.py": 300,
-    "tests/grafana/outage/test_provider.py": 250,
-    "tests/grafana/outage/test_service.py": 180,
-    "tests/grafana/outage/test_hosts.py": 160,
-    "tests/grafana/outage/test_no_answer.py": 150,
-    "tests/grafana/outage/test_postgres_down.py": 150,
+    "tests/grafana/outage/test_postgres.py": 260,
+    "tests/grafana/outage/test_provider.py": 220,
     "tests/app/test_cost.py": 150,
     "tests/ops/test_processes.py": 150,
     "tests/ops/test_longterm.py": 140,
+    "tests/grafana/outage/test_hosts.py": 130,
+    "tests/grafana/outage/test_postgres_down.py": 130,
+    "tests/grafana/outage/test_no_answer.py": 120,
+    "tests/grafana/outage/test_service.py": 110,
     "tests/docs/test_commands.py": 100,
     "tests/grafana/test_dashboards_live.py": 100,
     "tests/prometheus/test_rules_live.py": 100,

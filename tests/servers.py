@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -31,7 +32,7 @@ import psutil
 
 from ops import configs, secrets, servers
 from ops import postgres as native_postgres
-from ops.paths import temporary_folder
+from ops.paths import reachable
 
 T = TypeVar("T")
 PATIENCE = 240.0  # seconds; two loaded cores need some, and where all is well nobody waits for its end
@@ -316,6 +317,12 @@ def start(make: Callable[[int], servers.Server], folder: Path, kind: type[Runnin
     raise AssertionError("unreachable")
 
 
+def temporary_folder(prefix: str) -> Path:
+    """A new private folder that root can hand to the unprivileged user, wherever TMPDIR points."""
+    parent = Path(tempfile.gettempdir())
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent if reachable(parent) else "/var/tmp"))
+
+
 @contextmanager
 def folder(name: str) -> Iterator[Path]:
     path = temporary_folder(f"sightline-{name}-")
@@ -397,7 +404,8 @@ def prometheus_of_the_stack(
             shutil.rmtree(path / "config" / "targets", ignore_errors=True)
             books = {job: [f"{servers.HOST}:{number}"] for job, number in {**numbers, "prometheus": port}.items()}
             configs.write_targets(path / "config", books)
-            return servers.prometheus(file, data or path / "data", port)
+            # What fires before Alertmanager is discovered is sent again after this time, by default after a minute.
+            return servers.prometheus(file, data or path / "data", port, flags=("--rules.alert.resend-delay=15s",))
 
         running = start(make, path, Prometheus)
         try:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from ops.drills.target import Target
 
-STAGES = ("pending", "firing", "delivered", "resolved")
-
 
 @dataclass
 class Course:

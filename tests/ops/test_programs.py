@@ -13,9 +13,9 @@ import pytest
 from ops import postgres, programs, secrets
 from ops.console import log
 from ops.errors import OpsError
-from ops.paths import temporary_folder
 from ops.releases import Release, Store
 from tests.ops.test_releases import archive
+from tests.servers import temporary_folder
 
 OLDER = 15  # of PostgreSQL, as Debian 12 has it
 PROGRAMS = {"prometheus": "prometheus", "promtool": "promtool"}

@@ -152,7 +152,6 @@ def running(key_file: Path) -> Iterator[Stack]:
         ):
             stack = Stack(app, postgres, provider, prometheus, alertmanager, exporter, node, environment)
             wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"))
-            wait_until(lambda: prometheus.query("job_slo:error_budget_remaining:ratio"))
             for dashboard in ("overview", "http", "llm", "loadtest"):
                 stack.idle |= stack.tiles(dashboard)
             stack.sign_up()

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from ops import images, secrets
-from ops.paths import PROJECT, temporary_folder
+from ops.paths import PROJECT
 from tests.rig import engine
-from tests.servers import AlertmanagerApi, PrometheusApi, free_port, wait_until
+from tests.servers import AlertmanagerApi, PrometheusApi, free_port, temporary_folder, wait_until
 
 NAME = "sightline-test"
 PUBLISHED = {"proxy": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}

@@ -27,13 +27,13 @@ from ops import programs, secrets
 from ops.drills.target import Target
 from ops.health import scraped
 from ops.packages import NEEDED, POSTGRES
-from ops.paths import PROJECT, temporary_folder
+from ops.paths import PROJECT
 from ops.processes import ProcessStack
 from ops.servers import HOST
 from ops.settings import DEFAULTS, Settings
 from ops.supervise import config
 from tests.ops.drills.accelerate import accelerate, accelerated
-from tests.servers import wait_until
+from tests.servers import temporary_folder, wait_until
 
 
 class Receiver:
