@@ -176,6 +176,6 @@ DASHBOARD = dashboard(
         Row("Users and concurrency", halves(USERS, 7)),
         Row("Sizes, limits, instances", thirds(SIZES_AND_LIMITS), collapsed=True),
         Row("Proxy", quarters(PROXY, 8), collapsed=True),
-        Row("WebSockets", quarters(WEBSOCKETS, 7), collapsed=True),
+        Row("WebSockets", halves(WEBSOCKETS, 7), collapsed=True),
     ),
 )

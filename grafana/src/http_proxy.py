@@ -22,7 +22,7 @@ def _counted(counter: str, *by: str) -> str:
 
 PROXY = (
     state_timeline(
-        "Replicas behind the proxy",
+        "Proxy: replicas",
         "Replicas as the proxy's checks of /readyz see them. While none is up, it sends requests to all of them.",
         Query(
             " or ".join(
@@ -36,7 +36,7 @@ PROXY = (
         no_value=NO_PROXY,
     ),
     timeseries(
-        "Proxy: responses by status",
+        "Proxy: responses",
         "Responses per second to clients by class of status. More 5xx than the service counts are the proxy's own: "
         "502 if a replica's response broke off, 503 if none accepted the request, 504 if it took too long.",
         Query(_counted("http_responses", "code"), "{{code}}"),
@@ -46,7 +46,7 @@ PROXY = (
         no_value=NO_PROXY,
     ),
     timeseries(
-        "Proxy: retries and errors",
+        "Proxy: retries",
         "Retries: connections that a replica refused and that were tried again, redispatched: on another replica; a "
         "client sees neither. Not connected: no try succeeded. Broken off: a replica's response was incomplete.",
         tuple(
@@ -65,7 +65,7 @@ PROXY = (
         no_value=NO_PROXY,
     ),
     timeseries(
-        "Proxy: sessions and queue",
+        "Proxy: sessions",
         "Connections of clients that are open, and requests that wait in the proxy for a replica.",
         (
             Query('sum(haproxy_frontend_current_sessions{job="proxy", proxy="service"})', "sessions"),

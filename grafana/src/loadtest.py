@@ -215,14 +215,14 @@ SERVICE = (
     ),
 )
 
-_EARLIER = dashed("$before earlier")
+_EARLIER = dashed("earlier run")
 COMPARISON = (
     timeseries(
         "Request rate, compared",
         "Requests per second of this run, over those of an earlier one: choose at the top how much earlier it began.",
         (
             Query(or_zero(f"sum({SENT})", PROMETHEUS), "this run"),
-            Query("sum(rate(locust_requests_total[1m] offset $before))", "$before earlier"),
+            Query("sum(rate(locust_requests_total[1m] offset $before))", "earlier run"),
         ),
         unit="reqps",
         overrides=(*coloured({"this run": "purple"}), *_EARLIER),
@@ -230,7 +230,7 @@ COMPARISON = (
     timeseries(
         "p95, compared",
         "The client's p95 of this run, over that of an earlier one, without what waits for a model.",
-        (Query(quantile(0.95, TIMES), "this run"), Query(quantile(0.95, EARLIER), "$before earlier")),
+        (Query(quantile(0.95, TIMES), "this run"), Query(quantile(0.95, EARLIER), "earlier run")),
         unit="s",
         overrides=(*coloured({"this run": "purple"}), *_EARLIER),
         no_value=NO_TEST,

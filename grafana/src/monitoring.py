@@ -240,8 +240,8 @@ STORAGE = (
         unit="short",
     ),
     timeseries(
-        "Disk space of Prometheus",
-        "Blocks, write-ahead log and head chunks.",
+        "Disk space by use",
+        "Disk space used by Prometheus: blocks, write-ahead log and head chunks.",
         (
             Query("sum(prometheus_tsdb_storage_blocks_bytes)", "blocks"),
             Query("sum(prometheus_tsdb_wal_storage_size_bytes)", "write-ahead log"),
@@ -309,7 +309,7 @@ DASHBOARD = dashboard(
     variables=VARIABLES,
     rows=(
         Row("", sixths(STRIP)),
-        Row("Targets", thirds(TARGETS, 7)),
+        Row("Targets", (TARGETS[0].sized(12, 9), *quarters(TARGETS[1:], 9))),
         Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
         Row("Notifications", halves(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),

@@ -122,7 +122,7 @@ OBJECTIVES = (
         overrides=coloured(SLO_COLOURS),
         links=(drill("HTTP"),),
         no_value=NOT_COUNTED,
-    ).sized(6, 7),
+    ).sized(5, 7),
     timeseries(
         "Burn rate, 1 hour",
         "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
@@ -138,8 +138,8 @@ OBJECTIVES = (
         overrides=coloured(SLO_COLOURS),
         links=(drill("HTTP"),),
         no_value=NOT_COUNTED,
-    ).sized(6, 7),
-    ALERTS_TABLE.sized(12, 7),
+    ).sized(5, 7),
+    ALERTS_TABLE.sized(14, 7),
 )
 
 SERVICE = (
