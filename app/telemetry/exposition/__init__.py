@@ -30,7 +30,8 @@ __all__ = ["Piece", "SharedMetric", "directory", "pieces", "render", "worker"]
 _OPENMETRICS = "application/openmetrics-text"
 # Text 0.0.4 has these suffixes in the header, also where there is no sample.
 _HEADED = {"counter": "_total", "info": "_info"}
-_NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_:]")
+_NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_:]|^[0-9]")
+_NOT_PLAIN_LABEL = re.compile(r"[^a-zA-Z0-9_]|^[0-9]")
 
 Piece = str | Callable[[], str]  # text, or what makes it and may take its time
 
@@ -96,12 +97,37 @@ class _Scrape:
 
         def piece() -> str:
             try:
-                return self.encoder(_Collected(collect)).decode().removesuffix("# EOF\n")
+                metrics = _Collected(lambda: map(self.writable, collect()))
+                return self.encoder(metrics).decode().removesuffix("# EOF\n")
             except Exception:
                 storage.log_once(f"/metrics: {what} failed; its metrics are missing", exc_info=True)
                 return ""
 
         return piece
+
+    def writable(self, metric: Metric) -> Metric:
+        """Without samples that are another one's as they are written, or whose labels are no labels then.
+
+        prometheus_client allows an empty name, a line break at its end, and in an Info `__name__`; without quotes
+        `a-b` and `a_b` are one name.
+        """
+        found = {}
+        for sample in metric.samples:
+            labels = {self.written(name, _NOT_PLAIN_LABEL): value for name, value in sample.labels.items()}
+            valid = all(name and name != "__name__" and not name.endswith("\n") for name in labels)
+            if valid and len(labels) == len(sample.labels):
+                found[sample.name, frozenset(labels.items())] = sample
+            else:
+                given = ", ".join(map(repr, sample.labels))
+                storage.log_once(
+                    f"/metrics: samples of {metric.name} are missing: invalid or equal label names: {given}"
+                )
+        metric.samples = list(found.values())
+        return metric
+
+    def written(self, name: str, not_plain: re.Pattern[str] = _NOT_PLAIN) -> str:
+        """A name as the text has it."""
+        return name if self.utf8 or name.endswith("\n") else not_plain.sub("_", name)
 
     def custom(self, collector: Collector, owners: Mapping[str, Collector]) -> Iterator[Metric]:
         """What a collector of the application gives, one metric of each name, without what is another's or twice."""
@@ -113,7 +139,6 @@ class _Scrape:
             elif known.type == given.type:
                 known.samples = [*known.samples, *given.samples]
         for metric in merged.values():
-            metric.samples = list({(s.name, frozenset(s.labels.items())): s for s in metric.samples}.values())
             names = {metric.name, *(sample.name for sample in metric.samples)}
             if metric.type in _HEADED:
                 names.add(metric.name + _HEADED[metric.type])
@@ -143,7 +168,10 @@ class _Scrape:
 
     def take(self, metric: str, names: Collection[str]) -> bool:
         """Whether none of a metric's names is in the text yet, as they are written there."""
-        written = set(names) if self.utf8 else {_NOT_PLAIN.sub("_", name) for name in names}
+        written = {self.written(name) for name in names}
+        if any(name.endswith("\n") for name in written):
+            storage.log_once(f"/metrics: {metric!r} is missing: it has a line break at its end")
+            return False
         if written & self.taken:
             self.collides(metric)
             return False

@@ -14,8 +14,22 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-NAMES = ("a", "a_total", "a_count", "a_sum", "a_bucket", "b", "b_seconds", "c:d", "my.dotted", "my_dotted", "telemetry")
-LABELS = ("worker", "telemetry_worker", "x", "method", "my-label", "endpoint")
+NAMES = (
+    "a",
+    "a_total",
+    "a_count",
+    "a_sum",
+    "a_bucket",
+    "b",
+    "b_seconds",
+    "c:d",
+    "my.dotted",
+    "my_dotted",
+    "telemetry",
+    "9a",
+    "_a",
+)
+LABELS = ("worker", "telemetry_worker", "x", "method", "my-label", "my_label", "endpoint", "", "le\n", "1a", "_a")
 VALUES = (
     "",
     "plain",

@@ -108,3 +108,41 @@ def test_collectors_that_give_what_is_anothers_or_twice() -> None:
         assert lines.count(f"# TYPE {name} gauge") == 1
     for name in ("kept", "mine", "mine_total", "process_open_fds", "http_requests_in_progress"):
         assert done.stderr.count(f"/metrics: {name} is missing: its names collide") == 1
+
+
+NAMES = """
+from app.telemetry import exposition
+import prometheus_client as p
+p.Gauge("apart", "a", ["my-label"]).labels("1").set(1)
+p.Gauge("equal", "e", ["my-label", "my_label"]).labels("1", "2").set(2)
+p.Gauge("digit", "d", ["1a", "_a"]).labels("1", "2").set(3)
+p.Gauge("empty", "e", [""]).labels("1").set(4)
+p.Gauge("broken", "b", ["le\\n"]).labels("1").set(5)
+p.Gauge("line\\n", "l").set(6)
+p.Gauge("9th", "n").set(7)
+p.Gauge("_th", "n").set(8)
+p.Info("build", "b").info({"__name__": "x"})
+for accept in ("", "text/plain; version=1.0.0; escaping=allow-utf-8"):
+    print(exposition.render(accept=accept).decode())
+"""
+
+
+def test_names_that_are_no_names_or_equal_as_they_are_written() -> None:
+    """Prometheus takes nothing of a text with such a line."""
+    done = subprocess.run([sys.executable, "-c", NAMES], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = [
+        line for line in done.stdout.splitlines() if re.search("apart|equal|digit|empty|broken|line|th|build", line)
+    ]
+    samples = [line for line in ours if not line.startswith("#") and not line.startswith(("python", "process"))]
+    assert samples == [
+        'apart{my_label="1"} 1.0',
+        "_th 7.0",
+        'apart{"my-label"="1"} 1.0',
+        'equal{"my-label"="1",my_label="2"} 2.0',
+        'digit{"1a"="1",_a="2"} 3.0',
+        '{"9th"} 7.0',
+        "_th 8",
+    ]
+    for name in ("equal", "digit", "empty", "broken", "build"):
+        assert done.stderr.count(f"samples of {name} are missing") == 1
+    assert done.stderr.count(r"'line\n' is missing") == 1

@@ -10,7 +10,8 @@
 The metrics are those of metrics.py; give every pool of a process a name of its own. What differs from an engine:
 
 - Not counted: transactions, which neither driver reports; prepared statements of asyncpg; COPY; server-side cursors;
-  psycopg's stream().
+  psycopg's stream(). In psycopg's pipeline mode a query is timed until it is queued, and an error that only the end of
+  the pipeline raises is none of a query's.
 - The wait is the time until a connection was there. psycopg_pool opens connections in the background, so that waiting
   for one that is being opened is waiting; with asyncpg the opening is left out.
 - The gauges are as of the last connection that was taken or given back; idle ones come and go without that.
