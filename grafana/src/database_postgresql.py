@@ -14,6 +14,7 @@ from .promql import POSTGRESQL, occurring, or_named
 from .tables import Column, table
 
 NO_ANSWER = "no answer"  # of the exporter, or of PostgreSQL to it
+NO_TABLES = "No tables, or PostgreSQL does not answer"
 VARIABLES = (JOB, INSTANCE, POOL, SERVER, DATNAME)
 ONE_DATABASE = only("Only ${__field.labels.datname}", "Database", VARIABLES, DATNAME, "__field.labels.datname")
 UP = "on (instance) pg_up{@db} == 1"
@@ -248,7 +249,7 @@ STORAGE = (
         "Deleted or replaced tuples that have not been vacuumed yet, for the ten worst tables.",
         Query("topk(10, sum by (relname) (pg_stat_user_tables_n_dead_tup{@data}))", "{{relname}}"),
         unit="short",
-        no_value="No tables",
+        no_value=NO_TABLES,
     ),
     timeseries(
         "Sequential scans",
@@ -258,7 +259,7 @@ STORAGE = (
             "{{relname}}",
         ),
         unit="count:tuples/s",
-        no_value="No tables",
+        no_value=NO_TABLES,
     ),
 )
 
@@ -287,18 +288,18 @@ TABLES = (
         ),
         unit="short",
         columns=(
-            Column("datname", "Database", width=120),
+            Column("datname", "Database", width=95),
             Column("relname", "Table"),
             Column("Value #A", "Size", unit="bytes", width=110, bar=True),
-            Column("Value #B", "Live tuples", unit="short", width=110),
-            Column("Value #C", "Dead tuples", unit="short", width=110),
-            Column("Value #D", "Vacuumed before", unit="s", width=140),
-            Column("Value #E", "Analyzed before", unit="s", width=140),
-            Column("Value #F", "Sequential scans", unit="short", width=135),
-            Column("Value #G", "Index scans", unit="short", width=110),
+            Column("Value #B", "Live tuples", unit="short", width=95),
+            Column("Value #C", "Dead tuples", unit="short", width=105),
+            Column("Value #D", "Vacuum age", unit="s", width=105),
+            Column("Value #E", "Analyze age", unit="s", width=105),
+            Column("Value #F", "Seq. scans", unit="short", width=95),
+            Column("Value #G", "Index scans", unit="short", width=100),
         ),
         sort_by=(("Size", True),),
-        no_value="No tables",
+        no_value=NO_TABLES,
     ),
 )
 
@@ -325,12 +326,12 @@ STATEMENTS = (
         columns=(
             Column("queryid", "Query id", width=180),
             Column("query", "Statement"),
-            Column("datname", "Database", width=110),
-            Column("user", "Role", width=150),
-            Column("Value #A", "Total time", unit="s", width=190, bar=True),
-            Column("Value #B", "Calls", unit="short", width=100, decimals=0),
-            Column("Value #C", "Time per call", unit="s", width=120, steps=slo.red_at("query_seconds", 0.2)),
-            Column("Value #D", "Rows", unit="short", width=100, decimals=0),
+            Column("datname", "Database", width=95),
+            Column("user", "Role", width=140),
+            Column("Value #A", "Total time", unit="s", width=140, bar=True),
+            Column("Value #B", "Calls", unit="short", width=75, decimals=0),
+            Column("Value #C", "Time per call", unit="s", width=115, steps=slo.red_at("query_seconds", 0.2)),
+            Column("Value #D", "Rows", unit="short", width=75, decimals=0),
         ),
         sort_by=(("Total time", True),),
         no_value="No statements in this range",
