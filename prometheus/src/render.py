@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from . import recorded
+from .filling import FILLINGS
 from .settings import SETTINGS, UNITS, Settings, SettingsError, seconds
 
 SOURCES = Path(__file__).resolve().parent
@@ -129,6 +130,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
         "t": settings.thresholds,
         "slos": list(settings.objectives.values()),
         "windows": settings.windows,
+        "fillings": FILLINGS,
         "UNITS": UNITS,
     }
     files = {"rules/dashboards.yml": recorded.rules_file()}
