@@ -1,8 +1,8 @@
 """When HostDiskWillFill and HostInodesWillFill alert: a line for each window whose slope is followed (rules/host.yml).
 
-Within half an hour, for inodes an hour: pages, as hardly anybody could be quicker. Within three hours or a day: time to
-act in working hours; of three hours and of the last hour's line the first speaks for both, and six hours, which see what
-fills in steps, speak when neither does.
+Within half an hour, for inodes an hour: pages, as hardly anybody could be quicker. Within three hours or a day: time
+to act in working hours; of three hours and of the last hour's line the first speaks for both, and six hours, which see
+what fills in steps, speak when neither does.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Filling:
     below: float | None = None
     """The free share above which it is silent: emptier disks have room for what a burst writes and deletes again."""
     falling: tuple[float, str] | None = None
-    """It still goes on: less than this part of what was free this long ago. A copy that has ended leaves a slope behind,
-    for as long as the window is. Three quarters of what such a line takes, seven eighths where it pages."""
+    """It still goes on: less than this part of what was free this long ago, as a copy that has ended leaves a slope
+    behind, for as long as the window is. Three quarters of what such a line takes, seven eighths where it pages."""
     fallen: float | None = None
     """Less than this part of the most that was free in the six hours before."""
     unless: str = ""

@@ -66,6 +66,8 @@ class Window:
     short: str
     factor: float
     severity: str
+    min_bad_requests: float
+    """In the long window."""
 
     def limit(self, objective: Objective) -> float:
         """The burn rate that alerts: the factor, or less where that were more than half of the requests."""
@@ -82,6 +84,7 @@ class Settings:
     streaming: str
     ignored: str
     min_bad_requests: float
+    """Where a window has no number of its own."""
     windows: tuple[Window, ...]
     """The longest first."""
     thresholds: dict[str, float]
@@ -129,7 +132,8 @@ def _settings(data: dict[str, Any]) -> Settings:
     for objective in objectives.values():
         if not 50 <= objective.percent < 100:
             raise SettingsError(f"objectives.{objective.slo} is a percentage from 50 to below 100, such as 99.9")
-    windows = tuple(_window(entry) for entry in data["burn"]["windows"])
+    min_bad_requests = _number(data["burn"], "min_bad_requests")
+    windows = tuple(_window({"min_bad_requests": min_bad_requests, **entry}) for entry in data["burn"]["windows"])
     if list(windows) != sorted(windows, key=lambda window: -seconds(window.long)):
         raise SettingsError("burn.windows: the longest comes first")
     return Settings(
@@ -138,14 +142,16 @@ def _settings(data: dict[str, Any]) -> Settings:
         start_seconds=_number(data["latency"], "streaming_start_seconds"),
         streaming=_regex(data["endpoints"], "streaming"),
         ignored=_regex(data["endpoints"], "ignored"),
-        min_bad_requests=_number(data["burn"], "min_bad_requests"),
+        min_bad_requests=min_bad_requests,
         windows=windows,
         thresholds={name: _number(data["thresholds"], name) for name in data["thresholds"]},
     )
 
 
 def _window(entry: dict[str, Any]) -> Window:
-    window = Window(entry["long"], entry["short"], _number(entry, "factor"), entry["severity"])
+    window = Window(
+        entry["long"], entry["short"], _number(entry, "factor"), entry["severity"], _number(entry, "min_bad_requests")
+    )
     if seconds(window.short) >= seconds(window.long):
         raise SettingsError(f"burn.windows: {window.short} is no shorter than {window.long}")
     if window.severity not in SEVERITIES:

@@ -102,6 +102,14 @@ def test_what_can_not_be_is_one_clear_sentence(pattern: str, replacement: str, c
         load(text)
 
 
+def test_a_window_has_the_general_number_of_bad_requests_or_its_own() -> None:
+    general = re.sub(r"(?m)(?<=^factor = 100)(.*\n)min_bad_requests = .*\n", r"\1", TEXT)
+    assert general.count("min_bad_requests = ") == TEXT.count("min_bad_requests = ") - 1
+    assert {window.min_bad_requests for window in load(general).windows} == {load(general).min_bad_requests}
+    own = general.replace("factor = 100", "min_bad_requests = 7\nfactor = 100")
+    assert [window.min_bad_requests for window in load(own).windows if window.long == "5m"] == [7]
+
+
 @pytest.mark.parametrize(("bound", "end"), [("0.3", "60\n"), ("0.75", "60; prometheus.yml drops it\n")])
 def test_a_bound_that_is_no_bucket_or_is_not_kept_is_refused(tmp_path: Path, bound: str, end: str) -> None:
     shutil.copytree(PROJECT / "prometheus", tmp_path / "prometheus")

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import days, more, operations, shapes, sizes, variants  # noqa: F401  they register their situations
+from . import days, more, numbers, operations, shapes, sizes, variants  # noqa: F401  they register their situations
 from .history import play_after
 from .play import HEAD, OURS, line, load, play
 from .situations import SITUATIONS
