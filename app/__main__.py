@@ -1,4 +1,7 @@
-"""`python -m app`: migrate the database, then serve. `python -m app migrate` does the first part only."""
+"""`python -m app`: migrate the database, then serve.
+
+`python -m app migrate` does the first part only, `python -m app check` looks at the settings.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,16 @@ def main() -> int:
         epilog=f"settings, from the environment:\n{describe_settings()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", choices=("serve", "migrate"), default="serve")
+    parser.add_argument("command", nargs="?", choices=("serve", "migrate", "check"), default="serve")
     arguments = parser.parse_args()
+    if arguments.command == "check":
+        # Imported here: whoever serves must not register in the metrics as a worker.
+        from app.llm import create_service
     try:
         settings = load_settings()
+        if arguments.command == "check":
+            create_service(settings)  # which has needs of its own: a key, a usable address
+            return 0
         logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
         migrate(settings)
         if arguments.command == "serve":

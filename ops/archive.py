@@ -85,6 +85,7 @@ def opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[
             for name, facts in manifest["parts"].items():
                 if _digest(part(tar, name)) != facts["sha256"]:
                     raise OpsError(f"{archive} is damaged: the checksum of {name} does not match. Use another backup.")
+                _read(part(tar, name), name)
         except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
             raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(folder)}") from None
         yield tar, manifest
@@ -104,6 +105,20 @@ def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
     ):
         raise ValueError("incomplete")
     return manifest
+
+
+def _read(content: IO[bytes], name: str) -> None:
+    """Read what a restore will read, as far as it can be done before anything is replaced.
+
+    Raises:
+        ValueError, TarError: the part is not what its name says.
+    """
+    if name == KEY:
+        content.read(LIMIT).decode()
+    elif name.endswith(".tar"):
+        with tarfile.open(fileobj=content, mode="r:") as files:
+            for _ in files:
+                pass
 
 
 def part(tar: tarfile.TarFile, name: str) -> IO[bytes]:

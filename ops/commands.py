@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ops import backup, health, remote_write, rolling, secrets, shell
-from ops.console import confirm
+from ops.console import confirm, log
 from ops.errors import OpsError
 from ops.paths import PROJECT, locked
 from ops.settings import LINKS
@@ -43,6 +43,8 @@ def start(stack: Stack) -> None:
     backup.clear_up(stack)
     remote_write.check(stack.settings)
     stack.check()
+    if warning := _without_secrets(stack):
+        log.warning(warning)
     secrets.make(stack.settings.folder("SECRETS_DIR"))
     already = stack.start()
     health.wait_until_healthy(stack)
@@ -162,17 +164,29 @@ def _require_receivers(stack: Stack) -> None:
     Raises:
         OpsError: a receiver in use has no secret; nothing would arrive.
     """
+    if problem := _without_secrets(stack):
+        raise OpsError(problem)
+
+
+def _without_secrets(stack: Stack) -> str:
+    """A sentence if receivers in use have no secret."""
     text = re.sub(r"#.*", "", (PROJECT / "alertmanager" / "alertmanager.yml").read_text())
-    if lacking := lacking_secrets(text, stack.settings.folder("SECRETS_DIR") / "alertmanager"):
-        raise OpsError(f"alertmanager.yml sends alerts to receivers whose secrets are missing: {', '.join(lacking)}.")
+    lacking = lacking_secrets(text, stack.settings.folder("SECRETS_DIR") / "alertmanager")
+    if not lacking:
+        return ""
+    return f"alertmanager.yml sends alerts to receivers whose secrets are missing or empty: {', '.join(lacking)}."
 
 
 def lacking_secrets(config: str, folder: Path) -> list[str]:
-    """The secret files, which should be in `folder`, of the receivers that the routes of an Alertmanager name."""
+    """The secret files, which should be in `folder`, of the receivers that the routes of an Alertmanager name.
+
+    One that holds nothing but blanks lacks, too: Alertmanager starts with it, and each notification would fail.
+    """
     routed = set(re.findall(r"""\breceiver:\s*["']?([\w-]+)""", config))
     receivers = re.split(r"""^\s*- name:\s*["']?(?=[\w-])""", config, flags=re.MULTILINE)[1:]
     wanted = [re.findall(r"_file:\s*secrets/([\w.-]+)", one) for one in receivers if re.split(r"\W", one)[0] in routed]
-    return [str(folder / name) for names in wanted for name in names if not (folder / name).exists()]
+    files = [folder / name for names in wanted for name in names]
+    return [str(file) for file in files if not (file.is_file() and file.read_bytes().strip())]
 
 
 def reload(stack: Stack) -> None:

@@ -39,9 +39,12 @@ def check(
     """
     problems = []
     for setting, port in ports.items():
-        same = [other for other in ports if ports[other] == port and other != setting]
-        if same:
-            problems.append(f"{setting} and {' and '.join(same)} are both {port}; give each a port of its own.")
+        same = [other for other in ports if ports[other] == port]
+        if len(same) > 1:
+            problem = (
+                f"{' and '.join(same)} are {'both' if len(same) == 2 else 'all'} {port}; give each a port of its own."
+            )
+            problems += [problem] if setting == same[0] else []
         # In this order: after a command that was interrupted, servers of the stack may just be starting or ending.
         elif _unavailable(port) and port not in held() and (reason := _unavailable(port, whose)):
             other = f"set {setting} to another one (in .env or as a variable)"

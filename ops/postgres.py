@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -160,4 +161,5 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str] | None = None,
         raise OpsError(f"Setting up PostgreSQL failed: {command[0]} takes longer than {STEP_TIMEOUT:.0f} s.") from None
     if result.returncode:
         lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        raise OpsError(f"Setting up PostgreSQL failed: {' '.join(lines[-2:])}")
+        full = [line for line in lines if os.strerror(errno.ENOSPC) in line]  # initdb says last what it removes
+        raise OpsError(f"Setting up PostgreSQL failed: {' '.join((full or lines)[-2:])}")

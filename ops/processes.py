@@ -70,6 +70,7 @@ class ProcessStack(NativeServers):
         if self.supervisor.running and self.supervisor.config.read_text() == self._wanted:
             self.supervisor.start_stopped()
             return True
+        self._check_service()
         if self.supervisor.leftovers():
             log.info("Settings or files have changed, or the supervisor has died: restarting everything")
             self.supervisor.stop()
@@ -77,6 +78,18 @@ class ProcessStack(NativeServers):
         self.prepare()
         self.supervisor.start(self._wanted)
         return False
+
+    def _check_service(self) -> None:
+        """Have the service check its own settings, before anything stops because of them.
+
+        Raises:
+            OpsError: it would not start.
+        """
+        app = self.server("app")
+        environment = {**self.supervisor.marked, **app.environment}
+        checked = subprocess.run([*app.command, "check"], env=environment, cwd=PROJECT, capture_output=True, text=True)
+        if checked.returncode:
+            raise OpsError(checked.stderr.strip().removeprefix("Cannot start: "))
 
     def stop(self) -> bool:
         if not self.supervisor.running and not self.supervisor.leftovers():

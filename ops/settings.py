@@ -174,6 +174,8 @@ class Settings:
             path = Path(self.get(name))
             if self.get(name) and (not path.exists() or path.is_dir() != (kind == "folder")):
                 problems.append(f"{self._named(name)} is '{path}'; there is no such {kind}.")
+            elif name == "GRAFANA_HOME" and self.get(name) and not (path / "bin" / "grafana").exists():
+                problems.append(f"{self._named(name)} is '{path}', which has no bin/grafana; name an unpacked release.")
         if problems:
             raise OpsError("\n".join(problems))
 

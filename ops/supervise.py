@@ -198,7 +198,8 @@ def config(supervisor: Supervisor, servers: Iterable[Server], files: str) -> str
     for server in servers:
         text += PROGRAM.format(
             name=server.name,
-            command=shlex.join(server.command).replace("%", "%%"),
+            # Of several lines, all but the first are indented, and read without that.
+            command=shlex.join(server.command).replace("%", "%%").replace("\n", "\n  "),
             environment=",".join(f"{name}={_quoted(name, value)}" for name, value in server.environment.items()),
             directory=server.folder,
             stop_signal=server.stop_signal.name.removeprefix("SIG"),

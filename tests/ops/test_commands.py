@@ -24,5 +24,8 @@ def test_receivers_that_no_route_names_need_no_secret(tmp_path: Path) -> None:
 def test_a_receiver_in_use_needs_its_secret(tmp_path: Path, receiver: str, quote: str) -> None:
     config = CONFIG.replace(f"receiver: {NULL}", f"receiver: {quote}{receiver}{quote}")
     assert lacking_secrets(config, tmp_path) == [str(tmp_path / FILES[receiver])]
+    for nothing in ("", " \n"):
+        (tmp_path / FILES[receiver]).write_text(nothing)
+        assert lacking_secrets(config, tmp_path) == [str(tmp_path / FILES[receiver])]
     (tmp_path / FILES[receiver]).write_text("secret")
     assert lacking_secrets(config, tmp_path) == []

@@ -101,7 +101,7 @@ def test_wrong_settings_are_said_in_one_line(made: Stack, name: str, value: str,
 def test_one_port_for_two_servers_is_refused(made: Stack) -> None:
     result = made.run("up", APP_PORT=str(made.port("prometheus")))
     assert result.returncode == 1
-    assert "APP_PORT and PROMETHEUS_PORT are both" in result.stderr
+    assert re.fullmatch(r"APP_PORT and PROMETHEUS_PORT are both \d+; give each a port of its own\.\n", result.stderr)
 
 
 def test_what_an_archive_lacks_is_kept_and_copies_of_the_users_are_not_removed(made: Stack) -> None:
@@ -176,6 +176,10 @@ def test_a_setting_that_cannot_work_leaves_the_running_stack_alone(stack: Stack)
         for setting, value, says in (
             ("APP_PORT", str(port), f"Port {port} is taken by "),
             ("LLM_PROVIDER", "oracle", "LLM_PROVIDER is 'oracle'; it must be auto, simulated, openai or anthropic.\n"),
+            # What only the service itself knows.
+            ("LLM_PROVIDER", "openai", "LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE, or"),
+            ("OPENAI_BASE_URL", "http://127.0.0.1:http", "The LLM provider's client refuses its address"),
+            ("APP_MAX_BODY_BYTES", "many", "APP_MAX_BODY_BYTES: Input should be a valid integer"),
         ):
             result = stack.run("up", **{setting: value})
             assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
@@ -471,6 +475,10 @@ def archives(stack: Stack) -> list[Path]:
     return sorted(Path(stack.environment["BACKUPS_DIR"]).iterdir())
 
 
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2 + 1]  # not between two blocks of a tar file
+
+
 def forged(archive: Path, copy: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None]) -> Path:
     """A copy of an archive with another manifest and other parts, but no damage that a checksum would show."""
     with tarfile.open(archive) as tar:
@@ -518,6 +526,11 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     forged(archive, tmp_path / "newer.tar", lambda manifest, _: manifest["versions"].update(postgres="99.1"))
     forged(archive, tmp_path / "other.tar", lambda manifest, _: manifest.update(sightline=2))
     forged(archive, tmp_path / "more.tar", lambda _, parts: parts.update({"../../x": b""}))
+    forged(archive, tmp_path / "key.tar", lambda _, parts: parts.update({secrets.GRAFANA_KEY: b"\xff\xfe"}))
+    forged(archive, tmp_path / "no-tar.tar", lambda _, parts: parts.update({"prometheus.tar": b"not a tar" * 1000}))
+    forged(
+        archive, tmp_path / "cut.tar", lambda _, parts: parts.update({"prometheus.tar": half(parts["prometheus.tar"])})
+    )
     before = {server: stack.pid(server) for server in SERVERS}
     for name, says in {
         "": "FROM= names the backup to restore. The newest is",
@@ -528,6 +541,9 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
         "newer.tar": "holds data of postgres 99.1, which postgres",
         "other.tar": "is damaged, or not a backup",
         "more.tar": "is damaged, or not a backup",
+        "key.tar": "is damaged, or not a backup",
+        "no-tar.tar": "is damaged, or not a backup",
+        "cut.tar": "is damaged, or not a backup",
     }.items():
         result = stack.run("restore", f"FROM={tmp_path / name}" if name else "FROM=", "CONFIRM=1")
         assert result.returncode == 1, name

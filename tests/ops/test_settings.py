@@ -290,6 +290,11 @@ def test_paths_of_other_systems_make_no_folder_here(tmp_path: Path, path: str) -
 def test_what_is_to_be_read_must_be_there(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
+    if name == "GRAFANA_HOME":
+        with pytest.raises(OpsError, match=r"which has no bin/grafana; name an unpacked release\.$"):
+            load(tmp_path, **{name: str(tmp_path / kind)}).check()
+        (tmp_path / "folder" / "bin").mkdir()
+        (tmp_path / "folder" / "bin" / "grafana").touch()
     load(tmp_path, **{name: str(tmp_path / kind)}).check()
     wrong = {"missing", "file", "folder"} - {kind}
     for other in wrong:
