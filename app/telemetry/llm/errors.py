@@ -94,6 +94,8 @@ _CLASSES = {
     "ReadTimeoutError": "timeout",
     "APIConnectionError": "connection",
     "TransportError": "connection",
+    "ClientConnectionError": "connection",  # aiohttp, over which Google's SDK calls where it is installed
+    "ClientPayloadError": "connection",
     "ContentFilterFinishReasonError": "content_filter",
     "JSONDecodeError": "server",
     "UnicodeDecodeError": "server",

@@ -617,11 +617,18 @@ def test_read_usage(usage: Any, expected: Usage | None) -> None:
         # Ollama's client, for an error in the middle of a stream
         (type("ResponseError", (Exception,), {"status_code": -1, "error": "the runner has stopped"})(), "server"),
         (type("Quota", (Exception,), {"status_code": 429, "code": "insufficient_quota"})(), "rate_limit"),
+        (type("ServerDisconnectedError", (type("ClientConnectionError", (Exception,), {}),), {})(), "connection"),
     ],
 )
 def test_error_type(error: Exception, kind: str) -> None:
     assert telemetry.error_type(error) == kind
     assert kind in telemetry.ERROR_TYPES
+
+
+def test_a_stream_that_breaks_off_in_aiohttp_is_no_bad_request() -> None:
+    error = type("ClientPayloadError", (Exception,), {})("Response payload is not completed")
+    error.__cause__ = type("TransferEncodingError", (Exception,), {"code": 400})()  # of aiohttp itself
+    assert telemetry.error_type(error) == "connection"
 
 
 # The definitions
