@@ -50,6 +50,11 @@ class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         return unit(nodeid)
 
+    def _reschedule(self, node: Any) -> None:
+        """A worker gets its next unit with its last test, as it needs to know what comes next, and not one earlier."""
+        if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
+            super()._reschedule(node)
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst:
     return LongestFirst(config, log)

@@ -586,12 +586,16 @@ def test_a_restore_that_fails_loses_nothing(stack: Stack, tmp_path: Path) -> Non
 
 @pytest.mark.attack("the supervisor killed")
 def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervisor(made: Stack) -> None:
-    """The stack runs already: a changed setting starts it anew, and this one cannot work."""
-    result = made.run("up", DATABASE_POOL_TIMEOUT="never")
+    """The stack runs already: a changed file starts it anew, and this one cannot work."""
+    options = made.project / "postgres" / "exporter.args"
+    before = options.read_text()
+    options.write_text(f"{before}--no-such-option\n")
+    result = made.run("up")
+    options.write_text(before)
     assert result.returncode == 1
     assert "Settings or files have changed" in result.stdout
-    assert "app keeps crashing" in result.stderr
-    assert "DATABASE_POOL_TIMEOUT" in result.stderr
+    assert "postgres-exporter keeps crashing" in result.stderr
+    assert "no-such-option" in result.stderr
     assert "Traceback" not in result.stderr
     (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
