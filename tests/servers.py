@@ -404,7 +404,7 @@ def prometheus_of_the_stack(
             shutil.rmtree(path / "config" / "targets", ignore_errors=True)
             books = {job: [f"{servers.HOST}:{number}"] for job, number in {**numbers, "prometheus": port}.items()}
             configs.write_targets(path / "config", books)
-            # What fires before Alertmanager is discovered is sent again after this time, by default after a minute.
+            # What fires before Alertmanager is discovered is sent again after this time; the stack's own is longer.
             return servers.prometheus(file, data or path / "data", port, flags=("--rules.alert.resend-delay=15s",))
 
         running = start(make, path, Prometheus)

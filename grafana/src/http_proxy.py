@@ -38,7 +38,7 @@ PROXY = (
     timeseries(
         "Proxy: responses",
         "Responses per second to clients by class of status. More 5xx than the service counts are the proxy's own: "
-        "502 if a replica's response broke off, 503 if none accepted the request, 504 if it took too long.",
+        "502 if a replica left in its headers, 503 if none accepted the request, 504 if it took too long.",
         Query(_counted("http_responses", "code"), "{{code}}"),
         unit="reqps",
         stacked=True,

@@ -107,7 +107,10 @@ def test_a_window_has_the_general_number_of_bad_requests_or_its_own() -> None:
     assert general.count("min_bad_requests = ") == TEXT.count("min_bad_requests = ") - 1
     assert {window.min_bad_requests for window in load(general).windows} == {load(general).min_bad_requests}
     own = general.replace("factor = 100", "min_bad_requests = 7\nfactor = 100")
-    assert [window.min_bad_requests for window in load(own).windows if window.long == "5m"] == [7]
+    settings = load(own)
+    (window,) = (window for window in settings.windows if window.long == "5m")
+    least = {name: window.least_bad(objective) for name, objective in settings.objectives.items()}
+    assert least == {"availability": 7, "latency": settings.min_bad_requests}
 
 
 @pytest.mark.parametrize(("bound", "end"), [("0.3", "60\n"), ("0.75", "60; prometheus.yml drops it\n")])

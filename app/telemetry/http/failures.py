@@ -11,6 +11,7 @@ from starlette.types import Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
 _CLIENT_LEFT = (ClientDisconnect, GeneratorExit)
+_END = (WebSocketDisconnect, RuntimeError, OSError, CancelledError)
 _BODY_LIMIT = "starlette.middleware.body_limit"  # whose two exceptions are private
 
 
@@ -51,8 +52,9 @@ def failed(error: BaseException) -> str | None:
 
 
 def names_the_end(error: BaseException) -> bool:
-    """Whether this is how receive() and send() of a WebSocket that has ended raise: that is how handlers end."""
-    return _all(_reason(error), lambda inner: isinstance(inner, (WebSocketDisconnect, RuntimeError, OSError)))
+    """Whether this is how receive() and send() of a WebSocket that has ended raise, or the tasks that its handler then
+    cancels: that is how handlers end."""
+    return _all(_reason(error), lambda inner: isinstance(inner, _END))
 
 
 def answered_outside(error: BaseException, receive: Receive, send: Send) -> int | None:

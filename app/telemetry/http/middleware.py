@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..storage import LABEL_NAME, storage, worker
 from .exchange import NOT_STARTED, Exchange
+from .failures import failed
 from .metrics import DURATION_BUCKETS, RESERVED_LABELS
 from .routes import path_below, routes_of
 from .series import ExemplarLabels, Series
@@ -116,7 +117,7 @@ class PrometheusMiddleware:
         try:
             await self.app(scope, connection, connection.send)
         except BaseException as error:
-            if isinstance(error, Exception):  # else cancelled
+            if failed(error) is not None:  # else cancelled
                 await connection.leave()
             connection.fail(error)
             raise

@@ -143,3 +143,14 @@ async def socket(websocket: WebSocket) -> None:
 async def socket_that_waits(websocket: WebSocket) -> None:
     await websocket.accept()
     await waits_for_what_is_cancelled()
+
+
+@inner.websocket("/socket-that-cleans-up")
+async def socket_that_cleans_up(websocket: WebSocket) -> None:
+    await websocket.accept()
+    task = asyncio.create_task(asyncio.sleep(60))
+    try:
+        await websocket.receive_text()
+    finally:
+        task.cancel()
+        await task

@@ -61,5 +61,18 @@ def test_a_websocket(server: Served, path: str, exception: str) -> None:
         wait_until(lambda: moved(before, server.samples(), "http_exceptions_total") == expected)
 
 
+def test_a_websocket_whose_handler_awaits_what_it_cancels_when_the_client_leaves(server: Served) -> None:
+    """As any other exception of a handler whose WebSocket has ended, that is how handlers end."""
+    before = server.samples()
+    path = "/socket-that-cleans-up"
+    with closing(create_connection(f"ws://127.0.0.1:{server.port}{path}", timeout=60)):
+        pass
+    wait_until(lambda: moved(before, server.samples(), "websocket_closed_total"))
+    with closing(create_connection(f"ws://127.0.0.1:{server.port}/socket", timeout=60)):  # which fails after that
+        expected = {name("WEBSOCKET", "/socket", "LookupError"): 1.0}
+        wait_until(lambda: moved(before, server.samples(), "http_exceptions_total").items() >= expected.items())
+    assert moved(before, server.samples(), "http_exceptions_total") == expected
+
+
 def name(method: str, endpoint: str, exception: str) -> frozenset[tuple[str, str]]:
     return frozenset({("method", method), ("endpoint", endpoint), ("exception", exception)})
