@@ -86,6 +86,7 @@ def opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[
                 if _digest(part(tar, name)) != facts["sha256"]:
                     raise OpsError(f"{archive} is damaged: the checksum of {name} does not match. Use another backup.")
                 _read(part(tar, name), name)
+            _read_to_the_end(tar)
         except (OSError, EOFError, tarfile.TarError, KeyError, TypeError, AttributeError, ValueError):
             raise OpsError(f"{archive} is damaged, or not a backup of this stack. {newest(folder)}") from None
         yield tar, manifest
@@ -117,8 +118,21 @@ def _read(content: IO[bytes], name: str) -> None:
         content.read(LIMIT).decode()
     elif name.endswith(".tar"):
         with tarfile.open(fileobj=content, mode="r:") as files:
-            for _ in files:
-                pass
+            _read_to_the_end(files)
+
+
+def _read_to_the_end(tar: tarfile.TarFile) -> None:
+    """Read every header. At a damaged or missing one behind the first, tarfile stops as if the archive ended there.
+
+    Raises:
+        TarError: where that is, there is no zero block, with which every archive ends.
+    """
+    for _ in tar:
+        pass
+    file: IO[bytes] = tar.fileobj  # type: ignore[assignment]
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no header and no end at {tar.offset}")
 
 
 def part(tar: tarfile.TarFile, name: str) -> IO[bytes]:

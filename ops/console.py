@@ -9,6 +9,7 @@ import errno
 import io
 import logging
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ class _Output(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            while (written := super().write(data)) is None:  # others made a pipe non-blocking, and it is full
+                select.select([], [self], [])
+            return written
         except OSError as error:
             if error.errno != errno.EPIPE:
                 _Output.broken = _Output.broken or error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ops.errors import OpsError
@@ -65,9 +65,8 @@ def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> lis
             if "\\" in (found["quoted"] or ""):  # Compose knows escapes such as \n there
                 raise OpsError(f"{file}, line {number}: put a value with a \\ between single quotes.")
             values = {**dict(pairs), **given}
-            for one in REFERENCE.finditer(text_):
-                variable = one["braced"] or one["bare"]
-                if variable and one["default"] is None and variable not in values and variable not in environment:
+            for variable in _without_default(text_, values):
+                if variable not in values and variable not in environment:
                     raise OpsError(
                         f"{file}, line {number}: {variable} is not set; write $$ for a dollar sign,"
                         f" or ${{{variable}:-}} for nothing."
@@ -75,6 +74,16 @@ def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> lis
             value = fill(text_, values)
         pairs.append((found["name"], value))
     return pairs
+
+
+def _without_default(text: str, values: Mapping[str, str]) -> Iterator[str]:
+    """The variables that `fill` fills in and that have no default, also those in the defaults that it uses."""
+    for found in REFERENCE.finditer(text):
+        variable = found["braced"] or found["bare"]
+        if variable and found["default"] is None:
+            yield variable
+        elif variable and not values.get(variable):
+            yield from _without_default(found["default"], values)
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

@@ -44,7 +44,8 @@ def check(
             problem = (
                 f"{' and '.join(same)} are {'both' if len(same) == 2 else 'all'} {port}; give each a port of its own."
             )
-            problems += [problem] if setting == same[0] else []
+            if setting == same[0]:
+                problems.append(problem)
         # In this order: after a command that was interrupted, servers of the stack may just be starting or ending.
         elif _unavailable(port) and port not in held() and (reason := _unavailable(port, whose)):
             other = f"set {setting} to another one (in .env or as a variable)"

@@ -85,7 +85,8 @@ VALUES = {  # setting -> what it must match, and that in words
     "REMOTE_WRITE_TENANT": (r"[\w!.*'()|-]+", "a name of letters and digits"),
     "TRACE_URL": ("https?://.+", "an address such as https://jaeger.example/trace/"),
     "FAULTS_ENABLED": ("(?i:true|false|1|0|yes|no|on|off)", "true or false"),
-    # Prometheus counts nanoseconds, which end after 292 years, and bytes, of which a few hold nothing.
+    # Prometheus counts nanoseconds, which end after 292 years: longer than any one of these numbers, not than all of
+    # them together, which only Prometheus refuses. Of the sizes, a few bytes hold nothing.
     "PROMETHEUS_RETENTION_TIME": (
         r"(?=.)(\d{1,2}y)?(\d{1,4}w)?(\d{1,5}d)?(\d{1,6}h)?(\d{1,7}m)?(\d{1,9}s)?(\d{1,9}ms)?",  # in this order
         "a duration such as 32d or 12h",

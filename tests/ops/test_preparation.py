@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -10,9 +11,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from dotenv import dotenv_values
 
@@ -20,6 +23,7 @@ from ops import dotenv, images, mounts, settings
 from ops.__main__ import COMMANDS
 from ops.errors import OpsError
 from ops.paths import PROJECT
+from tests.servers import wait_until
 
 MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODE", "HOST")  # what `make test` leaves to what it runs
 EXAMPLE = (PROJECT / ".env.example").read_text()
@@ -132,10 +136,30 @@ def test_where_nobody_reads_the_output_the_work_is_done_all_the_same(
         assert {each.stat().st_size for each in (tmp_path / name).glob("*_password")} == {32}
 
 
+def test_output_waits_for_who_reads_late_from_a_pipe_that_does_not_block() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    size = 2 * fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+    program = f"from ops.console import configure, log; configure(); log.info('x' * {size})"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=writing) as run, open(reading, "rb") as output:
+        os.close(writing)
+        unread = bytearray(4)
+
+        def waits() -> bool:  # what tries again at once is running
+            fcntl.ioctl(output, termios.FIONREAD, unread)
+            return int.from_bytes(unread, sys.byteorder) > size // 4 and psutil.Process(run.pid).status() == "sleeping"
+
+        wait_until(waits)
+        assert output.read() == b"x" * size + b"\n"
+    assert run.returncode == 0
+
+
 def test_questions_to_a_closed_standard_input_are_answered_with_no(tmp_path: Path) -> None:
     command = f'"{sys.executable}" -m ops clean MODE=native <&-'
-    environment = {**os.environ, "SIGHTLINE_STATE": tempfile.mkdtemp(dir="/tmp")}
-    result = subprocess.run(["bash", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(dir="/tmp") as state:  # the name of a socket in it must be short
+        environment = {**os.environ, "SIGHTLINE_STATE": state}
+        result = subprocess.run(["bash", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, "Nothing was changed. CONFIRM=1 answers yes.\n")
 
 
@@ -296,15 +320,15 @@ def test_a_virtual_environment_whose_python_is_gone_is_made_anew(tmp_path: Path)
 def test_only_targets_that_depend_on_it_ask_for_an_engine(tmp_path: Path) -> None:
     (tmp_path / "docker").write_text(f"#!/bin/sh\necho asked >> {tmp_path / 'asked'}\nexit 1\n")
     (tmp_path / "docker").chmod(0o755)
-    state = tempfile.mkdtemp(dir="/tmp")  # the name of a socket in it must be short
-    environment = {**with_first_on_path(tmp_path), "SIGHTLINE_STATE": state}
+    with tempfile.TemporaryDirectory(dir="/tmp") as state:  # the name of a socket in it must be short
+        environment = {**with_first_on_path(tmp_path), "SIGHTLINE_STATE": state}
 
-    def make(*arguments: str) -> str:
-        command = ["make", *arguments]
-        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True).stderr
+        def make(*arguments: str) -> str:
+            command = ["make", *arguments]
+            return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True).stderr
 
-    for arguments in (["help"], ["incident"], ["status", "MODE=native"], ["adopt"], ["--dry-run", "up"]):
-        make(*arguments)
-        assert not (tmp_path / "asked").exists(), arguments
-    assert "Nothing runs" in make("status")
+        for arguments in (["help"], ["incident"], ["status", "MODE=native"], ["adopt"], ["--dry-run", "up"]):
+            make(*arguments)
+            assert not (tmp_path / "asked").exists(), arguments
+        assert "Nothing runs" in make("status")
     assert (tmp_path / "asked").read_text() == "asked\n"

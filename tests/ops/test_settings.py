@@ -98,6 +98,7 @@ def test_names_of_others_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
         "GRAFANA_URL=http://[2001:db8::1]:3000/grafana/",
         "PROMETHEUS_URL=https://größe.example/a%20b/~me,you",
         "PROMETHEUS_RETENTION_TIME=1y2w3d4h5m6s7ms",
+        "LLM_PROVIDER=simulated\nLLM_MODEL=${LLM_PROVIDER:-$NOWHERE}",  # a default that is not used
     ],
 )
 def test_rare_values_that_work_are_taken(tmp_path: Path, text: str) -> None:
@@ -123,6 +124,10 @@ def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str) -> None:
         ('LLM_MODEL="${MODEL:+large}"', "write variables as ${NAME} or ${NAME:-default}."),
         (
             "SECRETS_DIR=$ELSEWHERE/x",
+            "ELSEWHERE is not set; write $$ for a dollar sign, or ${ELSEWHERE:-} for nothing.",
+        ),
+        (
+            "SECRETS_DIR=${NOWHERE:-${NOR_HERE:-$ELSEWHERE/x}}",
             "ELSEWHERE is not set; write $$ for a dollar sign, or ${ELSEWHERE:-} for nothing.",
         ),
         ("LLM_MODEL=pa${ss}", "ss is not set; write $$ for a dollar sign, or ${ss:-} for nothing."),
