@@ -1,18 +1,20 @@
 """`python -m app`: migrate the database, then serve.
 
-`python -m app migrate` does the first part only, `python -m app check` looks at the settings.
+`python -m app migrate` does the first part only. `python -m app check` builds the application, which reads every
+setting and connects to nothing, and ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging.config
+import os
 import sys
 
 from app.db.migrate import MigrationError, migrate
 from app.logs import log_config
 from app.server import ServeError, serve
-from app.settings import SettingsError, describe_settings, load_settings
+from app.settings import Settings, SettingsError, describe_settings, load_settings
 
 
 def main() -> int:
@@ -24,13 +26,10 @@ def main() -> int:
     )
     parser.add_argument("command", nargs="?", choices=("serve", "migrate", "check"), default="serve")
     arguments = parser.parse_args()
-    if arguments.command == "check":
-        # Imported here: whoever serves must not register in the metrics as a worker.
-        from app.llm import create_service
     try:
         settings = load_settings()
         if arguments.command == "check":
-            create_service(settings)  # which has needs of its own: a key, a usable address
+            _check(settings)
             return 0
         logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
         migrate(settings)
@@ -42,6 +41,19 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _check(settings: Settings) -> None:
+    """Build the application as a worker does, outside of the folder in which the workers of a running service count.
+
+    Raises:
+        SettingsError: every worker would refuse the settings.
+    """
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    # Imported here: this process must not register in the metrics as a worker, whatever it does.
+    from app.main import create_app
+
+    create_app(settings)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from ops.stack import RELOADABLE, State
 from ops.supervise import Supervisor, config
 
 ANSWER_TIMEOUT = 15.0  # seconds that a busy machine's Prometheus has to answer; a probe is repeated, a question is not
+CHECK_TIMEOUT = 60.0  # seconds for the service to check its settings: two, on a machine that is not busy
 
 
 class ProcessStack(NativeServers):
@@ -87,9 +88,19 @@ class ProcessStack(NativeServers):
         """
         app = self.server("app")
         environment = {**self.supervisor.marked, **app.environment}
-        checked = subprocess.run([*app.command, "check"], env=environment, cwd=PROJECT, capture_output=True, text=True)
+        command = [*app.command, "check"]
+        try:
+            checked = subprocess.run(
+                command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=CHECK_TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            raise OpsError(f"The service has not checked its settings within {CHECK_TIMEOUT:g} s.") from None
         if checked.returncode:
-            raise OpsError(checked.stderr.strip().removeprefix("Cannot start: "))
+            _, refused, said = checked.stderr.strip().rpartition("Cannot start: ")  # warnings may come before it
+            if refused:
+                raise OpsError(said)
+            last = said.rpartition("\n")[2] or "it said nothing"
+            raise OpsError(f"The service's check of its settings ended with exit code {checked.returncode}: {last}")
 
     def stop(self) -> bool:
         if not self.supervisor.running and not self.supervisor.leftovers():

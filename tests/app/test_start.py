@@ -101,6 +101,48 @@ def test_what_follows_what_is_left_to_alembic_where_it_is_not_plain(
     assert newest_revision(tmp_path) == newest
 
 
+def checkable(folder: Path) -> dict[str, str]:
+    """Settings by which the service needs everything that it can need."""
+    return {
+        "DATABASE_PASSWORD": "none",
+        "ACTIVE_USERS_KEY": "sixteen bytes at least",
+        "FAULTS_ENABLED": "true",
+        "FAULTS_TOKEN": "token",
+        "FAULTS_DIR": str(folder / "faults"),
+    }
+
+
+def test_check_connects_to_nothing_and_does_not_count_as_a_worker(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        places = {
+            "DATABASE_HOST": "127.0.0.1",
+            "DATABASE_PORT": port,
+            "ACTIVE_USERS_STORE": f"redis://127.0.0.1:{port}",
+        }
+        checked = run({**checkable(tmp_path), **places, "PROMETHEUS_MULTIPROC_DIR": str(shared)}, "check")
+        assert checked.returncode == 0, checked.stderr
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert not shared.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("ACTIVE_USERS_STORE", "redis://host:abc", "ACTIVE_USERS_STORE: Port could not be cast to integer value"),
+        ("FAULTS_DIR", "/dev/null", "FAULTS_DIR: cannot use /dev/null: File exists"),
+        ("FAULTS_DISK_DIR", "/nonexistent", "FAULTS_DISK_DIR: /nonexistent is not a folder that"),
+    ],
+)
+def test_check_refuses_what_every_worker_would(tmp_path: Path, setting: str, value: str, says: str) -> None:
+    checked = run({**checkable(tmp_path), setting: value}, "check")
+    assert (checked.returncode, checked.stdout) == (1, "")
+    assert checked.stderr.splitlines()[-1].startswith(f"Cannot start: {says}")
+
+
 def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) -> None:
     # Alembic keeps its context in globals: processes, as in real life.
     dsn = postgres.dsn(settings.database_name)

@@ -30,6 +30,7 @@ from ops.errors import OpsError
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
 from ops.programs import find
+from ops.servers import Server
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack, native_stack
 from tests.servers import default_signals, folder, free_port, wait_until
@@ -119,6 +120,27 @@ def test_what_an_archive_lacks_is_kept_and_copies_of_the_users_are_not_removed(m
         assert {entry.name for entry in state.iterdir()} == {"longterm.2026", "logs.tar.gz"}
 
 
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("printf 'a warning\\nCannot start: ONE: no\\nTWO: no\\n' >&2; exit 1", "ONE: no\nTWO: no"),
+        ("echo 'a warning' >&2; echo 'OSError: no' >&2; exit 1", "ended with exit code 1: OSError: no"),
+        ("kill -KILL $$", "ended with exit code -9: it said nothing"),
+        ("exec sleep 600", "The service has not checked its settings within 0.5 s."),
+    ],
+)
+def test_a_service_that_cannot_check_its_settings_says_why(
+    monkeypatch: pytest.MonkeyPatch, script: str, says: str
+) -> None:
+    with folder("state") as state:
+        stack = ProcessStack(settings.load({"SIGHTLINE_STATE": str(state), "COMPOSE_DISABLE_ENV_FILE": "1"}))
+        monkeypatch.setattr(stack, "server", lambda name: Server(name, 1, ("sh", "-c", script), lambda: None))
+        if "sleep" in script:
+            monkeypatch.setattr("ops.processes.CHECK_TIMEOUT", 0.5)
+        with pytest.raises(OpsError, match=f"{re.escape(says)}$"):
+            stack._check_service()
+
+
 def test_a_command_that_begins_again_in_the_virtual_environment_warns_once(made: Stack) -> None:
     file = made.project / ".env"
     file.write_text("SOMETHING=1\n")
@@ -179,6 +201,7 @@ def test_a_setting_that_cannot_work_leaves_the_running_stack_alone(stack: Stack)
             # What only the service itself knows.
             ("LLM_PROVIDER", "openai", "LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE, or"),
             ("APP_MAX_BODY_BYTES", "many", "APP_MAX_BODY_BYTES: Input should be a valid integer"),
+            ("ACTIVE_USERS_STORE", "redis://host:abc", "ACTIVE_USERS_STORE: Port could not be cast to integer value"),
         ):
             result = stack.run("up", **{setting: value})
             assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
