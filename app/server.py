@@ -36,16 +36,18 @@ class ServeError(Exception):
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients, header size, pieces of a body.
+    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients, headers, pieces of a body, pipelining.
 
     A connection is closed when it has had `timeout` seconds, counted from its start or from the end of the last
     response, and no complete request headers have come, or when the client has not read for that long what was sent:
-    earlier if responses that nobody reads take up MAX_UNREAD_BYTES, the longest unread first.
+    earlier if responses that nobody reads take up MAX_UNREAD_BYTES, the longest unread first. That counts write
+    buffers; of each connection with pipelined requests, one more response may wait for room in them.
     """
 
     MAX_HEADER_BYTES = 64 * 1024
     MAX_BODY_PIECES = 16 * 1024  # each is a call: 1 MiB in chunks of a byte would take 0.2 s of CPU time
     MAX_UNREAD_BYTES = 64 * 1024 * 1024  # of a worker; 1,000 clients could leave 2 MiB each
+    MAX_PIPELINED = 64  # requests that wait for their turn; a read of 256 KiB could have 15,000, 30 MiB as objects
     MAX_LATE_BYTES = 1024 * 1024  # of a body whose request has been answered: it is thrown away, and could be endless
 
     _unread: ClassVar[dict[BoundedHttpProtocol, None]] = {}  # those whose client does not read; the first one, longest
@@ -99,6 +101,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._request_timer is not None:
             self._request_timer.cancel()
             self._request_timer = None
+        if len(self.pipeline) >= self.MAX_PIPELINED:
+            self.transport.abort()  # first: a 400 would be read as a part of the response that is being sent
+            raise ValueError("too many pipelined requests")  # stops the parser
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

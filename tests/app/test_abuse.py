@@ -27,6 +27,7 @@ import pytest
 
 from app.api.dependencies import new_api_key
 from app.limits import BODY_BYTES
+from app.server import BoundedHttpProtocol
 from tests import servers
 from tests.app.conftest import BadInput, sign_up
 from tests.servers import Postgres, Running, wait_until
@@ -400,6 +401,34 @@ def test_clients_that_do_not_read_are_cut_off(
         wait_until(lambda: not any(peer.raddr == address for peer in main.net_connections()))
     tried("answers that nobody reads", Counter({"closed": 20}))
     assert client.get("/readyz").status_code == 200
+
+
+def test_more_pipelined_requests_than_allowed_are_cut_off(service: Running, user: httpx2.Client, tried: Tried) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    message = b'{"message": "A story", "stream": true}'
+    stream = (
+        f"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: {user.headers['Authorization']}\r\nContent-Length: {len(message)}\r\n\r\n"
+    ).encode() + message
+    allowed = BoundedHttpProtocol.MAX_PIPELINED
+
+    def answers(sent: bytes) -> Counter[int | str]:
+        received = b""
+        with connection(service) as raw, suppress(ConnectionError):
+            raw.sendall(sent)
+            while piece := raw.recv(2**16):
+                received += piece
+        return Counter(map(int, re.findall(rb"HTTP/1\.1 (\d+) ", received)))
+
+    total = answers(request * allowed + last)
+    assert total == {200: 1 + allowed}, "one is served while the others wait"
+    for first in (request, stream):  # neither answered to the end, nor with a 400 inside of a response
+        cut_off = answers(first + request * 200 + last)
+        assert set(cut_off) <= {200}
+        assert cut_off[200] < 200
+        total += cut_off + Counter(closed=202 - cut_off[200])
+    tried("pipelined requests", total)
 
 
 def test_half_open_streams_end(service: Running, user: httpx2.Client, client: httpx2.Client, tried: Tried) -> None:
