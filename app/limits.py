@@ -78,7 +78,7 @@ class RequestLimitsMiddleware:
         self.timeout = timeout
         self.body_bytes = body_bytes
         self.default_body_bytes = default_body_bytes
-        self._max_held = max(HELD_BODY_BYTES, *body_bytes.values())
+        self._max_held = max((HELD_BODY_BYTES, *body_bytes.values()))
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
