@@ -423,11 +423,16 @@ def test_more_pipelined_requests_than_allowed_are_cut_off(service: Running, user
 
     total = answers(request * allowed + last)
     assert total == {200: 1 + allowed}, "one is served while the others wait"
+    with_body = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 16384\r\n\r\n" + bytes(16384)
+    in_turn = answers(with_body * 200 + last)
+    assert in_turn == {405: 200, 200: 1}, "at most 17 come by a read, and the next one waits until these are served"
+    total += in_turn
+    assert answers(stream.replace(b"Host: x", b"Connection: close\r\nHost: x") + request * 9) == {200: 1}
     for first in (request, stream):  # neither answered to the end, nor with a 400 inside of a response
         cut_off = answers(first + request * 200 + last)
         assert set(cut_off) <= {200}
         assert cut_off[200] < 200
-        total += cut_off + Counter(closed=202 - cut_off[200])
+        total += cut_off + Counter[int | str]({"closed": 202 - cut_off[200]})
     tried("pipelined requests", total)
 
 
