@@ -52,7 +52,7 @@ class Filling:
 
 # fmt: off
 FILLINGS = (
-    Filling("Disk", "10m", 30 * MINUTE, "critical", "5m", below=0.4, falling=(0.92, "3m")),
+    Filling("Disk", "10m", 30 * MINUTE, "critical", "4m", below=0.4, falling=(0.92, "3m")),
     Filling("Disk", "30m", 3 * HOUR, "warning", "20m", below=0.5, falling=(0.96, "10m"), unless="1h"),
     Filling("Disk", "1h", DAY, "warning", "25m", below=0.75, falling=(0.9974, "5m"), fallen=0.82, unless="30m"),
     Filling("Disk", "6h", DAY, "warning", "70m", below=0.4, unless="30m|1h"),
