@@ -118,9 +118,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if (
-            self.pipeline and not self.transport.is_closing()
-        ):  # uvicorn has resumed reading, and would read more than it serves
+        # uvicorn resumed reading, and would read more than it serves; a request that reads its body resumes once more.
+        if self.pipeline and not self.transport.is_closing():
             self.flow.pause_reading()
         if self.cycle.response_complete:  # else a pipelined request is being served
             self._expect_request()

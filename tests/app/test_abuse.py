@@ -425,7 +425,9 @@ def test_more_pipelined_requests_than_allowed_are_cut_off(service: Running, user
     assert total == {200: 1 + allowed}, "one is served while the others wait"
     with_body = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 16384\r\n\r\n" + bytes(16384)
     in_turn = answers(with_body * 200 + last)
-    assert in_turn == {405: 200, 200: 1}, "at most 17 come by a read, and the next one waits until these are served"
+    assert in_turn == {405: 200, 200: 1}, (
+        "of those whose body nobody reads 17 come by a read, the next when they are served"
+    )
     total += in_turn
     assert answers(stream.replace(b"Host: x", b"Connection: close\r\nHost: x") + request * 9) == {200: 1}
     for first in (request, stream):  # neither answered to the end, nor with a 400 inside of a response
