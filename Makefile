@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-ifeq ($(wildcard ops/__main__.py),)
+ifeq ($(wildcard ops/__main__.py requirements/dev.txt),)
 $(error Run make in the folder of this Makefile, or with `make -C FOLDER`)
 endif
 export PIP_USER := 0

@@ -152,6 +152,8 @@ def running(key_file: Path) -> Iterator[Stack]:
         ):
             stack = Stack(app, postgres, provider, prometheus, alertmanager, exporter, node, environment)
             wait_until(lambda: prometheus.query("sightline:slo_objective:ratio"))
+            for title in ("Error rate", "HTTP p95", "LLM errors", "Model p95"):  # two scrapes and an evaluation
+                wait_until(lambda: stack.tile("overview", title).text == "idle")  # noqa: B023  is called at once
             for dashboard in ("overview", "http", "llm", "loadtest"):
                 stack.idle |= stack.tiles(dashboard)
             stack.sign_up()
