@@ -43,6 +43,11 @@ class _Collected:
         self.collect = collect
 
 
+def _broken(names: Iterable[str]) -> bool:
+    """Whether one has a line break at its end, which prometheus_client lets pass."""
+    return any(name.endswith("\n") for name in names)
+
+
 def _process_metrics(workers: Sequence[Worker]) -> Iterable[Metric]:
     """Process metrics of each living worker, under their usual names with the label `worker`."""
     merged: dict[str, Metric] = {}
@@ -114,7 +119,7 @@ class _Scrape:
         found = {}
         for sample in metric.samples:
             labels = {self.written(name, _NOT_PLAIN_LABEL): value for name, value in sample.labels.items()}
-            valid = all(name and name != "__name__" and not name.endswith("\n") for name in labels)
+            valid = labels.keys().isdisjoint({"", "__name__"}) and not _broken(sample.labels)
             if valid and len(labels) == len(sample.labels):
                 found[sample.name, frozenset(labels.items())] = sample
             else:
@@ -127,7 +132,7 @@ class _Scrape:
 
     def written(self, name: str, not_plain: re.Pattern[str] = _NOT_PLAIN) -> str:
         """A name as the text has it."""
-        return name if self.utf8 or name.endswith("\n") else not_plain.sub("_", name)
+        return name if self.utf8 else not_plain.sub("_", name)
 
     def custom(self, collector: Collector, owners: Mapping[str, Collector]) -> Iterator[Metric]:
         """What a collector of the application gives, one metric of each name, without what is another's or twice."""
@@ -169,7 +174,7 @@ class _Scrape:
     def take(self, metric: str, names: Collection[str]) -> bool:
         """Whether none of a metric's names is in the text yet, as they are written there."""
         written = {self.written(name) for name in names}
-        if any(name.endswith("\n") for name in written):
+        if _broken(names):
             storage.log_once(f"/metrics: {metric!r} is missing: it has a line break at its end")
             return False
         if written & self.taken:
