@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MINUTE, HOUR, DAY = 60, 3600, 86400
-LEFT = {HOUR // 2: "half an hour", HOUR: "an hour", 3 * HOUR: "three hours", DAY: "a day"}
+LEFT = {"30m": "half an hour", "1h": "an hour", "3h": "three hours", "1d": "a day"}
 """How a description names `Filling.ahead`."""
 
 
 @dataclass(frozen=True)
 class Filling:
-    """Alert where the line of the last `window` reaches 0 within `ahead` seconds, for the time `hold`."""
+    """Alert where the line of the last `window` reaches 0 within `ahead`, for the time `hold`."""
 
     resource: str
     """Disk or Inodes."""
     window: str
-    ahead: int
+    ahead: str
     severity: str
     hold: str
     below: float | None = None
@@ -52,14 +51,14 @@ class Filling:
 
 # fmt: off
 FILLINGS = (
-    Filling("Disk", "10m", 30 * MINUTE, "critical", "4m", below=0.4, falling=(0.92, "3m")),
-    Filling("Disk", "30m", 3 * HOUR, "warning", "20m", below=0.5, falling=(0.96, "10m"), unless="1h"),
-    Filling("Disk", "1h", DAY, "warning", "25m", below=0.75, falling=(0.9974, "5m"), fallen=0.82, unless="30m"),
-    Filling("Disk", "6h", DAY, "warning", "70m", below=0.4, unless="30m|1h"),
+    Filling("Disk", "10m", "30m", "critical", "4m", below=0.4, falling=(0.92, "3m")),
+    Filling("Disk", "30m", "3h", "warning", "20m", below=0.5, falling=(0.96, "10m"), unless="1h"),
+    Filling("Disk", "1h", "1d", "warning", "25m", below=0.75, falling=(0.9974, "5m"), fallen=0.82, unless="30m"),
+    Filling("Disk", "6h", "1d", "warning", "70m", below=0.4, unless="30m|1h"),
     # A burst takes fewer inodes than space: they page without `falling`, and earlier.
-    Filling("Inodes", "10m", HOUR, "critical", "1m", below=0.65),
-    Filling("Inodes", "30m", 3 * HOUR, "warning", "20m", below=0.65, falling=(0.96, "10m"), unless="1h"),
-    Filling("Inodes", "1h", DAY, "warning", "15m", falling=(0.9974, "5m"), fallen=0.94, unless="30m"),
-    Filling("Inodes", "6h", DAY, "warning", "70m", below=0.4, unless="30m|1h"),
+    Filling("Inodes", "10m", "1h", "critical", "1m", below=0.65),
+    Filling("Inodes", "30m", "3h", "warning", "20m", below=0.65, falling=(0.96, "10m"), unless="1h"),
+    Filling("Inodes", "1h", "1d", "warning", "15m", falling=(0.9974, "5m"), fallen=0.94, unless="30m"),
+    Filling("Inodes", "6h", "1d", "warning", "70m", below=0.4, unless="30m|1h"),
 )
 # fmt: on

@@ -67,13 +67,7 @@ class Window:
     factor: float
     severity: str
     min_bad_requests: float
-    """Failures in the long window."""
-    min_slow: float
-    """Likewise of slow responses."""
-
-    def least_bad(self, objective: Objective) -> float:
-        """The least number of bad requests in the long window that alerts."""
-        return self.min_slow if objective.slo == "latency" else self.min_bad_requests
+    """Failures in the long window; slow responses: `Settings.least_bad`."""
 
     def limit(self, objective: Objective) -> float:
         """The burn rate that alerts: the factor, or less where that were more than half of the requests."""
@@ -90,7 +84,7 @@ class Settings:
     streaming: str
     ignored: str
     min_bad_requests: float
-    """Where a window has no number of its own."""
+    """Of slow responses, and of failures where a window has no number of its own."""
     windows: tuple[Window, ...]
     """The longest first."""
     thresholds: dict[str, float]
@@ -103,6 +97,10 @@ class Settings:
     @property
     def start_le(self) -> str:
         return str(self.start_seconds)
+
+    def least_bad(self, objective: Objective, window: Window) -> float:
+        """The least number of bad requests in the long window that alerts."""
+        return self.min_bad_requests if objective.slo == "latency" else window.min_bad_requests
 
     @property
     def page_factor(self) -> float:
@@ -139,7 +137,7 @@ def _settings(data: dict[str, Any]) -> Settings:
         if not 50 <= objective.percent < 100:
             raise SettingsError(f"objectives.{objective.slo} is a percentage from 50 to below 100, such as 99.9")
     min_bad_requests = _number(data["burn"], "min_bad_requests")
-    windows = tuple(_window(entry, min_bad_requests) for entry in data["burn"]["windows"])
+    windows = tuple(_window({"min_bad_requests": min_bad_requests, **entry}) for entry in data["burn"]["windows"])
     if list(windows) != sorted(windows, key=lambda window: -seconds(window.long)):
         raise SettingsError("burn.windows: the longest comes first")
     return Settings(
@@ -154,14 +152,9 @@ def _settings(data: dict[str, Any]) -> Settings:
     )
 
 
-def _window(entry: dict[str, Any], min_bad_requests: float) -> Window:
+def _window(entry: dict[str, Any]) -> Window:
     window = Window(
-        entry["long"],
-        entry["short"],
-        _number(entry, "factor"),
-        entry["severity"],
-        _number({"min_bad_requests": min_bad_requests, **entry}, "min_bad_requests"),
-        min_bad_requests,
+        entry["long"], entry["short"], _number(entry, "factor"), entry["severity"], _number(entry, "min_bad_requests")
     )
     if seconds(window.short) >= seconds(window.long):
         raise SettingsError(f"burn.windows: {window.short} is no shorter than {window.long}")

@@ -109,7 +109,7 @@ def test_a_window_has_the_general_number_of_bad_requests_or_its_own() -> None:
     own = general.replace("factor = 100", "min_bad_requests = 7\nfactor = 100")
     settings = load(own)
     (window,) = (window for window in settings.windows if window.long == "5m")
-    least = {name: window.least_bad(objective) for name, objective in settings.objectives.items()}
+    least = {name: settings.least_bad(objective, window) for name, objective in settings.objectives.items()}
     assert least == {"availability": 7, "latency": settings.min_bad_requests}
 
 
