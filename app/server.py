@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("app.server")
 
 WORKER_TIMEOUT = 60  # seconds without a sign of life until a worker is replaced; on a busy machine importing takes some
+# Of a connection, in the kernel; it would grow to megabytes. After a moment in which the worker had no time, up to 256 KiB
+# of each would be read at once, before the first request can see that there is too much (limits.HELD_BODY_BYTES).
+RECEIVE_BUFFER_BYTES = 64 * 1024
 
 
 class ServeError(Exception):
@@ -236,5 +239,6 @@ def _listen(host: str, port: int) -> socket.socket:
         # gaierror has its own codes; the socket module adds to the text of other errors.
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ServeError(f"cannot listen on {host}:{port}: {reason}. Change APP_HOST or APP_PORT.") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)  # its connections inherit it
     listener.set_inheritable(True)
     return listener
