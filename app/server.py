@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("app.server")
 
 WORKER_TIMEOUT = 60  # seconds without a sign of life until a worker is replaced; on a busy machine importing takes some
-# Of a connection, in the kernel; it would grow to megabytes. After a moment in which the worker had no time, up to 256 KiB
-# of each would be read at once, before the first request can see that there is too much (limits.HELD_BODY_BYTES).
+# Of a connection, in the kernel; it would grow to megabytes. After a moment in which the worker had no time, up to
+# 256 KiB of each would be read at once, before a request can see that there is too much (limits.HELD_BODY_BYTES).
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
 

@@ -24,6 +24,7 @@ import psutil
 import psycopg
 import pytest
 
+from app.faults import MAX_SECONDS
 from app.limits import BODY_BYTES, HELD_BODY_BYTES, MAX_URL_BYTES, json_excess
 from app.server import BoundedHttpProtocol
 from tests import servers
@@ -34,6 +35,7 @@ CPU_SECONDS = 0.05
 YARDSTICK_SECONDS = 0.032  # of CPU time, on the machine on which a request may cost CPU_SECONDS
 MEMORY = 16 * 2**20
 GRAIN = 2 * 2**20  # of memory, as a kernel may give it in huge pages, and the allocator keeps it
+TOKEN = "for-these-tests-only"
 TIMES = 5  # each: a single one is too close to the resolution of the system's clock, 10 ms
 ROUNDS = 6  # at most, until one is within the limit
 SHAPES = 400 if "FUZZ_SECONDS" in os.environ else 40
@@ -43,8 +45,17 @@ ROUTES = (("POST", "/users"), ("POST", "/items"), ("PUT", "/items/1"), ("POST", 
 
 @pytest.fixture(scope="module")
 def service(postgres: Postgres) -> Iterator[Running]:
-    environment = postgres.environment(postgres.create_database())
-    with servers.app({**environment, "APP_SIGN_UPS_PER_MINUTE": "0"}) as running:
+    """Its model answers at once, in one piece: how often a service wakes for a slow answer is no cost of a request."""
+    environment = {
+        **postgres.environment(postgres.create_database()),
+        "APP_SIGN_UPS_PER_MINUTE": "0",
+        "FAULTS_ENABLED": "true",
+        "FAULTS_TOKEN": TOKEN,
+    }
+    with servers.app(environment) as running:
+        at_once = {"first_token_seconds": 0, "tokens_per_second": 10_000, "seconds": MAX_SECONDS}
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        httpx2.post(f"{running.url}/faults/llm-slow", json=at_once, headers=bearer).raise_for_status()
         yield running
 
 
