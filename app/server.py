@@ -128,6 +128,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._expect_request()
 
     def timeout_keep_alive_handler(self) -> None:
+        # uvicorn's few seconds after a response: a client that is still reading it is not idle.
+        if not self.transport.get_write_buffer_size():
+            super().timeout_keep_alive_handler()
+
+    def _end_waiting(self) -> None:
         # close() would wait for a client that does not read the rest.
         if self.transport.get_write_buffer_size():
             self.transport.abort()
@@ -157,7 +162,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _expect_request(self) -> None:
         if self._request_timer is not None:
             self._request_timer.cancel()
-        self._request_timer = self.loop.call_later(self._timeout, self.timeout_keep_alive_handler)
+        self._request_timer = self.loop.call_later(self._timeout, self._end_waiting)
 
     def _cancel_timers(self) -> None:
         for timer in (self._request_timer, self._write_timer):
