@@ -11,7 +11,7 @@ from . import bounds, slo
 from .common import LATENCY_COLOURS, WINDOW_COLOURS
 from .looks import Steps, coloured, dashed, values
 from .model import Link, Panel, Query
-from .panels import Legend, stat, timeseries
+from .panels import stat, timeseries
 from .promql import (
     SERVICE,
     WATCHDOG,
@@ -170,7 +170,7 @@ def targets_up(*links: Link) -> Panel:
     )
 
 
-def active_users(legend: Legend, *links: Link) -> Panel:
+def active_users(*links: Link) -> Panel:
     """Users in all windows, in the order of their length."""
     return timeseries(
         "Active users",
@@ -182,7 +182,6 @@ def active_users(legend: Legend, *links: Link) -> Panel:
         ),
         unit="none",
         overrides=coloured(WINDOW_COLOURS),
-        legend=legend,
         links=links,
     )
 
@@ -274,7 +273,6 @@ def worst_endpoint(matchers: str, quick: Matchers, *links: Link) -> Panel:
 
 def response_time(
     title: str,
-    legend: Legend,
     *links: Link,
     histogram: Histogram = recorded.RESPONSE,
     matchers: Matchers = "@quick",
@@ -299,7 +297,6 @@ def response_time(
         log=True,
         limit=slo.LATENCY,
         overrides=coloured(LATENCY_COLOURS),
-        legend=legend,
         links=links,
         no_value="No requests in this range",
     )

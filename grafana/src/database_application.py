@@ -120,7 +120,6 @@ CONNECTIONS = (
         unit="none",
         stacked=True,
         overrides=(*coloured(POOL_COLOURS), *dashed("limit"), *dashed("waiting", colour="red")),
-        legend="right",
     ),
     timeseries(
         "PostgreSQL: connections",
@@ -137,7 +136,6 @@ CONNECTIONS = (
                 "idle in transaction (aborted)": "dark-red",
             }
         ),
-        legend="right",
         no_value="PostgreSQL does not answer",
     ),
     timeseries(
@@ -149,7 +147,6 @@ CONNECTIONS = (
         log=True,
         overrides=coloured(LATENCY_COLOURS),
         no_value="No checkouts in this range",
-        legend="right",
     ),
     timeseries(
         "Hold time",
@@ -157,7 +154,6 @@ CONNECTIONS = (
         average_and_percentiles(recorded.HOLD_TIME, 0.95, matchers="@pool"),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
-        legend="right",
         no_value="No checkouts in this range",
     ),
 )
@@ -173,7 +169,6 @@ QUERIES = (
         log=True,
         overrides=coloured(LATENCY_COLOURS),
         no_value="No queries in this range",
-        legend="right",
     ),
     heatmap(
         "Query time distribution",

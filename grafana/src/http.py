@@ -103,7 +103,7 @@ RED = (
         overrides=OBJECTIVE_LINE,
         links=(ONE_ENDPOINT,),
     ),
-    response_time("Response time", "names", matchers=QUICK),
+    response_time("Response time", matchers=QUICK),
 )
 
 BY = ("method", "endpoint")

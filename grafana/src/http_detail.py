@@ -100,7 +100,6 @@ FAILURES = (
         unit="reqps",
         stacked=True,
         overrides=coloured(STATUS_COLOURS),
-        legend="right",
     ),
 )
 
@@ -165,7 +164,6 @@ OBJECTIVES = (
                 for window, shade in (("1h", ""), ("6h", "super-light-"))
             }
         ),
-        legend="right",
         no_value=NOT_COUNTED,
     ),
     timeseries(
@@ -183,7 +181,7 @@ OBJECTIVES = (
 )
 
 USERS = (
-    active_users("right"),
+    active_users(),
     timeseries(
         "Requests in progress",
         "Requests in progress, by endpoint. A steady climb means that they no longer complete.",
@@ -215,7 +213,6 @@ SIZES_AND_LIMITS = (
         unit="Bps",
         lowest=None,
         overrides=(*coloured({"received": IN}), *below_zero("sent", colour=OUT)),
-        legend="below",
     ),
     timeseries(
         "Series out of bounds",

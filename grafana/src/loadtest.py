@@ -169,7 +169,7 @@ SERVICE = (
         overrides=coloured(STATUS_COLOURS),
         links=(drill("HTTP"),),
     ),
-    response_time("Response time, server side", "names", drill("HTTP"), histogram=recorded.RESPONSE_1M),
+    response_time("Response time, server side", drill("HTTP"), histogram=recorded.RESPONSE_1M),
     timeseries(
         "Saturation",
         "Utilization of the resources that a load test usually exhausts first, of the busiest host and the fullest "

@@ -152,7 +152,7 @@ SERVICE = (
         overrides=coloured(STATUS_COLOURS),
         links=(drill("HTTP"),),
     ),
-    response_time("Response time", "names", drill("HTTP")),
+    response_time("Response time", drill("HTTP")),
     timeseries(
         "Error rate by endpoint",
         "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: a "
@@ -175,7 +175,7 @@ SERVICE = (
 )
 
 BUSINESS = (
-    active_users("names", drill("HTTP")),
+    active_users(drill("HTTP")),
     timeseries(
         "Items created",
         "Items that users created per minute: the business metric of the reference service. Replace it with your own.",

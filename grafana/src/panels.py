@@ -11,7 +11,7 @@ from .model import Json, Link, Panel, Query
 from .promql import FAILING, NOTHING, QUIET, WAITING
 
 Queries = Query | Sequence[Query]
-Legend = Literal["below", "right", "names"]
+Legend = Literal["right", "names"]
 
 NO_DATA = "no data"  # in a tile
 NO_WORDS = "No data in this range"  # for panels that have data at all times; others say what has not happened
@@ -138,19 +138,17 @@ def timeseries(
     no_value: str = NO_WORDS,
     legend: Legend = "names",
     shades: str = "",
-    sort_by: str = "Max",
     log: bool = False,
 ) -> Panel:
     """Lines over time.
 
     limit: an objective, drawn as a dashed red line.
     soft_highest, soft_lowest: how far the axis goes at least, so that next to nothing does not look like a lot.
-    legend: a table "below" (mean, max, last) for one or two lines; one on the "right" (max, last) of a wide panel for
-        many; or just the "names", in panels that are too small for a table that need not be scrolled.
+    legend: "names" below the lines; or a table of names and maxima on the "right" of a wide panel, largest first, for
+        many lines, of which that is where to look. A second number would leave the lines no room at 1280 pixels.
     shades: all lines in shades of this colour, for what is bad in itself.
     log: a logarithmic axis, for what spans orders of magnitude.
     """
-    legend_calcs = {"below": ["mean", "max", "lastNotNull"], "right": ["max", "lastNotNull"], "names": []}[legend]
     custom: Json = {
         "drawStyle": "line",
         "lineInterpolation": "linear",
@@ -209,8 +207,8 @@ def timeseries(
                 "showLegend": True,
                 "displayMode": "list" if legend == "names" else "table",
                 "placement": "right" if legend == "right" else "bottom",
-                "calcs": legend_calcs,
-                **({} if legend == "names" else {"sortBy": sort_by, "sortDesc": True}),
+                "calcs": [] if legend == "names" else ["max"],
+                **({} if legend == "names" else {"sortBy": "Max", "sortDesc": True}),
             },
             "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": False},
         },
