@@ -130,6 +130,40 @@ def needed_rules(file: Path, alert_names: set[str]) -> dict[str, Any]:
     return {"groups": [group for group in groups if group["rules"]]}
 
 
+def reads(expr: str) -> set[str]:
+    """Names of the series that an expression reads, and of the alerts that it selects among ALERTS."""
+    selected = re.findall(r'alertname=~?"([\w|]+)"', expr)
+    return metrics(expr).union(*(names.split("|") for names in selected))
+
+
+def with_needed_rules(file: Path, folder: Path) -> Path:
+    """A copy of a file of unit tests, and of its rules without those that its tests do not look at, be it indirectly.
+
+    promtool evaluates all rules in each step, so these would take most of its time.
+    """
+    content = document(file)
+    groups = {name: document((file.parent / name).resolve())["groups"] for name in content["rule_files"]}
+    expressions: dict[str, list[str]] = {}
+    for rule in (rule for own in groups.values() for group in own for rule in group["rules"]):
+        expressions.setdefault(rule.get("alert") or rule["record"], []).append(str(rule["expr"]))
+    needed = {check["alertname"] for test in content["tests"] for check in test.get("alert_rule_test", ())}
+    for test in content["tests"]:
+        needed.update(*(reads(check["expr"]) for check in test.get("promql_expr_test", ())))
+    while more := {read for name in needed for expr in expressions.get(name, ()) for read in reads(expr)} - needed:
+        needed |= more
+    text = file.read_text()
+    for name, own in groups.items():
+        kept = [
+            {**group, "rules": [rule for rule in group["rules"] if (rule.get("alert") or rule["record"]) in needed]}
+            for group in own
+        ]
+        copy = folder / f"{file.stem}.{Path(name).stem}.rules"
+        copy.write_text(yaml.dump({"groups": kept}, Dumper=yaml.CSafeDumper))
+        text = text.replace(name, str(copy), 1)  # as text: what YAML makes of values such as 0x19 is no series
+    (folder / file.name).write_text(text)
+    return folder / file.name
+
+
 def wanted_metrics() -> set[str]:
     """Names of the series that rules and runbooks read, but for recorded ones."""
     expressions = [rule.expr for rule in load_rules()] + [query for _, query in runbook_queries()]
