@@ -141,6 +141,8 @@ def test_who_has_switched_receivers_on_has_no_failing_tests(project_copy: Path) 
     text = text.replace(child, f"{child}          receiver: slack\n").replace("oncall@example.com", "us@example.org")
     assert text.count(f"receiver: {NULL}") == 1, "only the root's is left"
     (project_copy / "alertmanager" / "alertmanager.yml").write_text(text)
+    # The routes are as they come, so what asks amtool of several of them asks of one.
+    assert as_it_comes(text) == CONFIG.replace("oncall@example.com", "us@example.org")
     run = subprocess.run(
         [
             sys.executable,
@@ -148,7 +150,7 @@ def test_who_has_switched_receivers_on_has_no_failing_tests(project_copy: Path) 
             "pytest",
             "-q",
             "-k",
-            "not who_has and not where_a_target",
+            "not who_has and not where_a_target and not (one_line and (warning or elsewhere))",
             Path(__file__).relative_to(PROJECT),
         ],
         cwd=project_copy,
