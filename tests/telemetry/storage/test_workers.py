@@ -13,7 +13,8 @@ from tests.telemetry.serving import GUNICORN, UVICORN, Served, serve, value
 
 WORKERS = 3
 SERVERS = {
-    "uvicorn": (*UVICORN, "--workers", str(WORKERS)),
+    # One that is killed when its supervisor has just asked whether it lives is replaced after this time.
+    "uvicorn": (*UVICORN, "--timeout-worker-healthcheck", "20", "--workers", str(WORKERS)),
     "gunicorn": (*GUNICORN, "--workers", str(WORKERS)),
     "gunicorn, preloaded": (*GUNICORN, "--workers", str(WORKERS), "--preload"),
     "gunicorn, uvicorn's workers": (*GUNICORN, "--workers", str(WORKERS), "-k", "uvicorn.workers.UvicornWorker"),
