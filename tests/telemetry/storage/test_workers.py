@@ -13,8 +13,9 @@ from tests.telemetry.serving import GUNICORN, UVICORN, Served, serve, value
 
 WORKERS = 3
 SERVERS = {
-    # One that is killed when its supervisor has just asked whether it lives is replaced after this time.
-    "uvicorn": (*UVICORN, "--timeout-worker-healthcheck", "20", "--workers", str(WORKERS)),
+    # One that is killed when its supervisor has just asked whether it lives is replaced after this time; one that takes
+    # longer to start on a busy machine is killed for that. The same as in app/server.py.
+    "uvicorn": (*UVICORN, "--timeout-worker-healthcheck", "60", "--workers", str(WORKERS)),
     "gunicorn": (*GUNICORN, "--workers", str(WORKERS)),
     "gunicorn, preloaded": (*GUNICORN, "--workers", str(WORKERS), "--preload"),
     "gunicorn, uvicorn's workers": (*GUNICORN, "--workers", str(WORKERS), "-k", "uvicorn.workers.UvicornWorker"),
