@@ -108,13 +108,17 @@ def records(raw: list[Series]) -> Iterator[Series]:
     for series in raw:
         by_name.setdefault(series.name, []).append(series)
     for record in itertools.chain.from_iterable(recorded.GROUPS.values()):
-        metric = re.findall(r"([a-z_]+)\{%\}", record.expr)[0]
-        if dropped := re.search(r"without \(([^)]*)\)", record.expr):
-            sums: dict[tuple[tuple[str, str], ...], float] = {}
-            for series in by_name.get(metric, ()):
-                left = tuple(item for item in series.labels.items() if item[0] not in dropped[1].split(", "))
-                sums[left] = sums.get(left, 0) + series.rate
-            yield from (Series(record.name, dict(left), rate, gauge=True) for left, rate in sums.items())
+        read = re.search(r"\w+(?=\{%\})|\w+:\w+:\w+", record.expr)  # raw series, or those of a record before it
+        assert read, record
+        dropped = re.findall(r"\w+", " ".join(re.findall(r"without \(([^)]*)\)", record.expr[: read.start()])))
+        if "histogram_quantile" in record.expr:
+            dropped.append("le")
+        sums: dict[tuple[tuple[str, str], ...], float] = {}
+        for series in by_name.get(read[0], ()):
+            left = tuple(item for item in series.labels.items() if item[0] not in dropped)
+            sums[left] = sums.get(left, 0) + series.rate
+        by_name[record.name] = [Series(record.name, dict(left), rate, gauge=True) for left, rate in sums.items()]
+        yield from by_name[record.name]
     service = {"job": "app", "service": "sightline"}
     for slo in ("availability", "latency"):
         for name in ("remaining:ratio", "left:ratio", "burn:rate1h", "burn:rate6h"):
