@@ -20,7 +20,6 @@ ALONE = {
 SECONDS = {  # about, of modules that take more than ten seconds when they run alone; of the longest test if ALONE
     "tests/grafana/outage/test_postgres.py": 260,
     "tests/grafana/outage/test_provider.py": 220,
-    "tests/app/test_cost.py": 150,
     "tests/ops/test_processes.py": 150,
     "tests/ops/test_longterm.py": 140,
     "tests/grafana/outage/test_hosts.py": 130,
@@ -53,6 +52,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/telemetry/database/test_pool.py": 30,
     "tests/alertmanager/test_messages.py": 25,
     "tests/telemetry/test_package.py": 25,
+    "tests/app/test_cost.py": 20,
     "tests/app/llm/test_many.py": 20,
     "tests/app/test_chat_outage.py": 20,
     "tests/app/test_start.py": 20,
