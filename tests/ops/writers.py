@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
 
 import httpx2
@@ -39,7 +40,7 @@ class Writer(threading.Thread):
                 item = self.ask("POST", "/items", {"title": "kept", "description": "confirmed, so never lost"})
             except urllib.error.HTTPError as error:
                 self.failures.append(f"{error.code}: {error.read(200)!r}")
-            except OSError as error:
+            except (OSError, HTTPException) as error:  # HTTPException: an answer that breaks off
                 self.failures.append(repr(error))
             else:
                 self.confirmed.append(item["id"])
