@@ -274,6 +274,15 @@ def answered(client: httpx2.Client, endpoint: str) -> float:
     return sum(map(float, re.findall(counter, client.get("/metrics").text, re.MULTILINE)))
 
 
+def for_a_large_answer(user: httpx2.Client) -> bytes:
+    """A request whose answer is 2 MB."""
+    for _ in range(100):
+        assert user.post("/items", json={"title": "Large", "description": "é" * 10_000}).status_code == 201
+    return (
+        f"GET /items?limit=100 HTTP/1.1\r\nHost: x\r\nAuthorization: {user.headers['Authorization']}\r\n\r\n".encode()
+    )
+
+
 @pytest.mark.attack("many clients that hold what is large", tried=250)
 def test_answers_that_nobody_reads_fill_no_worker(postgres: Postgres) -> None:
     """Each client asks for an answer of 2 MB; the service has more patience with them than the test."""
@@ -282,13 +291,11 @@ def test_answers_that_nobody_reads_fill_no_worker(postgres: Postgres) -> None:
         httpx2.Client(base_url=service.url, timeout=60) as client,
         sign_up(client) as user,
     ):
-        for _ in range(100):
-            assert user.post("/items", json={"title": "Large", "description": "é" * 10_000}).status_code == 201
-        request = f"GET /items?limit=100 HTTP/1.1\r\nHost: x\r\nAuthorization: {user.headers['Authorization']}\r\n\r\n"
+        request = for_a_large_answer(user)
         cost = Cost(service)
         with connections(service, 250, segment=536) as all_of_them:
             for raw in all_of_them:
-                raw.sendall(request.encode())
+                raw.sendall(request)
             wait_until(lambda: answered(client, "/items") == 250)
             main = psutil.Process(service.process.pid)
             ours = {raw.getsockname() for raw in all_of_them}
@@ -302,11 +309,9 @@ def test_answers_that_nobody_reads_fill_no_worker(postgres: Postgres) -> None:
 def test_a_slow_reader_has_the_whole_of_a_large_answer(service: Running, client: httpx2.Client) -> None:
     """It still reads when uvicorn would close an idle connection, 5 s after the answer was handed over."""
     with sign_up(client) as user, connections(service, 1, segment=536) as (raw,):
-        for _ in range(100):
-            assert user.post("/items", json={"title": "Large", "description": "é" * 10_000}).status_code == 201
+        request = for_a_large_answer(user)
         whole = user.get("/items?limit=100").content
-        request = f"GET /items?limit=100 HTTP/1.1\r\nHost: x\r\nAuthorization: {user.headers['Authorization']}\r\n\r\n"
-        raw.sendall(request.encode())
+        raw.sendall(request)
         answer = raw.makefile("rb")
         assert b"".join(iter(answer.readline, b"\r\n")).startswith(b"HTTP/1.1 200 ")
         body = answer.read(len(whole) // 10)
