@@ -8,6 +8,7 @@ import signal
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Target:
             self._faults("DELETE", "", None)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return
+
+    def visit(self, path: str) -> None:
+        """Request a page of the service without credentials, whatever the status of its response."""
+        with suppress(urllib.error.HTTPError):
+            http.get(f"{self.app}{path}", PATIENT)
 
     def kill(self, service: str) -> None:
         """Kill a service's main processes (SIGKILL).
