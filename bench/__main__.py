@@ -75,7 +75,11 @@ def section(title: str) -> tuple[str, bool]:
 
 
 def main() -> int:
-    wanted = [title for title in BENCHES if title.lower() in " ".join(sys.argv[1:]).lower()] or list(BENCHES)
+    only = " ".join(sys.argv[1:])
+    wanted = [title for title in BENCHES if title.lower() in only.lower()] if only else list(BENCHES)
+    if not wanted:
+        print(f"There is no section {only}; the sections are {', '.join(BENCHES)}.", file=sys.stderr)
+        return 2
     known = {}
     if REPORT.exists():
         known = dict(re.findall(r"(?ms)^## (.*?)\n\n(.*?)(?=^## |\Z)", REPORT.read_text()))
