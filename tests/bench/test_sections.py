@@ -14,5 +14,6 @@ def test_an_unknown_section_is_refused_before_anything_is_measured() -> None:
     assert done.returncode == 2
     assert not done.stdout
     assert done.stderr.splitlines() == [
-        "There is no section Memory; the sections are HTTP, Database, LLM, Active users, Over replicas, Dashboards, Scale."
+        "There is no section Memory; the sections are HTTP, Database, LLM, Active users, Over replicas, Dashboards,"
+        " Scale."
     ]
