@@ -87,6 +87,11 @@ def _(w: World, s: float, e: float) -> None:
     w.ramp(s, e, 0, 200, "pg_replication_lag_seconds")
 
 
+@between("a replica falls behind, a second a minute", lasts=60, late=20)
+def _(w: World, s: float, e: float) -> None:
+    w.ramp(s, e, 0, 60, "pg_replication_lag_seconds")
+
+
 @between("95 % of the processors of both hosts for an hour", lasts=60, late=25)
 def _(w: World, s: float, e: float) -> None:
     w.set(s, e, 0.05, "node_cpu_seconds_total", mode="idle")
@@ -123,6 +128,18 @@ def _(w: World, s: float, e: float) -> None:
 @quiet("the primary wakes after an hour: one scrape shows the pause as lag", lasts=5)
 def _(w: World, s: float, e: float) -> None:
     w.set(s, s + 0.25, 3600, "pg_replication_lag_seconds")
+
+
+@quiet("a replica with much to do: between 2 and 9 seconds behind, for an hour", lasts=60)
+def _(w: World, s: float, e: float) -> None:
+    for minute, lag in enumerate((2, 5, 7, 9, 6, 3) * 10):
+        w.set(s + minute, s + minute + 1, lag, "pg_replication_lag_seconds")
+
+
+@quiet("Prometheus loads its configuration anew: at one scrape it knows no Alertmanager", lasts=5)
+def _(w: World, s: float, e: float) -> None:
+    w.set(s, s + 0.25, 0, "prometheus_notifications_alertmanagers_discovered")
+    w.set(s, w.minutes, 60 * s, "prometheus_config_last_reload_success_timestamp_seconds")
 
 
 @quiet("a night with a request in twenty seconds: one in ten fails, for an hour", lasts=60)

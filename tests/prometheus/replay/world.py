@@ -280,6 +280,7 @@ def _monitoring(world: World) -> None:
     world.add("process_start_time_seconds", 1000, **own)
     for name, value in (
         ("prometheus_config_last_reload_successful", 1),
+        ("prometheus_config_last_reload_success_timestamp_seconds", 0),
         ("prometheus_notifications_alertmanagers_discovered", 1),
         ("prometheus_notifications_queue_length", 0),
         ("prometheus_notifications_queue_capacity", 10000),
