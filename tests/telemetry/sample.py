@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from prometheus_client import Counter, Gauge, Histogram
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,15 +21,8 @@ from starlette.routing import Host, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.telemetry import exposition
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
-
-WORK = Counter("work", "Counted by the application.", ["kind"])
-WORKER_PID = Gauge("worker_pid", "Of each worker.")
-LIVE = Gauge("live", "One per living worker.", multiprocess_mode="livesum")
-HIGHEST = Gauge("highest", "Highest worker.", multiprocess_mode="livemax")
-LAST = Gauge("last", "Set last.", multiprocess_mode="mostrecent")
-TIMES = Histogram("times_seconds", "Observed by the application.", buckets=(1, 2))
+from tests.telemetry.working import do_work, trace
 
 seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="")
 
@@ -47,13 +39,6 @@ class SeesContext:
         seen.set("outer")
         await self.app(scope, receive, send)
         SeesContext.last = seen.get()
-
-
-def trace(scope: Scope) -> dict[str, str] | None:
-    for name, value in scope["headers"]:
-        if name == b"x-trace":
-            return {"trace_id": value.decode("latin-1")}
-    return None
 
 
 options: dict[str, Any] = {"exclude_paths": ("/excluded",), "exemplar": trace}
@@ -242,15 +227,8 @@ async def item_added(number: int) -> int:
 
 @app.get("/work/{kind}")
 async def work(kind: str) -> list[str | int]:
-    WORK.labels(kind).inc()
-    TIMES.observe(1.5)
-    WORKER_PID.set(os.getpid())
-    HIGHEST.set(exposition.worker())
-    LAST.set(os.getpid())
-    return [exposition.worker(), os.getpid(), str(exposition.directory())]
+    return do_work(kind)
 
-
-LIVE.set(1)
 
 inner = APIRouter(prefix="/inner")
 

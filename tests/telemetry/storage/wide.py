@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from app.telemetry.http import PrometheusMiddleware, metrics_endpoint
-from tests.telemetry.sample import trace
+from tests.telemetry.working import trace
 
 
 def fine(request: Request) -> PlainTextResponse:
