@@ -7,7 +7,8 @@ app.mount("/static", StaticFiles(...))        /static/{path}
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -15,14 +16,6 @@ from starlette.convertors import CONVERTOR_TYPES
 from starlette.responses import PlainTextResponse
 from starlette.routing import PARAM_REGEX, Mount
 from starlette.types import Scope
-
-try:
-    from fastapi.routing import iter_route_contexts
-except ImportError:  # Starlette alone, or a FastAPI whose included routes stand in the list themselves
-
-    def iter_route_contexts(routes: Sequence[Any]) -> Iterator[Any]:  # type: ignore[misc]
-        yield from routes
-
 
 # Before 0.33 Starlette's mounts took their part off the path that the application below sees.
 _, _child = Mount("/mount", app=PlainTextResponse()).matches({"type": "http", "path": "/mount/x", "root_path": ""})
@@ -34,6 +27,17 @@ def routes_of(app: Any) -> Sequence[Any]:
     routes = getattr(_inside(app), "routes", ())
     ours = isinstance(routes, Sequence) and all(hasattr(route, "matches") for route in routes)
     return routes if ours else ()
+
+
+def _contexts(routes: Sequence[Any]) -> Iterable[Any]:
+    """The routes, those of included routers in their place.
+
+    Older FastAPIs have these in the list itself. Where FastAPI is not imported, no route is one of its own.
+    """
+    contexts: Callable[[Sequence[Any]], Iterable[Any]] = getattr(
+        sys.modules.get("fastapi.routing"), "iter_route_contexts", iter
+    )
+    return contexts(routes)
 
 
 def frontends_of(app: Any) -> list[str]:
@@ -138,7 +142,7 @@ class Templates:
         added: list[Template] = []
         if depth > 16:  # an application mounted in itself
             return added
-        for route in iter_route_contexts(routes):
+        for route in _contexts(routes):
             inner = getattr(route, "routes", None)
             below = getattr(route, "app", None)
             if inner is not None:

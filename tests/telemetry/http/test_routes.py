@@ -1,11 +1,13 @@
 """The endpoint that a request is counted under, where it is not a simple route of the application."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.telemetry.http.test_http import check, moved, one
-from tests.telemetry.serving import UVICORN, Served, serve
+from tests.telemetry.serving import ROOT, UVICORN, Served, serve
 
 MOUNTED = "tests.telemetry.http.mounted"
 
@@ -123,3 +125,8 @@ def test_a_body_above_the_limit(chunked: bool) -> None:
             assert status == 413
             assert moved(before, server.samples(), "http_requests_total") == one("POST", path, 413)
             assert moved(before, server.samples(), "http_exceptions_total") == {}
+
+
+def test_a_service_without_fastapi_does_not_import_it() -> None:
+    code = "import sys, app.telemetry.http; sys.exit('fastapi' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
