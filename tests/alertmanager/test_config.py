@@ -191,20 +191,15 @@ def test_labels_that_must_be_equal_exist_on_both_sides(rule: Json) -> None:
             assert needed <= labels.keys(), f"{labels['alertname']} lacks {needed - labels.keys()}"
 
 
-def write_test(test: Json, alert_names: set[str], file: Path) -> None:
-    """A unit test of the labels of these alerts, with the rules that they need and no others: a fifth of the time."""
-    order = []
+def write_test(test: Json, file: Path) -> None:
+    """A unit test of the labels of alerts, with the rules that they need and no others: a fifth of the time."""
     rules = []
-    for name in test["rule_files"]:
-        needed = needed_rules((UNIT_TESTS / name).resolve(), alert_names)
-        for group in needed["groups"]:
+    for name, groups in needed_rules(test).items():
+        for group in groups:
             group["rules"] = [{key: rule[key] for key in rule.keys() - {"annotations"}} for rule in group["rules"]]
-        order += [group["name"] for group in needed["groups"]]
         rules.append(file.with_suffix(f".{Path(name).stem}.rules"))
-        rules[-1].write_text(yaml.dump(needed, Dumper=yaml.CSafeDumper))
-    wanted = [name for name in test.get("group_eval_order", ()) if name in order]
-    made = {**test, "rule_files": list(map(str, rules)), "group_eval_order": wanted}
-    file.write_text(yaml.dump(made, Dumper=yaml.CSafeDumper))
+        rules[-1].write_text(yaml.dump({"groups": groups}, Dumper=yaml.CSafeDumper))
+    file.write_text(yaml.dump({**test, "rule_files": list(map(str, rules))}, Dumper=yaml.CSafeDumper))
 
 
 def test_what_says_where_a_target_is_stays_on_the_alerts_that_compare_it(tmp_path: Path) -> None:
@@ -235,7 +230,7 @@ def test_what_says_where_a_target_is_stays_on_the_alerts_that_compare_it(tmp_pat
                     proven.add(check["alertname"])
             if checks:
                 alone = {**document, "tests": [{**test, "alert_rule_test": checks}]}
-                write_test(alone, {check["alertname"] for check in checks}, tmp_path / f"{file.stem}-{number}.yml")
+                write_test(alone, tmp_path / f"{file.stem}-{number}.yml")
     assert proven == names
     run = promtool("test", "rules", *tmp_path.glob("*.yml"))
     assert run.returncode == 0, run.stdout + run.stderr

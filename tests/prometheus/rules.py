@@ -115,34 +115,18 @@ def metrics(expr: str) -> set[str]:
     return {name for name in names if name not in KEYWORDS}
 
 
-def needed_rules(file: Path, alert_names: set[str]) -> dict[str, Any]:
-    """The groups of a file of rules without what these alerts do not read, be it through other recorded series."""
-    needed = {name for rule in alerts() if rule.name in alert_names for name in metrics(rule.expr)}
-    while more := {n for rule in recordings() if rule.name in needed for n in metrics(rule.expr)} - needed:
-        needed |= more
-
-    def keeps(rule: dict[str, Any]) -> bool:
-        if "alert" in rule:
-            return rule["alert"] in alert_names or "ALERTS" in needed
-        return rule["record"] in needed
-
-    groups = [{**group, "rules": list(filter(keeps, group["rules"]))} for group in document(file)["groups"]]
-    return {"groups": [group for group in groups if group["rules"]]}
-
-
 def reads(expr: str) -> set[str]:
     """Names of the series that an expression reads, and of the alerts that it selects among ALERTS."""
     selected = re.findall(r'alertname=~?"([\w|]+)"', expr)
     return metrics(expr).union(*(names.split("|") for names in selected))
 
 
-def with_needed_rules(file: Path, folder: Path) -> Path:
-    """A copy of a file of unit tests, and of its rules without those that its tests do not look at, be it indirectly.
+def needed_rules(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The groups of each file of rules that unit tests name, without what these do not look at, be it indirectly.
 
     promtool evaluates all rules in each step, so these would take most of its time.
     """
-    content = document(file)
-    groups = {name: document((file.parent / name).resolve())["groups"] for name in content["rule_files"]}
+    groups = {name: document((UNIT_TESTS / name).resolve())["groups"] for name in content["rule_files"]}
     expressions: dict[str, list[str]] = {}
     for rule in (rule for own in groups.values() for group in own for rule in group["rules"]):
         expressions.setdefault(rule.get("alert") or rule["record"], []).append(str(rule["expr"]))
@@ -151,14 +135,21 @@ def with_needed_rules(file: Path, folder: Path) -> Path:
         needed.update(*(reads(check["expr"]) for check in test.get("promql_expr_test", ())))
     while more := {read for name in needed for expr in expressions.get(name, ()) for read in reads(expr)} - needed:
         needed |= more
-    text = file.read_text()
-    for name, own in groups.items():
-        kept = [
+    return {
+        name: [
             {**group, "rules": [rule for rule in group["rules"] if (rule.get("alert") or rule["record"]) in needed]}
             for group in own
         ]
+        for name, own in groups.items()
+    }
+
+
+def with_needed_rules(file: Path, folder: Path) -> Path:
+    """A copy of a file of unit tests, and of its rules those that its tests need."""
+    text = file.read_text()
+    for name, groups in needed_rules(document(file)).items():
         copy = folder / f"{file.stem}.{Path(name).stem}.rules"
-        copy.write_text(yaml.dump({"groups": kept}, Dumper=yaml.CSafeDumper))
+        copy.write_text(yaml.dump({"groups": groups}, Dumper=yaml.CSafeDumper))
         text = text.replace(name, str(copy), 1)  # as text: what YAML makes of values such as 0x19 is no series
     (folder / file.name).write_text(text)
     return folder / file.name
