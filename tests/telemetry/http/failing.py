@@ -124,7 +124,7 @@ async def stream() -> StreamingResponse:
 @inner.get("/events", response_class=EventSourceResponse)
 async def events() -> AsyncIterator[str]:
     yield "from the start"
-    await asyncio.sleep(0.05)  # FastAPI breaks off only what raises right after an event
+    await asyncio.sleep(0.5)  # FastAPI breaks off only what raises right after an event
     raise LookupError
 
 
