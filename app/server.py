@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -221,6 +222,7 @@ def app_or_exit() -> FastAPI:
     if supervisor := multiprocessing.parent_process():
         # A killed supervisor leaves its workers running, and they would keep the port occupied.
         threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
+    gc.disable()  # modules and routes stay until the end: the garbage collector need not look at them, now or later
     # Imported here: the supervisor must not register in the metrics as a worker.
     from app.main import create_app
 
@@ -229,6 +231,9 @@ def app_or_exit() -> FastAPI:
     except SettingsError as error:
         print(f"Cannot start: {error}", file=sys.stderr)
         sys.exit(STARTUP_FAILURE)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _end_with(supervisor: BaseProcess) -> None:
