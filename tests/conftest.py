@@ -184,5 +184,5 @@ def project_copy() -> Iterator[Path]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., object]:
-    """wait_until(predicate, timeout=240, interval=0.1): poll until true, fail with the last value otherwise."""
+    """wait_until(predicate, timeout=240, interval=None): poll until true, fail with the last value otherwise."""
     return servers.wait_until

@@ -39,12 +39,14 @@ PATIENCE = 240.0  # seconds; two loaded cores need some, and where all is well n
 NOT_YET = (OSError, AssertionError, LookupError, ValueError, httpx2.TransportError, psutil.Error)
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = PATIENCE, interval: float = 0.1) -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = PATIENCE, interval: float | None = None) -> T:
     """Call `predicate` until it returns something true, and return that.
 
-    Fails with the last value, or the last exception (one of NOT_YET), after `timeout` seconds.
+    Fails with the last value, or the last exception (one of NOT_YET), after `timeout` seconds. It is called every
+    `interval` seconds; by default ten times a second at first, and twice a second after a while, as looking takes time
+    from what is waited for.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         failure: Exception | None = None
         value: T | None = None
@@ -54,9 +56,10 @@ def wait_until(predicate: Callable[[], T], timeout: float = PATIENCE, interval: 
             failure = error
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise AssertionError(f"not true after {timeout:g} s; last value: {value!r}") from failure
-        time.sleep(interval)
+        time.sleep(min(max(0.1, waited / 10), 0.5) if interval is None else interval)
 
 
 PORTS = range(20_000, 32_768)  # below those that Linux gives to clients, which would take one between two starts

@@ -69,7 +69,7 @@ class Stack:
             assert result.returncode == 0, result.stdout + result.stderr
             return result
 
-        return wait_until(status)
+        return wait_until(status, interval=1)
 
     def port(self, server: str) -> int:
         return int(self.environment[f"{server.upper().replace('-', '_')}_PORT"])

@@ -64,7 +64,7 @@ def test_an_address_that_takes_no_samples_is_refused_and_changes_nothing(command
 def test_a_second_store_is_reached_after_a_reload(stack: Stack) -> None:
     url = f"http://localhost:{stack.port('longterm')}/api/v1/write"
     assert stack.run("reload", **ON, REMOTE_WRITE_URL=url).returncode == 0
-    wait_until(lambda: f"\n{url}\n" in stack.run("status", **ON, REMOTE_WRITE_URL=url).stdout)
+    wait_until(lambda: f"\n{url}\n" in stack.run("status", **ON, REMOTE_WRITE_URL=url).stdout, interval=1)
 
 
 def test_a_store_that_is_down_shows_in_the_status(stack: Stack) -> None:
