@@ -96,7 +96,14 @@ def _appeared(by: str, selector: str, age: str) -> str:
 
 
 def _new_version(age: str) -> str:
-    return _appeared("job, version", "app_info{@app}", age)
+    """Versions that are there and were not some time before.
+
+    If no version was there then, as after a scrape that failed or a stop, one that was there in the hour before is
+    not new.
+    """
+    before = f"count by (job, version) (last_over_time(app_info{{@app}}[1h] offset {age}))"
+    gap = f"unless on (job) count by (job) (app_info{{@app}} offset {age})"
+    return f"({_appeared('job, version', 'app_info{@app}', age)} unless ({before} {gap}))"
 
 
 FIRING_ALERTS = Annotation(

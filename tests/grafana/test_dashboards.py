@@ -323,6 +323,8 @@ AN_HOUR = {  # series -> its value, and the second at which it appears with it
     'ALERTS{alertname="Other",alertstate="firing",severity="warning",pool="main"}': (1, 3000),
     'ALERTS_FOR_STATE{alertname="Other",severity="warning",pool="main"}': (START + 3000, 3000),
 }
+# Version 1 stops and comes back, 2 replaces it, 3 starts while none is there.
+VERSIONS = (("1", 0, 1200), ("1", 1800, 2400), ("2", 2415, 2700), ("3", 3300, 3600))
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +334,11 @@ def an_hour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         f"{series} {value} {START + seconds}"
         for series, (value, appears) in AN_HOUR.items()
         for seconds in range(appears, 3601, 15)
+    ]
+    lines += [
+        f'app_info{{job="versions",instance="a",version="{version}"}} 1 {START + seconds}'
+        for version, begin, end in VERSIONS
+        for seconds in range(begin, end + 1, 15)
     ]
     (folder / "hour.txt").write_text("\n".join([*lines, "# EOF", ""]))
     backfill = promtool("tsdb", "create-blocks-from", "openmetrics", folder / "hour.txt", folder / "data")
@@ -366,6 +373,14 @@ def test_what_appears_with_its_first_event_is_listed(
 
     assert listed(600, 3600) == new
     assert listed(600, 1200) == listed(2400, 3600) == {nothing}
+
+
+def test_a_version_that_comes_back_is_no_deploy(an_hour: Prometheus) -> None:
+    (deploys,) = (a for a in DASHBOARDS["overview"]["annotations"]["list"] if a["name"] == "Deploys")
+    times = {"start": str(START + 600), "end": str(START + 3600), "step": "15"}
+    answer = an_hour.api("query_range", query=substituted(deploys["expr"]), **times)
+    marks = {series["metric"]["version"]: [t - START for t, _ in series["values"]] for series in answer["result"]}
+    assert marks == {"2": [2415], "3": [3300]}
 
 
 def test_exceptions_are_counted_from_their_first_on(an_hour: Prometheus) -> None:
@@ -452,9 +467,9 @@ def test_annotations_parse_and_know_their_variables(name: str) -> None:
         assert set(re.findall(r"\$(\w+)", annotation["expr"])) <= known | BUILT_IN
         # A window of its own would be shorter than the step of a long time range, and miss what lies between.
         windows = re.findall(r"(?:offset |\[)([^:\])\s]+)", annotation["expr"])
-        assert set(windows) <= {"$__interval", "$__rate_interval", "3m"}, annotation["name"]
+        assert set(windows) <= {"$__interval", "$__rate_interval", "3m", "1h"}, annotation["name"]
         assert annotation["name"] in ("Load tests", "Alerts", "Deploys", "Starts", "Reboots")
-        assert (set(windows) - {"3m"}) or annotation["name"] == "Load tests", annotation["name"]
+        assert (set(windows) - {"3m", "1h"}) or annotation["name"] == "Load tests", annotation["name"]
 
 
 def _urls(value: Any) -> list[str]:
