@@ -21,6 +21,7 @@ from ops.servers import Server
 WINDOWS = 60.0
 WAITING = 360.0
 INTERVAL = "1s"
+LEAST = 3.0  # seconds of the shortest window, which needs several samples
 # postgres_exporter takes three seconds to find out that PostgreSQL is gone: its job is slower, and so are the windows
 # over its metrics, which need several samples each.
 SLOW_JOB, SLOW_INTERVAL, SLOW_WINDOW = "postgres", "4s", 12.0
@@ -49,7 +50,7 @@ def shorter(duration: str, factor: float, least: float = 0.0) -> str:
 
 def expression(text: str) -> str:
     """An expression with shorter windows, offsets and ages."""
-    least = SLOW_WINDOW if "pg_" in text else 3.0
+    least = SLOW_WINDOW if "pg_" in text else LEAST
     text = re.sub(rf"(?<=\[)({DURATION})(?=[\]:])", lambda match: shorter(match[1], WINDOWS, least), text)
     text = re.sub(rf"(?<=:)({DURATION})(?=\])", lambda match: shorter(match[1], WINDOWS, 1.0), text)
     text = re.sub(rf"\boffset\s+({DURATION})", lambda match: f"offset {shorter(match[1], WINDOWS)}", text)

@@ -32,7 +32,7 @@ from ops.processes import ProcessStack
 from ops.servers import HOST
 from ops.settings import DEFAULTS, Settings
 from ops.supervise import config
-from tests.ops.drills.accelerate import accelerate, accelerated
+from tests.ops.drills.accelerate import LEAST, accelerate, accelerated
 from tests.servers import temporary_folder, wait_until
 
 
@@ -152,10 +152,15 @@ class Lab:
         self.main_process(service).send_signal(signal.SIGHUP)
 
     def knows_alertmanager(self) -> bool:
-        """Whether Prometheus has found Alertmanager again, which takes seconds when it loads its configuration."""
+        """Whether Prometheus has found Alertmanager again, which takes seconds when it loads its configuration.
+
+        And what it dropped meanwhile is no longer in the window (LEAST) of the alert about that, which would fire in
+        the next drill.
+        """
         loaded = self.stack.query("prometheus_config_last_reload_success_timestamp_seconds")
         found = self.stack.query("prometheus_notifications_alertmanagers_discovered")
-        return float(loaded[0]["value"][1]) >= self.reloaded and float(found[0]["value"][1]) >= 1
+        dropped = self.stack.query(f"increase(prometheus_notifications_dropped_total[{LEAST:g}s]) > 0")
+        return float(loaded[0]["value"][1]) >= self.reloaded and float(found[0]["value"][1]) >= 1 and not dropped
 
     @contextmanager
     def changed(self, file: Path, text: str, service: str | None) -> Iterator[None]:
