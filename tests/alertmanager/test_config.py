@@ -194,7 +194,7 @@ def test_labels_that_must_be_equal_exist_on_both_sides(rule: Json) -> None:
 def write_test(test: Json, file: Path) -> None:
     """A unit test of the labels of alerts, with the rules that they need and no others: a fifth of the time."""
     rules = []
-    for name, groups in needed_rules(test).items():
+    for name, groups in needed_rules(test, UNIT_TESTS).items():
         for group in groups:
             group["rules"] = [{key: rule[key] for key in rule.keys() - {"annotations"}} for rule in group["rules"]]
         rules.append(file.with_suffix(f".{Path(name).stem}.rules"))

@@ -121,12 +121,14 @@ def reads(expr: str) -> set[str]:
     return metrics(expr).union(*(names.split("|") for names in selected))
 
 
-def needed_rules(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The groups of each file of rules that unit tests name, without what these do not look at, be it indirectly.
+def needed_rules(content: dict[str, Any], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The groups of the files of rules that unit tests name, relative to `folder`, without what these do not look at.
+
+    What they look at indirectly stays.
 
     promtool evaluates all rules in each step, so these would take most of its time.
     """
-    groups = {name: document((UNIT_TESTS / name).resolve())["groups"] for name in content["rule_files"]}
+    groups = {name: document((folder / name).resolve())["groups"] for name in content["rule_files"]}
     expressions: dict[str, list[str]] = {}
     for rule in (rule for own in groups.values() for group in own for rule in group["rules"]):
         expressions.setdefault(rule.get("alert") or rule["record"], []).append(str(rule["expr"]))
@@ -147,7 +149,7 @@ def needed_rules(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def with_needed_rules(file: Path, folder: Path) -> Path:
     """A copy of a file of unit tests, and of its rules those that its tests need."""
     text = file.read_text()
-    for name, groups in needed_rules(document(file)).items():
+    for name, groups in needed_rules(document(file), file.parent).items():
         copy = folder / f"{file.stem}.{Path(name).stem}.rules"
         copy.write_text(yaml.dump({"groups": groups}, Dumper=yaml.CSafeDumper))
         text = text.replace(name, str(copy), 1)  # as text: what YAML makes of values such as 0x19 is no series
