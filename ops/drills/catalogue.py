@@ -82,11 +82,7 @@ DRILLS = {
     for drill in (
         Drill("slow", "A change made every request two seconds slower.", fault("slow", delay=2)),
         Drill("errors", "Half of all requests fail with 500.", fault("errors", share=0.5)),
-        Drill(
-            "exceptions",
-            "A new release raises an exception that never occurred before.",
-            seldom_raised,
-        ),
+        Drill("exceptions", "A new release raises an exception that never occurred before.", seldom_raised),
         Drill(
             "event-loop",
             "A blocking call in a handler stalls the event loop.",

@@ -122,11 +122,9 @@ def reads(expr: str) -> set[str]:
 
 
 def needed_rules(content: dict[str, Any], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The groups of the files of rules that unit tests name, relative to `folder`, without what these do not look at.
+    """The groups of the files of rules that unit tests in `folder` name, with only the rules that the tests look at.
 
-    What they look at indirectly stays.
-
-    promtool evaluates all rules in each step, so these would take most of its time.
+    Directly or through other rules. promtool evaluates all rules in each step, so the rest would take most of its time.
     """
     groups = {name: document((folder / name).resolve())["groups"] for name in content["rule_files"]}
     expressions: dict[str, list[str]] = {}
