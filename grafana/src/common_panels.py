@@ -69,7 +69,7 @@ def _alerts_table(others: str) -> Panel:
             Column(
                 "severity",
                 "Severity",
-                width=75,
+                width=72,
                 mappings=(
                     values(
                         {"critical": ("critical", "red"), "warning": ("warning", "orange"), "none": ("none", "green")}
@@ -78,7 +78,7 @@ def _alerts_table(others: str) -> Panel:
             ),
             Column("alertname", "Alert", links=(RUNBOOK,)),
             Column("where", "Where"),
-            Column("Value", "For", unit="s", width=75, decimals=0),
+            Column("Value", "For", unit="s", width=66, decimals=0),
         ),
         sort_by=(("Severity", False), ("For", True)),  # "critical" comes before "warning"
         no_value="Unknown: no rules are evaluated, or Prometheus does not respond",

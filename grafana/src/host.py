@@ -149,16 +149,16 @@ BY_HOST = (
             Column(
                 "nodename", "Host", links=(only("Only this host", "Host", (NODE,), NODE, "__data.fields.Exporter"),)
             ),
-            Column("instance", "Exporter", width=150),
-            Column("Value #J", "State", width=60, mappings=(UP_OR_DOWN,)),
-            Column("Value #B", "Cores", unit="none", width=60),
+            Column("instance", "Exporter", width=154),
+            Column("Value #J", "State", width=54, mappings=(UP_OR_DOWN,)),
+            Column("Value #B", "Cores", unit="none", width=56),
             Column("Value #C", "CPU", unit="percentunit", width=60, steps=CPU_STEPS, decimals=0),
             Column("Value #D", "Load/core", unit="none", width=85, steps=LOAD_STEPS, decimals=2),
             Column("Value #E", "Memory", unit="bytes", width=80),
             Column("Value #F", "Used", unit="percentunit", width=60, steps=MEMORY_STEPS, decimals=0),
             Column("Value #G", "Fullest disk", unit="percentunit", width=95, steps=DISK_STEPS, decimals=0),
             Column("Value #H", "Disk full in", unit="s", width=90),
-            Column("Value #I", "Uptime", unit="s", width=90),
+            Column("Value #I", "Uptime", unit="s", width=80),
         ),
     ),
 )

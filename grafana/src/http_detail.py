@@ -86,9 +86,9 @@ FAILURES = (
         unit="none",
         columns=(
             Column("exception", "Exception"),
-            Column("method", "Method", width=90),
+            Column("method", "Method", width=70),
             Column("endpoint", "Endpoint"),
-            Column("Value", "Occurrences", unit="none", width=130, bar=True, decimals=0),
+            Column("Value", "Occurrences", unit="none", width=112, bar=True, decimals=0),
         ),
         sort_by=(("Occurrences", True),),
         no_value="No exceptions in this range",

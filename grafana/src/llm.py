@@ -233,13 +233,13 @@ MODELS = (
         ),
         unit="short",
         columns=(
-            Column("provider", "Provider", width=95),
+            Column("provider", "Provider", width=85),
             Column(
                 "model",
                 "Model",
                 links=(only("Only this model", "LLM", VARIABLES, MODEL, "__value.text"),),
             ),
-            Column("Value #A", "Calls/min", unit="short", width=120, bar=True, decimals=1),
+            Column("Value #A", "Calls/min", unit="short", width=105, bar=True, decimals=1),
             Column(
                 "Value #B", "Failed", unit="percentunit", width=70, steps=slo.red_at("llm_error_ratio", 0.1), decimals=1
             ),

@@ -290,7 +290,7 @@ REQUESTS = (
 
 DETAIL = (
     heatmap(
-        "Response time distribution, client side",
+        "Response time distribution",
         "Requests per second in each bucket of response time, as the client measures it.",
         f"sum by (le) (rate(locust_response_time_seconds_bucket[1m])) or on () ({EMPTY_HEATMAP} unless on () "
         "last_over_time(locust_response_time_seconds_count[$__range] @ end()))",

@@ -147,15 +147,6 @@ ALERTING = (
         overrides=coloured({"firing": "red", "pending": "yellow"}),
         no_value="No rules were evaluated in this range",
     ),
-    timeseries(
-        "Alerts in Alertmanager",
-        "Alerts that Alertmanager holds: active, or suppressed by a silence or by another alert. Watchdog, which "
-        "always fires, is one of them.",
-        Query("sum by (state) (alertmanager_alerts)", "{{state}}"),
-        unit="none",
-        stacked=True,
-        overrides=coloured({"active": "blue", "suppressed": "purple", "unprocessed": "text"}),
-    ),
 )
 
 SENT = "alertmanager_notifications_total"
@@ -171,6 +162,15 @@ NOTIFICATIONS = (
         ),
         unit="none",
         overrides=coloured({"sent": "green", "failed": "orange", "dropped": "red"}),
+    ),
+    timeseries(
+        "Alerts in Alertmanager",
+        "Alerts that Alertmanager holds: active, or suppressed by a silence or by another alert. Watchdog, which "
+        "always fires, is one of them.",
+        Query("sum by (state) (alertmanager_alerts)", "{{state}}"),
+        unit="none",
+        stacked=True,
+        overrides=coloured({"active": "blue", "suppressed": "purple", "unprocessed": "text"}),
     ),
     timeseries(
         "Alertmanager notifications, 15 min",
@@ -310,8 +310,8 @@ DASHBOARD = dashboard(
     rows=(
         Row("", sixths(STRIP)),
         Row("Targets", (TARGETS[0].sized(12, 9), *quarters(TARGETS[1:], 9))),
-        Row("Alerts", (ALERTING[0].sized(12, 7), *quarters(ALERTING[1:], 7))),
-        Row("Notifications", halves(NOTIFICATIONS, 7)),
+        Row("Alerts", (ALERTING[0].sized(18, 7), *quarters(ALERTING[1:], 7))),
+        Row("Notifications", thirds(NOTIFICATIONS, 7)),
         Row("Rules", thirds(RULES, 7)),
         Row("Remote write", thirds(REMOTE_WRITE, 7), collapsed=True),
         Row("Storage and processes", (*quarters(STORAGE[:4]), *halves(STORAGE[4:])), collapsed=True),

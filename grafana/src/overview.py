@@ -122,24 +122,8 @@ OBJECTIVES = (
         overrides=coloured(SLO_COLOURS),
         links=(drill("HTTP"),),
         no_value=NOT_COUNTED,
-    ).sized(5, 7),
-    timeseries(
-        "Burn rate, 1 hour",
-        "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
-        f"30 days, at {slo.BURN_LIMIT:g} (the line) an hour spends {slo.BURN_LIMIT / 7.2:.2g} % of it, and the alert "
-        "pages on-call.",
-        Query(
-            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})',
-            "{{slo}}",
-        ),
-        unit="suffix:x",
-        limit=slo.BURN_LIMIT,
-        soft_highest=slo.BURN_LIMIT + 1,
-        overrides=coloured(SLO_COLOURS),
-        links=(drill("HTTP"),),
-        no_value=NOT_COUNTED,
-    ).sized(5, 7),
-    ALERTS_TABLE.sized(14, 7),
+    ).sized(7, 7),
+    ALERTS_TABLE.sized(17, 7),
 )
 
 SERVICE = (
@@ -171,6 +155,22 @@ SERVICE = (
         unit="percentunit",
         overrides=OBJECTIVE_LINE,
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
+    ),
+    timeseries(
+        "Burn rate, 1 hour",
+        "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
+        f"30 days, at {slo.BURN_LIMIT:g} (the line) an hour spends {slo.BURN_LIMIT / 7.2:.2g} % of it, and the alert "
+        "pages on-call.",
+        Query(
+            'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})',
+            "{{slo}}",
+        ),
+        unit="suffix:x",
+        limit=slo.BURN_LIMIT,
+        soft_highest=slo.BURN_LIMIT + 1,
+        overrides=coloured(SLO_COLOURS),
+        links=(drill("HTTP"),),
+        no_value=NOT_COUNTED,
     ),
 )
 
@@ -267,7 +267,7 @@ DASHBOARD = dashboard(
     rows=(
         Row("", sixths(STRIP)),
         Row("Objectives and alerts", OBJECTIVES),
-        Row("Service", thirds(SERVICE, 7)),
+        Row("Service", quarters(SERVICE, 7)),
         Row("Users and business", halves(BUSINESS, 7)),
         Row("Language models", thirds(MODELS, 7)),
         Row("Database", thirds(DATABASE, 7)),

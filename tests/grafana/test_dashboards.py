@@ -34,6 +34,9 @@ RECORDS = {
     if "record" in rule
 }
 RECORDED = RECORDS.keys()
+ALERTS = [
+    rule["alert"] for rules in RULES.values() for group in rules["groups"] for rule in group["rules"] if "alert" in rule
+]
 by_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
 
@@ -177,6 +180,47 @@ def test_legends_fit(name: str) -> None:
         assert legend["placement"] == "right", panel["title"]
         assert panel["gridPos"]["w"] >= 12, panel["title"]
         assert len(legend["calcs"]) == 1, panel["title"]
+
+
+# Grafana leaves a dashboard 948 of 1280 pixels beside its menu; 8 are between two panels.
+COLUMN = (948 + 8) / 24
+PADDING = 12  # around the text of a cell
+
+
+@by_dashboard
+def test_titles_are_not_cut_off(name: str) -> None:
+    for panel in panels(DASHBOARDS[name]):
+        assert 7.4 * len(panel["title"]) <= COLUMN * panel["gridPos"]["w"] - 8 - 49, panel["title"]  # 49: the icon
+
+
+def _columns(panel: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """A table's columns that have a width, and at 1280 pixels that of each other one: these share what is left."""
+    (organize,) = (t["options"] for t in panel["transformations"] if t["id"] == "organize")
+    widths = {
+        override["matcher"]["options"]: one["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for one in override["properties"]
+        if one["id"] == "custom.width"
+    }
+    left = COLUMN * panel["gridPos"]["w"] - 8 - 18 - sum(widths.values())
+    return widths, left / (len(organize["renameByName"]) - len(widths))
+
+
+@by_dashboard
+def test_tables_have_room_for_names(name: str) -> None:
+    for panel in panels(DASHBOARDS[name]):
+        if panel["type"] == "table":
+            _, rest = _columns(panel)
+            assert rest >= 110, panel["title"]
+
+
+@pytest.mark.parametrize("name", ["overview", "monitoring"])
+def test_names_of_alerts_are_not_cut_off(name: str) -> None:
+    (table,) = (p for p in panels(DASHBOARDS[name]) if p["title"] == "Firing alerts")
+    longest = max(len(alert) for alert in ALERTS)
+    widths, rest = _columns(table)
+    assert set(widths) == {"Severity", "For"}
+    assert rest >= 7.4 * max(longest, len("postgres postgres-exporter:9187")) + PADDING  # in Grafana's font
 
 
 @by_dashboard
