@@ -146,19 +146,24 @@ SERVER_ROW = (
 LAG_STEPS = slo.red_at("replication_lag_seconds", 0.3)
 ROLE = values({"0": ("primary", "green"), "1": ("replica", "blue")})
 WRAPAROUND = 2_000_000_000  # transactions; PostgreSQL stops taking writes 3 million before 2^31
+# 180006 is 18.6, and 160011 is 16.11.
+VERSION = (
+    'label_replace(count_values by (instance) ("number", pg_settings_server_version_num{@db}), '
+    '"version", "$1.$2", "number", "(..)0{0,3}(.+)")'
+)
 SERVERS = (
     table(
         "Servers",
         "Every PostgreSQL server at the end of the time range: whether it answers its exporter, since when it runs, "
         "its role and the settings that matter most. Each sort or hash may take as much memory as work_mem.",
         tuple(
-            f"max by (instance) ({expr})"
+            f"max by (instance, version) ({expr})"
             for expr in (
                 "pg_up{@db}",
                 "time() - pg_postmaster_start_time_seconds{@db}",
                 "pg_replication_is_replica{@db}",
                 "pg_replication_lag_seconds{@db}",
-                "pg_settings_server_version_num{@db}",
+                VERSION,
                 "pg_settings_max_connections{@db}",
                 "pg_settings_shared_buffers_bytes{@db}",
                 "pg_settings_work_mem_bytes{@db}",
@@ -172,7 +177,7 @@ SERVERS = (
             Column("Value #B", "Uptime", unit="s", width=80),
             Column("Value #C", "Role", width=66, mappings=(ROLE,)),
             Column("Value #D", "Lag", unit="s", width=55, steps=LAG_STEPS),
-            Column("Value #E", "Version", unit="none", width=68),
+            Column("version", "Version", width=68),
             Column("Value #F", "max_connections", unit="none", width=138),
             Column("Value #G", "shared_buffers", unit="bytes", width=120),
             Column("Value #H", "work_mem", unit="bytes", width=90),

@@ -153,7 +153,7 @@ SENT = "alertmanager_notifications_total"
 FAILED = "alertmanager_notifications_failed_total"
 NOTIFICATIONS = (
     timeseries(
-        "Prometheus to Alertmanager, 5 min",
+        "Sent to Alertmanager, 5 min",
         "Alerts that Prometheus handed to Alertmanager in the last 5 minutes (each firing one is repeated about "
         "once a minute), and those it could not send.",
         tuple(
@@ -173,7 +173,7 @@ NOTIFICATIONS = (
         overrides=coloured({"active": "blue", "suppressed": "purple", "unprocessed": "text"}),
     ),
     timeseries(
-        "Alertmanager notifications, 15 min",
+        "Notifications, 15 min",
         "Notifications in the last 15 minutes by integration, and those that Alertmanager could not deliver. None "
         "are sent before a receiver is switched on.",
         (

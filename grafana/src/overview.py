@@ -118,7 +118,6 @@ OBJECTIVES = (
         limit=0,
         lowest=None,
         highest=1,
-        decimals=0,
         overrides=coloured(SLO_COLOURS),
         links=(drill("HTTP"),),
         no_value=NOT_COUNTED,
