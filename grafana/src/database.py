@@ -124,7 +124,7 @@ DASHBOARD = dashboard(
     rows=(
         Row("", sixths(STRIP)),
         Row("Connections", halves(CONNECTIONS, 7)),
-        Row("Queries", halves(QUERIES)),
+        Row("Queries", halves(QUERIES, 9)),  # room for ten names
         Row("Transactions", thirds(TRANSACTIONS, 7)),
         Row("PostgreSQL", quarters(SERVER_ROW, 8)),
         Row("Servers and settings", full(SERVERS, 4)),
