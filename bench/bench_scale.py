@@ -40,6 +40,7 @@ from ops.programs import find
 from tests import servers as running
 
 MOST = 0.5  # of the series and the memory that the largest number of instances costs with the first configuration
+RULES_SHARE = {50: 0.05}  # instances -> of a core, at most, to evaluate today's rules
 DAY = 86400
 LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{.*\})? (\S+)$")
 Metrics = dict[str, float]
@@ -56,6 +57,7 @@ class Cost:
     memory: float  # bytes, the most that was resident
     cpu: float  # share of one core
     rules: float  # seconds for all groups, once
+    rules_share: float  # of the time in which one group or another is evaluated
     scrape: float  # seconds, of one instance
     samples: float  # a second
     missed: float  # evaluations of groups of rules that were left out, the one before having taken too long
@@ -224,6 +226,7 @@ def measure(
                 memory[title],
                 (cpu_seconds(pid) - spent[title]) / elapsed,
                 value(url, "sum(prometheus_rule_group_last_duration_seconds)"),
+                value(url, "sum(rate(prometheus_rule_group_duration_seconds_sum[1m]))"),
                 value(url, 'avg(scrape_duration_seconds{job="app"})'),
                 value(url, "sum(rate(prometheus_tsdb_head_samples_appended_total[1m]))"),
                 value(url, "sum(prometheus_rule_group_iterations_missed_total)"),
@@ -269,14 +272,17 @@ def main() -> int:
         print(f"{title}: {cost.kept:.0f} of the {cost.scraped:.0f} samples of one instance are kept.")
     print(f"Each row: {seconds:.0f} s, the last two thirds of them measured. A sample takes")
     print(", ".join(f"{size[title]:.2f} bytes on disk ({title})" for title in size) + ".\n")
-    print("| instances | | series | memory | CPU, of a core | disk a day | all rules once | a scrape |")
-    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| instances | | series | memory | CPU, of a core | disk a day | all rules once | rules, of a core | a scrape |"
+    )
+    print("|---:|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in costs:
         for title, cost in row.items():
             disk = size[title] * cost.samples * DAY
             print(
                 f"| {cost.instances} | {title} | {cost.series:,.0f} | {cost.memory / 2**20:,.0f} MiB | {cost.cpu:.1%}"
-                f" | {disk / 1e9:.2f} GB | {cost.rules * 1e3:.0f} ms | {cost.scrape * 1e3:.0f} ms |"
+                f" | {disk / 1e9:.2f} GB | {cost.rules * 1e3:.0f} ms | {cost.rules_share:.1%}"
+                f" | {cost.scrape * 1e3:.0f} ms |"
             )
     for row in costs:
         for title, cost in row.items():
@@ -296,6 +302,14 @@ def main() -> int:
         memory = costs[-1][title].memory / before.memory
         met.append(max(series, memory) <= MOST)
         print(f"| {title} | {series:.2f} | {memory:.2f} | {'met' if met[-1] else '**missed**'} |")
+    for row in costs:
+        cost = row[titles[-1]]
+        if most := RULES_SHARE.get(cost.instances):
+            met.append(cost.rules_share <= most)
+            verdict = "met" if met[-1] else "**missed**"
+            print(
+                f"\nRules for {cost.instances} instances: {cost.rules_share:.1%} of a core, at most {most:.0%}: {verdict}."
+            )
     return 0 if all(met) else 1
 
 

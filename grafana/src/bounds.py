@@ -1,7 +1,6 @@
 """The bounds of the service's histograms: a percentile is no more exact than they are close, so tiles show the bound.
 
-These are the default bounds that Prometheus keeps (prometheus.yml). A service with others sets them where these are
-defined, then `make generate`.
+These are the telemetry's default bounds. A service with others sets them where these are defined, then `make generate`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,15 @@ from prometheus_client import Histogram
 from app.telemetry.database import metrics as database
 from app.telemetry.http.metrics import DURATION_BUCKETS
 from app.telemetry.llm import metrics as llm
-from prometheus.src.bounds import kept
 
 from .model import Json
 
 
 def _of(histogram: Histogram) -> tuple[float, ...]:
-    return kept(histogram._name, histogram._upper_bounds[:-1])  # the last one is infinite
+    return tuple(histogram._upper_bounds[:-1])  # the last one is infinite
 
 
-RESPONSE = kept("http_request_duration_seconds", DURATION_BUCKETS)
+RESPONSE = DURATION_BUCKETS
 QUERY = _of(database.QUERY_DURATION)
 CHECKOUT_WAIT = _of(database.POOL_WAIT)
 CALL = _of(llm.DURATION)

@@ -48,31 +48,31 @@ DURATION = Histogram(
     "llm_request_duration_seconds",
     "Response time of the model: from the request to the last byte of the answer, retries included",
     (*PAIR, "operation", "outcome"),
-    buckets=[0.08 * 2**n for n in range(13)],
+    buckets=[0.16 * 2**n for n in range(11)],
 )
 TIME_TO_FIRST_TOKEN = Histogram(
     "llm_time_to_first_token_seconds",
     "Time from the request to the first token of a streamed answer",
     PAIR,
-    buckets=[0.02 * 2**n for n in range(12)],
+    buckets=[0.08 * 2**n for n in range(9)],
 )
 TIME_PER_OUTPUT_TOKEN = Histogram(
     "llm_time_per_output_token_seconds",
     "Mean time between the tokens of a streamed answer after the first",
     PAIR,
-    buckets=[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5],
+    buckets=[0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5],
 )
 REQUEST_TOKENS = Histogram(
     "llm_request_tokens",
     "Tokens per call",
     (*PAIR, "type"),
-    buckets=[16 * 4**n for n in range(9)],
+    buckets=[64 * 4**n for n in range(7)],
 )
 PROMPT_LENGTH = Histogram(
     "llm_prompt_length_characters",
     "Length of the user's prompt",
     PAIR,
-    buckets=[16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576],
+    buckets=[64 * 4**n for n in range(7)],
 )
 ERRORS = Counter("llm_errors", "LLM calls that failed, by kind", (*PAIR, "error_type"))
 RETRIES = Counter("llm_retries", "Requests repeated after a failure, by the kind of that failure", (*PAIR, "reason"))
