@@ -307,9 +307,8 @@ def main() -> int:
         if most := RULES_SHARE.get(cost.instances):
             met.append(cost.rules_share <= most)
             verdict = "met" if met[-1] else "**missed**"
-            print(
-                f"\nRules for {cost.instances} instances: {cost.rules_share:.1%} of a core, at most {most:.0%}: {verdict}."
-            )
+            share = f"{cost.rules_share:.1%} of a core, at most {most:.0%}"
+            print(f"\nEvaluating the rules of {cost.instances} instances: {share}: {verdict}.")
     return 0 if all(met) else 1
 
 
