@@ -14,7 +14,8 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-# Seconds; all bounds of the service's http_request_duration_seconds, so that the two can be compared, and more for thresholds.
+# Seconds: the bounds of the service's http_request_duration_seconds, so that the two can be compared, and more for
+# thresholds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
 
 # Request types of their own: events inside a request, not requests.
