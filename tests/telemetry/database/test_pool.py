@@ -249,8 +249,8 @@ def check_waits(pool: str, before: float, waited: list[float]) -> None:
         for sample in family.samples
         if sample.name.endswith("_bucket") and sample.labels["pool"] == pool
     }
-    assert at_most[0.05] <= 4
-    assert at_most[0.25] <= 8
+    assert at_most[0.025] <= 4
+    assert at_most[0.1] <= 6
     assert at_most[float("inf")] == 10
 
 
