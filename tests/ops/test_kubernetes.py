@@ -273,7 +273,7 @@ def test_what_the_stack_does_not_keep_is_not_kept_here(out: Path, cluster: InClu
     assert scrape_config(monitor, {})["metric_relabel_configs"] == rules
     names = set(cluster.prometheus.api("label/__name__/values"))
     assert "http_request_duration_seconds_bucket" in names
-    assert "http_request_size_bytes_bucket" not in names
+    assert "http_request_size_bytes_count" not in names
 
 
 def test_recorded_series_are_of_the_service_not_of_pods(cluster: InCluster) -> None:

@@ -10,11 +10,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..storage import locked, storage
 from .failures import answered_outside, client_left, failed
-from .metrics import CLIENT_GONE, SIZE_BUCKETS
+from .metrics import CLIENT_GONE
 from .series import Series
 
 NOT_STARTED: Message = {"status": 0}  # of a response
-_SMALL = int(SIZE_BUCKETS[0])
 
 
 class Exchange:
@@ -137,7 +136,7 @@ class Exchange:
                 cells = storage.cells  # others, if there was no room for it
             cells[cell] += 1.0
 
-            start_sum, start, duration_sum, duration, received_sum, received, sent_sum, sent = row.cells
+            start_sum, start, duration_sum, duration, received, received_sum, sent, sent_sum = row.cells
             started, bounds = self.started, series.bounds
             bucket = 0  # most requests are so short that one look at the first bound is enough
             if started or status != CLIENT_GONE:
@@ -155,16 +154,11 @@ class Exchange:
             cells[duration_sum] += elapsed
             cells[duration] += 1.0
 
-            size = self.received
-            if size:
-                cells[received_sum] += size
-                received += bisect_left(SIZE_BUCKETS, size)
+            if self.received:
+                cells[received_sum] += self.received
             cells[received] += 1.0
-            size = self.sent
-            if size and method != "HEAD":  # whose body the server does not send
-                cells[sent_sum] += size
-                if size > _SMALL:
-                    sent += bisect_left(SIZE_BUCKETS, size)
+            if self.sent and method != "HEAD":  # whose body the server does not send
+                cells[sent_sum] += self.sent
             cells[sent] += 1.0
 
             if status >= 500:

@@ -4,7 +4,6 @@
 from ..exposition import SharedMetric
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 WEBSOCKET = "WEBSOCKET"  # the method of exceptions in handlers of WebSockets
@@ -42,8 +41,8 @@ FAILED_START = SharedMetric(
 )
 DURATION = SharedMetric("histogram", "http_request_duration_seconds", "Time until the last byte of the response.")
 START = SharedMetric("histogram", "http_response_start_seconds", "Time until the response starts.")
-REQUEST_SIZE = SharedMetric("histogram", "http_request_size_bytes", "Request body, as far as the application read it.")
-RESPONSE_SIZE = SharedMetric("histogram", "http_response_size_bytes", "Response body, as far as it was sent.")
+REQUEST_SIZE = SharedMetric("summary", "http_request_size_bytes", "Request body, as far as the application read it.")
+RESPONSE_SIZE = SharedMetric("summary", "http_response_size_bytes", "Response body, as far as it was sent.")
 EXCEPTIONS = SharedMetric("counter", "http_exceptions", "Exceptions that no handler caught, by class.")
 OVERFLOWED = SharedMetric("counter", "http_metrics_overflow", "Requests counted as overflow: the limit was reached.")
 APP_INFO = SharedMetric("gauge", "app_info", "Always 1; the versions of the application and of Python.")

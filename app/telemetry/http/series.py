@@ -34,7 +34,6 @@ from .metrics import (
     REQUEST_SIZE,
     REQUESTS,
     RESPONSE_SIZE,
-    SIZE_BUCKETS,
     START,
 )
 from .routes import Templates
@@ -60,7 +59,7 @@ class Row:
         self.exceptions: dict[str, int] | None = None  # most rows never have one
         self.in_progress = SCRATCH
         self.failed_start = self.failed_duration = 0  # the sums' cells, once something failed
-        self.cells: tuple[int, ...] = (SCRATCH,) * 8  # of the four histograms, each the sum's and the first bucket's
+        self.cells: tuple[int, ...] = (SCRATCH,) * 8  # two histograms: sum, first bucket; two summaries: count, sum
 
 
 class Series:
@@ -92,11 +91,11 @@ class Series:
         self.constant = tuple(const_labels.values())
         names = ("method", "endpoint", *const_labels)
         self._requests = REQUESTS.family(("method", "endpoint", "status_code", *const_labels))
-        self._histograms = (
+        self._families = (
             START.family(names, buckets),
             DURATION.family(names, buckets),
-            REQUEST_SIZE.family(names, SIZE_BUCKETS),
-            RESPONSE_SIZE.family(names, SIZE_BUCKETS),
+            REQUEST_SIZE.family(names),
+            RESPONSE_SIZE.family(names),
         )
         self._failed = FAILED_START.family(names, buckets), FAILED_DURATION.family(names, buckets)
         self._in_progress = IN_PROGRESS.family(names, mode="livesum")
@@ -180,8 +179,8 @@ class Series:
 
     def _fill(self, row: Row) -> None:
         row.in_progress = self.cell(self._in_progress, row.labels)
-        sums = [self.cell(family, row.labels) for family in self._histograms]
-        row.cells = tuple(cell for first in sums for cell in (first, first + 1))
+        starts = [self.cell(family, row.labels) for family in self._families]
+        row.cells = tuple(cell for first in starts for cell in (first, first + 1))
 
     def cell(self, family: Family, labelvalues: tuple[str, ...]) -> int:
         start = storage.own(family, labelvalues, alone=False)
