@@ -41,7 +41,7 @@ RUNBOOK = Link(
 )
 # The labels that distinguish alerts of the same name.
 _WHERE = (
-    '"job", "slo", "endpoint", "exception", "provider", "model", "query_name", "pool", "datname", '
+    '"job", "slo", "window", "endpoint", "exception", "provider", "model", "query_name", "pool", "datname", '
     '"device", "mountpoint", "instance"'
 )
 # Alerts of other services than the chosen ones are left out; those of hosts, databases and Prometheus stay.

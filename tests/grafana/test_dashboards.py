@@ -34,9 +34,7 @@ RECORDS = {
     if "record" in rule
 }
 RECORDED = RECORDS.keys()
-ALERTS = [
-    rule["alert"] for rules in RULES.values() for group in rules["groups"] for rule in group["rules"] if "alert" in rule
-]
+ALERTS = [rule for rules in RULES.values() for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
 by_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
 
@@ -218,10 +216,22 @@ def test_tables_have_room_for_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["overview", "monitoring"])
 def test_names_of_alerts_are_not_cut_off(name: str) -> None:
     (table,) = (p for p in panels(DASHBOARDS[name]) if p["title"] == "Firing alerts")
-    longest = max(len(alert) for alert in ALERTS)
+    longest = max(len(rule["alert"]) for rule in ALERTS)
     widths, rest = _columns(table)
     assert set(widths) == {"Severity", "For"}
     assert rest >= 7.4 * max(longest, len("postgres postgres-exporter:9187")) + PADDING  # in Grafana's font
+
+
+@pytest.mark.parametrize("name", ["overview", "monitoring"])
+def test_alerts_of_one_name_can_be_told_apart(name: str) -> None:
+    """Those of burn rates differ in their windows, and two may fire at once."""
+    (table,) = (p for p in panels(DASHBOARDS[name]) if p["title"] == "Firing alerts")
+    (target,) = table["targets"]
+    for alert in {rule["alert"] for rule in ALERTS}:
+        of_that_name = [rule["labels"] for rule in ALERTS if rule["alert"] == alert]
+        for label in {label for labels in of_that_name for label in labels} - {"severity"}:
+            if len({labels.get(label) for labels in of_that_name}) > 1:
+                assert f'"{label}"' in target["expr"], (alert, label)
 
 
 @by_dashboard
