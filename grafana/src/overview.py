@@ -156,7 +156,7 @@ SERVICE = (
         links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
     ),
     timeseries(
-        "Burn rate, 1 hour",
+        "Burn rate, 1 h",
         "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
         f"30 days, at {slo.BURN_LIMIT:g} (the line) an hour spends {slo.BURN_LIMIT / 7.2:.2g} % of it, and the alert "
         "pages on-call.",
@@ -266,7 +266,7 @@ DASHBOARD = dashboard(
     rows=(
         Row("", sixths(STRIP)),
         Row("Objectives and alerts", OBJECTIVES),
-        Row("Service", quarters(SERVICE, 7)),
+        Row("Service", tuple(panel.sized(width, 7) for panel, width in zip(SERVICE, (6, 5, 8, 5), strict=True))),
         Row("Users and business", halves(BUSINESS, 7)),
         Row("Language models", thirds(MODELS, 7)),
         Row("Database", thirds(DATABASE, 7)),
