@@ -146,10 +146,10 @@ SERVER_ROW = (
 LAG_STEPS = slo.red_at("replication_lag_seconds", 0.3)
 ROLE = values({"0": ("primary", "green"), "1": ("replica", "blue")})
 WRAPAROUND = 2_000_000_000  # transactions; PostgreSQL stops taking writes 3 million before 2^31
-# 180006 is 18.6, and 160011 is 16.11.
+# 180006 is 18.6, and 160011 is 16.11. Of a server that does not answer it is unknown.
 VERSION = (
     'label_replace(count_values by (instance) ("number", pg_settings_server_version_num{@db}), '
-    '"version", "$1.$2", "number", "(..)0{0,3}(.+)")'
+    '"version", "$1.$2", "number", "(..)0{0,3}(.+)") or on (instance) label_replace(pg_up{@db}, "version", "-", "", "")'
 )
 SERVERS = (
     table(
