@@ -102,7 +102,9 @@ def prometheus(data: Path, *flags: str) -> Iterator[tuple[str, int]]:
     """A Prometheus over `data`, which scrapes and evaluates nothing; its address and process id."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "prometheus.yml"
-        config.write_text("")
+        config.write_text(
+            "global: {}\n"
+        )  # the defaults; an empty file would set gogc to 0: garbage collection all the time
         kept = ("--storage.tsdb.retention.time=100y", "--storage.tsdb.retention.size=0")  # no limit
         server = servers.prometheus(config, data, free_port(), flags=(*kept, *flags))
         with started(server) as pid:
