@@ -102,9 +102,8 @@ def prometheus(data: Path, *flags: str) -> Iterator[tuple[str, int]]:
     """A Prometheus over `data`, which scrapes and evaluates nothing; its address and process id."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "prometheus.yml"
-        config.write_text(
-            "global: {}\n"
-        )  # the defaults; an empty file would set gogc to 0: garbage collection all the time
+        # The defaults: an empty file would set gogc to 0, which is to collect garbage all the time.
+        config.write_text("global: {}\n")
         kept = ("--storage.tsdb.retention.time=100y", "--storage.tsdb.retention.size=0")  # no limit
         server = servers.prometheus(config, data, free_port(), flags=(*kept, *flags))
         with started(server) as pid:
