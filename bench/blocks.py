@@ -14,16 +14,18 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from app.telemetry.database import metrics as database
 from app.telemetry.http.metrics import DURATION_BUCKETS
+from app.telemetry.llm import metrics as llm
 from prometheus.src import recorded
 
 ENDPOINTS = (("GET", "/items"), ("POST", "/items"), ("GET", "/items/{item_id}"), ("POST", "/chat"))
 QUERIES = ("item_list", "item_create", "user_by_key")
 MODEL = {"provider": "openai", "model": "large"}
-SECONDS = [str(0.08 * 2**n) for n in range(13)] + ["+Inf"]
-SIZES = ["16.0", "64.0", "256.0", "1024.0", "4096.0", "16384.0", "65536.0", "262144.0", "1048576.0", "+Inf"]
+SECONDS = [*map(str, llm.DURATION._upper_bounds[:-1]), "+Inf"]
+SIZES = [*map(str, llm.REQUEST_TOKENS._upper_bounds[:-1]), "+Inf"]
 HTTP = [*map(str, DURATION_BUCKETS), "+Inf"]
-SQL = [str(bound) for bound in (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)]
+SQL = [*map(str, database.BUCKETS), "+Inf"]
 Labels = dict[str, str]
 
 
@@ -91,9 +93,9 @@ def instance(number: int) -> Iterator[Series]:
     pool = {**own, "pool": "main"}
     for query in QUERIES:
         named = {**pool, "operation": "SELECT", "query_name": query}
-        yield from _histogram("db_query_duration_seconds", named, pace, [*SQL, "+Inf"])
+        yield from _histogram("db_query_duration_seconds", named, pace, SQL)
     for metric in ("db_pool_checkout_wait_seconds", "db_pool_connection_use_seconds", "db_commit_duration_seconds"):
-        yield from _histogram(metric, pool, pace, [*SQL, "+Inf"])
+        yield from _histogram(metric, pool, pace, SQL)
     for outcome in ("commit", "rollback"):
         yield Series("db_transactions_total", {**pool, "outcome": outcome}, pace)
     yield Series("db_query_errors_total", {**pool, "operation": "SELECT", "sqlstate_class": "08"}, 0.001)
