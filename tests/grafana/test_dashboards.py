@@ -19,22 +19,14 @@ from ops import servers as native
 from prometheus.src.settings import SETTINGS
 from tests import servers
 from tests.grafana.dashboards import BUILT_IN, CONSTANTS, DASHBOARDS, ROOT, panels, selectors, substituted, targets
-from tests.prometheus.rules import document, promtool
+from tests.prometheus.rules import Rule, alerts, document, promtool, recordings
 from tests.servers import Prometheus
 
 pytestmark = pytest.mark.check
 
 TARGETS = targets()
-RULES = {file.name: document(file) for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
-RECORDS = {
-    rule["record"]: rule["expr"]
-    for rules in RULES.values()
-    for group in rules["groups"]
-    for rule in group["rules"]
-    if "record" in rule
-}
+RECORDS = {rule.name: rule.expr for rule in recordings()}
 RECORDED = RECORDS.keys()
-ALERTS = [rule for rules in RULES.values() for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
 by_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
 
@@ -216,7 +208,7 @@ def test_tables_have_room_for_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["overview", "monitoring"])
 def test_names_of_alerts_are_not_cut_off(name: str) -> None:
     (table,) = (p for p in panels(DASHBOARDS[name]) if p["title"] == "Firing alerts")
-    longest = max(len(rule["alert"]) for rule in ALERTS)
+    longest = max(len(rule.name) for rule in alerts())
     widths, rest = _columns(table)
     assert set(widths) == {"Severity", "For"}
     assert rest >= 7.4 * max(longest, len("postgres postgres-exporter:9187")) + PADDING  # in Grafana's font
@@ -227,8 +219,8 @@ def test_alerts_of_one_name_can_be_told_apart(name: str) -> None:
     """Those of burn rates differ in their windows, and two may fire at once."""
     (table,) = (p for p in panels(DASHBOARDS[name]) if p["title"] == "Firing alerts")
     (target,) = table["targets"]
-    for alert in {rule["alert"] for rule in ALERTS}:
-        of_that_name = [rule["labels"] for rule in ALERTS if rule["alert"] == alert]
+    for alert in {rule.name for rule in alerts()}:
+        of_that_name = [rule.labels for rule in alerts() if rule.name == alert]
         for label in {label for labels in of_that_name for label in labels} - {"severity"}:
             if len({labels.get(label) for labels in of_that_name}) > 1:
                 assert f'"{label}"' in target["expr"], (alert, label)
@@ -620,14 +612,9 @@ def test_dashboards_lead_to_all_others_with_the_time(name: str) -> None:
     assert found | {name} == DASHBOARDS.keys()
 
 
-def _alerts() -> list[dict[str, Any]]:
-    groups = (group for rules in RULES.values() for group in rules["groups"])
-    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
-
-
-@pytest.mark.parametrize("rule", _alerts(), ids=lambda rule: str(rule["alert"]))
-def test_alerts_link_to_dashboards_and_variables_that_exist(rule: dict[str, Any]) -> None:
-    match = re.search(r"/d/([\w-]+)(.*)", rule["annotations"]["dashboard_url"])
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule.name))
+def test_alerts_link_to_dashboards_and_variables_that_exist(rule: Rule) -> None:
+    match = re.search(r"/d/([\w-]+)(.*)", rule.annotations["dashboard_url"])
     assert match
     assert match[1] in VARIABLES
     assert set(re.findall(r"var-(\w+)=", match[2])) <= VARIABLES[match[1]]
@@ -642,7 +629,7 @@ def test_alerts_links_arrive_with_their_variables_filled() -> None:
                 for alert in check.get("exp_alerts", ()):
                     url = alert.get("exp_annotations", {}).get("dashboard_url", "")
                     filled.setdefault(check["alertname"], set()).add(url)
-    assert filled.keys() >= {rule["alert"] for rule in _alerts()}
+    assert filled.keys() >= {rule.name for rule in alerts()}
     for name, urls in filled.items():
         for url in urls:
             assert re.fullmatch(r"http://[^/]+/d/[\w-]+(\?var-\w+=[^&=]+(&var-\w+=[^&=]+)*)?", url), f"{name}: {url}"
@@ -737,7 +724,7 @@ def test_tiles_turn_red_where_alerts_fire() -> None:
     assert red.keys() == RED.keys(), "say which alert it is, or None"
     for tile, alert in RED.items():
         if alert:
-            (expr,) = (rule["expr"] for rule in _alerts() if rule["alert"] == alert)
+            (expr,) = (rule.expr for rule in alerts() if rule.name == alert)
             limit = float(re.search(r"[<>=]=? ([\d.]+)$", expr, re.MULTILINE)[1])  # type: ignore[index]
             if re.search(r"avail(able)?:ratio <", expr):
                 limit = 1 - limit  # what is left and not what is used
@@ -746,7 +733,7 @@ def test_tiles_turn_red_where_alerts_fire() -> None:
 
 def test_an_outage_is_red_for_as_long_as_its_alert_fires() -> None:
     (tile,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == ("overview", "Instances"))
-    (alert,) = (rule["expr"] for rule in _alerts() if rule["alert"] == "ServiceDown")
+    (alert,) = (rule.expr for rule in alerts() if rule.name == "ServiceDown")
     assert set(re.findall(r"\[(\w+)\]", tile)) == {"30d"}
     assert re.findall(r"\[(\w+)\]", alert)[0] == "30d"  # what follows is about services that left discovery
 
