@@ -242,7 +242,7 @@ def check_waits(pool: str, before: float, waited: list[float]) -> None:
     # The server sleeps by another clock than ours; the callers' own are around ours.
     assert 12 * (0.1 - 0.001) <= seconds(pool, WAIT) - before <= sum(waited)
     assert seconds(pool, USE) >= 8 * (0.1 - 0.001)
-    # With the two that opened the connections, at most 4 waits are below 0.1 s, 6 below 0.2 s and 8 below 0.3 s.
+    # With the two that opened the connections, at most 4 waits are below 0.1 s and 6 below 0.2 s.
     at_most = {
         float(sample.labels["le"]): sample.value
         for family in metrics.POOL_WAIT.collect()
