@@ -19,6 +19,7 @@ from tests import servers
 from tests.servers import Postgres, Prometheus
 
 SECONDS = int(os.environ.get("LOADTEST_SECONDS", "20"))
+USERS = 30
 WORKERS = 4
 CONFIG = """
 global: {{scrape_interval: 1s}}
@@ -83,7 +84,7 @@ def test_every_request_is_counted_once_streams_and_all(
         port = servers.free_port()
         prometheus = start_prometheus(CONFIG.format(app=app.port, locust=port))
         # 1: a threshold was missed. How fast this machine is at the moment is not the question.
-        assert load(app.url, port, users=30).wait(SECONDS + 180) in (0, 1)
+        assert load(app.url, port, users=USERS).wait(SECONDS + 180) in (0, 1)
         settled(prometheus)
         locust, service = counted_by_locust(prometheus), counted_by_service(prometheus)
         print(f"\n{'route':<28}{'Locust':>8}{'service':>9}")
@@ -108,7 +109,7 @@ def test_a_killed_worker_costs_only_the_requests_that_it_had_in_flight(
     with servers.app({**postgres.environment(postgres.create_database()), "APP_WORKERS": str(WORKERS)}) as app:
         port = servers.free_port()
         prometheus = start_prometheus(CONFIG.format(app=app.port, locust=port))
-        running = load(app.url, port, users=30)
+        running = load(app.url, port, users=USERS)
         servers.wait_until(lambda: total(prometheus, "http_requests_total") > 5 * SECONDS)
         workers = [
             child for child in psutil.Process(app.process.pid).children() if "spawn_main" in str(child.cmdline())
@@ -122,10 +123,10 @@ def test_a_killed_worker_costs_only_the_requests_that_it_had_in_flight(
         failed = total(prometheus, LOCUST.format("failures_total"))
         in_flight = locust - service
         print(f"\nLocust {locust:g}, service {service:g}: {in_flight:g} not counted, {failed:g} failed for the client")
-        # A request in flight in the killed worker failed for the client and was never counted. One that was counted
-        # may still have failed: its last bytes died with the worker.
-        assert 0 <= in_flight <= failed
-        assert failed <= 30, "more requests failed than there were users"
+        # Neither number bounds the other: a counted request fails if its last bytes died with the worker, and one that
+        # was answered or abandoned the moment before is no failure and was never counted. A user has one at a time.
+        assert 0 <= in_flight <= USERS
+        assert failed <= USERS
         assert total(prometheus, "resets(http_requests_total[1h])") == 0, "a counter went backwards"
         servers.wait_until(lambda: prometheus.value(IN_PROGRESS) == 0)
         assert exit_code in (0, 1)  # the share of failures may be above the threshold in so short a run

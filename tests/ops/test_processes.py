@@ -407,12 +407,16 @@ def test_servers_without_their_supervisor_are_not_nothing(stack: Stack) -> None:
     )
 
 
-# Copying takes as long as the test needs to see that the servers are stopped.
+# Copying takes as long as the test needs to see that the servers are stopped. In short sleeps: a signal that arrives
+# between Python's last look for one and the system call is handled when the call returns.
 ENDLESS_BACKUP = """
 import sys, time
 from ops.__main__ import main
 from ops.processes import ProcessStack
-ProcessStack.pack = lambda *_: time.sleep(3600)
+def pack(*_):
+    while True:
+        time.sleep(0.1)
+ProcessStack.pack = pack
 sys.exit(main(["backup", "MODE=native"]))
 """
 
