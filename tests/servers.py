@@ -385,6 +385,23 @@ def prometheus(config: Path | str, flags: tuple[str, ...] = ()) -> Iterator[Prom
             running.stop()
 
 
+def faster(prometheus: Path, interval: str = "1s") -> None:
+    """Have a folder like prometheus/ scrape targets, and evaluate what dashboards show, at this interval.
+
+    It collects garbage by Prometheus' default: the stack's setting would cost much at fifteen times the pace.
+    """
+    file = prometheus / "prometheus.yml"
+    text = re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", file.read_text())
+    file.write_text(re.sub(r"gogc: \d+", "gogc: 75", text))
+    rules = prometheus / "rules"
+    if rules.is_symlink():
+        project = rules.resolve()
+        rules.unlink()
+        shutil.copytree(project, rules)
+    dashboards = rules / "dashboards.yml"
+    dashboards.write_text(re.sub(r"^    interval: .*\n", "", dashboards.read_text(), flags=re.MULTILINE))
+
+
 @contextmanager
 def prometheus_of_the_stack(
     interval: str = "1s", also: str = "", data: Path | None = None, **targets: Running | int
@@ -398,9 +415,9 @@ def prometheus_of_the_stack(
         secrets.generate(path / "secrets")
         configs.link("prometheus", path / "config", path / "secrets")
         file = path / "config" / "prometheus.yml"
-        text = file.read_text()
-        text = re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", text)
-        file.write_text(text + also)
+        faster(path / "config", interval)
+        with open(file, "a") as config:
+            config.write(also)
 
         def make(port: int) -> servers.Server:
             numbers = {job: target if isinstance(target, int) else target.port for job, target in targets.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ops.errors import OpsError
 from ops.processes import ProcessStack
 from ops.supervise import Supervisor
 from tests.copies import copy_project
-from tests.servers import folder, free_port, wait_until
+from tests.servers import faster, folder, free_port, wait_until
 
 SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
 # Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.
@@ -115,10 +114,7 @@ def native_stack(interval: str = "3s", place: str = ".", **changes: str) -> Iter
         state = parent / place
         state.mkdir(mode=0o711, exist_ok=True)
         project = copy_project(state / "sightline")
-        config = project / "prometheus" / "prometheus.yml"
-        config.write_text(
-            re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", rf"\1: {interval}", config.read_text())
-        )
+        faster(project / "prometheus", interval)
         home = state / "grafana"
         (home / "bin").mkdir(parents=True)
         (home / "bin" / "grafana").write_text(GRAFANA)

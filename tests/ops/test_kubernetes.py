@@ -229,7 +229,10 @@ def cluster(
     folder = tmp_path_factory.mktemp("cluster")
     rules = []
     for file in (out / "rules").iterdir():
-        (folder / f"{file.stem}.yml").write_text(yaml.dump(yaml.safe_load(file.read_text())["spec"]))
+        spec = yaml.safe_load(file.read_text())["spec"]
+        for group in spec["groups"] if file.stem == "dashboards" else ():
+            group.pop("interval", None)  # longer than that of the test
+        (folder / f"{file.stem}.yml").write_text(yaml.dump(spec))
         rules.append(str(folder / f"{file.stem}.yml"))
     with ExitStack() as stack:
         environment = {**postgres.environment(), "LLM_PROVIDER": "simulated"}
