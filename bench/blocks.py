@@ -6,7 +6,6 @@ All series have the same rhythm, so records are about what the rules would have 
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import struct
@@ -109,7 +108,7 @@ def records(raw: list[Series]) -> Iterator[Series]:
     by_name: dict[str, list[Series]] = {}
     for series in raw:
         by_name.setdefault(series.name, []).append(series)
-    for record in itertools.chain.from_iterable(recorded.GROUPS.values()):
+    for record in (*recorded.DASHBOARDS, *recorded.COUNTERS):
         read = re.search(r"\w+(?=\{%\})|\w+:\w+:\w+", record.expr)  # raw series, or those of a record before it
         assert read, record
         dropped = re.findall(r"\w+", " ".join(re.findall(r"without \(([^)]*)\)", record.expr[: read.start()])))

@@ -225,88 +225,82 @@ def exported(counter: str) -> str:
     return f"instance:{counter.lower()}:exported_total"
 
 
-EVERY = "30s"
-"""How often what only dashboards show is recorded; the other groups, at every scrape."""
+DASHBOARDS = (
+    # HTTP
+    ALIVE,
+    RESPONSE.buckets,
+    RESPONSE.sum,
+    TTFB.buckets,
+    REQUESTS,
+    REQUESTS_BY_INSTANCE,
+    IN_PROGRESS,
+    RECEIVED,
+    SENT,
+    ACTIVE_USERS,
+    # LLM
+    CALL.buckets,
+    CALL.sum,
+    TTFT.buckets,
+    TPOT.buckets,
+    TPOT.sum,
+    PROMPT.buckets,
+    PROMPT.sum,
+    LONGEST_PROMPT,
+    TOKENS_PER_CALL.buckets,
+    TOKENS_PER_CALL.sum,
+    CALLS,
+    TOKENS,
+    TOKEN_DETAILS,
+    COST,
+    LLM_ERRORS,
+    RETRIES,
+    FINISH_REASONS,
+    USAGE_MISSING,
+    UNPRICED,
+    CALLS_IN_PROGRESS,
+    # Database
+    QUERY_BY_NAME.buckets,
+    QUERY_BY_NAME.sum,
+    QUERY_P95,
+    QUERIES,
+    QUERY.buckets,
+    QUERY.sum,
+    QUERY_ERRORS,
+    TRANSACTIONS,
+    COMMIT.buckets,
+    COMMIT.sum,
+    CHECKOUT_WAIT.buckets,
+    CHECKOUT_WAIT.sum,
+    HOLD_TIME.buckets,
+    HOLD_TIME.sum,
+    CHECKOUT_TIMEOUTS,
+    INVALIDATIONS,
+    CONNECTIONS,
+    CONNECTION_LIMIT,
+    # Load test
+    RESPONSE_1M.buckets,
+    RESPONSE_1M.sum,
+    REQUESTS_1M,
+    CALL_1M.buckets,
+)
+COUNTERS = tuple(Recorded(exported(counter), f"{counter}{{%}}") for counter in EXPORTED)
+GROUPS = (("dashboards", "30s", DASHBOARDS), ("exported-counters", "", COUNTERS))
+"""Groups of rules: name, how often they are evaluated if not at every scrape, what they record."""
 
-GROUPS: dict[str, tuple[Recorded, ...]] = {
-    "database-queries": (  # alerts read them, too
-        QUERY_BY_NAME.buckets,
-        QUERY_P95,
-        QUERIES,
-        QUERY_ERRORS,
-    ),
-    "dashboards-http": (
-        ALIVE,
-        RESPONSE.buckets,
-        RESPONSE.sum,
-        TTFB.buckets,
-        REQUESTS,
-        REQUESTS_BY_INSTANCE,
-        IN_PROGRESS,
-        RECEIVED,
-        SENT,
-        ACTIVE_USERS,
-    ),
-    "dashboards-llm": (
-        CALL.buckets,
-        CALL.sum,
-        TTFT.buckets,
-        TPOT.buckets,
-        TPOT.sum,
-        PROMPT.buckets,
-        PROMPT.sum,
-        LONGEST_PROMPT,
-        TOKENS_PER_CALL.buckets,
-        TOKENS_PER_CALL.sum,
-        CALLS,
-        TOKENS,
-        TOKEN_DETAILS,
-        COST,
-        LLM_ERRORS,
-        RETRIES,
-        FINISH_REASONS,
-        USAGE_MISSING,
-        UNPRICED,
-        CALLS_IN_PROGRESS,
-    ),
-    "dashboards-database": (
-        QUERY_BY_NAME.sum,
-        QUERY.buckets,
-        QUERY.sum,
-        TRANSACTIONS,
-        COMMIT.buckets,
-        COMMIT.sum,
-        CHECKOUT_WAIT.buckets,
-        CHECKOUT_WAIT.sum,
-        HOLD_TIME.buckets,
-        HOLD_TIME.sum,
-        CHECKOUT_TIMEOUTS,
-        INVALIDATIONS,
-        CONNECTIONS,
-        CONNECTION_LIMIT,
-    ),
-    "dashboards-loadtest": (
-        RESPONSE_1M.buckets,
-        RESPONSE_1M.sum,
-        REQUESTS_1M,
-        CALL_1M.buckets,
-    ),
-    "exported-counters": tuple(Recorded(exported(counter), f"{counter}{{%}}") for counter in EXPORTED),
-}
 HEAD = """\
 # Made by `make generate` of prometheus/src/recorded.py. What the dashboards show, recorded once for all instances
 # together, as percentiles over raw buckets take a minute where there are many; and counters of exporters under names
 # that end in _total, without which Prometheus 3 warns of each rate. Not for dashboards alone: recording.yml and
-# database.yml read records of this file; DbQueriesSlow and DbQueryErrors cannot fire without it.
+# database.yml read records of this file; DbQueriesSlow and DbQueryErrors cannot fire without it. Every 30 s, as
+# these rules are the costliest, and rates over five minutes change slowly.
 """
 
 
 def rules_file() -> str:
     """The text of prometheus/rules/dashboards.yml."""
     lines = [HEAD + "groups:"]
-    for name, records in GROUPS.items():
-        interval = [f"    interval: {EVERY}"] if name.startswith("dashboards-") else []
-        lines += [f"  - name: {name}", *interval, "    rules:"]
+    for name, interval, records in GROUPS:
+        lines += [f"  - name: {name}", *([f"    interval: {interval}"] if interval else []), "    rules:"]
         for record in records:
             lines += [f"      - record: {record.name}", f"        expr: {record.rule}"]
     return "\n".join(lines) + "\n"
