@@ -292,7 +292,7 @@ HEAD = """\
 # together, as percentiles over raw buckets take a minute where there are many; and counters of exporters under names
 # that end in _total, without which Prometheus 3 warns of each rate. Not for dashboards alone: recording.yml and
 # database.yml read records of this file; DbQueriesSlow and DbQueryErrors cannot fire without it. Every 30 s, as
-# these rules are the costliest, and rates over five minutes change slowly.
+# these rules are the costliest; the shortest of their windows is a minute.
 """
 
 

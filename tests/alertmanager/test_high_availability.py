@@ -42,9 +42,9 @@ class Pairs:
         impatient(switched_on('severity="warning"', "webhook"), self.alertmanager_folder, {"webhook_url": hook})
         secrets.generate(folder / "secrets")
         self.config = configs.link("prometheus", folder / "prometheus", folder / "secrets")
-        text = (self.config / "prometheus.yml").read_text().replace("rules/*.yml", "test.yml")
-        text = re.sub(r"(scrape_interval|evaluation_interval|scrape_timeout): \S+", r"\1: 1s", text)
-        (self.config / "prometheus.yml").write_text(text)
+        servers.faster(self.config)
+        file = self.config / "prometheus.yml"
+        file.write_text(file.read_text().replace("rules/*.yml", "test.yml"))
         (self.config / "test.yml").write_text(RULES)
         configs.write_targets(self.config, {})
 
