@@ -11,8 +11,6 @@ unexport PYTHONHOME PYTHONIOENCODING PYTHONPATH PYTHONSAFEPATH PYTHONINSPECT PYT
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_CONSTRAINT
 BIN := .venv/bin
 VENVS := .venv .venv-bench .venv-audit
-UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # Parameters count only on make's command line, not if the shell happens to export such a name.
 FOR_TESTS := TESTS RULES MINUTES SECONDS_EACH FOR SEED ONLY TIMES FIX CHECK JOBS
@@ -64,18 +62,11 @@ venv: $(BIN)/.installed
 .venv/bin/.installed: requirements/dev.txt
 .venv-bench/bin/.installed: bench/requirements.txt
 .venv-audit/bin/.installed: requirements/audit.txt
-# An installation that was interrupted is started over.
 $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
-	@{ test ! -e $*/bin/.installing && $*/bin/python -c 'import pip' 2> /dev/null; } || python3 -m venv --clear $* \
-		|| { rm -rf $*; echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@echo "Installing the pinned Python packages into $*"
-	@touch $*/bin/.installing
-	@$*/bin/python $(PIP_INSTALL) -r $(filter %.txt,$^)
-	@touch $*/bin/.installing && mv $*/bin/.installing $@
-
+	@requirements/install.sh $* $(filter %.txt,$^)
 # SQLAlchemy 2.0 in a folder of its own: on PYTHONPATH it goes before the environment's 2.1.
 %/sqlalchemy-2.0/.installed: requirements/sqlalchemy-2.0.txt | %/bin/.installed
-	@$*/bin/python $(PIP_INSTALL) --no-deps --upgrade --target $(@D) -r $<
+	@$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(@D) -r $<
 	@touch $@
 
 ##@ Develop
@@ -85,8 +76,10 @@ test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except
 	@$(BIN)/python -m pytest -m "not stack and not drill and not chaos" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
 check: $(BIN)/.installed  ## List everything that alerts, panels, drills and documents lack, in about 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
-# Hundreds of Python processes start in a run: they cache bytecode, even if the environment disables it.
+# Hundreds of Python processes start in a run: they cache bytecode, even if the environment disables it. Prometheus and
+# promtool take more memory for less time: a quarter of promtool's.
 test check: export PYTHONDONTWRITEBYTECODE :=
+test check: export GOGC := 400
 replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: time to detect, notifications per fault, false alarms
 	@$(BIN)/python -m tests.prometheus.replay
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)
@@ -124,12 +117,7 @@ dashboards-types: venv  ## Check the dashboards against the types that Grafana 1
 	@npm install --prefix grafana/types --no-package-lock --ignore-scripts --no-audit --no-fund --silent
 	@$(BIN)/python -m grafana.src.types
 lock: venv  ## Update the pins of all Python packages, with hashes
-	for each in dev celery starlette-0.27; do $(UV_COMPILE) --upgrade requirements/$$each.in -o requirements/$$each.txt || exit; done
-	$(UV_COMPILE) --no-deps --upgrade requirements/sqlalchemy-2.0.in -o requirements/sqlalchemy-2.0.txt
-	for each in requirements/native app/requirements loadtest/requirements requirements/audit; do \
-		$(UV_COMPILE) -c requirements/dev.txt $$each.in -o $$each.txt || exit; done
-	@# Without the pins of OpenTelemetry: its packages demand each other's exact versions, and not all come out together.
-	sed '/^[ #]/d; /^opentelemetry/d; s/ *\\$$//' requirements/dev.txt | $(UV_COMPILE) -c - bench/requirements.in -o bench/requirements.txt
+	@requirements/lock.sh
 outdated: $(BIN)/.installed  ## List images and Python packages with newer versions (asks their registries)
 	@$(BIN)/python -m pip --disable-pip-version-check list --outdated
 	@echo && python3 -m ops outdated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
@@ -25,6 +27,10 @@ TABLES = pytest.StashKey[Tables]()
 # How long an example takes depends on what else the machine does. What CI accepts does not depend on luck.
 hypothesis.settings.register_profile("sightline", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("sightline")
+
+
+# Each client reads the machine's certificates, for 30 ms of CPU time; the tests make hundreds, to 127.0.0.1.
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
 
 def is_worker(config: pytest.Config) -> bool:

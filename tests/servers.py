@@ -134,6 +134,9 @@ def free_ports(count: int) -> int:
             return first
 
 
+COLLECTING = {name: os.environ[name] for name in ("GOGC",) if name in os.environ}  # how rarely Go's servers do
+
+
 class Running:
     """A server that was started and answers."""
 
@@ -149,7 +152,7 @@ class Running:
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
-                env={**servers.plain_environment(), **server.environment},
+                env={**servers.plain_environment(), **COLLECTING, **server.environment},
                 start_new_session=True,
             )
 

@@ -73,4 +73,9 @@ def replaced(server: Served, folder: Path, pid: int) -> bool:
 
 def pids(folder: Path) -> set[int]:
     """Of the workers, from the headers of their files."""
-    return {int.from_bytes(path.read_bytes()[:8], "little") for path in folder.glob("worker-*")}
+    return {_number_at_start(path) for path in folder.glob("worker-*")}
+
+
+def _number_at_start(path: Path) -> int:
+    with open(path, "rb", buffering=0) as file:
+        return int.from_bytes(file.read(8), "little")
