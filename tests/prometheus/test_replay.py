@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.prometheus.replay import health, servers, services  # noqa: F401  they register their situations
 from tests.prometheus.replay.history import _firing, inlined, play_after
 from tests.prometheus.replay.play import GROUP_WAIT, LOOK, OURS, Labels, Result, _judge, affected, load, play
 from tests.prometheus.replay.situations import SITUATIONS, Situation
@@ -65,8 +66,8 @@ def test_only_the_rules_that_a_change_can_reach_are_played() -> None:
 
 def test_a_fault_is_detected_and_a_restart_is_not_reported() -> None:
     """Two situations through promtool; all of them are played by `make replay`."""
-    chosen = [one for one in SITUATIONS if one.name in ("database exporter down", "Prometheus restarts")]
-    detected, restart = play(chosen, OURS)
+    named = {one.name: one for one in SITUATIONS}
+    detected, restart = play([named["database exporter down"], named["Prometheus restarts"]], OURS)
     assert (detected.first, detected.heard) == ("TargetDown", ["TargetDown"])
     assert restart.heard == []
 

@@ -13,7 +13,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import days, more, numbers, operations, shapes, sizes, variants  # noqa: F401  they register their situations
+from . import (  # noqa: F401  they register their situations
+    days,
+    health,
+    more,
+    numbers,
+    operations,
+    servers,
+    services,
+    shapes,
+    sizes,
+    variants,
+)
 from .history import play_after
 from .play import HEAD, OURS, line, load, play
 from .situations import SITUATIONS

@@ -1,6 +1,6 @@
 """Further situations: other rates, several jobs, instances and exporters, gaps, restarts, nights, releases.
 
-Each is a variant of a kind that situations.py has, as it looks in a service that is built or used differently.
+Each varies one of services.py, servers.py or health.py, for a service that is built or used differently.
 """
 
 from __future__ import annotations
