@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from prometheus_client.metrics import MetricWrapperBase
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.telemetry.database import Instrumentation, instrument_engine, metrics
@@ -19,7 +19,14 @@ from tests.servers import Postgres, wait_until
 T = TypeVar("T")
 Numbers = dict[str, float]
 METRICS = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+ONE = text("SELECT 1")
+ADD = text("UPDATE account SET balance = balance + 1 WHERE id = :id")
 _names = (f"test_{number}" for number in itertools.count())
+
+
+def url(dsn: str) -> str:
+    """For an engine with psycopg."""
+    return dsn.replace("postgresql:", "postgresql+psycopg:", 1)
 
 
 def new_pool() -> str:
@@ -37,6 +44,18 @@ def numbers(pool: str) -> Numbers:
                     labels = [value for name, value in sample.labels.items() if name != "pool"]
                     found[" ".join([sample.name.removeprefix("db_"), *labels])] = sample.value
     return {name: value for name, value in sorted(found.items()) if value}
+
+
+def gauges(pool: str) -> dict[str, float]:
+    """used, idle, overflow and pending, those that are not 0."""
+    found = numbers(pool)
+    names = {
+        "pool_connections used": "used",
+        "pool_connections idle": "idle",
+        "pool_overflow": "overflow",
+        "pool_pending_checkouts": "pending",
+    }
+    return {short: found[name] for name, short in names.items() if name in found}
 
 
 def seconds(pool: str, metric: str) -> float:

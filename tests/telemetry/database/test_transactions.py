@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, exc, text
+from sqlalchemy import Engine, exc, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.orm import Session
 
 from app.telemetry.database import OUTCOMES, instrument_engine
 from tests.servers import Postgres
-from tests.telemetry.database.measured import Numbers, Runner, ended, new_pool, numbers, pool_numbers, queries
+from tests.telemetry.database.measured import ADD, Runner, ended, numbers, pool_numbers, queries
 
-ADD = text("UPDATE account SET balance = balance + 1 WHERE id = :id")
 ORPHAN = text("INSERT INTO account (id, owner) VALUES (100, 1)")  # refused by the deferred foreign key, at COMMIT
 
 
@@ -344,55 +339,3 @@ def test_recovery_rolls_back_what_it_interrupts(run: Runner, end: str) -> None:
         "pool_invalidations_total manual": 1,
     }
     assert agrees(run, connections=2, second_phases=1)
-
-
-def deadlock_numbers() -> Numbers:
-    return {
-        **queries(UPDATE=4),
-        "query_errors_total UPDATE 40": 1,
-        "transactions_total commit": 1,
-        "transactions_total rollback": 1,
-        "commit_duration_seconds_count": 2,  # PostgreSQL answers the victim's COMMIT with ROLLBACK
-        **pool_numbers(checkouts=2, idle=2),
-    }
-
-
-def test_deadlock_of_threads(dsn: str) -> None:
-    engine = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"))
-    instrument_engine(engine, pool=(pool := new_pool()))
-    with engine.connect() as first, engine.connect() as second, ThreadPoolExecutor(1) as thread:
-        first.execute(ADD, {"id": 1})
-        second.execute(ADD, {"id": 2})
-        other = thread.submit(first.execute, ADD, {"id": 2})
-        errors = [error for error in (_error(lambda: second.execute(ADD, {"id": 1})), other.exception()) if error]
-        first.commit()
-        second.commit()
-    assert [type(error) for error in errors] == [exc.OperationalError]
-    assert numbers(pool) == deadlock_numbers()
-    engine.dispose()
-
-
-async def test_deadlock_of_tasks(dsn: str) -> None:
-    engine = create_async_engine(dsn.replace("postgresql:", "postgresql+psycopg:"))
-    instrument_engine(engine, pool=(pool := new_pool()))
-
-    async def add(connection: AsyncConnection, id_: int) -> None:
-        await connection.execute(ADD, {"id": id_})
-
-    async with engine.connect() as first, engine.connect() as second:
-        await add(first, 1)
-        await add(second, 2)
-        results = await asyncio.gather(add(first, 2), add(second, 1), return_exceptions=True)
-        await first.commit()
-        await second.commit()
-    assert [type(error) for error in results if error] == [exc.OperationalError]
-    assert numbers(pool) == deadlock_numbers()
-    await engine.dispose()
-
-
-def _error(call: Callable[[], Any]) -> BaseException | None:
-    try:
-        call()
-    except exc.DBAPIError as error:
-        return error
-    return None
