@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import promql_parser
+import pytest
 
 from grafana.src.promql import NOTHING, QUIET
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES}
+by_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 BUILT_IN = {
     "__rate_interval",
     "__range",

@@ -45,7 +45,7 @@ def test_an_edit_and_one_command_change_everything(project_copy: Path, tmp_path:
 
     for generator in ("prometheus.src", "grafana.src"):  # what `make generate` runs
         run(sys.executable, "-m", generator)
-    tests = ("tests/prometheus/test_rules.py", "tests/grafana/test_dashboards.py")
+    tests = ("-m", "check", "tests/prometheus/test_rules.py", "tests/grafana")
     run(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not unit_tests_pass", *tests)
     # Those that the edit does not touch test_rules.py runs anyway.
     touched = touched_unit_tests(project_copy / "prometheus")
