@@ -49,7 +49,6 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/app/test_fuzz.py": 30,
     "tests/loadtest/test_failing_users.py": 30,
     "tests/prometheus/test_rules.py": 30,
-    "tests/telemetry/database/test_pool.py": 30,
     "tests/alertmanager/test_messages.py": 25,
     "tests/telemetry/test_package.py": 25,
     "tests/app/test_cost.py": 20,
@@ -68,6 +67,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/telemetry/llm/test_shapes.py": 15,
     "tests/telemetry/storage/test_workers.py": 15,
     "tests/docs/test_metrics_page.py": 12,
+    "tests/grafana/test_answers.py": 12,
     "tests/ops/test_compose.py": 12,
     "tests/telemetry/llm/test_workers.py": 12,
 }
