@@ -24,7 +24,7 @@ from tests.telemetry.llm.fake_provider import (
 )
 from tests.telemetry.llm.measured import logged, measured
 from tests.telemetry.llm.sdks import anthropic, openai
-from tests.telemetry.llm.shapes import completion, openai_usage
+from tests.telemetry.llm.shapes.chat import completion, openai_usage
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
 SUCCESS = "llm_requests_total{operation=chat,outcome=success}"

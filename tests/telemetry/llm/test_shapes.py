@@ -14,7 +14,11 @@ from app.telemetry.llm import Call, Usage, track_call
 from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply
 from tests.telemetry.llm.measured import PRICE, measured_alone
 from tests.telemetry.llm.sdks import anthropic, openai
-from tests.telemetry.llm.shapes import ANTHROPIC, CHAT, ERRORS, EVERY, RESPONSES, Shape
+from tests.telemetry.llm.shapes import CHAT, EVERY
+from tests.telemetry.llm.shapes.anthropic import ANTHROPIC
+from tests.telemetry.llm.shapes.errors import ERRORS
+from tests.telemetry.llm.shapes.responses import RESPONSES
+from tests.telemetry.llm.shapes.shape import Shape
 
 PROVIDER = "openai"
 _numbers = itertools.count()
