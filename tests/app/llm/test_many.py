@@ -15,8 +15,7 @@ import pytest
 
 from app.llm import LLMService, Message
 from app.telemetry.llm import Call
-from tests.app.llm.test_wire import until
-from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, anthropic_stream, openai_stream
+from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, anthropic_stream, openai_stream, until
 from tests.telemetry.llm.measured import PRICE, measured
 from tests.telemetry.llm.sdks import anthropic_messages, openai_compatible
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 import pytest
 
-from app.llm import LLMError, LLMService, Message
+from app.llm import LLMError
+from tests.app.llm.wire import PROMPT, service
 from tests.telemetry.llm.fake_provider import (
     ANTHROPIC_USAGE,
+    IMMEDIATELY,
     Body,
     FakeProvider,
     Reply,
@@ -25,47 +24,28 @@ from tests.telemetry.llm.fake_provider import (
     openai_whole,
 )
 from tests.telemetry.llm.measured import (
+    ANTHROPIC_START,
+    ANTHROPIC_TOKENS,
+    ERROR,
     FIRST_TOKEN,
+    INCOMPLETE,
+    OPENAI_TOKENS,
     STREAMED,
+    SUCCESS,
     Numbers,
-    call,
     failed,
     finish,
     measured,
     missing,
     retried,
-    seconds,
     tokens,
 )
-from tests.telemetry.llm.sdks import anthropic_messages, openai_compatible
 
-PROMPT = [Message("system", "Be brief."), Message("user", "Hello there")]
-KEY = "sk-secret-key"
-# 20 fresh and 100 cached input, 30 output of which 10 reasoning; per million: 1, 0.1 and 10 dollars
-OPENAI_TOKENS = tokens(120, 30, (20 * 1 + 100 * 0.1 + 30 * 10) / 1e6, cache_read=100, reasoning=10)
-# 20 fresh, 80 read, 40 written of which 10 for an hour, 30 output; per million: 1, 0.1, 1.25, 2 and 10 dollars
-ANTHROPIC_USD = (20 * 1 + 80 * 0.1 + 30 * 1.25 + 10 * 2 + 30 * 10) / 1e6
-ANTHROPIC_TOKENS = tokens(140, 30, ANTHROPIC_USD, cache_read=80, cache_write=40)
-# What a stream that breaks off has reported: the input, and one token of output
-ANTHROPIC_START = tokens(140, 1, ANTHROPIC_USD - 29 * 10 / 1e6, cache_read=80, cache_write=40)
 RATE_LIMIT_HEADERS = {"x-ratelimit-remaining-requests": "59", "x-ratelimit-remaining-tokens": "149984"}
 RATE_LIMIT_LEFT = {
     "llm_rate_limit_remaining{resource=requests}": 59.0,
     "llm_rate_limit_remaining{resource=tokens}": 149984.0,
 }
-
-
-@asynccontextmanager
-async def service(fake: FakeProvider, provider: str, model: str, **settings: Any) -> AsyncIterator[LLMService]:
-    if provider == "openai":
-        made: Any = openai_compatible.OpenAIProvider(KEY, fake.openai_url, **settings)
-    else:
-        made = anthropic_messages.AnthropicProvider(KEY, fake.anthropic_url, **settings)
-    llm = LLMService(made, model)
-    try:
-        yield llm
-    finally:
-        await llm.aclose()
 
 
 @dataclass
@@ -81,9 +61,7 @@ class Case:
     requests: int = 1
 
 
-SUCCESS, ERROR, CANCELLED, INCOMPLETE = (call(each) for each in ("success", "error", "cancelled", "incomplete"))
 ONCE = {"max_retries": 0}
-IMMEDIATELY = {"retry_after_ms": "1"}
 
 CASES = [
     # OpenAI, whole
@@ -374,132 +352,3 @@ async def test_every_metric(case: Case, fake: FakeProvider, model: str) -> None:
     assert failure is not None or text == case.text
     assert len(fake.exchanges) == case.requests
     assert measured(case.provider, model) == pytest.approx(case.expected)
-
-
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_slow_first_token(provider: str, fake: FakeProvider, model: str) -> None:
-    stream = openai_stream if provider == "openai" else anthropic_stream
-    fake.replies = [stream(first_delay=0.5)]
-    async with service(fake, provider, model) as llm:
-        async for _ in llm.stream(PROMPT):
-            pass
-    first = seconds("llm_time_to_first_token_seconds", provider, model)
-    almost = 0.5 - 0.001  # timers of an event loop may end a part of a millisecond early
-    assert almost <= first <= seconds("llm_request_duration_seconds", provider, model)
-
-
-async def test_role_chunk_is_not_the_first_token(fake: FakeProvider, model: str) -> None:
-    """OpenAI announces the role before there is any output: it must not count as a token."""
-    fake.replies = [openai_stream(stall_after=1)]
-    async with service(fake, "openai", model, timeout=5, max_retries=0) as llm:
-        with pytest.raises(LLMError, match="timeout"):
-            async for _ in llm.stream(PROMPT):
-                pass
-    assert fake.exchanges[0].events_sent == 1
-    assert "llm_time_to_first_token_seconds_count" not in measured("openai", model)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(240):
-        while not true():  # noqa: ASYNC110  what is waited for is on another thread
-            await asyncio.sleep(0.01)
-
-
-async def _leave(llm: LLMService, how: str, chunks: int) -> None:
-    """Read some chunks of a stream, then leave it."""
-    reached = asyncio.Event()
-    scope = anyio.CancelScope()  # as Starlette ends a streaming response: cancels every await until it is left
-
-    async def read() -> None:
-        seen = 0
-        with scope:
-            async with aclosing(llm.stream(PROMPT)) as stream:
-                async for _ in stream:
-                    seen += 1
-                    if seen == chunks:
-                        reached.set()
-                        if how == "break":
-                            break
-                        if how == "raise":
-                            raise KeyError("the reader's own trouble")
-
-    task = asyncio.create_task(read())
-    await asyncio.wait_for(reached.wait(), 240)
-    await asyncio.sleep(0.05)  # so that it waits for the provider
-    if how == "cancel":
-        task.cancel()
-    if how == "cancel scope":
-        scope.cancel()
-    await asyncio.wait({task})
-
-
-@pytest.mark.parametrize("how", ["break", "cancel", "cancel scope", "raise"])
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_client_leaves(how: str, provider: str, fake: FakeProvider, model: str) -> None:
-    """Accounted as cancelled, with the tokens that the provider had reported by then; and its request is closed."""
-    pieces = ("Hello", " to", " you")
-    fake.replies = [
-        openai_stream(pieces, stall_after=3) if provider == "openai" else anthropic_stream(pieces, stall_after=5)
-    ]
-    async with service(fake, provider, model) as llm:
-        await _leave(llm, how, 2)
-        reported = ANTHROPIC_START if provider == "anthropic" else {}
-        assert measured(provider, model) == pytest.approx(CANCELLED | FIRST_TOKEN | reported | missing("cancelled"))
-        await until(lambda: fake.open_exchanges == 0)
-    assert [exchange.client_left for exchange in fake.exchanges] == [True]
-
-
-async def test_client_leaves_before_the_answer(fake: FakeProvider, model: str) -> None:
-    fake.replies = [openai_whole(delay=60)]
-    async with service(fake, "openai", model) as llm:
-        task = asyncio.create_task(llm.complete(PROMPT))
-        await until(lambda: len(fake.exchanges) == 1)
-        assert measured("openai", model)["llm_requests_in_progress"] == 1
-        task.cancel()
-        await asyncio.wait({task})
-    assert measured("openai", model) == CANCELLED | missing("cancelled")
-
-
-async def test_in_progress_while_streaming(fake: FakeProvider, model: str) -> None:
-    fake.replies = [openai_stream(stall_after=2)]
-    async with service(fake, "openai", model) as llm:
-        stream = llm.stream(PROMPT)
-        await anext(stream)
-        assert measured("openai", model)["llm_requests_in_progress"] == 1
-        await stream.aclose()
-    assert "llm_requests_in_progress" not in measured("openai", model)
-
-
-async def test_models_outside_the_list_are_other(fake: FakeProvider, model: str) -> None:
-    """A thousand models asked for make no series of their own; without a price they count as unpriced."""
-    before = measured("openai", "other").get("llm_unpriced_requests_total", 0)
-    fake.replies = [openai_whole()]
-    async with service(fake, "openai", model) as llm:
-        for number in range(20):
-            await llm.complete(PROMPT, f"{model}-unheard-of-{number}")
-    after = measured("openai", "other")
-    assert after["llm_unpriced_requests_total"] == before + 20
-    assert "llm_cost_usd_total" not in after
-    assert measured("openai", model) == {}
-    assert measured("openai", f"{model}-unheard-of-1") == {}
-    assert [exchange.body["model"] for exchange in fake.exchanges] == [f"{model}-unheard-of-{n}" for n in range(20)]
-
-
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_nothing_private_leaves(
-    provider: str, fake: FakeProvider, model: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Prompt, answer and key show in no log, error or label, even at DEBUG and when the provider echoes them."""
-    caplog.set_level("DEBUG")
-    echo = f"Incorrect API key provided: {KEY}; you said Hello there"
-    error = openai_error(401, "invalid_api_key", echo) if provider == "openai" else anthropic_error(401, "x", echo)
-    whole = openai_whole() if provider == "openai" else anthropic_whole()
-    fake.replies = [error, whole]
-    async with service(fake, provider, model) as llm:
-        with pytest.raises(LLMError) as failure:
-            await llm.complete(PROMPT)
-        await llm.complete(PROMPT)
-    seen = caplog.text + str(failure.value) + repr(measured(provider, model))
-    assert caplog.records
-    for private in (KEY, "Hello there", "Be brief", "Hello to you"):
-        assert private not in seen

@@ -225,6 +225,9 @@ def openai_stream(
     return answer
 
 
+IMMEDIATELY = {"retry_after_ms": "1"}
+
+
 def openai_error(status: int, code: str | None = None, message: str = "no", **headers: str) -> Reply:
     error = {"message": message, "type": "some_error", "param": None, "code": code}
     return Reply(status, {"error": error}, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -293,3 +296,9 @@ def anthropic_stream(
 def anthropic_error(status: int, kind: str, message: str = "no", **headers: str) -> Reply:
     body = {"type": "error", "error": {"type": kind, "message": message}}
     return Reply(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(240):
+        while not true():  # noqa: ASYNC110  what is waited for is on another thread
+            await asyncio.sleep(0.01)

@@ -131,3 +131,11 @@ def retried(reason: str, times: int = 1) -> Numbers:
 
 FIRST_TOKEN: Numbers = {"llm_time_to_first_token_seconds_count": 1.0}
 STREAMED: Numbers = FIRST_TOKEN | {"llm_time_per_output_token_seconds_count": 1.0}
+SUCCESS, ERROR, CANCELLED, INCOMPLETE = (call(each) for each in ("success", "error", "cancelled", "incomplete"))
+# 20 fresh and 100 cached input, 30 output of which 10 reasoning; per million: 1, 0.1 and 10 dollars
+OPENAI_TOKENS = tokens(120, 30, (20 * 1 + 100 * 0.1 + 30 * 10) / 1e6, cache_read=100, reasoning=10)
+# 20 fresh, 80 read, 40 written of which 10 for an hour, 30 output; per million: 1, 0.1, 1.25, 2 and 10 dollars
+ANTHROPIC_USD = (20 * 1 + 80 * 0.1 + 30 * 1.25 + 10 * 2 + 30 * 10) / 1e6
+ANTHROPIC_TOKENS = tokens(140, 30, ANTHROPIC_USD, cache_read=80, cache_write=40)
+# What a stream that breaks off has reported: the input, and one token of output
+ANTHROPIC_START = tokens(140, 1, ANTHROPIC_USD - 29 * 10 / 1e6, cache_read=80, cache_write=40)

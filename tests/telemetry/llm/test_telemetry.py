@@ -16,18 +16,8 @@ from prometheus_client import REGISTRY
 from app.llm.service import PRICES
 from app.telemetry import llm as telemetry
 from app.telemetry.llm import Price, Usage, track_call, watch_http
-from tests.app.llm.test_wire import (
-    ANTHROPIC_START,
-    ANTHROPIC_TOKENS,
-    CANCELLED,
-    ERROR,
-    IMMEDIATELY,
-    INCOMPLETE,
-    OPENAI_TOKENS,
-    SUCCESS,
-    until,
-)
 from tests.telemetry.llm.fake_provider import (
+    IMMEDIATELY,
     OPENAI_USAGE,
     Body,
     FakeProvider,
@@ -38,10 +28,18 @@ from tests.telemetry.llm.fake_provider import (
     openai_error,
     openai_stream,
     openai_whole,
+    until,
 )
 from tests.telemetry.llm.measured import (
+    ANTHROPIC_START,
+    ANTHROPIC_TOKENS,
+    CANCELLED,
+    ERROR,
     FIRST_TOKEN,
+    INCOMPLETE,
+    OPENAI_TOKENS,
     STREAMED,
+    SUCCESS,
     call,
     failed,
     finish,

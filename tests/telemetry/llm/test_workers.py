@@ -13,9 +13,8 @@ from typing import IO
 
 import pytest
 
-from tests.app.llm.test_wire import OPENAI_TOKENS
 from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, openai_stream
-from tests.telemetry.llm.measured import STREAMED, Numbers, call, finish, measured
+from tests.telemetry.llm.measured import OPENAI_TOKENS, STREAMED, Numbers, call, finish, measured
 
 MODEL = "model-of-workers"
 ROOT = Path(__file__).parents[3]
