@@ -18,8 +18,8 @@ from app.faults import FAULTS, MAX_SECONDS
 from app.main import create_app
 from app.settings import Settings
 from tests import servers
+from tests.app.command import run
 from tests.app.conftest import workers
-from tests.app.test_start import run
 from tests.servers import Postgres, Running, wait_until
 
 TOKEN = "for-these-tests-only"
