@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from tests import servers
+from tests.app.chats import events, hanging
 from tests.app.conftest import sign_up
-from tests.app.test_chat import events, hanging
 from tests.servers import Postgres
 from tests.telemetry.llm import fake_provider
 from tests.telemetry.llm.fake_provider import openai_stream
