@@ -87,7 +87,7 @@ test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one t
 soak-idle: $(BIN)/.installed  ## Run a separate stack without traffic for 15 minutes: no alert, no NaN (MINUTES=n, LOAD=6: with users)
 	@$(BIN)/python -m tests.prometheus.soak $(or $(MINUTES),15) $(or $(LOAD),0)
 fuzz: $(BIN)/.installed  ## Fuzz the API with schemathesis and attack the service, longer than `make test` does (FOR=seconds)
-	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/test_abuse.py
+	@FUZZ_SECONDS=$(or $(FOR),300) $(BIN)/python -m pytest tests/app/test_fuzz.py tests/app/abuse
 test-drills: $(BIN)/.installed  ## Trigger every alert by a real fault, from pending to resolved, on a separate stack (root on Linux; 20 minutes)
 	@$(BIN)/python -m pytest -m drill -s $(or $(TESTS),tests/ops/drills)
 chaos: $(BIN)/.installed  ## Interrupt up, down, backup, restore, clean at random moments: nothing is lost (FOR=seconds, or TIMES=20 each; ONLY="up,down" SEED=n)

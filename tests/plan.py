@@ -33,7 +33,7 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/prometheus/test_remote_write.py": 90,
     "tests/ops/test_kubernetes.py": 75,
     "tests/alertmanager/test_config.py": 60,
-    "tests/app/test_abuse.py": 60,
+    "tests/app/abuse/test_clients.py": 60,
     "tests/app/test_faults.py": 60,
     "tests/docs/test_adopt.py": 60,
     "tests/prometheus/test_settings.py": 60,
