@@ -13,6 +13,8 @@ ALONE = {
     "tests/app/test_chat_outage.py",
     "tests/alertmanager/test_delivery.py",
     "tests/docs/test_adopt.py",
+    "tests/docs/test_adopt_code.py",
+    "tests/docs/test_adopt_copy.py",
     "tests/loadtest/test_exactness.py",
     "tests/loadtest/test_failing_users.py",
     "tests/telemetry/storage/test_workers.py",
