@@ -39,7 +39,6 @@ SECONDS = {  # about, of modules that take more than ten seconds when they run a
     "tests/app/test_faults.py": 60,
     "tests/docs/test_adopt.py": 60,
     "tests/prometheus/test_settings.py": 60,
-    "tests/telemetry/llm/test_telemetry.py": 60,
     "tests/telemetry/storage/test_celery.py": 60,
     "tests/prometheus/test_core_metrics.py": 50,
     "tests/telemetry/storage/test_faults.py": 50,

@@ -19,6 +19,7 @@ PRICE = Price(input=1.0, output=10.0, cache_read=0.1, cache_write=1.25, cache_wr
 
 Numbers = dict[str, float]
 KINDS = ("input", "output")
+PROMPT = "Hello there"
 
 
 def measured(provider: str, model: str, text: str | None = None) -> Numbers:
@@ -85,7 +86,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("app.telemetry")]
 
 
-def call(outcome: str, prompt: int = 11, operation: str = "chat", calls: int = 1) -> Numbers:
+def call(outcome: str, prompt: int = len(PROMPT), operation: str = "chat", calls: int = 1) -> Numbers:
     labels = f"{{operation={operation},outcome={outcome}}}"
     numbers = {
         f"llm_requests_total{labels}": calls,
