@@ -76,10 +76,8 @@ test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except
 	@$(BIN)/python -m pytest -m "not stack and not drill and not chaos" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
 check: $(BIN)/.installed  ## List everything that alerts, panels, drills and documents lack, in about 30 seconds
 	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
-# Hundreds of Python processes start in a run: they cache bytecode, even if the environment disables it. Prometheus and
-# promtool take more memory for less time: a quarter of promtool's.
+# Hundreds of Python processes start in a run: they cache bytecode, even if the environment disables it.
 test check: export PYTHONDONTWRITEBYTECODE :=
-test check: export GOGC := 400
 replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: time to detect, notifications per fault, false alarms
 	@$(BIN)/python -m tests.prometheus.replay
 test-rules-mutation: $(BIN)/.installed  ## Mutation test: change the rules one thing at a time, count changes that no unit test notices (RULES="Alert ..." for some)

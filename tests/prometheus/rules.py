@@ -15,6 +15,7 @@ import yaml
 
 from ops.paths import PROJECT
 from ops.programs import find
+from tests.servers import GARBAGE_COLLECTION
 
 PROMETHEUS = PROJECT / "prometheus"
 RULES = PROMETHEUS / "rules"
@@ -164,9 +165,10 @@ def wanted_metrics() -> set[str]:
 def promtool(*arguments: str | Path, merged: bool = False) -> subprocess.CompletedProcess[str]:
     """Run promtool; nothing is raised if it complains. merged: what it complains of is in stdout, in its place."""
     command = [str(find("promtool")["promtool"]), *map(str, arguments)]
-    environment = {**os.environ, "GOGC": "400"}  # it ends before collecting garbage more often is of use
     errors = subprocess.STDOUT if merged else subprocess.PIPE
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **GARBAGE_COLLECTION}
+    )
 
 
 def in_parallel() -> ThreadPoolExecutor:
