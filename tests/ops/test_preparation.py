@@ -298,6 +298,7 @@ def test_a_virtual_environment_whose_python_is_gone_is_made_anew(tmp_path: Path)
     bin_folder.mkdir()
     shutil.copy(PROJECT / "Makefile", project)
     (project / "requirements" / "dev.txt").touch()
+    shutil.copy(PROJECT / "requirements" / "install.sh", project / "requirements")
     python = project / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to("/usr/bin/python-of-old")
