@@ -20,7 +20,7 @@ def docker(tmp_path: Path) -> Docker:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Stack]:
     """A stack that has not been started."""
-    with native_stack() as stack:
+    with native_stack(APP_WORKERS="1") as stack:  # the default, two, takes three times as long to start
         yield stack
 
 
