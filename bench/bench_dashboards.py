@@ -30,7 +30,7 @@ from typing import Any
 from bench import blocks
 from bench.started import started
 from ops import servers
-from tests.servers import free_port
+from tests.running import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 10

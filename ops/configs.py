@@ -74,8 +74,7 @@ def write_replicas(file: Path, addresses: Sequence[str]) -> None:
 
 def write_targets(folder: Path, addresses: Mapping[str, Sequence[str]]) -> None:
     """Write Prometheus' target files in `folder`/targets: scrape job -> addresses; empty for a job without any."""
-    books = folder / "targets"
-    books.mkdir()
-    for book in (PROJECT / "prometheus" / "targets").glob("*.yml"):
-        targets = list(addresses.get(book.stem, ()))
-        (books / book.name).write_text(json.dumps([{"targets": targets}]) + "\n")  # JSON is YAML, too
+    (folder / "targets").mkdir()
+    for file in (PROJECT / "prometheus" / "targets").glob("*.yml"):
+        targets = list(addresses.get(file.stem, ()))
+        (folder / "targets" / file.name).write_text(json.dumps([{"targets": targets}]) + "\n")  # JSON is YAML, too

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: real servers, see tests/servers.py (its context managers serve fixtures of wider scope)."""
+"""Fixtures for all tests: real servers of tests/servers.py, whose context managers serve fixtures of wider scope."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests import copies, servers
 from tests.plan import seconds, unit
-from tests.servers import Alertmanager, Postgres, Prometheus, Running
+from tests.running import Running, temporary_folder
+from tests.servers import Alertmanager, Postgres, Prometheus
 
 Tables = dict[str, list[str]]
 TABLES = pytest.StashKey[Tables]()
@@ -41,7 +42,7 @@ def is_worker(config: pytest.Config) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
-        os.environ[servers.SHARED] = str(servers.temporary_folder("sightline-tests-"))
+        os.environ[servers.SHARED] = str(temporary_folder("sightline-tests-"))
         Path(os.environ[servers.SHARED]).chmod(0o711)  # where root runs this, PostgreSQL runs as another user
 
 
@@ -186,9 +187,3 @@ def project_copy() -> Iterator[Path]:
     """A copy of the project, to be changed."""
     with copies.project_copy() as folder:
         yield folder
-
-
-@pytest.fixture
-def wait_until() -> Callable[..., object]:
-    """wait_until(predicate, timeout=240, interval=None): poll until true, fail with the last value otherwise."""
-    return servers.wait_until

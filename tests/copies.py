@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.packages import NEEDED, POSTGRES
 from ops.paths import HOME, PROJECT
 from ops.programs import find
-from tests import servers
+from tests.running import folder
 
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".native", ".stack", ".env", "__pycache__", ".*_cache", ".hypothesis", "backups", "reports"
@@ -35,6 +35,6 @@ def copy_project(folder: Path) -> Path:
 @contextmanager
 def project_copy() -> Iterator[Path]:
     """A copy for a while, in a folder that all users may enter: elsewhere, root would unpack the servers once more."""
-    with servers.folder("copy") as parent:
+    with folder("copy") as parent:
         parent.chmod(0o711)
         yield copy_project(parent / "sightline")

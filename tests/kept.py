@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx2
 
-from tests.servers import PrometheusApi, wait_until
+from tests.running import wait_until
+from tests.servers import PrometheusApi
 
 
 class Kept:

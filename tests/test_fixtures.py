@@ -8,7 +8,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from tests.servers import Alertmanager, Postgres, Prometheus, Running
+from tests.running import Running, wait_until
+from tests.servers import Alertmanager, Postgres, Prometheus
 
 
 def test_postgres_has_the_roles_of_the_stack(postgres: Postgres) -> None:
@@ -33,7 +34,6 @@ def test_exporters_and_prometheus(
     start_alertmanager: Callable[..., Alertmanager],
     node_exporter: Running,
     postgres_exporter: Running,
-    wait_until: Callable[..., object],
 ) -> None:
     alertmanager = start_alertmanager("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
     prometheus = start_prometheus(

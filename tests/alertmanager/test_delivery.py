@@ -24,7 +24,8 @@ from ops.drills.target import Target
 from ops.settings import Settings
 from tests.alertmanager.config import CONFIG, FOLDER, RECEIVERS, Json, switched_on
 from tests.prometheus.rules import unit_tests
-from tests.servers import Alertmanager, free_port, wait_until, web_server
+from tests.running import free_port, wait_until, web_server
+from tests.servers import Alertmanager
 
 
 def shown(*names: str) -> list[Json]:

@@ -17,7 +17,8 @@ from ops.servers import HOST
 from tests import servers
 from tests.alertmanager.config import Json, switched_on
 from tests.alertmanager.test_delivery import impatient, receiver
-from tests.servers import Alertmanager, Prometheus, free_port, wait_until
+from tests.running import free_port, wait_until
+from tests.servers import Alertmanager, Prometheus
 
 PEER_TIMEOUT = 15  # seconds that the second Alertmanager waits for the first; Alertmanager's default
 RULES = """

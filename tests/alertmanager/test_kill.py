@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from ops import servers
-from tests.servers import Alertmanager, start, wait_until
+from tests.running import start, wait_until
+from tests.servers import Alertmanager
 
 FLAG = "--data.maintenance-interval=30s"
 KILLS = 5

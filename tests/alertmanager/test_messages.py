@@ -25,7 +25,7 @@ from markdown_it import MarkdownIt
 from ops.paths import PROJECT
 from tests.alertmanager.config import CONFIG, NULL, Json, switched_on
 from tests.alertmanager.test_delivery import Mailbox, StartAlertmanager, impatient, receiver, send, shown, smtp_server
-from tests.servers import free_port, wait_until, web_server
+from tests.running import free_port, wait_until, web_server
 
 TOKEN = "1234:a-bots-token"
 CHAT = -1001234567890

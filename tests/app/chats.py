@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.llm import Chunk, Message, SimulatedBehaviour
-from tests import servers
+from tests.running import suspended
 from tests.servers import Postgres
 
 FAST = SimulatedBehaviour(first_token_seconds=0, tokens_per_second=100_000, output_tokens=20, spread=0)
@@ -48,5 +48,5 @@ class Script:
 @contextmanager
 def hanging(postgres: Postgres, database: str) -> Iterator[None]:
     """The database answers nothing, and closes no connection."""
-    with servers.suspended(postgres.running):
+    with suspended(postgres.running):
         yield

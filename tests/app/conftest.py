@@ -18,7 +18,8 @@ from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import Settings
 from tests import servers
-from tests.servers import Postgres, Running
+from tests.running import Running
+from tests.servers import Postgres
 
 
 @dataclass

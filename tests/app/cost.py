@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers import Running
+from tests.running import Running
 
 MEMORY = 16 * 2**20
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx2
 
 from tests import servers
-from tests.servers import Postgres, wait_until
+from tests.running import wait_until
+from tests.servers import Postgres
 
 
 def test_users_of_another_replica_are_counted(postgres: Postgres, tmp_path: Path) -> None:

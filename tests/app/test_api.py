@@ -10,7 +10,8 @@ import pytest
 
 from app.settings import Settings
 from tests.app.conftest import sign_up
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 
 
 def test_sign_up_shows_the_key_once_and_stores_its_hash(

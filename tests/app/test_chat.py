@@ -20,7 +20,8 @@ from app.llm import Message
 from tests import servers
 from tests.app.chats import Script, events
 from tests.app.conftest import metric_value, sign_up
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 
 
 def test_an_answer_is_returned_and_stored(user: httpx2.Client) -> None:

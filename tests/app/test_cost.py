@@ -26,7 +26,8 @@ from app.limits import BODY_BYTES, MAX_URL_BYTES
 from tests import servers
 from tests.app.conftest import sign_up
 from tests.app.cost import MEMORY, Cost
-from tests.servers import Postgres, Running
+from tests.running import Running
+from tests.servers import Postgres
 
 CPU_SECONDS = 0.05
 YARDSTICK_SECONDS = 0.032  # of CPU time, on the machine on which a request may cost CPU_SECONDS

@@ -20,7 +20,8 @@ from app.settings import Settings
 from tests import servers
 from tests.app.command import run
 from tests.app.conftest import workers
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 
 TOKEN = "for-these-tests-only"
 WORKERS = 2

@@ -18,7 +18,8 @@ import pytest
 
 from tests import servers
 from tests.app.conftest import BadInput, metric_value, sign_up
-from tests.servers import Postgres, Running
+from tests.running import Running
+from tests.servers import Postgres
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "0"))
 LIMITS = (

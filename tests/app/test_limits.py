@@ -19,7 +19,8 @@ from app.server import BoundedHttpProtocol
 from tests import servers
 from tests.app.conftest import sign_up
 from tests.app.cost import MEMORY, Cost
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 
 
 @contextmanager

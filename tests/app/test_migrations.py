@@ -13,7 +13,8 @@ from app.db.migrate import FOLDER, MigrationError, migrate, newest_revision
 from app.db.models import Base
 from app.settings import Settings
 from tests.app.command import run
-from tests.servers import Postgres, wait_until
+from tests.running import wait_until
+from tests.servers import Postgres
 
 
 def revision(postgres: Postgres, environment: dict[str, str]) -> str:

@@ -19,7 +19,8 @@ from tests import servers
 from tests.app import conftest
 from tests.app.command import run
 from tests.app.conftest import sign_up, workers
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, suspended, wait_until
+from tests.servers import Postgres
 
 
 def checkable(folder: Path) -> dict[str, str]:
@@ -164,7 +165,7 @@ def test_a_database_that_comes_late_hangs_goes_and_comes_back() -> None:
             assert "Waiting for PostgreSQL" in service.log
             sign_up(client).close()
 
-            with servers.suspended(database[0]):
+            with suspended(database[0]):
                 hung = client.get("/readyz")
                 assert (hung.status_code, hung.json()) == (503, {"detail": "The database is not available"})
                 assert client.get("/healthz").status_code == 200

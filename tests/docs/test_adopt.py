@@ -24,7 +24,8 @@ from ops.servers import prometheus as prometheus_server
 from tests import servers
 from tests.docs.guide import GUIDE, adopt, blocks, section
 from tests.grafana.dashboards import Target, substituted, targets
-from tests.servers import Alertmanager, Postgres, Prometheus, wait_until, web_server
+from tests.running import free_port, start, wait_until, web_server
+from tests.servers import Alertmanager, Postgres, Prometheus
 
 # A typical service: FastAPI, SQLAlchemy, a way to sign in.
 SERVICE = """
@@ -97,11 +98,11 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
     (service / "app" / "main.py").write_text(
         SERVICE + textwrap.indent(count, "    ") + configure + lines + lines_of_users
     )
-    port = servers.free_port()
-    addresses, start = blocks(section("Prometheus"), "bash")
+    port = free_port()
+    addresses, launch = blocks(section("Prometheus"), "bash")
     [receiver] = blocks(section("Alertmanager"), "bash")
     create_role, start_exporter = blocks(section("Database"), "bash")
-    commands -= {addresses, start, receiver, create_role, start_exporter}
+    commands -= {addresses, launch, receiver, create_role, start_exporter}
     config = service / "monitoring" / "prometheus" / "prometheus.yml"
     servers.faster(config.parent)
 
@@ -111,7 +112,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
         """Prometheus on this port; only addresses and the folder of its data are not the guide's."""
         ports = {"8000": port, "9090": own, "9093": alertmanager.port}
         steps = [
-            re.sub("|".join(ports), lambda found: str(ports[found[0]]), step) for step in (addresses, receiver, start)
+            re.sub("|".join(ports), lambda found: str(ports[found[0]]), step) for step in (addresses, receiver, launch)
         ]
         for step in steps[:2]:
             subprocess.run(["bash", "-ec", step], cwd=service, check=True)
@@ -122,7 +123,7 @@ def test_a_strange_service_has_metrics_dashboards_and_alerts(
 
     dsn = postgres.create_database().replace("postgresql://", "postgresql+psycopg://")
     with serving(service, port, dsn) as url, ExitStack() as running:
-        prometheus = servers.start(as_the_guide_says, tmp_path, Prometheus)
+        prometheus = start(as_the_guide_says, tmp_path, Prometheus)
         running.callback(prometheus.stop)
 
         def drive() -> None:
@@ -192,7 +193,7 @@ def test_the_exporter_starts_as_the_guide_says(tmp_path: Path, postgres: Postgre
     assert adopt(tmp_path, "PIECES=postgres").returncode == 0
     create_role, start = blocks(section("Database"), "bash")
     database = postgres.create_database().rpartition("/")[2]
-    port = servers.free_port()
+    port = free_port()
     environment = {
         **plain_environment(),
         "PATH": f"{find('psql')['psql'].parent}:{find('postgres_exporter')['postgres_exporter'].parent}:/usr/bin:/bin",

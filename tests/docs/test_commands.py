@@ -15,10 +15,9 @@ import pytest
 
 from ops.paths import PROJECT
 from ops.programs import find
-from tests import servers
 from tests.copies import copy_project
 from tests.docs.commands import ANY_MACHINE, ANY_TIME, MISSING, PORTS_IN_USE, SESSION, STACK_UP
-from tests.servers import wait_until
+from tests.running import folder, free_port, wait_until
 
 # As if given on the command line.
 SHORT_LOAD = {"MAKEFLAGS": "-- DURATION=10s USERS=5 LOADTEST_LINGER=0"}
@@ -79,23 +78,23 @@ def ended(process: subprocess.Popen[str], command: str, given: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def checkout() -> Iterator[Checkout]:
-    with servers.folder("docs") as parent:
+    with folder("docs") as parent:
         parent.chmod(0o711)  # where root runs this, PostgreSQL runs as another user
-        folder = copy_project(parent / "sightline")
+        project = copy_project(parent / "sightline")
         for name in ("home", "my-service"):
             (parent / name).mkdir()
         (parent / "tmp").mkdir(mode=0o1777)
         names = re.findall(r"^# (\w+_PORT)=", (PROJECT / ".env.example").read_text(), re.MULTILINE)
-        ports = {name: servers.free_port() for name in names}
+        ports = {name: free_port() for name in names}
         # How fast this machine is at the moment is not the question.
-        thresholds = folder / "loadtest" / "thresholds.toml"
+        thresholds = project / "loadtest" / "thresholds.toml"
         thresholds.write_text(re.sub(r"^p95 = .*", "p95 = 30.0", thresholds.read_text(), flags=re.MULTILINE))
-        (folder / ".env").write_text("".join(f"{name}={port}\n" for name, port in ports.items()))
-        checkout = Checkout(folder, ports)
+        (project / ".env").write_text("".join(f"{name}={port}\n" for name, port in ports.items()))
+        checkout = Checkout(project, ports)
         try:
             yield checkout
         finally:
-            if folder.exists():
+            if project.exists():
                 checkout.run("make down")
 
 

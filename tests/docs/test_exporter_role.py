@@ -17,7 +17,8 @@ from psycopg import sql
 from ops import servers
 from ops.paths import PROJECT
 from ops.programs import find
-from tests.servers import Postgres, Running, free_port
+from tests.running import Running, free_port
+from tests.servers import Postgres
 
 SCRIPT = PROJECT / "postgres" / "exporter-role.sql"
 ADMIN_PASSWORD = "the password of the administrator"

@@ -9,9 +9,9 @@ import pytest
 
 from grafana.src.promql import NOTHING, QUIET, WAITING
 from ops import servers as native
-from tests import servers
 from tests.grafana.dashboards import DASHBOARDS, panels, substituted, targets
 from tests.prometheus.rules import promtool
+from tests.running import start
 from tests.servers import Prometheus
 
 pytestmark = pytest.mark.check
@@ -65,7 +65,7 @@ def an_hour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     assert backfill.returncode == 0, backfill.stdout + backfill.stderr
     (folder / "prometheus.yml").write_text("")
     make = partial(native.prometheus, folder / "prometheus.yml", folder / "data")
-    running = servers.start(make, folder, Prometheus)
+    running = start(make, folder, Prometheus)
     try:
         yield running
     finally:

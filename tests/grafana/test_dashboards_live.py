@@ -21,7 +21,8 @@ from ops import remote_write, settings
 from tests import servers, traffic
 from tests.grafana import longterm
 from tests.grafana.dashboards import DASHBOARDS, ROOT, Target, is_number, panels, selectors, substituted, targets
-from tests.servers import Postgres, Prometheus, Running, VictoriaMetrics, wait_until
+from tests.running import Running, free_port, wait_until
+from tests.servers import Postgres, Prometheus, VictoriaMetrics
 
 TARGETS = targets()
 
@@ -169,7 +170,7 @@ def answer(prometheus: Prometheus, target: Target) -> dict[tuple[tuple[str, str]
 @pytest.fixture(scope="module")
 def answers(postgres: Postgres, postgres_exporter: Running, node_exporter: Running) -> Iterator[Answers]:
     environment = {**postgres.environment(), "APP_WORKERS": "2", "LLM_PROVIDER": "simulated"}
-    locust = servers.free_port()
+    locust = free_port()
     with (
         servers.app(environment) as app,
         servers.proxy(app) as (proxy, public),

@@ -11,7 +11,8 @@ import yaml
 
 from tests import servers
 from tests.grafana.dashboards import DASHBOARDS, ROOT, panels, substituted
-from tests.servers import Prometheus, wait_until
+from tests.running import wait_until, web_server
+from tests.servers import Prometheus
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 QUICK_TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -48,7 +49,7 @@ class Metrics(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def prometheus() -> Iterator[Prometheus]:
-    with servers.web_server(Metrics) as url:
+    with web_server(Metrics) as url:
         job = {"job_name": "app", "static_configs": [{"targets": [url.removeprefix("http://")]}]}
         config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
         with servers.prometheus(yaml.safe_dump(config)) as running:

@@ -19,7 +19,7 @@ import pytest
 
 from loadtest import launch
 from ops.paths import PROJECT
-from tests.servers import free_port, wait_until, web_server
+from tests.running import free_port, wait_until, web_server
 
 
 @dataclass(frozen=True)

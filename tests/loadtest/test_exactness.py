@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests import servers
+from tests.running import free_port, wait_until
 from tests.servers import Postgres, Prometheus
 
 SECONDS = int(os.environ.get("LOADTEST_SECONDS", "20"))
@@ -74,14 +75,14 @@ def total(prometheus: Prometheus, expression: str) -> float:
 def settled(prometheus: Prometheus) -> None:
     """Wait until a scrape has come that began after the last request was over."""
     now = time.time()
-    servers.wait_until(lambda: prometheus.query(f'up{{job="app"}} == 1 and timestamp(up{{job="app"}}) > {now + 1:.3f}'))
+    wait_until(lambda: prometheus.query(f'up{{job="app"}} == 1 and timestamp(up{{job="app"}}) > {now + 1:.3f}'))
 
 
 def test_every_request_is_counted_once_streams_and_all(
     postgres: Postgres, start_prometheus: Callable[..., Prometheus]
 ) -> None:
     with servers.app({**postgres.environment(postgres.create_database()), "APP_WORKERS": str(WORKERS)}) as app:
-        port = servers.free_port()
+        port = free_port()
         prometheus = start_prometheus(CONFIG.format(app=app.port, locust=port))
         # 1: a threshold was missed. How fast this machine is at the moment is not the question.
         assert load(app.url, port, users=USERS).wait(SECONDS + 180) in (0, 1)
@@ -100,17 +101,17 @@ def test_every_request_is_counted_once_streams_and_all(
         gone = total(prometheus, SERVICE.format('requests_total{status_code="499"}'))
         print(f"streams abandoned: {abandoned:g}, counted as disconnects by the service: {gone:g}")
         assert 0 < gone <= abandoned
-        servers.wait_until(lambda: prometheus.value(IN_PROGRESS) == 0)
+        wait_until(lambda: prometheus.value(IN_PROGRESS) == 0)
 
 
 def test_a_killed_worker_costs_only_the_requests_that_it_had_in_flight(
     postgres: Postgres, start_prometheus: Callable[..., Prometheus]
 ) -> None:
     with servers.app({**postgres.environment(postgres.create_database()), "APP_WORKERS": str(WORKERS)}) as app:
-        port = servers.free_port()
+        port = free_port()
         prometheus = start_prometheus(CONFIG.format(app=app.port, locust=port))
         running = load(app.url, port, users=USERS)
-        servers.wait_until(lambda: total(prometheus, "http_requests_total") > 5 * SECONDS)
+        wait_until(lambda: total(prometheus, "http_requests_total") > 5 * SECONDS)
         workers = [
             child for child in psutil.Process(app.process.pid).children() if "spawn_main" in str(child.cmdline())
         ]
@@ -128,5 +129,5 @@ def test_a_killed_worker_costs_only_the_requests_that_it_had_in_flight(
         assert 0 <= in_flight <= USERS
         assert failed <= USERS
         assert total(prometheus, "resets(http_requests_total[1h])") == 0, "a counter went backwards"
-        servers.wait_until(lambda: prometheus.value(IN_PROGRESS) == 0)
+        wait_until(lambda: prometheus.value(IN_PROGRESS) == 0)
         assert exit_code in (0, 1)  # the share of failures may be above the threshold in so short a run

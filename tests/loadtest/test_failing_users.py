@@ -12,7 +12,8 @@ import pytest
 
 from loadtest.launch import OPTIONS
 from tests import servers
-from tests.servers import Postgres, Running, free_port
+from tests.running import Running, free_port
+from tests.servers import Postgres
 
 PROJECT = Path(__file__).parents[2]
 FAILING = """

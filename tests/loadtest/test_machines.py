@@ -18,7 +18,8 @@ import pytest
 
 from ops import servers as native
 from ops.paths import PROJECT
-from tests.servers import Postgres, Running, folder, free_port, start, wait_until
+from tests.running import Running, folder, free_port, start, wait_until
+from tests.servers import Postgres
 
 NAMESPACES = os.geteuid() == 0 and shutil.which("ip") is not None
 needs_namespaces = pytest.mark.skipif(not NAMESPACES, reason="network namespaces need root and `ip`")

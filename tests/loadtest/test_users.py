@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from ops.paths import PROJECT
-from tests.servers import web_server
+from tests.running import web_server
 
 START, DELTA, DONE, ERROR = (f"event: {name}\ndata: {{}}\n\n" for name in ("start", "delta", "done", "error"))
 

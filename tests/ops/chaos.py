@@ -27,7 +27,7 @@ import httpx2
 import psutil
 
 from ops import archive
-from tests.servers import default_signals, wait_until
+from tests.running import default_signals, wait_until
 
 TIMES = float(os.environ.get("CHAOS_TIMES") or math.inf)  # that each command is to be hit by each signal
 SECONDS = float(os.environ.get("CHAOS_SECONDS") or (100 if math.inf == TIMES else math.inf))

@@ -13,7 +13,7 @@ from typing import Any
 from ops.compose import PORTS, SERVICES
 from ops.paths import PROJECT
 from ops.preflight import PUBLISHED
-from tests.servers import free_port
+from tests.running import free_port
 
 INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # what `make test` leaves to what it runs
 SERVERS = ("proxy", "prometheus", "alertmanager", "grafana", "postgres", "app")

@@ -17,7 +17,8 @@ from ops.errors import OpsError
 from ops.processes import ProcessStack
 from ops.supervise import Supervisor
 from tests.copies import copy_project
-from tests.servers import faster, folder, free_port, wait_until
+from tests.running import folder, free_port, wait_until
+from tests.servers import faster
 
 SERVERS = {"postgres", "postgres-exporter", "node-exporter", "app", "alertmanager", "prometheus", "grafana"}
 # Answers as Grafana does where the stack asks it, and can be scraped. The real one is no Debian package.

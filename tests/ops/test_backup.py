@@ -24,7 +24,7 @@ from ops.paths import PROJECT
 from ops.programs import find
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack
-from tests.servers import default_signals, wait_until
+from tests.running import default_signals, wait_until
 from tests.telemetry.storage.test_faults import small_disk
 
 # Copying takes as long as the test needs to see that the servers are stopped. In short sleeps: a signal that arrives

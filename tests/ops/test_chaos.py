@@ -23,7 +23,7 @@ from ops.paths import PROJECT
 from ops.supervise import MARK
 from tests.ops.chaos import ENDS, SEED, Chaos, interruptions, struck
 from tests.ops.native import Stack, native_stack
-from tests.servers import folder, wait_until
+from tests.running import folder, wait_until
 
 pytestmark = pytest.mark.chaos
 

@@ -22,7 +22,8 @@ from ops.paths import PROJECT
 from tests import servers, traffic
 from tests.grafana.dashboards import DASHBOARDS, is_number, selectors, targets
 from tests.grafana.test_dashboards_live import APPEARS_LATER, LATER, NEEDS_MORE, answer
-from tests.servers import Postgres, Prometheus, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres, Prometheus
 
 CLUSTER = Cluster(
     "shop", "sales", exporter="shop-db", grafana_url="https://grafana.example/", runbooks_url="https://runbooks.example"

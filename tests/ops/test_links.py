@@ -12,7 +12,8 @@ from ops import servers, settings
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
 from tests.alertmanager.test_delivery import receiver
-from tests.servers import Alertmanager, Prometheus, start, wait_until
+from tests.running import start, wait_until
+from tests.servers import Alertmanager, Prometheus
 
 LINKS = {
     "GRAFANA_URL": "https://monitoring.example/grafana",

@@ -9,7 +9,7 @@ import pytest
 
 from ops.paths import PROJECT
 from tests.ops.native import Stack, native_stack
-from tests.servers import wait_until
+from tests.running import wait_until
 
 ON = {"LONGTERM_RETENTION": "1y"}
 

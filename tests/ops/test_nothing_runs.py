@@ -18,7 +18,7 @@ from ops.paths import PROJECT
 from ops.processes import ProcessStack
 from ops.servers import Server
 from tests.ops.native import Stack, native_stack
-from tests.servers import folder
+from tests.running import folder
 
 
 def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:

@@ -17,7 +17,7 @@ from ops import images, outdated
 from ops.errors import OpsError
 from ops.outdated import Tag
 from ops.paths import PROJECT
-from tests.servers import free_port
+from tests.running import free_port
 
 PAGE = 3
 

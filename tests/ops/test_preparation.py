@@ -23,7 +23,7 @@ from ops import dotenv, images, mounts, settings
 from ops.__main__ import COMMANDS
 from ops.errors import OpsError
 from ops.paths import PROJECT
-from tests.servers import wait_until
+from tests.running import wait_until
 
 MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODE", "HOST")  # what `make test` leaves to what it runs
 EXAMPLE = (PROJECT / ".env.example").read_text()

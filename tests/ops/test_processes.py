@@ -18,7 +18,7 @@ import pytest
 from ops import secrets
 from ops.paths import PROJECT
 from tests.ops.native import SERVERS, Stack, listening
-from tests.servers import free_port, wait_until
+from tests.running import free_port, wait_until
 
 
 def test_up_starts_everything_and_says_where(made: Stack, first_start: subprocess.CompletedProcess[str]) -> None:

@@ -15,7 +15,7 @@ from ops.console import log
 from ops.errors import OpsError
 from ops.releases import Release, Store
 from tests.ops.test_releases import archive
-from tests.servers import temporary_folder
+from tests.running import temporary_folder
 
 OLDER = 15  # of PostgreSQL, as Debian 12 has it
 PROGRAMS = {"prometheus": "prometheus", "promtool": "promtool"}

@@ -17,7 +17,7 @@ from ops import servers
 from ops.paths import PROJECT
 from ops.rolling import ACTIVE
 from ops.servers import HOST, Server
-from tests.servers import Running, free_port, start, wait_until
+from tests.running import Running, free_port, start, wait_until
 
 PORT = 8000  # of every replica, as in docker.cfg
 A, AAAA = 1, 28

@@ -18,7 +18,8 @@ from ops import configs, remote_write, settings
 from ops.console import log
 from ops.errors import OpsError
 from ops.programs import find
-from tests.servers import VictoriaMetrics, free_port, victoriametrics
+from tests.running import free_port
+from tests.servers import VictoriaMetrics, victoriametrics
 
 OWN = "http://127.0.0.1:8428"
 URL = "https://metrics.example/api/v1/push"

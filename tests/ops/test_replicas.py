@@ -15,7 +15,8 @@ import pytest
 
 from tests.ops.native import Stack, native_stack
 from tests.ops.writers import Writer, sign_up, writing
-from tests.servers import PrometheusApi, free_ports, wait_until
+from tests.running import free_ports, wait_until
+from tests.servers import PrometheusApi
 
 REPLICAS = ("app", "app-2", "app-3")
 CLIENTS = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops import servers
 from ops.supervise import MARK, Supervisor, config
-from tests.servers import free_port, wait_until
+from tests.running import free_port, wait_until
 
 
 def test_processes_come_along_with_a_folder_that_is_moved() -> None:

@@ -22,7 +22,8 @@ from ops import postgres, secrets
 from ops.paths import PROJECT
 from ops.programs import find
 from tests.ops.native import Stack, native_stack
-from tests.servers import PrometheusApi, wait_until
+from tests.running import wait_until
+from tests.servers import PrometheusApi
 
 LAST_RELEASE = Path(__file__).with_name("last_release")
 KEY = "sl_of-a-user-of-the-last-release"

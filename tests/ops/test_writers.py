@@ -6,7 +6,7 @@ import itertools
 from http.server import BaseHTTPRequestHandler
 
 from tests.ops.writers import writing
-from tests.servers import wait_until, web_server
+from tests.running import wait_until, web_server
 
 
 class BreaksOff(BaseHTTPRequestHandler):

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from tests.servers import wait_until
+from tests.running import wait_until
 
 PACE = 0.05  # seconds between a writer's requests
 

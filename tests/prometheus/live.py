@@ -14,7 +14,8 @@ from typing import Any
 from ops import configs
 from ops.servers import HOST
 from tests import servers
-from tests.servers import Alertmanager, Prometheus, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Alertmanager, Prometheus
 
 JOBS = {"app", "postgres", "node", "prometheus", "alertmanager"}
 

@@ -15,7 +15,7 @@ import yaml
 
 from ops.paths import PROJECT
 from ops.programs import find
-from tests.servers import GARBAGE_COLLECTION
+from tests.running import GARBAGE_COLLECTION
 
 PROMETHEUS = PROJECT / "prometheus"
 RULES = PROMETHEUS / "rules"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ops.paths import PROJECT
 from tests.prometheus.live import Live, live_stack
-from tests.servers import free_port
+from tests.running import free_port
 
 RATE = 'sum(rate(http_requests_total{endpoint!~"/metrics|/healthz|/readyz"}[5m]))'
 

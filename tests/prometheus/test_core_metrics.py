@@ -12,7 +12,8 @@ import pytest
 
 from tests import servers, traffic
 from tests.core_metrics import QUERIES, Query
-from tests.servers import Postgres, Prometheus, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres, Prometheus
 
 WORKERS = 2
 

@@ -19,7 +19,8 @@ from prometheus.src.settings import SETTINGS
 from tests import servers, traffic
 from tests.grafana.dashboards import CONSTANTS, selectors, targets
 from tests.prometheus.rules import alerts, recordings, runbook_queries
-from tests.servers import Postgres, wait_until
+from tests.running import wait_until, web_server
+from tests.servers import Postgres
 
 Labels = tuple[tuple[str, str], ...]
 Series = tuple[str, Labels]
@@ -68,7 +69,7 @@ def scraped(postgres: Postgres) -> Scraped:
             pass
 
     with (
-        servers.web_server(Handler) as url,
+        web_server(Handler) as url,
         servers.prometheus_of_the_stack(app=int(url.rpartition(":")[2])) as running,
     ):
         wait_until(lambda: running.query('up{job="app"} == 1'))

@@ -11,16 +11,8 @@ import pytest
 
 from ops import remote_write, settings
 from tests.prometheus.rules import alerts, wanted_metrics
-from tests.servers import (
-    Prometheus,
-    PrometheusApi,
-    VictoriaMetrics,
-    folder,
-    free_port,
-    prometheus_of_the_stack,
-    victoriametrics,
-    wait_until,
-)
+from tests.running import folder, free_port, wait_until
+from tests.servers import Prometheus, PrometheusApi, VictoriaMetrics, prometheus_of_the_stack, victoriametrics
 
 Samples = dict[tuple[tuple[str, str], ...], list[tuple[float, str]]]
 OUTAGE = 20.0  # seconds of scrapes, which come every second

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ops import servers
-from tests.servers import Alertmanager, Prometheus, start, wait_until
+from tests.running import start, wait_until
+from tests.servers import Alertmanager, Prometheus
 
 CONFIG = """
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.prometheus.live import Live, live_stack
 from tests.prometheus.rules import alerts, wanted_metrics
-from tests.servers import wait_until
+from tests.running import wait_until
 
 
 def kernel_tells_pressure() -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers import wait_until
+from tests.running import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 # A worker that has no turn for five seconds on a busy machine is not to be replaced for that.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.serving import ROOT
 
 UV = (sys.executable, "-m", "uv")

@@ -15,7 +15,8 @@ import pytest
 from tests import servers
 from tests.app.abuse.raw import Tried, endpoints, in_progress
 from tests.app.conftest import BadInput, sign_up
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 
 REQUEST_TIMEOUT = 2  # seconds, of the service under test
 STANDARD_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "OTHER"}

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import httpx2
 
-from tests.servers import Running
+from tests.running import Running
 
 TIMES = 10 if "FUZZ_SECONDS" in os.environ else 1
 Tried = Callable[[str, Counter[int | str]], None]

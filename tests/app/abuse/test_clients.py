@@ -20,7 +20,8 @@ from app.api.dependencies import new_api_key
 from app.server import BoundedHttpProtocol
 from tests.app.abuse.raw import TIMES, Tried, connection, in_progress, send, status
 from tests.app.conftest import sign_up
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 
 
 def test_slow_clients_are_let_go_and_hold_up_nobody(service: Running, client: httpx2.Client, tried: Tried) -> None:

@@ -14,7 +14,7 @@ import httpx2
 from app.limits import BODY_BYTES
 from tests.app.abuse.raw import TIMES, Tried, connection, send, status
 from tests.app.conftest import sign_up
-from tests.servers import Running
+from tests.running import Running
 
 
 def test_paths_that_nobody_made(service: Running, tried: Tried) -> None:

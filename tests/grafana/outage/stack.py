@@ -15,7 +15,8 @@ import psycopg
 from tests import servers
 from tests.grafana.dashboards import DASHBOARDS, panels, substituted
 from tests.grafana.tiles import Tile, tile
-from tests.servers import Postgres, Prometheus, Running, wait_until
+from tests.running import Running, meanwhile, wait_until
+from tests.servers import Postgres, Prometheus
 from tests.telemetry.llm import fake_provider
 from tests.telemetry.llm.fake_provider import FakeProvider, openai_whole
 
@@ -121,7 +122,7 @@ class Stack:
                             method, path, body = request
                             client.request(method, path, json=body)
 
-        with servers.meanwhile(work):
+        with meanwhile(work):
             yield
 
 

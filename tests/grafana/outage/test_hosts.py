@@ -7,10 +7,9 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from tests import servers
 from tests.grafana.outage.stack import Stack
 from tests.grafana.tiles import Tile
-from tests.servers import wait_until
+from tests.running import wait_until, web_server
 
 
 class FullDisk(BaseHTTPRequestHandler):
@@ -45,7 +44,7 @@ class NoInodes(FullDisk):
 
 @pytest.mark.parametrize("exporter", [FullDisk, NoInodes])
 def test_a_full_disk_of_one_of_two_hosts_and_then_its_silence(stack: Stack, exporter: type[FullDisk]) -> None:
-    with servers.web_server(exporter) as url, stack.targets("node", url.removeprefix("http://")):
+    with web_server(exporter) as url, stack.targets("node", url.removeprefix("http://")):
         for dashboard in ("overview", "host"):
             wait_until(lambda: stack.tile(dashboard, "Disk") == Tile(0.99, "", "red"))  # noqa: B023
         wait_until(lambda: stack.tile("host", "Hosts up") == Tile(1, "2/2", "green"))

@@ -7,7 +7,7 @@ import signal
 from tests.grafana.dashboards import DASHBOARDS, panels
 from tests.grafana.outage.stack import Stack
 from tests.grafana.tiles import Tile
-from tests.servers import wait_until
+from tests.running import wait_until
 
 
 def test_hosts_and_servers_without_their_exporters_have_no_numbers(stack: Stack) -> None:

@@ -8,7 +8,7 @@ import psycopg
 
 from tests.grafana.outage.stack import Stack
 from tests.grafana.tiles import Tile
-from tests.servers import wait_until
+from tests.running import wait_until
 
 
 def test_a_server_whose_exporter_does_not_answer_may_be_well(stack: Stack) -> None:

@@ -6,7 +6,7 @@ import signal
 
 from tests.grafana.outage.stack import Stack
 from tests.grafana.tiles import Tile
-from tests.servers import wait_until
+from tests.running import wait_until
 
 
 def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.grafana.outage.stack import Stack
 from tests.grafana.tiles import Tile
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.llm.fake_provider import Reply, openai_stream, openai_whole
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests import servers
 from tests.grafana.outage.stack import Stack
 from tests.grafana.tiles import Tile
-from tests.servers import wait_until
+from tests.running import free_port, meanwhile, wait_until
 
 
 def test_without_traffic_there_is_nothing_to_be_a_share_of(stack: Stack) -> None:
@@ -61,7 +61,7 @@ def test_while_all_is_well_the_tiles_are_green(stack: Stack) -> None:
 def test_one_of_three_instances_is_down(stack: Stack) -> None:
     with servers.app(stack.environment) as another:
         addresses = (
-            url.removeprefix("http://") for url in (another.url, f"http://{stack.postgres.host}:{servers.free_port()}")
+            url.removeprefix("http://") for url in (another.url, f"http://{stack.postgres.host}:{free_port()}")
         )
         with stack.targets("app", *addresses):
             wait_until(lambda: stack.tile("overview", "Instances").look == ("2/3", "orange"))
@@ -77,7 +77,7 @@ def test_an_endpoint_that_fails_is_named_however_small_its_share_of_the_traffic(
                 with suppress(httpx2.HTTPError):
                     client.get("/items/1")
 
-    with stack.users(), servers.meanwhile(ask), stack.fault("errors", share=1, path_prefix="/items/"):
+    with stack.users(), meanwhile(ask), stack.fault("errors", share=1, path_prefix="/items/"):
         for dashboard, total in (("overview", "Error rate"), ("http", "5xx errors")):
             wait_until(lambda: stack.tile(dashboard, "Worst 5xx") == Tile(1, "/items/{item_id}", "red"))  # noqa: B023
             wait_until(lambda: 0 < (stack.tile(dashboard, total).value or 0) < 0.5)  # noqa: B023  is called at once

@@ -17,7 +17,8 @@ import pytest
 from ops import images, secrets
 from ops.paths import PROJECT
 from tests.rig import engine
-from tests.servers import AlertmanagerApi, PrometheusApi, free_port, temporary_folder, wait_until
+from tests.running import free_port, temporary_folder, wait_until
+from tests.servers import AlertmanagerApi, PrometheusApi
 
 NAME = "sightline-test"
 PUBLISHED = {"proxy": 8000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}

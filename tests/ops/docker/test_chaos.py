@@ -15,7 +15,7 @@ import pytest
 from ops.paths import PROJECT
 from tests.ops.chaos import ENDS, SEED, Chaos, interruptions
 from tests.ops.docker.conftest import Stack
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 

@@ -14,7 +14,7 @@ import pytest
 
 from ops import secrets
 from tests.ops.docker.conftest import PUBLISHED, Stack
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 

@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from tests.ops.docker.conftest import Stack
-from tests.servers import AlertmanagerApi, PrometheusApi, free_port, wait_until
+from tests.running import free_port, wait_until
+from tests.servers import AlertmanagerApi, PrometheusApi
 
 pytestmark = pytest.mark.stack
 

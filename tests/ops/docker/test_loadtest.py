@@ -17,7 +17,7 @@ import pytest
 
 from ops.paths import PROJECT
 from tests.ops.docker.conftest import LOCUST, UP_SECONDS, Stack
-from tests.servers import default_signals, wait_until
+from tests.running import default_signals, wait_until
 
 pytestmark = pytest.mark.stack
 

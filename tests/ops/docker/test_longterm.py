@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 STORE = "victoriametrics"

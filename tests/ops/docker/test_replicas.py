@@ -14,7 +14,7 @@ import pytest
 from ops.paths import PROJECT
 from tests.ops.docker.conftest import Stack
 from tests.ops.writers import writing
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 

@@ -23,7 +23,7 @@ from tests import traffic
 from tests.core_metrics import QUERIES
 from tests.ops.docker.conftest import Stack
 from tests.rig import engine
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 

@@ -23,7 +23,7 @@ import pytest
 from ops.paths import PROJECT
 from tests.ops.chaos import ENDS, SEED, interruptions, struck
 from tests.rig import engine, standins
-from tests.servers import folder, wait_until
+from tests.running import folder, wait_until
 
 pytestmark = pytest.mark.stack
 

@@ -20,7 +20,7 @@ import pytest
 from tests.ops import writers
 from tests.ops.docker.conftest import Stack
 from tests.ops.writers import Writer
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.ops.docker.conftest import NAME, Stack
 from tests.ops.writers import sign_up
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.stack
 STORE = "valkey"

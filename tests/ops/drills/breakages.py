@@ -18,7 +18,7 @@ import yaml
 from ops.drills.catalogue import fault
 from tests.ops.drills import breakages_host
 from tests.ops.drills.lab import Lab
-from tests.servers import meanwhile
+from tests.running import meanwhile
 
 Breakage = Callable[[Lab], AbstractContextManager[None]]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from tests.ops.drills.lab import Lab
-from tests.servers import meanwhile, wait_until
+from tests.running import meanwhile, wait_until
 
 
 @contextmanager

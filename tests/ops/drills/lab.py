@@ -33,7 +33,7 @@ from ops.servers import HOST
 from ops.settings import DEFAULTS, Settings
 from ops.supervise import config
 from tests.ops.drills.accelerate import LEAST, accelerate, accelerated
-from tests.servers import temporary_folder, wait_until
+from tests.running import temporary_folder, wait_until
 
 
 class Receiver:

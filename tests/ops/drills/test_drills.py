@@ -21,7 +21,7 @@ from ops.drills.watch import Course, Watch
 from ops.health import scraped
 from tests.ops.drills.breakages import BREAKAGES
 from tests.ops.drills.lab import Lab, running_lab
-from tests.servers import wait_until
+from tests.running import wait_until
 
 pytestmark = pytest.mark.drill
 

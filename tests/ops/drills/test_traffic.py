@@ -9,7 +9,7 @@ import pytest
 
 from ops.drills import run
 from ops.drills.target import DrillError, Target
-from tests.servers import free_port
+from tests.running import free_port
 
 
 def target(port: int, app: str) -> Target:

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.telemetry.database import Instrumentation, instrument_engine, metrics
-from tests.servers import Postgres, wait_until
+from tests.running import wait_until
+from tests.servers import Postgres
 
 T = TypeVar("T")
 Numbers = dict[str, float]

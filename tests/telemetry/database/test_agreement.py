@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from tests import servers
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 from tests.telemetry.database.measured import Runner, numbers
 
 COMMITS, ROLLBACKS = 200, 50

@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from app.telemetry.database.driver_pools import instrument_pool, query_name
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.database.measured import kill_backends, new_pool, numbers
 from tests.telemetry.serving import ROOT
 

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
-from tests.servers import Postgres, free_port, wait_until
+from tests.running import free_port, wait_until
+from tests.servers import Postgres
 from tests.telemetry.database.measured import Numbers, Runner, ended, kill_backends, pool_numbers, queries
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = 1")

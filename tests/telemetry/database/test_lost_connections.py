@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.telemetry.database import instrument_engine
 from tests import servers
-from tests.servers import Running
+from tests.running import Running
 from tests.telemetry.database.measured import (
     ONE,
     Runner,

@@ -22,7 +22,8 @@ from app.telemetry.database.driver_pools import instrument_pool
 from ops import packages, servers
 from ops import postgres as native_postgres
 from ops.paths import HOME
-from tests.servers import Postgres, Running, folder, start, wait_until
+from tests.running import Running, folder, start, wait_until
+from tests.servers import Postgres
 from tests.telemetry.database.measured import Runner, ended, new_pool, numbers, pool_numbers, queries
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = 1")

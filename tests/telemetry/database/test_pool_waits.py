@@ -14,7 +14,7 @@ from sqlalchemy import Engine, QueuePool, StaticPool, create_engine, event, exc,
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.telemetry.database import instrument_engine, metrics
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.database.measured import (
     ONE,
     Runner,

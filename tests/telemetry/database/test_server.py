@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from tests import servers
-from tests.servers import Postgres, Running, wait_until
+from tests.running import Running, wait_until
+from tests.servers import Postgres
 from tests.telemetry.database.conftest import TABLES
 from tests.telemetry.database.test_agreement import scrape
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.database.service import POOL_SIZE
 from tests.telemetry.serving import UVICORN, serve, value
 

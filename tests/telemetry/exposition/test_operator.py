@@ -12,7 +12,8 @@ import yaml
 
 from ops.paths import PROJECT
 from tests import servers
-from tests.servers import Prometheus, wait_until
+from tests.running import wait_until
+from tests.servers import Prometheus
 from tests.telemetry.serving import UVICORN, Served, serve
 
 GUIDE = (PROJECT / "docs" / "adopt.md").read_text()

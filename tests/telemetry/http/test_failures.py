@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from websocket import create_connection
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.http.test_http import moved, one
 from tests.telemetry.serving import UVICORN, Served, serve
 

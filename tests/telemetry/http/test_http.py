@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.serving import UVICORN, Samples, Served, serve, value
 
 

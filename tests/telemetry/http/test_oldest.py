@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from websocket import create_connection
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.http.test_http import check, idle, moved
 from tests.telemetry.serving import UVICORN, Served, serve
 from tests.telemetry.test_package import environment, run

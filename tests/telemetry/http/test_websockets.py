@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from websocket import ABNF, WebSocket, WebSocketBadStatusException, create_connection
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.http.test_http import moved
 from tests.telemetry.serving import GUNICORN, UVICORN, Samples, Served, serve, value
 

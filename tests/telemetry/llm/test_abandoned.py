@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from app.telemetry.llm import AbandonedCallsMiddleware, track_call
+from tests.running import wait_until
 from tests.telemetry.llm.fake_provider import FakeProvider, openai_stream
 from tests.telemetry.llm.measured import measured
 from tests.telemetry.llm.sdks import openai
@@ -45,9 +46,7 @@ def service(fake: FakeProvider, model: str) -> Iterator[str]:
     thread.join()
 
 
-def test_the_call_ends_with_its_request(
-    service: str, fake: FakeProvider, model: str, wait_until: Callable[..., object]
-) -> None:
+def test_the_call_ends_with_its_request(service: str, fake: FakeProvider, model: str) -> None:
     """Without waiting for the garbage collector: nothing here allocates enough to make it run."""
     fake.replies = [openai_stream(tuple("word " for _ in range(20_000)))]
     with httpx2.stream("GET", f"{service}/ask", timeout=60) as response:

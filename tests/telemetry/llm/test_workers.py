@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from tests.running import wait_until
 from tests.telemetry.llm.fake_provider import Body, FakeProvider, Reply, openai_stream
 from tests.telemetry.llm.measured import OPENAI_TOKENS, STREAMED, Numbers, call, finish, measured
 
@@ -83,7 +84,7 @@ def expected(streams: int, prompts: int, longest: int, hanging: int = 0, lost: i
     return numbers | ({"llm_requests_in_progress": float(hanging)} if hanging else {})
 
 
-def test_workers(start: Callable[[], Worker], fake: FakeProvider, wait_until: Callable[..., object]) -> None:
+def test_workers(start: Callable[[], Worker], fake: FakeProvider) -> None:
     workers = [start() for _ in range(4)]
     for number, worker in enumerate(workers):
         worker.do(f"stream {10 + number}")

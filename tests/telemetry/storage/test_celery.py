@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.serving import ROOT, Samples, parse, value
 from tests.telemetry.test_package import environment
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.telemetry.storage.folder import check
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.serving import GUNICORN, UVICORN, Served, serve, value
 
 APP = "tests.telemetry.storage.wide:app"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.serving import GUNICORN, UVICORN, Served, serve, value
 
 WORKERS = 3

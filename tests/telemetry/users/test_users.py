@@ -19,7 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from app.telemetry.users import FILE_NAME, WINDOWS, ActiveUsers, ActiveUsersMiddleware, Message, Scope, active_users
-from tests.servers import wait_until
+from tests.running import wait_until
 from tests.telemetry.serving import ROOT, UVICORN, Served, parse, serve
 
 

@@ -16,7 +16,7 @@ from redis import Redis
 from app.telemetry.users import PLACES, WINDOWS, ActiveUsers
 from app.telemetry.users_store import SLOT_SECONDS, UsersStore
 from tests import servers
-from tests.servers import wait_until
+from tests.running import Running, wait_until
 from tests.telemetry.serving import UVICORN, parse, serve, value
 
 
@@ -160,7 +160,7 @@ def test_the_store_down_and_back(key: bytes, clock: Clock, caplog: pytest.LogCap
         assert [record.message.partition(":")[2][:18] for record in caplog.records] == [" the store is away"] * 2
         here.users.touch("joan")  # counted all the same when the store is back, empty
 
-        again = servers.Running(valkey.running.server, valkey.running.log_file)
+        again = Running(valkey.running.server, valkey.running.log_file)
         try:
             again.wait()
             with caplog.at_level(logging.WARNING, logger="sightline_telemetry"):
