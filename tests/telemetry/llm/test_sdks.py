@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.telemetry.llm import Usage, track_call, watch_http
+from tests.running import wait_until
 from tests.telemetry.llm.fake_provider import (
     IMMEDIATELY,
     OPENAI_USAGE,
@@ -97,7 +98,7 @@ def test_usage_not_asked_for(fake: FakeProvider, openai_client: openai.OpenAI, m
 
 
 def test_sync_stream_left_early_closes_the_request(
-    fake: FakeProvider, openai_client: openai.OpenAI, model: str, wait_until: Any
+    fake: FakeProvider, openai_client: openai.OpenAI, model: str
 ) -> None:
     fake.replies = [openai_stream(stall_after=2)]
     with track_call("openai", model, prompt=PROMPT) as it:
