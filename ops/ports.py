@@ -11,6 +11,7 @@ from pathlib import Path
 from ops.errors import OpsError
 
 HOST = "127.0.0.1"
+CONNECT_TIMEOUT = 5.0  # seconds
 LISTEN = "0A"  # the state's number in /proc/net/tcp
 
 
@@ -54,6 +55,13 @@ def check(
             )
     if problems:
         raise OpsError("\n".join(problems))
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on the port."""
+    with socket.socket() as client:
+        client.settimeout(CONNECT_TIMEOUT)
+        return client.connect_ex((HOST, port)) == 0
 
 
 def _unavailable(port: int, whose: Callable[[int], str] = lambda port: "") -> str | None:

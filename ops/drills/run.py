@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from ops.drills.target import DrillError, Target, running
 from ops.drills.watch import Watch
 from ops.errors import OpsError
 from ops.paths import PROJECT
-from ops.ports import HOST
+from ops.ports import listens
 from ops.stack import Stack
 
 PATIENCE = 15 * 60.0  # seconds to wait for the alerts to fire, and again to resolve; a fault lasts half an hour at most
@@ -134,7 +133,7 @@ def _print(alert: str, stage: str, seconds: float) -> None:
 @contextmanager
 def _traffic(target: Target) -> Iterator[None]:
     """A small load test in the background, unless one runs already: without traffic an outage is not noticed."""
-    if _listens(target.load_metrics_port):
+    if listens(target.load_metrics_port):
         print("A load test runs already; its traffic is used.")
         yield
         return
@@ -145,7 +144,7 @@ def _traffic(target: Target) -> Iterator[None]:
         )
     try:
         deadline = time.monotonic() + LOAD_STARTS
-        while load.poll() is None and not _listens(target.load_metrics_port) and time.monotonic() < deadline:
+        while load.poll() is None and not listens(target.load_metrics_port) and time.monotonic() < deadline:
             time.sleep(0.2)
         if load.poll() is not None and load.stderr is not None:
             raise DrillError(f"The load test did not start: {load.stderr.read().decode().strip()}")
@@ -156,9 +155,3 @@ def _traffic(target: Target) -> Iterator[None]:
             load.wait(90)  # its requests have 60 s to finish
         except subprocess.TimeoutExpired:
             load.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(5)
-        return probe.connect_ex((HOST, port)) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,12 +39,6 @@ address = os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT
 http.server.ThreadingHTTPServer(address, Answer).serve_forever()
 '
 """
-
-
-def listening(port: int) -> bool:
-    with socket.socket() as client:
-        client.settimeout(5)
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import pytest
 
 from ops import secrets
 from ops.paths import PROJECT
-from tests.ops.native import SERVERS, Stack, listening
+from ops.ports import listens
+from tests.ops.native import SERVERS, Stack
 from tests.running import free_port, wait_until
 
 
@@ -253,10 +254,10 @@ def test_a_failed_start_says_why_and_can_be_taken_down_even_without_its_supervis
     (supervisor,) = (process for process in made.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
     supervisor.wait(300)
-    assert listening(made.port("prometheus"))
+    assert listens(made.port("prometheus"))
     assert made.run("down").returncode == 0
     assert made.processes() == []
-    assert [port for port in made.ports.values() if listening(port)] == []
+    assert [port for port in made.ports.values() if listens(port)] == []
 
 
 @pytest.mark.attack("the supervisor killed")
@@ -277,11 +278,11 @@ def test_data_outlive_down_and_up_and_down_leaves_nothing_behind(stack: Stack) -
     result = stack.run("down")
     assert result.returncode == 0, result.stderr
     assert stack.processes() == []
-    assert [port for port in stack.ports.values() if listening(port)] == []
+    assert [port for port in stack.ports.values() if listens(port)] == []
     assert not list(stack.supervisor.run.glob("*.sock*"))
     port = str(free_port())
     result = stack.run("up", APP_PORT=port)
     assert result.returncode == 0, result.stderr
-    assert not listening(stack.port("app"))
+    assert not listens(stack.port("app"))
     answer = httpx2.get(f"http://127.0.0.1:{port}/users/me", headers={"Authorization": f"Bearer {key}"}, timeout=60)
     assert answer.json()["name"] == "somebody"
