@@ -66,7 +66,7 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 	@requirements/install.sh $* $(filter %.txt,$^)
 # SQLAlchemy 2.0 in a folder of its own: on PYTHONPATH it goes before the environment's 2.1.
 %/sqlalchemy-2.0/.installed: requirements/sqlalchemy-2.0.txt | %/bin/.installed
-	@$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(@D) -r $<
+	@requirements/install.sh $* $< $(@D)
 	@touch $@
 
 ##@ Develop
