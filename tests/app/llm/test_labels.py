@@ -13,9 +13,7 @@ from tests.telemetry.llm.fake_provider import (
     openai_error,
     openai_whole,
 )
-from tests.telemetry.llm.measured import (
-    measured,
-)
+from tests.telemetry.llm.measured import measured
 
 
 async def test_models_outside_the_list_are_other(fake: FakeProvider, model: str) -> None:

@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app.llm import LLMService, Message
-from tests.telemetry.llm.fake_provider import (
-    FakeProvider,
-)
+from tests.telemetry.llm.fake_provider import FakeProvider
 from tests.telemetry.llm.sdks import anthropic_messages, openai_compatible
 
 PROMPT = [Message("system", "Be brief."), Message("user", "Hello there")]

@@ -45,13 +45,13 @@ def measured(provider: str, model: str, text: str | None = None) -> Numbers:
 def _families(provider: str, model: str) -> Iterator[Metric]:
     """What REGISTRY.collect() yields of this model alone: earlier tests leave tens of thousands of series of others."""
     collector: Any  # there is no public way to the series of some labels
-    for collector in list(REGISTRY._collector_to_names):
+    for collector, names in list(REGISTRY._collector_to_names.items()):
+        if not any(name.startswith("llm_") for name in names):
+            continue
         if getattr(collector, "_labelnames", ())[:2] == ("provider", "model"):
             of_all, collector = collector._metrics, copy(collector)
             collector._metrics = {values: child for values, child in of_all.items() if values[:2] == (provider, model)}
-            yield from collector.collect()
-        elif any(name.startswith("llm_") for name in REGISTRY._collector_to_names[collector]):
-            yield from collector.collect()
+        yield from collector.collect()
 
 
 def measured_alone(provider: str, model: str) -> Numbers:
