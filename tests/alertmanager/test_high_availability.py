@@ -16,7 +16,7 @@ from ops import configs, secrets
 from ops.servers import HOST
 from tests import servers
 from tests.alertmanager.config import Json, switched_on
-from tests.alertmanager.test_delivery import impatient, receiver
+from tests.alertmanager.delivery import impatient, receiver
 from tests.running import free_port, wait_until
 from tests.servers import Alertmanager, Prometheus
 

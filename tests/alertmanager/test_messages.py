@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 
 from ops.paths import PROJECT
 from tests.alertmanager.config import CONFIG, NULL, Json, switched_on
-from tests.alertmanager.test_delivery import Mailbox, StartAlertmanager, impatient, receiver, send, shown, smtp_server
+from tests.alertmanager.delivery import Mailbox, StartAlertmanager, impatient, receiver, send, shown, smtp_server
 from tests.running import free_port, wait_until, web_server
 
 TOKEN = "1234:a-bots-token"

@@ -22,10 +22,10 @@ import pytest
 from ops import secrets
 from ops.paths import PROJECT
 from ops.programs import find
+from tests.disk import small_disk
 from tests.kept import Kept
 from tests.ops.native import SERVERS, Stack
 from tests.running import default_signals, wait_until
-from tests.telemetry.storage.test_faults import small_disk
 
 # Copying takes as long as the test needs to see that the servers are stopped. In short sleeps: a signal that arrives
 # between Python's last look for one and the system call is handled when the call returns.

@@ -21,7 +21,7 @@ from ops.kubernetes import LARGEST_CONFIG_MAP, Cluster, write
 from ops.paths import PROJECT
 from tests import servers, traffic
 from tests.grafana.dashboards import DASHBOARDS, is_number, selectors, targets
-from tests.grafana.test_dashboards_live import APPEARS_LATER, LATER, NEEDS_MORE, answer
+from tests.grafana.live import APPEARS_LATER, LATER, NEEDS_MORE, answer
 from tests.running import Running, wait_until
 from tests.servers import Postgres, Prometheus
 

@@ -11,16 +11,11 @@ import yaml
 from ops import servers, settings
 from ops.paths import PROJECT
 from ops.processes import ProcessStack
-from tests.alertmanager.test_delivery import receiver
+from tests.alertmanager.delivery import receiver
+from tests.ops.links import LINKS
 from tests.running import start, wait_until
 from tests.servers import Alertmanager, Prometheus
 
-LINKS = {
-    "GRAFANA_URL": "https://monitoring.example/grafana",
-    "PROMETHEUS_URL": "https://monitoring.example/prometheus",
-    "ALERTMANAGER_URL": "https://monitoring.example/alertmanager",
-    "RUNBOOKS_URL": "https://wiki.example/runbooks",
-}
 RULE = """
 groups:
   - name: test

@@ -14,7 +14,7 @@ from ops import postgres, programs, secrets
 from ops.console import log
 from ops.errors import OpsError
 from ops.releases import Release, Store
-from tests.ops.test_releases import archive
+from tests.ops.publisher import archive
 from tests.running import temporary_folder
 
 OLDER = 15  # of PostgreSQL, as Debian 12 has it

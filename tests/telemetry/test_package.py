@@ -2,21 +2,17 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.running import wait_until
+from tests.telemetry.environments import environment, run
 from tests.telemetry.serving import ROOT
-
-UV = (sys.executable, "-m", "uv")
 
 # A service for each extra: what it prints first is its address, and it serves /metrics.
 PLAIN = """
@@ -86,12 +82,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_wheel_holds_the_files_that_are_copied(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
@@ -105,17 +95,6 @@ def test_the_wheel_holds_the_files_that_are_copied(wheel: Path) -> None:
     for name, content in packed.items():
         if name.endswith(".py"):
             assert content.startswith(b"# SPDX-License-Identifier: Apache-2.0\n"), name
-
-
-@contextmanager
-def environment(folder: Path, *packages: str, lock: str | None = None) -> Iterator[Path]:
-    """The Python of an environment with these packages, or with those of requirements/LOCK.txt, and nothing else."""
-    run(*UV, "venv", "--quiet", "--python", sys.executable, str(folder))
-    python = folder / "bin" / "python"
-    pins = ("--constraint", "requirements/dev.txt") if lock is None else ("--requirement", f"requirements/{lock}.txt")
-    run(*UV, "pip", "install", "--quiet", "--python", str(python), *pins, *packages)
-    yield python
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("extra", SERVICES)

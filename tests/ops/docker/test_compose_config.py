@@ -18,7 +18,7 @@ from ops.docker import ComposeStack
 from ops.dotenv import fill
 from ops.errors import OpsError
 from ops.paths import PROJECT
-from tests.ops.test_links import LINKS
+from tests.ops.links import LINKS
 
 pytestmark = pytest.mark.stack
 

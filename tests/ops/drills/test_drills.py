@@ -16,48 +16,21 @@ import psutil
 import pytest
 
 from ops.drills.catalogue import DRILLS
-from ops.drills.plan import load_plan
 from ops.drills.watch import Course, Watch
 from ops.health import scraped
 from tests.ops.drills.breakages import BREAKAGES
 from tests.ops.drills.lab import Lab, running_lab
+from tests.ops.drills.order import NAMES, PLAN, UNFELT
 from tests.running import wait_until
 
 pytestmark = pytest.mark.drill
 
-PLAN = load_plan()
 STAGES = ("pending", "firing", "delivered", "resolved")  # of an alert: the columns of the report
 PATIENCE = 240.0  # seconds for an alert to fire, to arrive, to resolve: a loaded machine of two cores needs some
 
 # Whoever breaks the service, its database or what it depends on burns its error budgets, too: by design, that pages.
 AVAILABILITY = {"AvailabilityBurn"}
 LATENCY = {"LatencyBurn"}
-# The drills that no user notices: no request fails. Answers may be slow even so, as the
-# machine is shared.
-UNFELT = {
-    "alertmanager-config-broken",
-    "alertmanager-down",
-    "alertmanager-lost",
-    "cold-cache",
-    "config-broken",
-    "disk-full",
-    "exporter-rights",
-    "filesystem-read-only",
-    "flapping",
-    "host-exporter-down",
-    "inodes-used-up",
-    "llm-unpriced",
-    "long-transaction",
-    "metrics-lost",
-    "open-files",
-    "out-of-memory",
-    "receiver-down",
-    "rule-broken",
-    "rules-heavy",
-    "scrape-config-lost",
-    "scrape-limit",
-    "target-vanished",
-}
 # What the machine does beside the drills is its own affair: a test that has just ended, or another one, keeps it busy.
 BUSY = {"HostCpuBusy", "HostLoadHigh"}
 # Other critical alerts that a fault brings about as it should.
@@ -85,11 +58,6 @@ for name in (
     CONSEQUENCES[name] = CONSEQUENCES.get(name, set()) | RELOADED
 # While these last nothing can be delivered; that is what they are.
 MUTE = {"alertmanager-lost", "receiver-down"} | {drill.name for drill in DRILLS.values() if drill.mute}
-
-# Those whose alerts resolve late come first, and those that add nothing to what has to resolve last. Before all others
-# the exceptions, too few for a page: a paged outage mutes their alert.
-FIRST = ["exceptions", "errors", "slow", "load-high"]
-NAMES = FIRST + sorted(PLAN.drills.keys() - set(FIRST), key=lambda name: (name in UNFELT, name))
 
 
 @dataclass

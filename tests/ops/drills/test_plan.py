@@ -6,7 +6,7 @@ import pytest
 
 from ops.drills.catalogue import DRILLS
 from tests.ops.drills.breakages import BREAKAGES
-from tests.ops.drills.test_drills import FIRST, NAMES, PLAN, UNFELT
+from tests.ops.drills.order import FIRST, NAMES, PLAN, UNFELT
 from tests.prometheus.rules import alerts
 
 pytestmark = pytest.mark.check

@@ -6,18 +6,17 @@ none, which with a connection pool has no end: the transaction rate is the appli
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from tests import servers
 from tests.running import Running, wait_until
 from tests.servers import Postgres
+from tests.telemetry.database.exporter import scrape
 from tests.telemetry.database.measured import Runner, numbers
 
 COMMITS, ROLLBACKS = 200, 50
@@ -51,17 +50,6 @@ NEEDED = {  # what rules, dashboards and docs/metrics.md rest on, in every suppo
     "pg_stat_statements_rows",
     "pg_stat_statements_seconds",
 }
-
-
-def scrape(exporter: Running, timeout: float = 60.0) -> dict[tuple[str, str], list[tuple[dict[str, str], float]]]:
-    """(metric without `_total`, which the parser adds to every counter, and database) -> its samples."""
-    with urllib.request.urlopen(f"{exporter.url}/metrics", timeout=timeout) as answer:
-        found: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
-        for family in text_string_to_metric_families(answer.read().decode()):
-            for sample in family.samples:
-                name = sample.name.removesuffix("_total")
-                found.setdefault((name, sample.labels.get("datname", "")), []).append((sample.labels, sample.value))
-        return found
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.telemetry.environments import environment
 from tests.telemetry.serving import ROOT
-from tests.telemetry.test_package import environment
 
 SERVICE = """
 import importlib.util, json, sys

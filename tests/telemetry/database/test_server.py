@@ -13,7 +13,7 @@ from tests import servers
 from tests.running import Running, wait_until
 from tests.servers import Postgres
 from tests.telemetry.database.conftest import TABLES
-from tests.telemetry.database.test_agreement import scrape
+from tests.telemetry.database.exporter import scrape
 
 Connection = psycopg.Connection[Any]
 SCRAPE_TIMEOUT = 10.0  # seconds, of prometheus/prometheus.yml

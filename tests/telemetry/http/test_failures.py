@@ -7,7 +7,7 @@ import pytest
 from websocket import create_connection
 
 from tests.running import wait_until
-from tests.telemetry.http.test_http import moved, one
+from tests.telemetry.http.counting import moved, one
 from tests.telemetry.serving import UVICORN, Served, serve
 
 

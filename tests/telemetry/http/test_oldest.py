@@ -6,9 +6,9 @@ import pytest
 from websocket import create_connection
 
 from tests.running import wait_until
-from tests.telemetry.http.test_http import check, idle, moved
+from tests.telemetry.environments import environment, run
+from tests.telemetry.http.counting import check, idle, moved
 from tests.telemetry.serving import UVICORN, Served, serve
-from tests.telemetry.test_package import environment, run
 
 
 @pytest.fixture(scope="module")

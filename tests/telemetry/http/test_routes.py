@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.telemetry.http.test_http import check, moved, one
+from tests.telemetry.http.counting import check, moved, one
 from tests.telemetry.serving import ROOT, UVICORN, Served, serve
 
 MOUNTED = "tests.telemetry.http.mounted"

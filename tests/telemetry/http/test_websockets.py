@@ -6,7 +6,7 @@ import pytest
 from websocket import ABNF, WebSocket, WebSocketBadStatusException, create_connection
 
 from tests.running import wait_until
-from tests.telemetry.http.test_http import moved
+from tests.telemetry.http.counting import moved
 from tests.telemetry.serving import GUNICORN, UVICORN, Samples, Served, serve, value
 
 APP = "tests.telemetry.sample:app"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.running import wait_until
+from tests.telemetry.environments import environment
 from tests.telemetry.serving import ROOT, Samples, parse, value
-from tests.telemetry.test_package import environment
 
 TASKS = """
 import os, signal, threading

@@ -2,33 +2,17 @@
 
 import os
 import re
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from app.telemetry.storage.folder import check
+from tests.disk import small_disk
 from tests.running import wait_until
 from tests.telemetry.serving import GUNICORN, UVICORN, Served, serve, value
 
 APP = "tests.telemetry.storage.wide:app"
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own of this size. Needs root on Linux, as CI has."""
-    folder.mkdir(mode=0o700)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"only root may mount a small disk: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def ask(server: Served, paths: list[str]) -> None:

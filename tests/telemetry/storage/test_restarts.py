@@ -1,25 +1,10 @@
 """Fifty restarts, and a disk that fills up: totals stay exact, nothing grows, no request notices."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.telemetry.serving import ROOT, parse, value
-
-
-def run(*command: str, folder: Path, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(folder), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+from tests.telemetry.serving import parse, value
+from tests.telemetry.storage.command import run
 
 
 def test_fifty_restarts(tmp_path: Path) -> None:

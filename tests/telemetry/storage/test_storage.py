@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.telemetry.serving import ROOT
-from tests.telemetry.storage.test_restarts import run
+from tests.telemetry.storage.command import run
 
 EARLIER = """
 import prometheus_client as p
