@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
 
 import httpx2
 
+from tests.alertmanager.silences import create_silence, silences
 from tests.running import wait_until
 from tests.servers import PrometheusApi
 
@@ -20,15 +20,7 @@ class Kept:
         self._prometheus.url = prometheus
         self.name = f"kept-{time.time_ns()}"
         self._key = httpx2.post(f"{app}/users", json={"name": self.name}, timeout=60).json()["api_key"]
-        now = datetime.now(UTC)
-        silence = {
-            "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
-            "startsAt": now.isoformat(),
-            "endsAt": (now + timedelta(hours=1)).isoformat(),
-            "createdBy": "a test",
-            "comment": "to be kept",
-        }
-        self._silence = httpx2.post(f"{alertmanager}/api/v2/silences", json=silence, timeout=60).json()["silenceID"]
+        self._silence = create_silence(alertmanager)
         wait_until(self._look)
 
     def _look(self) -> bool:
@@ -40,10 +32,9 @@ class Kept:
     def missing(self) -> list[str]:
         """What isn't there any more."""
         user = httpx2.get(f"{self._app}/users/me", headers={"Authorization": f"Bearer {self._key}"}, timeout=60)
-        silences = httpx2.get(f"{self._alertmanager}/api/v2/silences", timeout=60).json()
         there = {
             "row": user.status_code == 200 and user.json()["name"] == self.name,
-            "silence": self._silence in {silence["id"] for silence in silences},
+            "silence": self._silence in silences(self._alertmanager),
             "series": self._count() == self._series,
         }
         return [what for what, found in there.items() if not found]

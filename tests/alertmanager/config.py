@@ -61,3 +61,15 @@ def sent_elsewhere(severity: str, receiver: str) -> str:
     assert found
     assert child
     return before + found + head + child + f"          receiver: {receiver}\n" + tail
+
+
+def matches(matchers: list[str], labels: dict[str, str]) -> bool:
+    """Whether Alertmanager's matchers, written in UTF-8 syntax with one operator each, accept the labels."""
+    for matcher in matchers:
+        for part in re.findall(r'\w+(?:=~|!~|!=|=)"[^"]*"', matcher):
+            name, operator, value = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', part).groups()  # type: ignore[union-attr]
+            own = labels.get(name, "")
+            equal = re.fullmatch(value, own) is not None if "~" in operator else value == own
+            if equal != (operator in ("=", "=~")):
+                return False
+    return True

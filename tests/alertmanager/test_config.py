@@ -20,6 +20,7 @@ from tests.alertmanager.config import (
     Json,
     amtool,
     as_it_comes,
+    matches,
     receiver_of,
     sent_elsewhere,
     switched_on,
@@ -161,18 +162,6 @@ def test_who_has_switched_receivers_on_has_no_failing_tests(project_copy: Path) 
 
 
 # Inhibition
-
-
-def matches(matchers: list[str], labels: dict[str, str]) -> bool:
-    """Whether Alertmanager's matchers, written in UTF-8 syntax with one operator each, accept the labels."""
-    for matcher in matchers:
-        for part in re.findall(r'\w+(?:=~|!~|!=|=)"[^"]*"', matcher):
-            name, operator, value = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', part).groups()  # type: ignore[union-attr]
-            own = labels.get(name, "")
-            equal = re.fullmatch(value, own) is not None if "~" in operator else value == own
-            if equal != (operator in ("=", "=~")):
-                return False
-    return True
 
 
 INHIBITIONS = yaml.safe_load(CONFIG)["inhibit_rules"]

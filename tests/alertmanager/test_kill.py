@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from ops import servers
+from tests.alertmanager.silences import create_silence, silences
 from tests.running import start, wait_until
 from tests.servers import Alertmanager
 
@@ -34,27 +33,16 @@ def test_silences_survive_kills(tmp_path: Path) -> None:
         started: Alertmanager = start(make, tmp_path, Alertmanager)
         return started
 
-    def silences() -> set[str]:
-        return {one["id"] for one in httpx2.get(f"{alertmanager.url}/api/v2/silences", timeout=60).json()}
-
     made: set[str] = set()
     alertmanager = run()
     try:
         for kill in range(KILLS):
-            now = datetime.now(UTC)
-            silence = {
-                "matchers": [{"name": "alertname", "value": f"Nothing{kill}", "isRegex": False, "isEqual": True}],
-                "startsAt": now.isoformat(),
-                "endsAt": (now + timedelta(hours=1)).isoformat(),
-                "createdBy": "a test",
-                "comment": "survives a kill",
-            }
-            identity = httpx2.post(f"{alertmanager.url}/api/v2/silences", json=silence, timeout=60).json()["silenceID"]
+            identity = create_silence(alertmanager.url, f"Nothing{kill}")
             wait_until(partial(_has, tmp_path / "data" / "silences", identity))
             made.add(identity)
             alertmanager.stop(signal.SIGKILL)
             alertmanager = run()
-            assert silences() == made
+            assert silences(alertmanager.url) == made
     finally:
         alertmanager.stop()
 

@@ -5,18 +5,16 @@ A kill through Docker would count as a manual stop; a crash is a signal to the p
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.alertmanager.silences import create_silence, silences
 from tests.ops import writers
 from tests.ops.docker.conftest import Stack
 from tests.ops.writers import Writer
@@ -135,25 +133,13 @@ def test_prometheus_keeps_what_it_knew(stack: Stack) -> None:
 
 
 def test_alertmanager_keeps_its_silences(stack: Stack) -> None:
-    now = datetime.now(UTC)
-    silence = {
-        "matchers": [{"name": "alertname", "value": "NobodyHasThis", "isRegex": False, "isEqual": True}],
-        "startsAt": now.isoformat(),
-        "endsAt": (now + timedelta(hours=1)).isoformat(),
-        "createdBy": "a test",
-        "comment": "survives a crash",
-    }
-    address = f"{stack.alertmanager.url}/api/v2/silences"
-    request = urllib.request.Request(address, json.dumps(silence).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        identity = json.load(answer)["silenceID"]
+    identity = create_silence(stack.alertmanager.url)
     # What it has not written to disk yet, it can't know again.
     wait_until(
         lambda: stack.shell("alertmanager", f"grep -q {identity} /alertmanager/silences").returncode == 0,
         interval=1,
     )
     crash(stack, "alertmanager")
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        assert identity in {silence["id"] for silence in json.load(answer)}
+    assert identity in silences(stack.alertmanager.url)
     # Prometheus sends an alert again after a minute, at its next evaluation.
     wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in stack.alertmanager.alerts()))

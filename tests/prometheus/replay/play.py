@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ops.paths import PROJECT
+from tests.alertmanager.config import matches
 from tests.prometheus.rules import RULES, in_parallel, metrics, promtool
 
 from .situations import Situation
@@ -217,18 +218,6 @@ def group(alert: Labels) -> str:
         route = children[0]
         by = route.get("group_by", by)
     return str((route.get("matchers"), [alert.get(label, "") for label in by]))
-
-
-def matches(matchers: list[str], labels: Labels) -> bool:
-    """Whether Alertmanager's matchers, written in UTF-8 syntax with one operator each, accept the labels."""
-    for matcher in matchers:
-        for part in re.findall(r'\w+(?:=~|!~|!=|=)"[^"]*"', matcher):
-            name, operator, value = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', part).groups()  # type: ignore[union-attr]
-            own = labels.get(name, "")
-            equal = re.fullmatch(value, own) is not None if "~" in operator else value == own
-            if equal != (operator in ("=", "=~")):
-                return False
-    return True
 
 
 def muted(alert: Labels, firing: list[Labels]) -> bool:
