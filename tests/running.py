@@ -131,10 +131,12 @@ class Running:
         self.port = server.port
         self.url = server.url
         self.log_file = log
+        # The server ends when the tests do, however they end. A change of the user clears that: one setpriv does both.
+        program, *arguments = server.command
+        rest = arguments if program == "setpriv" else ["--", *server.command]
         with open(log, "ab") as output:
             self.process = subprocess.Popen(
-                # The server goes when the tests go, however they end.
-                ["setpriv", "--pdeathsig", "INT", "--", *server.command],
+                ["setpriv", "--pdeathsig=INT", *rest],
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,

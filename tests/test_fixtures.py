@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 
+import psutil
 import psycopg
 import pytest
 
+from ops.paths import PROJECT
 from tests.running import Running, wait_until
 from tests.servers import Alertmanager, Postgres, Prometheus
 
@@ -47,3 +52,23 @@ def test_exporters_and_prometheus(
     wait_until(lambda: prometheus.value("pg_up") == 1)
     assert prometheus.value("count(node_cpu_seconds_total{mode='idle'})") >= 1
     assert alertmanager.alerts() == []
+
+
+ABANDONED = """
+import time
+from tests.servers import postgres
+with postgres() as server:
+    print(server.running.process.pid, server.data.parent, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_postgres_ends_when_the_tests_are_killed() -> None:
+    """It has a user of its own where root runs the tests."""
+    with subprocess.Popen([sys.executable, "-c", ABANDONED], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid, folder = run.stdout.readline().split()
+        server = psutil.Process(int(pid))
+        run.kill()
+    server.wait(60)
+    shutil.rmtree(folder)
