@@ -9,7 +9,7 @@ from . import slo
 from .common import ENDPOINT, IN, INSTANCE, JOB, OUT, SLO_COLOURS, STATUS_COLOURS, only
 from .common_panels import INTERPOLATED, NOT_COUNTED, OBJECTIVE_LINE, SERVER_ERRORS, active_users, objective
 from .looks import PER_MINUTE, below_zero, coloured
-from .model import Query
+from .model import Panel, Query
 from .panels import heatmap, timeseries
 from .promql import by_status_class, happened, heat, mean, occurrences, or_named, or_zero, percentile, total
 from .tables import Column, table
@@ -39,45 +39,46 @@ def slow_share(*by: str) -> str:
     return f"clamp_min({judged} - {in_time}, 0) / ({judged} > 0)"
 
 
-FAILURES = (
-    timeseries(
-        "Server errors by endpoint",
-        "Responses per minute with a 5xx status, by endpoint and status.",
-        Query(
-            happened(
-                recorded.REQUESTS,
-                "http_requests_total",
-                "status_code",
-                "endpoint",
-                matchers=f"@judged, {SERVER_ERRORS}",
-            ),
-            "{{status_code}} {{endpoint}}",
-        ),
-        unit=PER_MINUTE,
-        stacked=True,
-        shades="red",
+def duration_by_endpoint(title: str, description: str, expr: str) -> Panel:
+    return timeseries(
+        title,
+        description,
+        Query(expr, "{{endpoint}}"),
+        unit="s",
+        log=True,
         legend="right",
         links=(ONE_ENDPOINT,),
+        no_value="No requests in this range",
+    )
+
+
+def errors_by_endpoint(title: str, description: str, matchers: str, shades: str) -> Panel:
+    errors = happened(recorded.REQUESTS, "http_requests_total", "status_code", "endpoint", matchers=matchers)
+    return timeseries(
+        title,
+        description,
+        Query(errors, "{{status_code}} {{endpoint}}"),
+        unit=PER_MINUTE,
+        stacked=True,
+        shades=shades,
+        legend="right",
+        links=(ONE_ENDPOINT,),
+    )
+
+
+FAILURES = (
+    errors_by_endpoint(
+        "Server errors by endpoint",
+        "Responses per minute with a 5xx status, by endpoint and status.",
+        f"@judged, {SERVER_ERRORS}",
+        "red",
     ),
-    timeseries(
+    errors_by_endpoint(
         "Client errors by endpoint",
         "Responses per minute with a 4xx status, by endpoint and status. 499: the client disconnected early; "
         "unmatched: no route for the path.",
-        Query(
-            happened(
-                recorded.REQUESTS,
-                "http_requests_total",
-                "status_code",
-                "endpoint",
-                matchers='@http, status_code=~"4.."',
-            ),
-            "{{status_code}} {{endpoint}}",
-        ),
-        unit=PER_MINUTE,
-        stacked=True,
-        shades="yellow",
-        legend="right",
-        links=(ONE_ENDPOINT,),
+        '@http, status_code=~"4.."',
+        "yellow",
     ),
     table(
         "Exceptions",
@@ -110,35 +111,20 @@ DURATIONS = (
         heat(recorded.RESPONSE, "@judged"),
         unit="s",
     ),
-    timeseries(
+    duration_by_endpoint(
         "Response time p95 by endpoint",
         f"95 of 100 requests of the endpoint are answered within this time. {INTERPOLATED}",
-        Query(percentile(0.95, recorded.RESPONSE, "endpoint", matchers="@judged"), "{{endpoint}}"),
-        unit="s",
-        log=True,
-        legend="right",
-        links=(ONE_ENDPOINT,),
-        no_value="No requests in this range",
+        percentile(0.95, recorded.RESPONSE, "endpoint", matchers="@judged"),
     ),
-    timeseries(
+    duration_by_endpoint(
         "TTFB p95 by endpoint",
         f"Time to first byte, until the response starts: for a stream, how long a user waits for it. {INTERPOLATED}",
-        Query(percentile(0.95, recorded.TTFB, "endpoint", matchers="@judged"), "{{endpoint}}"),
-        unit="s",
-        log=True,
-        legend="right",
-        links=(ONE_ENDPOINT,),
-        no_value="No requests in this range",
+        percentile(0.95, recorded.TTFB, "endpoint", matchers="@judged"),
     ),
-    timeseries(
+    duration_by_endpoint(
         "Average response time by endpoint",
         "Average time to the last byte of the response.",
-        Query(mean(recorded.RESPONSE, "endpoint", matchers="@judged"), "{{endpoint}}"),
-        unit="s",
-        log=True,
-        legend="right",
-        links=(ONE_ENDPOINT,),
-        no_value="No requests in this range",
+        mean(recorded.RESPONSE, "endpoint", matchers="@judged"),
     ),
 )
 
