@@ -10,6 +10,11 @@ from .panels import state_timeline, timeseries
 NO_PROXY = "No proxy in this range"
 BACKENDS = 'job="proxy"'
 REPLICAS = 'job="proxy", proxy="app"'  # `unready` has the same ones again, for when none is ready
+# A state timeline without data shows a text of Grafana's own, whatever its noValue: without a proxy it has this band.
+WITHOUT = (
+    'label_replace(vector(2), "server", "proxy", "", "")'
+    f" unless on () last_over_time(haproxy_server_status{{{REPLICAS}}}[$__range] @ end())"
+)
 STATES = {"UP": 1, "DRAIN": 0.5, "NOLB": 0.5, "DOWN": 0}  # as HAProxy calls them; MAINT: a slot without a replica
 
 
@@ -28,12 +33,21 @@ PROXY = (
             " or ".join(
                 f'{value:g} + 0 * (max by (server) (haproxy_server_status{{{REPLICAS}, state="{state}"}}) == 1)'
                 for state, value in STATES.items()
-            ),
+            )
+            + f" or on () ({WITHOUT})",
             "{{server}}",
         ),
         unit="none",
-        mappings=(values({"0": ("down", "red"), "0.5": ("drains", "orange"), "1": ("up", "green")}),),
-        no_value=NO_PROXY,
+        mappings=(
+            values(
+                {
+                    "0": ("down", "red"),
+                    "0.5": ("drains", "orange"),
+                    "1": ("up", "green"),
+                    "2": ("none in this range", "transparent"),
+                }
+            ),
+        ),
     ),
     timeseries(
         "Proxy: responses",

@@ -274,9 +274,11 @@ def state_timeline(
     width: int | None = None,
     height: int = 6,
     links: Sequence[Link] = (),
-    no_value: str = "Nothing",
 ) -> Panel:
-    """Bands of a state over time. Colours come from value mappings, which only work without threshold colours."""
+    """Bands of a state over time. Colours come from value mappings, which only work without threshold colours.
+
+    The query must always have an answer: without one Grafana shows a complaint about missing time fields.
+    """
     return Panel(
         kind="state-timeline",
         title=title,
@@ -303,7 +305,6 @@ def state_timeline(
             "color": {"mode": "palette-classic"},
             "mappings": list(mappings),
             "thresholds": PLAIN,
-            "noValue": no_value,
         },
         links=tuple(links),
     )

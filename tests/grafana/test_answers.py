@@ -129,13 +129,19 @@ def test_a_connection_that_is_held_is_no_wait_for_the_pool(an_hour: Prometheus) 
 
 
 def test_without_a_proxy_nothing_of_it_is_zero(an_hour: Prometheus) -> None:
-    shown = [panel for panel in panels(DASHBOARDS["http"]) if "haproxy_" in panel["targets"][0]["expr"]]
-    assert len(shown) == 4
+    replicas, *shown = [panel for panel in panels(DASHBOARDS["http"]) if "haproxy_" in panel["targets"][0]["expr"]]
+    assert len(shown) == 3
     for panel in shown:
         assert panel["fieldConfig"]["defaults"]["noValue"] == "No proxy in this range"
         for target in panel["targets"]:
             query = substituted(target["expr"])
             assert an_hour.api("query", query=query, time=str(START + 3600))["result"] == [], panel["title"]
+    (band,) = an_hour.api(
+        "query", query=substituted(replicas["targets"][0]["expr"], span="3000s"), time=str(START + 3600)
+    )["result"]
+    value = band["value"][1]
+    mappings = replicas["fieldConfig"]["defaults"]["mappings"]
+    assert (band["metric"]["server"], mappings[0]["options"][value]["text"]) == ("proxy", "none in this range")
 
 
 def test_that_nothing_fires_is_known_from_the_alert_that_always_does(an_hour: Prometheus) -> None:
