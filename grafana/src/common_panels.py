@@ -208,8 +208,7 @@ def response_p95(*links: Link, matchers: Matchers = "@quick") -> Panel:
     return service_stat(
         "HTTP p95",
         "95 of 100 requests that do not fail are answered within this time, average of 5 minutes, as the service "
-        "measures it; idle where none succeeded within the last minute. Without endpoints that wait for a model, such "
-        "as /chat.",
+        f"measures it; idle where none succeeded within the last minute. {slo.WITHOUT_STREAMING}",
         speed(percentile(0.95, recorded.RESPONSE, matchers=matchers), http_outcomes(matchers)),
         unit="s",
         steps=Steps(slo.LATENCY / 2, slo.LATENCY),
@@ -282,7 +281,7 @@ def response_time(
     return timeseries(
         title,
         "To the last byte of the response, average and percentiles of requests that do not fail, as the service "
-        "measures it. Without endpoints that wait for a model, such as /chat. The line is the latency objective. "
+        f"measures it. {slo.WITHOUT_STREAMING} The line is the latency objective. "
         f"{INTERPOLATED} Dots are requests that took longer than half of that, and whose trace the service names "
         "(exemplars).",
         (

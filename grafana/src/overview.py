@@ -108,8 +108,8 @@ OBJECTIVES = (
     timeseries(
         "Error budget",
         "Remaining error budget. Availability: requests that are not answered with a 5xx status. Latency: requests "
-        "that are answered in time. Of the budget of 30 days; time before Prometheus' data counts as unspent. "
-        "Values below -100 % are drawn at -100 %.",
+        f"that are answered in time. Of the budget of {slo.BUDGET_DAYS} days; time before Prometheus' data counts as "
+        "unspent. Values below -100 % are drawn at -100 %.",
         Query(
             'clamp_min(min by (slo) (job_slo:error_budget_remaining:ratio{job=~"$job"}), -1)',
             "{{slo}}",
@@ -139,7 +139,7 @@ SERVICE = (
     timeseries(
         "Error rate by endpoint",
         "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: a "
-        "higher error rate spends the error budget of 30 days too fast.",
+        f"higher error rate spends the error budget of {slo.BUDGET_DAYS} days too fast.",
         (
             Query(
                 occurring(
@@ -158,7 +158,8 @@ SERVICE = (
     timeseries(
         "Burn rate, 1 h",
         "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
-        f"30 days, at {slo.BURN_LIMIT:g} (the line) an hour spends {slo.BURN_LIMIT / 7.2:.2g} % of it, and the alert "
+        f"{slo.BUDGET_DAYS} days, at {slo.BURN_LIMIT:g} (the line) an hour spends "
+        f"{100 * slo.BURN_LIMIT / (24 * slo.BUDGET_DAYS):.2g} % of it, and the alert "
         "pages on-call.",
         Query(
             'max by (slo) (job_slo:error_budget_burn:rate1h{job=~"$job"})',

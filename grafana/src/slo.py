@@ -11,8 +11,10 @@ SLOW_RATIO = SETTINGS.objectives["latency"].budget
 LATENCY = SETTINGS.latency_seconds
 START = SETTINGS.start_seconds  # until a streaming endpoint's response starts
 BURN_LIMIT = SETTINGS.page_factor  # burn rate over an hour that pages on-call
+BUDGET_DAYS = SETTINGS.budget_days
 IGNORED = SETTINGS.ignored
 STREAMING = SETTINGS.streaming
+WITHOUT_STREAMING = f"Without endpoints that wait for a model ({STREAMING.replace('|', ', ')})."
 ERROR_STEPS = Steps(ERROR_RATIO, 10 * ERROR_RATIO)  # orange from the objective on
 
 

@@ -8,6 +8,7 @@ these names do in annotations.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import jinja2
 
 from . import recorded
 from .filling import FILLINGS
-from .settings import SETTINGS, UNITS, Settings, SettingsError, seconds
+from .settings import SETTINGS, UNITS, Settings, SettingsError, examples, seconds
 
 SOURCES = Path(__file__).resolve().parent
 HOME = SOURCES.parent
@@ -57,19 +58,10 @@ def words(duration: str) -> str:
     return unit if number == 1 else f"{number} {unit}s"
 
 
-def lasts(factor: float) -> str:
-    """How long a budget of 30 days lasts at a burn rate: 14.4 -> 2.1 days, 100 -> 7.2 hours."""
-    days = 30 / factor
+def lasts(budget_days: int, factor: float) -> str:
+    """How long a budget of so many days lasts at a burn rate: 30 at 14.4 -> 2.1 days, at 100 -> 7.2 hours."""
+    days = budget_days / factor
     return f"{days:.3g} days" if days >= 1 else f"{24 * days:.2g} hours"
-
-
-def examples(regex: str) -> list[str]:
-    """An endpoint for each alternative of a regular expression such as `/chat|/faults.*`, for the unit tests."""
-    found = [alternative.replace(".*", "/x").replace(".+", "/x") for alternative in regex.split("|")]
-    for endpoint in found:
-        if not re.fullmatch(regex, endpoint):
-            raise SettingsError(f"endpoints: {regex!r} is to be alternatives, each plain but for .* and .+")
-    return found
 
 
 def mean(pieces: list[tuple[float, float]], span: str) -> float:
@@ -98,7 +90,6 @@ FORMATS = {
     "humanizePercentage": humanize_percentage,
     "humanizeDuration": humanize_duration,
     "words": words,
-    "lasts": lasts,
     "examples": examples,
     "mean": mean,
     "links": links,
@@ -110,7 +101,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
     """`rules/http.yml` and so on -> content.
 
     Raises:
-        SettingsError: a template names a setting that slo.toml lacks.
+        SettingsError: a template names a setting that slo.toml lacks, or none reads a threshold in it.
     """
     environment = jinja2.Environment(  # noqa: S701  YAML of our own, no HTML
         loader=jinja2.FileSystemLoader(SOURCES),
@@ -128,6 +119,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
         **FORMATS,
         "settings": settings,
         "t": settings.thresholds,
+        "lasts": partial(lasts, settings.budget_days),
         "slos": list(settings.objectives.values()),
         "windows": settings.windows,
         "fillings": FILLINGS,
@@ -142,6 +134,8 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
             except jinja2.TemplateError as error:
                 raise SettingsError(f"prometheus/src/{name} can't be filled in: {error}") from None
             files[name] = f"# Made by `make generate` of prometheus/src/{name} and prometheus/slo.toml.\n{text}"
+    if unread := sorted(settings.thresholds.unread):
+        raise SettingsError(f"thresholds.{unread[0]} is unknown: no rule in prometheus/src/rules reads it")
     return files
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops.paths import PROJECT
-from prometheus.src.render import KINDS, humanize, humanize_duration, humanize_percentage, mean
+from prometheus.src.render import KINDS, humanize, humanize_duration, humanize_percentage, mean, rendered
 from prometheus.src.settings import FILE, SETTINGS, SettingsError, load
 from tests.prometheus.rules import document, promtool, with_needed_rules
 
@@ -19,6 +19,7 @@ TEXT = FILE.read_text()
 # What CONTRIBUTING.md shows: objective, bound, streaming endpoint and threshold.
 CHANGES = {
     r"^availability = .*": "availability = 99.5",
+    r"^window = .*": 'window = "28d"',
     r"^seconds = .*": "seconds = 0.25",
     r"^streaming = .*": 'streaming = "/ask"',
     r"^query_seconds = [\d.]+": "query_seconds = 1",
@@ -57,7 +58,7 @@ def test_an_edit_and_one_command_change_everything(project_copy: Path, tmp_path:
     made += "".join(file.read_text() for file in (project_copy / "grafana" / "dashboards").glob("*.json"))
     made += (project_copy / "prometheus" / "prometheus.yml").read_text()
     assert 'regex: "/ask"' in made
-    for old in ("vector(0.999)", '"/chat"'):
+    for old in ("vector(0.999)", "/chat", "budget of 30 days", "lasts exactly 30 days"):
         assert old not in made
 
 
@@ -84,15 +85,41 @@ def test_the_guide_shows_this_very_change() -> None:
     ("pattern", "replacement", "complaint"),
     [
         (r"^availability = .*", "availability = 0.999", "percentage"),
+        (r"^availability = .*", "availability = 100", "objectives.availability is 100, .* to 99.999"),
+        (r"^availability = .*", "availability = 99.99999", "to 99.999"),
+        (r"^availability = .*", 'availability = "99.9%"', "objectives.availability is '99.9%', .* number above 0"),
+        (r"^availability = .*", "availability = nan", "number above 0"),
+        (r"^latency = .*", "latency = 99\nerrors = 98", "objectives.errors is unknown; it has window, availability"),
+        (r"^window = .*", 'window = "90d"', "objectives.window is '90d', and must be 7d to 31d"),
+        (r"^window = .*", 'window = "36h"', "must be 7d to 31d"),
+        (r"^window = .*", "window = 30", "duration in quotes"),
+        (r"^\[objectives\]", "[slo]", "slo is unknown; the tables are objectives"),
+        (r"^\[thresholds\]", "", r"\[thresholds\] is missing"),
+        (r"^query_seconds = [\d.]+", "query_seconds = inf", "thresholds.query_seconds is inf"),
+        (r"^disk_free_ratio = [\d.]+", "disk_free_ratio = 5", "must be a ratio below 1: 0.05 for 5 %"),
         (r"^availability = .*", "", "availability is missing"),
         (r"^availability = .*", "availability = high", "not TOML"),
         (r"^streaming = .*", 'streaming = "/chat("', "no regular expression"),
         (r"^streaming = .*", "streaming = 'a\"b'", "without quotes"),
+        (r"^streaming = .*", 'streaming = "/chat | /ask"', "without quotes, backslashes, spaces"),
+        (r"^streaming = .*", 'streaming = ["/chat", "/ask"]', "endpoints.streaming is "),
+        (r"^streaming = .*", 'streaming = "/v[12]/chat"', "alternatives such as"),
+        (r"^streaming = .*", 'streaming = "/chat|"', "alternatives such as"),
+        (r"^streaming = .*", 'streaming = "/chat|/healthz"', "/healthz is both streaming and ignored"),
+        (r"^ignored = .*", 'ignored = "/metrics|/ch.*"', "/chat is both streaming and ignored"),
         (r"^min_bad_requests = .*", "min_bad_requests = -1", "above 0"),
         (r"^short = \"5m\"", 'short = "2h"', "no shorter"),
-        (r"^short = \"5m\"", 'short = "five"', "no duration"),
+        (r"^short = \"5m\"", 'short = "five"', "burn.windows.short: 'five' is no duration"),
+        (r"^short = \"5m\"", 'short = "0m"', "longer than nothing"),
+        (r"^short = \"5m\"", 'short = "90s"', "whole minutes"),
+        (r"^short = \"5m\"", "short = 5", "duration in quotes"),
+        (r"^long = \"30m\"", 'long = "1h"', "two have the same long window"),
+        (r"^long = \"3d\"", 'long = "30d"', "30d is no shorter than objectives.window, 30d"),
+        (r"^long = \"3d\"", "", "burn.windows.long is missing"),
+        (r"^factor = 6", 'factor = 6\nseverty = "warning"', "burn.windows.severty is unknown"),
+        (r"^min_bad_requests = 10", 'min_bad_requests = 10\nwindows = ["1h"]', "not TOML"),
         (r"^long = \"1h\"", 'long = "4d"', "longest comes first"),
-        (r"^severity = \"warning\"", 'severity = "fatal"', "severity is one of"),
+        (r"^severity = \"warning\"", 'severity = "fatal"', "it is one of critical, warning"),
     ],
 )
 def test_what_can_not_be_is_one_clear_sentence(pattern: str, replacement: str, complaint: str) -> None:
@@ -100,6 +127,52 @@ def test_what_can_not_be_is_one_clear_sentence(pattern: str, replacement: str, c
     assert found
     with pytest.raises(SettingsError, match=complaint):
         load(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "complaint"),
+    [
+        (r"^query_seconds = ", "query_second = ", "thresholds.query_seconds is missing"),
+        (r"^query_seconds = ", "mine = 5\nquery_seconds = ", "thresholds.mine is unknown: no rule in "),
+    ],
+)
+def test_thresholds_are_those_that_rules_read(pattern: str, replacement: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        rendered(load(re.sub(pattern, replacement, TEXT, flags=re.MULTILINE)))
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [("objectives = 99.9\n", "objectives is 99.9, and must be a table"), ("", r"\[objectives\] is missing")],
+)
+def test_a_table_is_one(table: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        load(table + re.sub(r"(?ms)^\[objectives\].*?(?=^\[latency)", "", TEXT))
+
+
+@pytest.mark.parametrize(
+    ("windows", "complaint"),
+    [("", "windows is missing"), ("windows = []\n", "one or more tables"), ('windows = ["1h"]\n', "must be a table")],
+)
+def test_burn_windows_are_tables(windows: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        load(re.sub(r"(?ms)^\[\[burn.windows\]\].*?(?=^\[thresholds)", windows, TEXT))
+
+
+def test_what_dashboards_and_runbooks_show_is_recorded_whatever_the_windows_are() -> None:
+    settings = load(TEXT.replace('long = "1h"', 'long = "2h"').replace('short = "5m"', 'short = "10m"', 1))
+    assert {"5m", "1h", "2h", "10m"} <= set(settings.spans)
+
+
+def test_tests_and_checks_stop_at_a_mistake_with_one_line(tmp_path: Path) -> None:
+    for name in ("app", "grafana", "ops", "tests", "pyproject.toml"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    shutil.copytree(PROJECT / "prometheus", tmp_path / "prometheus")
+    (tmp_path / "prometheus" / "slo.toml").write_text(re.sub(r"(?m)^seconds = .*", "", TEXT))
+    command = (sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "check", "tests/prometheus", "tests/grafana")
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert (run.stdout, run.stderr) == ("", "ERROR: prometheus/slo.toml: latency.seconds is missing\n\n")
 
 
 def test_a_window_has_the_general_number_of_bad_requests_or_its_own() -> None:
