@@ -24,6 +24,7 @@ from typing import Any
 
 from ops import configs, secrets, servers
 from ops import postgres as native_postgres
+from prometheus.src.settings import SETTINGS, examples
 from tests.running import GARBAGE_COLLECTION, Running, folder, free_port, start
 
 
@@ -185,6 +186,23 @@ def prometheus(config: Path | str, flags: tuple[str, ...] = ()) -> Iterator[Prom
             running.stop()
 
 
+def streaming_endpoint() -> str:
+    """What slo.toml says that streams: the service's /chat, or else an endpoint that /chat stands for in tests."""
+    return "/chat" if re.fullmatch(SETTINGS.streaming, "/chat") else examples(SETTINGS.streaming)[0]
+
+
+def streaming_as_set(prometheus: Path) -> None:
+    """Have a folder like prometheus/ call /chat an endpoint that streams, whatever slo.toml says."""
+    if streaming_endpoint() == "/chat":
+        return
+    file = prometheus / "prometheus.yml"
+    rule = f'{{source_labels: [endpoint], regex: /chat, target_label: endpoint, replacement: "{streaming_endpoint()}"}}'
+    before = r"(job_name: app\n(?:    .*\n)*?    metric_relabel_configs:\n)"
+    text, found = re.subn(before, rf"\1      - {rule}\n", file.read_text())
+    assert found == 1
+    file.write_text(text)
+
+
 def faster(prometheus: Path, interval: str = "1s") -> None:
     """Have a folder like prometheus/ scrape targets, and evaluate what dashboards show, at this interval.
 
@@ -216,6 +234,7 @@ def prometheus_of_the_stack(
         configs.link("prometheus", path / "config", path / "secrets")
         file = path / "config" / "prometheus.yml"
         faster(path / "config", interval)
+        streaming_as_set(path / "config")
         with open(file, "a") as config:
             config.write(also)
 

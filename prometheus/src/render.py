@@ -30,7 +30,9 @@ def humanize_percentage(value: float) -> str:
 
 
 def humanize(value: float) -> str:
-    """1234 -> 1.234k; from one up, without the prefixes of fractions."""
+    """1234 -> 1.234k, 0.21 -> 210m; from a millionth up."""
+    if 0 < abs(value) < 1:
+        return f"{value * 1e3:.4g}m" if abs(value) >= 1e-3 else f"{value * 1e6:.4g}u"
     for prefix in ("", "k", "M"):
         if abs(value) < 1000:
             return f"{value:.4g}{prefix}"

@@ -21,6 +21,7 @@ import psycopg
 from ops.programs import find
 from ops.servers import Server, plain_environment
 from ops.servers import prometheus as prometheus_server
+from prometheus.src.settings import SETTINGS
 from tests import servers
 from tests.docs.guide import GUIDE, adopt, blocks, section
 from tests.grafana.dashboards import Target, substituted, targets
@@ -237,8 +238,8 @@ OPENTELEMETRY = """\
 http_server_active_requests{http_request_method="GET",url_scheme="http"} 1
 """
 for path, status in (("/hello/{name}", "200"), ("/broken", "500"), ("", "404")):
-    for suffix, le in (("bucket", '0.1"'), ("bucket", '0.5"'), ("bucket", '+Inf"'), ("count", ""), ("sum", "")):
-        bound = f',le="{le}' if le else ""
+    for suffix, le in (("bucket", SETTINGS.latency_le), ("bucket", "+Inf"), ("count", ""), ("sum", "")):
+        bound = f',le="{le}"' if le else ""
         labels = f'http_request_method="GET",http_response_status_code="{status}",http_route="{path}"'
         OPENTELEMETRY += f"http_server_request_duration_seconds_{suffix}{{{labels}{bound}}} N\n"
         labels = f'handler="{path or "none"}",method="GET"'

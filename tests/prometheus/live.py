@@ -68,6 +68,7 @@ def live_stack(folder: Path) -> Iterator[Live]:
             "alertmanager": alertmanager.port,
         }
         home = configs.link("prometheus", folder / "prometheus", database.secrets)
+        servers.streaming_as_set(home)
         configs.write_targets(home, {job: [f"{HOST}:{port}"] for job, port in addresses.items()})
         prometheus = stack.enter_context(servers.prometheus(home))
         own = [{"targets": [f"{HOST}:{prometheus.port}"]}]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prometheus.src.settings import SETTINGS
 from tests.prometheus.live import Live, live_stack
 from tests.prometheus.rules import alerts, wanted_metrics
 from tests.running import wait_until
@@ -85,8 +86,8 @@ def test_bucket_bounds_of_the_objectives_exist(live: Live) -> None:
     key = json.loads(live.call("POST", "/users", {"name": "Bounds"}))["api_key"]
     live.call("POST", "/chat", {"message": "Hello", "stream": True}, key)
     for metric, bound in (
-        ("http_request_duration_seconds_bucket", "0.5"),
-        ("http_response_start_seconds_bucket", "30.0"),
+        ("http_request_duration_seconds_bucket", SETTINGS.latency_le),
+        ("http_response_start_seconds_bucket", SETTINGS.start_le),
     ):
         wait_until(lambda: live.prometheus.query(f'{metric}{{le="{bound}"}}'))  # noqa: B023  called at once
 

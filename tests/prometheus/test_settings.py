@@ -201,6 +201,7 @@ def test_numbers_print_as_prometheus_prints_them() -> None:
     """As in promtool's output for the functions of the same names."""
     assert humanize_percentage(0.10909) == "10.91%"
     assert [humanize(value) for value in (15.12, 1234, 2_000_000)] == ["15.12", "1.234k", "2M"]
+    assert [humanize(value) for value in (0, 0.2625, 0.00005)] == ["0", "262.5m", "50u"]
     assert [humanize_duration(value) for value in (0.136, 6.4, 380, 3600, 90061)] == [
         "136ms",
         "6.4s",
