@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
+from .dashboards import MODULES
 from .errors import DashboardError
 
 FOLDER = Path(__file__).parent.parent / "dashboards"
@@ -16,14 +18,20 @@ def rendered() -> dict[str, str]:
     """File name -> content of every dashboard.
 
     Raises:
-        DashboardError: a source file makes no dashboard.
+        DashboardError: source files make no dashboard; a line for each mistake.
     """
-    from .dashboards import DASHBOARDS  # here, as a mistake in a panel shows when its module is read
-
-    return {
-        f"{dashboard.uid.removeprefix('sightline-')}.json": json.dumps(dashboard.to_json(), indent=2) + "\n"
-        for dashboard in DASHBOARDS
-    }
+    files, mistakes = {}, []
+    for module in MODULES:
+        try:  # a mistake in a panel shows when its module is read
+            dashboard = import_module(f".{module}", __package__).DASHBOARD
+            content = json.dumps(dashboard.to_json(), indent=2) + "\n"
+        except DashboardError as error:
+            mistakes.append(str(error))
+        else:
+            files[f"{dashboard.uid.removeprefix('sightline-')}.json"] = content
+    if mistakes:
+        raise DashboardError("\n".join(dict.fromkeys(mistakes)))  # several may have the same panel
+    return files
 
 
 def main() -> int:
@@ -33,7 +41,8 @@ def main() -> int:
     try:
         wanted = rendered()
     except DashboardError as error:
-        print(f"grafana/src: {error}", file=sys.stderr)
+        for mistake in str(error).splitlines():
+            print(f"grafana/src: {mistake}", file=sys.stderr)
         return 1
     present = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
     if check:

@@ -1,7 +1,3 @@
-"""All dashboards, from general to specific."""
+"""All dashboards, from general to specific: modules of this package, each with its DASHBOARD."""
 
-from __future__ import annotations
-
-from . import database, host, http, llm, loadtest, monitoring, overview
-
-DASHBOARDS = tuple(page.DASHBOARD for page in (overview, http, llm, database, host, loadtest, monitoring))
+MODULES = ("overview", "http", "llm", "database", "host", "loadtest", "monitoring")

@@ -5,6 +5,7 @@ A panel cannot be written without title, description and unit, and rows refuse t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
@@ -14,6 +15,10 @@ from .errors import DashboardError
 from .promql import expand
 
 Json = dict[str, Any]
+# Grafana's, as far as they are used here; it shows any other text as it is, behind the number.
+UNIT = re.compile(
+    "none|short|percentunit|s|ms|bytes|decbytes|Bps|reqps|ops|iops|currency[A-Z]{3}|(count|suffix|prefix):.+"
+)
 PLUGIN_VERSION = "12.0.0"
 SCRAPE_INTERVAL = "15s"  # prometheus/prometheus.yml, and the data source's timeInterval
 
@@ -84,8 +89,14 @@ class Panel:
         return replace(self, width=width, height=height or self.height)
 
     def to_json(self, panel_id: int, x: int, y: int) -> Json:
-        if not (self.title and self.description and self.unit and self.queries):
-            raise DashboardError(f"panel {self.title!r} lacks a title, a description, a unit or a query")
+        parts = {"title": self.title, "description": self.description, "unit": self.unit, "query": self.queries}
+        if missing := [name for name, value in parts.items() if not value]:
+            raise DashboardError(f"panel {self.title!r} has no {' and no '.join(missing)}")
+        if not UNIT.fullmatch(self.unit):
+            raise DashboardError(
+                f"panel {self.title!r} has the unit {self.unit!r}, which is none that UNIT in model.py lists; "
+                "your own are count:name/s, suffix:name or prefix:name"
+            )
         defaults: Json = {"unit": self.unit, **self.defaults}
         if self.custom:
             defaults["custom"] = self.custom

@@ -35,7 +35,8 @@ def main() -> int:
         configuration = (HOME / CONFIGURATION).read_text(encoding="utf-8")
         wanted = {**rendered(), CONFIGURATION: configured(configuration)}
     except SettingsError as error:
-        print(f"prometheus/slo.toml: {error}", file=sys.stderr)
+        for mistake in str(error).splitlines():
+            print(f"prometheus/slo.toml: {mistake}", file=sys.stderr)
         return 1
     present = {
         f"{kind}/{file.name}": file.read_text(encoding="utf-8")

@@ -103,7 +103,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
     """`rules/http.yml` and so on -> content.
 
     Raises:
-        SettingsError: a template names a setting that slo.toml lacks, or none reads a threshold in it.
+        SettingsError: a template names a setting that slo.toml lacks, or none reads a threshold in it; a line for each.
     """
     environment = jinja2.Environment(  # noqa: S701  YAML of our own, no HTML
         loader=jinja2.FileSystemLoader(SOURCES),
@@ -128,16 +128,22 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
         "UNITS": UNITS,
     }
     files = {"rules/dashboards.yml": recorded.rules_file()}
+    mistakes = []
     for kind in KINDS:
         for source in sorted((SOURCES / kind).glob("*.yml")):
             name = f"{kind}/{source.name}"
             try:
                 text = environment.get_template(name).render(names)
             except jinja2.TemplateError as error:
-                raise SettingsError(f"prometheus/src/{name} can't be filled in: {error}") from None
-            files[name] = f"# Made by `make generate` of prometheus/src/{name} and prometheus/slo.toml.\n{text}"
+                mistakes.append(f"prometheus/src/{name} can't be filled in: {error}")
+            except SettingsError as error:
+                mistakes.append(str(error))
+            else:
+                files[name] = f"# Made by `make generate` of prometheus/src/{name} and prometheus/slo.toml.\n{text}"
     if unread := sorted(settings.thresholds.unread):
-        raise SettingsError(f"thresholds.{unread[0]} is unknown: no rule in prometheus/src/rules reads it")
+        mistakes += [f"thresholds.{name} is unknown: no rule in prometheus/src/rules reads it" for name in unread]
+    if mistakes:
+        raise SettingsError("\n".join(dict.fromkeys(mistakes)))  # rule and unit test may have the same
     return files
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def test_a_width_that_the_row_would_override_is_refused_by_name() -> None:
         (Row("", thirds((_panel(), _panel()))), r"row '' ends at column 16 of 24"),
         (Row("", (_panel().sized(12, 7), _panel().sized(12, 8))), "is not as high as the panels beside it"),
         (Row("", (_panel().sized(16), _panel().sized(12))), "ends at column 28 of 24"),
-        (Row("", (_panel("").sized(24),)), "lacks a title"),
+        (Row("", (_panel("").sized(24),)), "panel '' has no title"),
+        (Row("", (replace(_panel(), unit="requests/s").sized(24),)), "the unit 'requests/s', which is none that UNIT"),
+        (Row("", (replace(_panel(), unit="", description="").sized(24),)), "has no description and no unit"),
     ],
 )
 def test_a_row_with_a_gap_or_an_overlap_is_refused(row: Row, message: str) -> None:
@@ -57,16 +60,22 @@ def test_an_unknown_abbreviation_is_refused() -> None:
         expand("up{@nobody}")
 
 
-def test_the_command_prints_one_line_and_fails(
+def test_the_command_prints_a_line_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: Any) -> list[model.Json]:
-        raise DashboardError("panel 'X' sets width=8")
+    """One for each mistake, of all dashboards."""
+
+    def broken(_: Any, uid: str) -> list[model.Json]:
+        if uid in ("sightline-http", "sightline-host"):
+            raise DashboardError(f"{uid}: panel 'X' has no width")
+        return []
 
     monkeypatch.setattr(document, "place", broken)
     monkeypatch.setattr(sys, "argv", ["grafana.src", "--check"])
     assert command.main() == 1
-    assert capsys.readouterr().err == "grafana/src: panel 'X' sets width=8\n"
+    assert capsys.readouterr().err == (
+        "grafana/src: sightline-http: panel 'X' has no width\ngrafana/src: sightline-host: panel 'X' has no width\n"
+    )
 
 
 def test_the_check_names_every_stale_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -141,6 +141,19 @@ def test_thresholds_are_those_that_rules_read(pattern: str, replacement: str, co
         rendered(load(re.sub(pattern, replacement, TEXT, flags=re.MULTILINE)))
 
 
+def test_all_thresholds_that_do_not_fit_are_named() -> None:
+    text = TEXT.replace("query_seconds = ", "first = 5\nsecond = ").replace("scrape_seconds = ", "third = ")
+    with pytest.raises(SettingsError) as error:
+        rendered(load(text))
+    missing, unknown = (
+        "thresholds.{} is missing",
+        "thresholds.{} is unknown: no rule in prometheus/src/rules reads it",
+    )
+    assert sorted(str(error.value).splitlines()) == sorted(
+        [*map(missing.format, ("query_seconds", "scrape_seconds")), *map(unknown.format, ("first", "second", "third"))]
+    )
+
+
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [("objectives = 99.9\n", "objectives is 99.9, and must be a table"), ("", r"\[objectives\] is missing")],
