@@ -41,10 +41,6 @@ def is_worker(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    try:
-        from prometheus.src import settings  # noqa: F401  here, so that a mistake in slo.toml is one line, not many tracebacks
-    except SystemExit as error:
-        raise pytest.UsageError(str(error)) from None
     if not is_worker(config):
         os.environ[servers.SHARED] = str(temporary_folder("sightline-tests-"))
         Path(os.environ[servers.SHARED]).chmod(0o711)  # where root runs this, PostgreSQL runs as another user

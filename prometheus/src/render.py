@@ -140,8 +140,9 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
                 mistakes.append(str(error))
             else:
                 files[name] = f"# Made by `make generate` of prometheus/src/{name} and prometheus/slo.toml.\n{text}"
-    if unread := sorted(settings.thresholds.unread):
-        mistakes += [f"thresholds.{name} is unknown: no rule in prometheus/src/rules reads it" for name in unread]
+    if not mistakes:
+        unread = sorted(settings.thresholds.unread)
+        mistakes = [f"thresholds.{name} is unknown: no rule in prometheus/src/rules reads it" for name in unread]
     if mistakes:
         raise SettingsError("\n".join(dict.fromkeys(mistakes)))  # rule and unit test may have the same
     return files

@@ -142,16 +142,13 @@ def test_thresholds_are_those_that_rules_read(pattern: str, replacement: str, co
 
 
 def test_all_thresholds_that_do_not_fit_are_named() -> None:
-    text = TEXT.replace("query_seconds = ", "first = 5\nsecond = ").replace("scrape_seconds = ", "third = ")
-    with pytest.raises(SettingsError) as error:
-        rendered(load(text))
-    missing, unknown = (
-        "thresholds.{} is missing",
-        "thresholds.{} is unknown: no rule in prometheus/src/rules reads it",
-    )
-    assert sorted(str(error.value).splitlines()) == sorted(
-        [*map(missing.format, ("query_seconds", "scrape_seconds")), *map(unknown.format, ("first", "second", "third"))]
-    )
+    for text, complaint, names in (
+        (re.sub(r"(?m)^(query|scrape)_seconds = .*", "", TEXT), "is missing", ("query_seconds", "scrape_seconds")),
+        (TEXT + "mine = 1\nyours = 2\n", "is unknown: no rule in prometheus/src/rules reads it", ("mine", "yours")),
+    ):
+        with pytest.raises(SettingsError) as error:
+            rendered(load(text))
+        assert str(error.value).splitlines() == [f"thresholds.{name} {complaint}" for name in names]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +181,8 @@ def test_tests_and_checks_stop_at_a_mistake_with_one_line(tmp_path: Path) -> Non
     (tmp_path / "prometheus" / "slo.toml").write_text(re.sub(r"(?m)^seconds = .*", "", TEXT))
     command = (sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "check", "tests/prometheus", "tests/grafana")
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == pytest.ExitCode.USAGE_ERROR
-    assert (run.stdout, run.stderr) == ("", "ERROR: prometheus/slo.toml: latency.seconds is missing\n\n")
+    assert run.returncode != 0
+    assert (run.stdout, run.stderr) == ("", "prometheus/slo.toml: latency.seconds is missing\n")
 
 
 def test_a_window_has_the_general_number_of_bad_requests_or_its_own() -> None:
