@@ -75,7 +75,7 @@ $(VENVS:%=%/bin/.installed): %/bin/.installed: | python
 test: $(BIN)/.installed .venv/sqlalchemy-2.0/.installed  ## Run all tests except those that need a Docker engine (TESTS=path for some, JOBS=6 at once)
 	@$(BIN)/python -m pytest -m "not stack and not drill and not chaos" -n $(or $(JOBS),$(if $(TESTS),0,6)) $(or $(TESTS),tests)
 check: $(BIN)/.installed  ## List everything that alerts, panels, drills and documents lack, in about 30 seconds
-	@$(BIN)/python -m pytest -q -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
+	@$(BIN)/python -m pytest -q --tb=short -m check -n 2 $(or $(TESTS),tests/alertmanager tests/docs tests/grafana tests/ops/drills tests/prometheus)
 # Hundreds of Python processes start in a run: they cache bytecode, even if the environment disables it.
 test check: export PYTHONDONTWRITEBYTECODE :=
 replay: $(BIN)/.installed  ## Replay incidents and healthy days against the alert rules: time to detect, notifications per fault, false alarms

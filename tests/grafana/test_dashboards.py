@@ -64,7 +64,7 @@ def test_panels_are_complete(name: str) -> None:
         titles.append(title)
     ids += [p["id"] for p in DASHBOARDS[name]["panels"] if p["type"] == "row"]
     assert len(set(ids)) == len(ids)
-    assert len(set(titles)) == len(titles), sorted(t for t in titles if titles.count(t) > 1)
+    assert {title for title in titles if titles.count(title) > 1} == set(), "several panels have the same title"
 
 
 @by_dashboard
