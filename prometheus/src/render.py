@@ -75,6 +75,11 @@ def mean(pieces: list[tuple[float, float]], span: str) -> float:
     return total / seconds(span)
 
 
+def flat(value: float) -> float:
+    """Where a counter stays after steps of a fraction: a hair more, as their sum may be rounded up, and less is a reset."""
+    return value * (1 + 1e-9)
+
+
 def links(alert: str, dashboard: str) -> str:
     """The annotations that lead to an alert's runbook and dashboard; none where the addresses are not set."""
     runbook = f'runbook_url: "{{{{ with $externalLabels.runbooks_url }}}}{{{{ . }}}}/{alert}.md{{{{ end }}}}"'
@@ -94,6 +99,7 @@ FORMATS = {
     "words": words,
     "examples": examples,
     "mean": mean,
+    "flat": flat,
     "links": links,
     "seconds": seconds,
 }
