@@ -76,7 +76,7 @@ def mean(pieces: list[tuple[float, float]], span: str) -> float:
 
 
 def flat(value: float) -> float:
-    """Where a counter stays after steps of a fraction: a hair more, as their sum may be rounded up, and less is a reset."""
+    """Where a counter stays after steps of fractions: a hair more, as their sum may be rounded up; less is a reset."""
     return value * (1 + 1e-9)
 
 
