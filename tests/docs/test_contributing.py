@@ -80,4 +80,4 @@ def test_what_the_guide_adds_is_complete(changed: Path) -> None:
 def test_the_metric_of_the_guide_counts(changed: Path) -> None:
     tests = ("tests/app/test_metrics.py", "tests/docs/test_metrics_page.py")
     output = run(changed, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", *tests)
-    assert " 3 passed" in f" {output.splitlines()[-1]}"
+    assert " 4 passed" in f" {output.splitlines()[-1]}"
