@@ -233,7 +233,11 @@ def adopt(folder: str, pieces: str, package: str, service: str, overwrite: bool)
         raise OpsError(reason)
     service = service or target.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", service):
-        raise OpsError(f"SERVICE={service}: a name of letters, digits, dots, hyphens and underscores is needed.")
+        usable = re.sub(r"[^A-Za-z0-9_.-]+", "-", service).strip("-_.") or "my-service"
+        raise OpsError(
+            f"The service cannot be called {service!r}: a name has letters, digits, dots, hyphens and underscores. "
+            f"Use SERVICE={usable}."
+        )
     contents = plan(names, target, package, service)
     counts = _copy(target, contents, overwrite)
     _report(target, names, package, contents, counts)

@@ -36,7 +36,8 @@ def test_the_service_has_its_own_name_everywhere(tmp_path: Path) -> None:
         assert b'"app"' not in everything.replace(b'"app": ', b"")
     refused = adopt(service, "SERVICE=my service")
     assert refused.returncode == 1
-    assert "SERVICE=my service" in refused.stderr
+    assert "The service cannot be called 'my service'" in refused.stderr
+    assert "Use SERVICE=my-service." in refused.stderr
 
 
 def test_a_grafana_that_has_data_sources_keeps_them(tmp_path: Path) -> None:
