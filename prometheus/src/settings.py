@@ -18,12 +18,13 @@ The objectives are recorded, too: a graph's line follows from `sightline:slo_obj
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FILE = Path(__file__).resolve().parent.parent / "slo.toml"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,18 +32,21 @@ MOST_BAD = 0.5
 SHOWN = ("5m", "1h")  # burn rates that dashboards and runbooks show, whatever the alerts' windows are
 MOST_PERCENT = 99.999  # 26 seconds in 30 days; less than that is a few scrapes
 MIN_DAYS, MAX_DAYS = 7, 31  # of error budgets; PROMETHEUS_RETENTION_TIME is 32d
-SEVERITIES = ("critical", "warning", "info")
 
 
 class SettingsError(Exception):
-    """slo.toml holds something that no rule can be made of; the message names the setting."""
+    """slo.toml holds something that no rule can be made of; the message has a line for each mistake."""
 
 
 def seconds(duration: str) -> int:
-    """Seconds of a Prometheus duration of one unit, such as `30m`."""
+    """Seconds of a Prometheus duration of one unit, such as `30m`.
+
+    Raises:
+        ValueError: it is none.
+    """
     match = re.fullmatch(r"(\d+)([smhd])", duration)
     if not match:
-        raise SettingsError(f"{duration!r} is no duration such as 5m, 6h or 3d")
+        raise ValueError("must be a duration such as 5m, 6h or 3d")
     return int(match[1]) * UNITS[match[2]]
 
 
@@ -147,6 +151,134 @@ def examples(regex: str) -> list[str]:
     return [alternative.replace(".*", "/x").replace(".+", "/x") for alternative in regex.split("|")]
 
 
+def _percent(value: float) -> float:
+    if not 50 <= value <= MOST_PERCENT:
+        raise ValueError(f"must be a percentage from 50 to {MOST_PERCENT}, such as 99.9")
+    return value
+
+
+def _minutes(duration: str) -> str:
+    if not seconds(duration) or seconds(duration) % 60:
+        raise ValueError("must be whole minutes, as rates are of one")
+    return duration
+
+
+def _days(duration: str) -> str:
+    if seconds(duration) not in range(MIN_DAYS * UNITS["d"], MAX_DAYS * UNITS["d"] + 1, UNITS["d"]):
+        raise ValueError(f"must be {MIN_DAYS}d to {MAX_DAYS}d; Prometheus keeps {MAX_DAYS + 1}")
+    return duration
+
+
+def _alternatives(regex: str) -> str:
+    plain = not re.search(r"[\"'\\\s]", regex)
+    try:
+        plain = plain and all(endpoint and re.fullmatch(regex, endpoint) for endpoint in examples(regex))
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    if not plain:
+        raise ValueError("must be alternatives such as /chat|/v2/.+, plain but for .* and .+")
+    return regex
+
+
+def _thresholds(values: dict[str, float]) -> dict[str, float]:
+    for name, value in values.items():
+        if re.search(r"_ratio(_|$)", name) and value >= 1:
+            raise ValueError(f"{name} is {value:g}, and must be a ratio below 1: 0.05 for 5 %")
+    return values
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Percent = Annotated[float, AfterValidator(_percent)]
+Minutes = Annotated[str, AfterValidator(_minutes)]
+Days = Annotated[str, AfterValidator(_days)]
+Endpoints = Annotated[str, AfterValidator(_alternatives)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Objectives(_Table):
+    window: Days
+    availability: Percent
+    latency: Percent
+
+
+class _Latency(_Table):
+    seconds: Positive
+    streaming_start_seconds: Positive
+
+
+class _Endpoints(_Table):
+    streaming: Endpoints
+    ignored: Endpoints
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> Self:
+        for one, other in ((self.streaming, self.ignored), (self.ignored, self.streaming)):
+            if both := [endpoint for endpoint in examples(one) if re.fullmatch(other, endpoint)]:
+                raise ValueError(f"{both[0]} is both streaming and ignored")
+        return self
+
+
+class _Window(_Table):
+    long: Minutes
+    short: Minutes
+    factor: Positive
+    severity: Literal["critical", "warning", "info"]
+    min_bad_requests: Positive | None = None
+
+    @model_validator(mode="after")
+    def _is_long(self) -> Self:
+        if seconds(self.short) >= seconds(self.long):
+            raise ValueError(f"{self.short} is no shorter than {self.long}")
+        return self
+
+
+class _Burn(_Table):
+    min_bad_requests: Positive
+    windows: list[_Window]
+
+    @model_validator(mode="after")
+    def _longest_first(self) -> Self:
+        if not self.windows:
+            raise ValueError("at least one table [[burn.windows]] is needed")
+        longs = [seconds(window.long) for window in self.windows]
+        if longs != sorted(set(longs), reverse=True):
+            raise ValueError("the longest window comes first, and no two have the same length")
+        return self
+
+
+class _File(_Table):
+    """slo.toml, table by table."""
+
+    objectives: _Objectives
+    latency: _Latency
+    endpoints: _Endpoints
+    burn: _Burn
+    thresholds: Annotated[dict[str, Positive], AfterValidator(_thresholds)]
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        budget, longest = self.objectives.window, self.burn.windows[0].long
+        if seconds(longest) >= seconds(budget):
+            raise ValueError(f"burn.windows: {longest} is no shorter than objectives.window, {budget}")
+        return self
+
+
+SENTENCES = {"missing": "is missing", "extra_forbidden": "is unknown", "model_type": "must be a table"}
+
+
+def _sentence(problem: Any) -> str:
+    """What is wrong with which setting, and its value if that is one."""
+    name = ".".join(part for part in problem["loc"] if isinstance(part, str))
+    if problem["type"] in SENTENCES:
+        return f"{name} {SENTENCES[problem['type']]}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    value = "" if isinstance(problem["input"], dict | list | BaseModel) else f" is {problem['input']!r}"
+    return f"{name}{value}: {message}".removeprefix(": ")
+
+
 def load(text: str) -> Settings:
     """The settings in `text`, TOML as in slo.toml.
 
@@ -154,146 +286,31 @@ def load(text: str) -> Settings:
         SettingsError: the text is no TOML, a setting is missing or unknown, or its value can't be.
     """
     try:
-        data = tomllib.loads(text)
+        file = _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from None
-    tables = ("objectives", "latency", "endpoints", "burn", "thresholds")
-    if unknown := sorted(data.keys() - set(tables)):
-        raise SettingsError(f"{unknown[0]} is unknown; the tables are {', '.join(tables)}")
-    objectives = _table(data, "objectives", "window", "availability", "latency")
-    latency = _table(data, "latency", "seconds", "streaming_start_seconds")
-    endpoints = _table(data, "endpoints", "streaming", "ignored")
-    burn = _table(data, "burn", "min_bad_requests", "windows")
-    thresholds = _table(data, "thresholds")
-    budget_days = _budget_days(objectives["window"])
-    settings = Settings(
-        budget_days=budget_days,
-        objectives={slo: _objective(slo, objectives[slo]) for slo in ("availability", "latency")},
-        latency_seconds=_number(latency["seconds"], "latency.seconds"),
-        start_seconds=_number(latency["streaming_start_seconds"], "latency.streaming_start_seconds"),
-        streaming=_regex(endpoints["streaming"], "endpoints.streaming"),
-        ignored=_regex(endpoints["ignored"], "endpoints.ignored"),
-        min_bad_requests=(min_bad := _number(burn["min_bad_requests"], "burn.min_bad_requests")),
-        windows=_windows(burn["windows"], min_bad, budget_days),
-        thresholds=Thresholds({name: _threshold(name, value) for name, value in thresholds.items()}),
+    except ValidationError as error:
+        raise SettingsError(
+            "\n".join(map(_sentence, sorted(error.errors(), key=lambda problem: len(problem["loc"]))))
+        ) from None
+    objectives, burn = file.objectives, file.burn
+    return Settings(
+        budget_days=seconds(objectives.window) // UNITS["d"],
+        objectives={slo: Objective(slo, getattr(objectives, slo)) for slo in ("availability", "latency")},
+        latency_seconds=file.latency.seconds,
+        start_seconds=file.latency.streaming_start_seconds,
+        streaming=file.endpoints.streaming,
+        ignored=file.endpoints.ignored,
+        min_bad_requests=burn.min_bad_requests,
+        windows=tuple(
+            Window(one.long, one.short, one.factor, one.severity, one.min_bad_requests or burn.min_bad_requests)
+            for one in burn.windows
+        ),
+        thresholds=Thresholds(file.thresholds),
     )
-    for one, other in ((settings.streaming, settings.ignored), (settings.ignored, settings.streaming)):
-        if both := [endpoint for endpoint in examples(one) if re.fullmatch(other, endpoint)]:
-            raise SettingsError(f"endpoints: {both[0]} is both streaming and ignored")
-    return settings
-
-
-def _table(data: dict[str, Any], name: str, *keys: str) -> dict[str, Any]:
-    """The table of this name, which has these keys and no others; any, if none are given."""
-    table = data.get(name)
-    if table is None:
-        raise SettingsError(f"[{name}] is missing")
-    return _with_keys(table, name, keys)
-
-
-def _with_keys(table: Any, name: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        raise SettingsError(f"{name} is {table!r}, and must be a table")
-    if keys and (unknown := sorted(table.keys() - {*keys, *optional})):
-        raise SettingsError(f"{name}.{unknown[0]} is unknown; it has {', '.join((*keys, *optional))}")
-    if missing := [key for key in keys if key not in table]:
-        raise SettingsError(f"{name}.{missing[0]} is missing")
-    return table
-
-
-def _objective(slo: str, value: Any) -> Objective:
-    percent = _number(value, f"objectives.{slo}")
-    if not 50 <= percent <= MOST_PERCENT:
-        raise SettingsError(
-            f"objectives.{slo} is {value}, and must be a percentage from 50 to {MOST_PERCENT}, such as 99.9"
-        )
-    return Objective(slo, percent)
-
-
-def _budget_days(value: Any) -> int:
-    span = _duration(value, "objectives.window")
-    if span % UNITS["d"] or not MIN_DAYS <= span / UNITS["d"] <= MAX_DAYS:
-        raise SettingsError(
-            f"objectives.window is {value!r}, and must be {MIN_DAYS}d to {MAX_DAYS}d: Prometheus keeps {MAX_DAYS + 1}"
-        )
-    return span // UNITS["d"]
-
-
-def _windows(entries: Any, min_bad_requests: float, budget_days: int) -> tuple[Window, ...]:
-    if not isinstance(entries, list) or not entries:
-        raise SettingsError(f"burn.windows is {entries!r}, and must be one or more tables [[burn.windows]]")
-    windows = tuple(_window(entry, min_bad_requests) for entry in entries)
-    spans = [seconds(window.long) for window in windows]
-    if len(set(spans)) < len(spans):
-        raise SettingsError("burn.windows: two have the same long window")
-    if spans != sorted(spans, reverse=True):
-        raise SettingsError("burn.windows: the longest comes first")
-    if spans[0] >= budget_days * UNITS["d"]:
-        raise SettingsError(f"burn.windows: {windows[0].long} is no shorter than objectives.window, {budget_days}d")
-    return windows
-
-
-def _window(entry: Any, min_bad_requests: float) -> Window:
-    _with_keys(entry, "burn.windows", ("long", "short", "factor", "severity"), ("min_bad_requests",))
-    spans = {name: _duration(entry[name], f"burn.windows.{name}") for name in ("long", "short")}
-    for name, span in spans.items():
-        if span % UNITS["m"]:
-            raise SettingsError(f"burn.windows.{name} is {entry[name]!r}, and must be whole minutes: rates are of one")
-    if spans["short"] >= spans["long"]:
-        raise SettingsError(f"burn.windows: {entry['short']} is no shorter than {entry['long']}")
-    if entry["severity"] not in SEVERITIES:
-        raise SettingsError(f"burn.windows.severity is {entry['severity']!r}; it is one of {', '.join(SEVERITIES)}")
-    return Window(
-        entry["long"],
-        entry["short"],
-        _number(entry["factor"], "burn.windows.factor"),
-        entry["severity"],
-        _number(entry.get("min_bad_requests", min_bad_requests), "burn.windows.min_bad_requests"),
-    )
-
-
-def _duration(value: Any, name: str) -> int:
-    if not isinstance(value, str):
-        raise SettingsError(f'{name} is {value!r}, and must be a duration in quotes such as "5m", "6h" or "3d"')
-    try:
-        span = seconds(value)
-    except SettingsError as error:
-        raise SettingsError(f"{name}: {error}") from None
-    if not span:
-        raise SettingsError(f"{name} is {value!r}, and must be longer than nothing")
-    return span
-
-
-def _threshold(name: str, value: Any) -> float:
-    number = _number(value, f"thresholds.{name}")
-    if re.search(r"_ratio(_|$)", name) and number >= 1:
-        raise SettingsError(f"thresholds.{name} is {value}, and must be a ratio below 1: 0.05 for 5 %")
-    return number
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise SettingsError(f"{name} is {value!r}, and must be a number above 0")
-    return float(value)
-
-
-def _regex(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value or re.search(r"[\"'\\\s]", value):
-        raise SettingsError(
-            f"{name} is {value!r}, and must be a regular expression without quotes, backslashes, spaces"
-        )
-    try:
-        plain = all(endpoint and re.fullmatch(value, endpoint) for endpoint in examples(value))
-    except re.error as error:
-        raise SettingsError(f"{name} is no regular expression: {error}") from None
-    if not plain:
-        raise SettingsError(
-            f"{name} is {value!r}, and must be alternatives such as /chat|/v2/.+, plain but for .* and .+"
-        )
-    return value
 
 
 try:
     SETTINGS = load(FILE.read_text(encoding="utf-8"))
 except SettingsError as error:
-    raise SystemExit(f"prometheus/slo.toml: {error}") from None
+    raise SystemExit("\n".join(f"prometheus/slo.toml: {mistake}" for mistake in str(error).splitlines())) from None
