@@ -8,7 +8,7 @@ from prometheus.src import recorded
 from prometheus.src.recorded import Histogram
 
 from . import bounds, slo
-from .common import LATENCY_COLOURS, WINDOW_COLOURS
+from .common import LATENCY_COLOURS, STATUS_COLOURS, WINDOW_COLOURS
 from .looks import Steps, coloured, dashed, values
 from .model import Link, Panel, Query
 from .panels import stat, timeseries
@@ -16,10 +16,13 @@ from .promql import (
     SERVICE,
     WATCHDOG,
     Matchers,
+    by_status_class,
     each,
     exemplars,
     http_outcomes,
     mean,
+    moved,
+    occurring,
     or_zero,
     percentile,
     ratio,
@@ -307,3 +310,28 @@ def objective(slo_name: str) -> Query:
 
 
 OBJECTIVE_LINE = dashed("objective", colour="red", links=[])  # it is no endpoint that a click could lead to
+
+
+def requests_by_status(matchers: str, *links: Link) -> Panel:
+    return timeseries(
+        "Request rate by status",
+        "Requests per second by class of status.",
+        Query(by_status_class(recorded.REQUESTS, matchers), "{{class}}"),
+        unit="reqps",
+        stacked=True,
+        overrides=coloured(STATUS_COLOURS),
+        links=links,
+    )
+
+
+def error_rate_by_endpoint(matchers: str, *links: Link) -> Panel:
+    errors = moved(recorded.REQUESTS, "http_requests_total", f"{matchers}, {SERVER_ERRORS}")
+    return timeseries(
+        "Error rate by endpoint",
+        "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: an error "
+        f"rate that stays above it spends the error budget of {slo.BUDGET_DAYS} days too fast.",
+        (Query(occurring(error_ratio(matchers), errors, "endpoint"), "{{endpoint}}"), objective("availability")),
+        unit="percentunit",
+        overrides=OBJECTIVE_LINE,
+        links=links,
+    )

@@ -7,11 +7,9 @@ from prometheus.src import recorded
 from . import bounds, slo
 from .common import ENDPOINT, IGNORED, STREAMING, dashboard, only
 from .common_panels import (
-    OBJECTIVE_LINE,
     SERVER_ERRORS,
     error_rate,
-    error_ratio,
-    objective,
+    error_rate_by_endpoint,
     response_p95,
     response_time,
     service_stat,
@@ -37,7 +35,7 @@ from .layout import full, halves, quarters, sixths, thirds
 from .looks import Steps
 from .model import Query, Row
 from .panels import timeseries
-from .promql import SERVICE, fraction, http_outcomes, moved, occurring, or_named, or_zero, quantile, share, speed, total
+from .promql import SERVICE, fraction, http_outcomes, or_named, or_zero, quantile, share, speed, total
 from .tables import Column, table
 
 # One endpoint that waits for a model would hide all others in a percentile; it is in where it is chosen.
@@ -84,25 +82,7 @@ RED = (
         unit="reqps",
         links=(ONE_ENDPOINT,),
     ),
-    timeseries(
-        "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: an "
-        "error rate that stays above it spends the error budget too fast.",
-        (
-            Query(
-                occurring(
-                    error_ratio("@judged"),
-                    moved(recorded.REQUESTS, "http_requests_total", f"@judged, {SERVER_ERRORS}"),
-                    "endpoint",
-                ),
-                "{{endpoint}}",
-            ),
-            objective("availability"),
-        ),
-        unit="percentunit",
-        overrides=OBJECTIVE_LINE,
-        links=(ONE_ENDPOINT,),
-    ),
+    error_rate_by_endpoint("@judged", ONE_ENDPOINT),
     response_time("Response time", matchers=QUICK),
 )
 

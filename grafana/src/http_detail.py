@@ -6,12 +6,20 @@ from prometheus.src import recorded
 from prometheus.src.settings import SETTINGS
 
 from . import slo
-from .common import ENDPOINT, IN, INSTANCE, JOB, OUT, SLO_COLOURS, STATUS_COLOURS, only
-from .common_panels import INTERPOLATED, NOT_COUNTED, OBJECTIVE_LINE, SERVER_ERRORS, active_users, objective
+from .common import ENDPOINT, IN, INSTANCE, JOB, OUT, SLO_COLOURS, only
+from .common_panels import (
+    INTERPOLATED,
+    NOT_COUNTED,
+    OBJECTIVE_LINE,
+    SERVER_ERRORS,
+    active_users,
+    objective,
+    requests_by_status,
+)
 from .looks import PER_MINUTE, below_zero, coloured
 from .model import Panel, Query
 from .panels import heatmap, timeseries
-from .promql import by_status_class, happened, heat, mean, occurrences, or_named, or_zero, percentile, total
+from .promql import happened, heat, mean, occurrences, or_named, or_zero, percentile, total
 from .tables import Column, table
 
 # Not 499: a client that left is counted beside the errors, for it caused none.
@@ -94,14 +102,7 @@ FAILURES = (
         sort_by=(("Occurrences", True),),
         no_value="No exceptions in this range",
     ),
-    timeseries(
-        "Request rate by status",
-        "Requests per second by class of status.",
-        Query(by_status_class(recorded.REQUESTS, "@judged"), "{{class}}"),
-        unit="reqps",
-        stacked=True,
-        overrides=coloured(STATUS_COLOURS),
-    ),
+    requests_by_status("@judged"),
 )
 
 DURATIONS = (

@@ -15,7 +15,6 @@ from .common import (
     POOL_COLOURS,
     SERVER,
     SLO_COLOURS,
-    STATUS_COLOURS,
     STREAMING,
     TOKEN_COLOURS,
     dashboard,
@@ -24,14 +23,12 @@ from .common import (
 from .common_panels import (
     ALERTS_TABLE,
     NOT_COUNTED,
-    OBJECTIVE_LINE,
-    SERVER_ERRORS,
     active_users,
     alerts,
     average_and_percentiles,
     error_rate,
-    error_ratio,
-    objective,
+    error_rate_by_endpoint,
+    requests_by_status,
     response_p95,
     response_time,
     service_stat,
@@ -47,7 +44,7 @@ from .llm import failed_calls, model_p95
 from .looks import PER_MINUTE, Steps, coloured, dashed
 from .model import Panel, Query, Row
 from .panels import timeseries
-from .promql import by_status_class, mean, moved, occurring, or_zero
+from .promql import mean, or_zero
 
 # All targets of a job that was a service within the last 30 days.
 KNOWN = f'up{{@app}} and on (job) last_over_time({recorded.ALIVE.name}{{job=~"$job"}}[30d])'
@@ -126,35 +123,9 @@ OBJECTIVES = (
 )
 
 SERVICE = (
-    timeseries(
-        "Request rate by status",
-        "Requests per second by class of status.",
-        Query(by_status_class(recorded.REQUESTS, "@traffic"), "{{class}}"),
-        unit="reqps",
-        stacked=True,
-        overrides=coloured(STATUS_COLOURS),
-        links=(drill("HTTP"),),
-    ),
+    requests_by_status("@traffic", drill("HTTP")),
     response_time("Response time", drill("HTTP")),
-    timeseries(
-        "Error rate by endpoint",
-        "Share of requests answered with a 5xx status, for endpoints with errors. The line is the objective: a "
-        f"higher error rate spends the error budget of {slo.BUDGET_DAYS} days too fast.",
-        (
-            Query(
-                occurring(
-                    error_ratio("@traffic"),
-                    moved(recorded.REQUESTS, "http_requests_total", f"@traffic, {SERVER_ERRORS}"),
-                    "endpoint",
-                ),
-                "{{endpoint}}",
-            ),
-            objective("availability"),
-        ),
-        unit="percentunit",
-        overrides=OBJECTIVE_LINE,
-        links=(drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}"),),
-    ),
+    error_rate_by_endpoint("@traffic", drill("HTTP", "var-endpoint=${__field.labels.endpoint:percentencode}")),
     timeseries(
         "Burn rate, 1 h",
         "How many times faster than sustainable the error budget is spent, over the last hour: at 1 it lasts exactly "
