@@ -113,7 +113,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._body_pieces += 1
         if self._body_pieces > self.MAX_BODY_PIECES:
-            raise ValueError("too many pieces")  # as above: 400
+            raise ValueError("too many body chunks")  # as above: 400
         if self.cycle.response_complete:
             self._late_bytes += len(body)
             if self._late_bytes > self.MAX_LATE_BYTES:
@@ -214,7 +214,7 @@ def serve(settings: Settings) -> None:
             server.run(sockets=[listener])
             started = server.started
     if not started:
-        raise ServeError("the application did not start; the lines above say why")
+        raise ServeError("the application did not start; see the log lines above")
 
 
 def app_or_exit() -> FastAPI:

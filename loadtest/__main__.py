@@ -47,7 +47,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise OpsError(
-            f"no healthy service at {settings.host} ({reason}). `make up` starts it; HOST names another."
+            f"no healthy service at {settings.host} ({reason}). `make up` starts it; HOST= selects another one."
         ) from None
     command += ["--host", settings.host]
     if settings.master:
@@ -87,7 +87,7 @@ def _worker(settings: Settings) -> list[str]:
     """
     address = f"{settings.master}:{settings.master_port}"
     if not settings.master:
-        raise OpsError("MASTER= names the coordinating machine, where `make loadtest MASTER=...` runs.")
+        raise OpsError("set MASTER= to the coordinating machine, where `make loadtest MASTER=...` runs.")
     try:
         socket.create_connection((settings.master, settings.master_port), 5).close()
     except OSError as error:

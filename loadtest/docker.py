@@ -40,7 +40,7 @@ def _run(stack: ComposeStack, page: bool) -> int:
     settings = Settings.from_environment()
     found = stack.containers()
     if not any(container["Service"] == "app" and container["Health"] == "healthy" for container in found):
-        raise OpsError("no healthy service in Docker. `make up` starts it; HOST names another.")
+        raise OpsError("no healthy service in Docker. `make up` starts it; HOST= selects another one.")
     if others := [container["Name"] for container in found if container["Service"] in (MASTER, WORKER)]:
         raise OpsError(f"a load test runs in containers already; `docker rm --force {' '.join(others)}` ends it.")
     if page:

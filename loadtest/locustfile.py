@@ -97,7 +97,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     except OSError as error:
         sys.exit(
             f"loadtest: cannot listen on the metrics port {settings.metrics_host}:{settings.metrics_port}"
-            f" ({error.strerror}); another load test may be running. LOCUST_METRICS_PORT chooses another port."
+            f" ({error.strerror}); another load test may be running. LOCUST_METRICS_PORT sets another port."
         )
     gevent.spawn(_watch, environment)
 
@@ -108,10 +108,10 @@ def _refuse_other_sites() -> None:
     """
     here = urlsplit(f"//{flask.request.host}")
     if here.hostname not in ("localhost", "127.0.0.1"):
-        flask.abort(403, "The page answers as localhost and 127.0.0.1 only.")
+        flask.abort(403, "The page is available as localhost and 127.0.0.1 only.")
     origin = flask.request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != here.netloc:
-        flask.abort(403, "Another site has sent this.")
+        flask.abort(403, "Cross-site requests are not allowed.")
 
 
 @events.test_start.add_listener

@@ -99,7 +99,7 @@ class Call:
             return
         plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
         if subprocess.run(["make", "--silent", "venv"], cwd=PROJECT, env=plain).returncode:
-            raise OpsError("The Python packages that native mode needs can't be installed; the lines above say why.")
+            raise OpsError("The Python packages that native mode needs can't be installed; see the lines above.")
         sys.stdout.flush()
         python = str(VENV / "bin" / "python")
         if "mode" in self.__dict__:
@@ -128,7 +128,7 @@ def _kubernetes(call: Call) -> None:
     from ops.kubernetes import Cluster, write
 
     if not call["OUT"]:
-        raise OpsError("OUT= names the folder to write.")
+        raise OpsError("Set OUT= to the folder to write.")
     port, release = call["PORT"] or "http", call["RELEASE"] or "kube-prometheus-stack"
     links = call.settings.get("GRAFANA_URL"), call.settings.get("RUNBOOKS_URL")
     cluster = Cluster(call["SERVICE"], call["NAMESPACE"], port, release, call["TOKEN_SECRET"], call["EXPORTER"], *links)

@@ -217,16 +217,16 @@ def adopt(folder: str, pieces: str, package: str, service: str, overwrite: bool)
         OpsError: an argument is not usable or something stands in the way; nothing was copied.
     """
     if not folder:
-        raise OpsError("TARGET= names the folder of your service.")
+        raise OpsError("Set TARGET= to the folder of your service.")
     names = pieces.replace(",", " ").split() or list(PIECES)
     package = os.path.normpath(package or "telemetry")
     if unknown := [name for name in names if name not in PIECES]:
         raise OpsError(f"Unknown piece: {', '.join(unknown)}. Pieces are {', '.join(PIECES)}.")
     target = Path(folder).resolve()
     if not target.is_dir():
-        raise OpsError(f"{folder} is not a folder. TARGET= names the folder of your service.")
+        raise OpsError(f"{folder} is not a folder. Set TARGET= to the folder of your service.")
     if target == PROJECT or PROJECT in target.parents:
-        raise OpsError("TARGET is inside this project; name the folder of your own service.")
+        raise OpsError("TARGET is inside this project; choose the folder of your own service.")
     if Path(package).is_absolute() or ".." in Path(package).parts:
         raise OpsError("PACKAGE is a folder inside TARGET, such as src/myservice/telemetry.")
     if any(PIECES[name].source == TELEMETRY for name in names) and (reason := misplaced(target, Path(package))):

@@ -98,7 +98,7 @@ def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
     parts = set(manifest["parts"])
     known = {KEY, *DATABASES, *(f"{name}.tar" for name in FOLDERS)}
     if manifest["sightline"] != FORMAT or not parts <= known or len(parts & DATABASES) != 1:
-        raise ValueError("of another kind")
+        raise ValueError("unknown format")
     if (
         not re.fullmatch(MADE, manifest["made"])
         or manifest["mode"] not in MODES
@@ -139,7 +139,7 @@ def part(tar: tarfile.TarFile, name: str) -> IO[bytes]:
     """The content of one part."""
     found = tar.extractfile(name)
     if found is None:
-        raise ValueError(f"{name} is no file")
+        raise ValueError(f"{name} is not a file")
     return found
 
 

@@ -35,7 +35,7 @@ def backup(stack: Stack, folder: Path) -> None:
     """Write an archive of the running stack into `folder` and say where it is."""
     archive = _write(stack, folder, "", complete=False, key=True)
     print(f"\n{archive} ({size(archive)})")
-    print("It holds all user data and the key to credentials in Grafana, but no passwords of the stack: keep it safe.")
+    print("It contains all user data and the key to Grafana's credentials, but no passwords: store it safely.")
     print(f"`make restore FROM={shlex.quote(str(archive))}` restores it.")
 
 
@@ -49,7 +49,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
             or a later step failed, and the previous data stay or are put back.
     """
     if not name:
-        raise OpsError(f"FROM= names the backup to restore. {newest(folder)}")
+        raise OpsError(f"Set FROM= to the backup to restore. {newest(folder)}")
     archive = Path(name)
     with opened(archive, folder) as (tar, manifest):
         _refuse_unsuitable(archive, manifest, stack)
@@ -198,7 +198,7 @@ def _paused(stack: Stack, servers: Sequence[str]) -> Iterator[None]:
     finally:
         ours.close()
         if os.waitpid(guard, 0)[1]:
-            raise OpsError(f"{', '.join(servers)} may not run again; `make up` starts them.")
+            raise OpsError(f"{', '.join(servers)} may not be running again; `make up` starts them.")
 
 
 def _guard(stack: Stack, servers: Sequence[str], parent: socket.socket) -> NoReturn:
@@ -228,14 +228,14 @@ def _refuse_unsuitable(archive: Path, manifest: Mapping[str, Any], stack: Stack)
     raw = DUMP not in manifest["parts"]
     if raw and manifest["mode"] != stack.mode:
         raise OpsError(
-            f"{archive} is the {manifest['mode']} mode's own state before a restore; only that mode can restore it."
+            f"{archive} was saved by {manifest['mode']} mode before a restore; only that mode can restore it."
         )
     for server in ("postgres", "prometheus"):
         its, ours = (shell.version(str(versions.get(server))) for versions in (there, here))
         newer = _major(its) > _major(ours)
         if newer or (raw and server == "postgres" and _major(its) != _major(ours)):
             raise OpsError(
-                f"{archive} holds data of {server} {its}, which {server} {ours} on this machine cannot read."
+                f"{archive} contains data of {server} {its}, which {server} {ours} on this machine cannot read."
             )
 
 

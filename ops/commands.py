@@ -74,7 +74,7 @@ def down(stack: Stack) -> None:
         if stack.stop():
             print(f"Stopped. The data are kept in {stack.location}; `make clean` removes them.")
         else:
-            print("Nothing runs.")
+            print("Nothing is running.")
 
 
 def status(stack: Stack) -> None:
@@ -233,7 +233,7 @@ def make_backup(stack: Stack) -> None:
     with only_one(stack):
         backup.backup(stack, stack.settings.folder("BACKUPS_DIR"))
     if stack.settings.get(remote_write.RETENTION):
-        print("It does not hold what VictoriaMetrics keeps for years: docs/remote-write.md says how to copy that.")
+        print("It does not contain the data of VictoriaMetrics: docs/remote-write.md describes how to copy that.")
 
 
 def restore(stack: Stack, archive: str, confirmed: str) -> None:

@@ -30,7 +30,7 @@ def read(file: Path, environment: Mapping[str, str]) -> tuple[dict[str, str], tu
     except UnicodeDecodeError:
         raise OpsError(f"{file.name} is not UTF-8 text; save it as UTF-8.") from None
     if "\0" in text:
-        raise OpsError(f"{file.name} holds zero bytes, which no text has; write it anew.")
+        raise OpsError(f"{file.name} contains NUL bytes; write it again as text.")
     pairs = _pairs(text, environment, file.name)
     names = [name for name, _ in pairs]
     return dict(pairs), tuple(sorted({name for name in names if names.count(name) > 1}))

@@ -87,7 +87,7 @@ def write(cluster: Cluster, out: Path) -> list[Path]:
     mark = out / "kustomization.yaml"
     made = mark.exists() and all(f"{name}: {value}" in mark.read_text() for name, value in PART_OF.items())
     if out.exists() and any(out.iterdir()) and not made:
-        raise OpsError(f"{out} holds other files; name an empty folder, or one that this command has made.")
+        raise OpsError(f"{out} contains other files; choose an empty folder, or one that this command created.")
     for folder in ("rules", "monitors", "dashboards", "alertmanager"):
         shutil.rmtree(out / folder, ignore_errors=True)
         (out / folder).mkdir(parents=True)

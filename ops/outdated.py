@@ -96,7 +96,7 @@ def _default_registry() -> str:
     except (OpsError, OSError):
         index = ""
     if not index.startswith("https://"):
-        raise OpsError("No Docker engine answers, which would name its registry; set IMAGE_REGISTRY=https://...")
+        raise OpsError("No Docker engine responds, so its registry is unknown; set IMAGE_REGISTRY=https://...")
     return f"https://{urlsplit(index).netloc}"
 
 
@@ -138,7 +138,7 @@ def _token(session: requests.Session, answer: requests.Response, registry: str) 
     if answer.status_code != requests.codes.unauthorized or realm is None:
         return None
     if registry.startswith("https://") and not realm.startswith("https://"):
-        raise ValueError("it wants a token from an address without TLS")
+        raise ValueError("it requests a token from an address without TLS")
     answer = session.get(realm, params=facts, timeout=TIMEOUT)
     answer.raise_for_status()
     return str(answer.json().get("token") or answer.json()["access_token"])

@@ -199,7 +199,7 @@ def mirrors() -> dict[str, str]:
         elif suite.endswith("-security"):
             mirrors.setdefault("security", address)
     if "main" not in mirrors:
-        raise OpsError("apt knows no Debian mirror: add one to /etc/apt/sources.list.")
+        raise OpsError("apt has no Debian mirror: add one to /etc/apt/sources.list.")
     return mirrors
 
 

@@ -303,7 +303,7 @@ class ProcessStack(NativeServers):
         if self.old.exists() and not self.data.exists():
             self.old.rename(self.data)
         if self.new.exists():
-            log.info("Removing what an unfinished restore has loaded; it has replaced nothing")
+            log.info("Removing the data of an unfinished restore, which replaced nothing")
             self._remove(self.new)
         for folder in (self.old, self.removed):
             self._remove(folder)

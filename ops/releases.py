@@ -163,7 +163,7 @@ class Store:
             fetcher.fetch(release.archive, downloader=downloader)
         except ValueError:
             raise OpsError(
-                f"{url} is not the release: its SHA-256 is another one than {PINS.name} has. Nothing was unpacked."
+                f"{url} is not the release: its SHA-256 differs from the one in {PINS.name}. Nothing was unpacked."
             ) from None
         except requests.RequestException as error:
             raise UnavailableError(f"{release.archive} can't be fetched from {host}, {reason(error)}") from None
@@ -179,7 +179,7 @@ class Store:
             (top,) = partial.iterdir()
             missing = [file for file in release.programs.values() if not (top / file).exists()]
             if missing:
-                raise OpsError(f"{archive} has no {', '.join(missing)}; {PINS.name} says where they should be.")
+                raise OpsError(f"{archive} has no {', '.join(missing)}; {PINS.name} defines where they should be.")
             top.rename(self._place(release))
         finally:
             shutil.rmtree(partial, ignore_errors=True)

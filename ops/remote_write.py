@@ -117,7 +117,7 @@ def check(settings: Settings) -> None:
         if not value:
             raise OpsError(f"{folder / name} is empty.")
         if not value.isprintable() or (name == TOKEN and not value.isascii()):
-            raise OpsError(f"{folder / name} holds more than one line, or characters that a header cannot carry.")
+            raise OpsError(f"{folder / name} contains more than one line, or characters not allowed in a header.")
     _try(settings, folder, credentials)
 
 
@@ -129,7 +129,7 @@ def _try(settings: Settings, folder: Path, credentials: Mapping[str, str]) -> No
     try:
         other, _ = http.request(request, TIMEOUT, trusted)
         if other != url:
-            raise OpsError(f"{URL}: {url} redirects to {other}, where Prometheus would send no samples. {PATHS}.")
+            raise OpsError(f"{URL}: {url} redirects to {other}, where Prometheus would not send samples. {PATHS}.")
         return
     except urllib.error.HTTPError as error:
         code = error.code
@@ -138,19 +138,19 @@ def _try(settings: Settings, folder: Path, credentials: Mapping[str, str]) -> No
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise OpsError(
                 f"{URL}: the certificate of {url} is not trusted here ({reason.verify_message});"
-                f" {folder / CA} is for that of its authority."
+                f" put the certificate of its authority into {folder / CA}."
             ) from None
-        log.warning("%s: %s does not answer from here now (%s); Prometheus keeps trying.", URL, url, reason)
+        log.warning("%s: %s cannot be reached from here now (%s); Prometheus keeps trying.", URL, url, reason)
         return
     if code in (401, 403):
         raise OpsError(
-            f"{URL}: {url} answers {code}. In {folder} put a token into {TOKEN}, or a user into {USER} and the"
-            f" password into {PASSWORD}; {TENANT} names a tenant (Mimir asks for one)."
+            f"{URL}: {url} responds with {code}. In {folder} put a token into {TOKEN}, or a user into {USER} and the"
+            f" password into {PASSWORD}; {TENANT} sets a tenant (Mimir requires one)."
         )
     if code == 429 or code >= 500:
-        log.warning("%s: %s answers %s now; Prometheus keeps trying.", URL, url, code)
+        log.warning("%s: %s responds with %s now; Prometheus keeps trying.", URL, url, code)
         return
-    raise OpsError(f"{URL}: {url} answers {code}, so it takes no samples there. {PATHS}.")
+    raise OpsError(f"{URL}: {url} responds with {code}, so it accepts no samples there. {PATHS}.")
 
 
 def _trusted(file: Path) -> ssl.SSLContext:
@@ -158,7 +158,7 @@ def _trusted(file: Path) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(file) if file.exists() else None)
     except ssl.SSLError:
-        raise OpsError(f"{file} is no certificate.") from None
+        raise OpsError(f"{file} is not a certificate.") from None
 
 
 def _headers(credentials: Mapping[str, str], tenant: str) -> dict[str, str]:

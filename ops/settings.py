@@ -246,7 +246,7 @@ def _keep_apart(places: Mapping[str, Path]) -> None:
     for name, place in places.items():
         inside = place.relative_to(state).parts if place.is_relative_to(state) else ()
         if inside and inside[0].split(".")[0] in (*DATA_FOLDERS, REMOTE_WRITE_FOLDER):
-            raise OpsError(f"{name} is '{place}', in a folder that the stack empties; name another one.")
+            raise OpsError(f"{name} is '{place}', in a folder that the stack empties; choose another one.")
 
 
 def of_service() -> list[str]:
@@ -293,7 +293,7 @@ def _absolute(name: str, path: str, environment: Mapping[str, str]) -> Path:
         others = {entry.name for entry in place.iterdir()} - made if place.is_dir() else set()
         foreign = others and not any((place / mark).is_file() for mark in OWN[name])
         if foreign or PROJECT.is_relative_to(place):
-            raise OpsError(f"{name} is '{place}', which holds other things; name a folder that is new or empty.")
+            raise OpsError(f"{name} is '{place}', which contains other files; choose a new or empty folder.")
     return place
 
 

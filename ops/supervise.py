@@ -213,6 +213,6 @@ def _quoted(name: str, value: str) -> str:
     """A value as supervisord's configuration wants it; it knows no escapes but the doubled percent sign."""
     if any(character in value for character in '"\n\r') or value.strip("'") != value:
         raise OpsError(
-            f"{name} holds a quotation mark or a line break, which supervisord cannot pass on; use a file instead."
+            f"{name} contains a quotation mark or a line break, which supervisord cannot pass on; use a file instead."
         )
     return '"' + value.replace("%", "%%") + '"'

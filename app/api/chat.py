@@ -75,7 +75,7 @@ async def chat(question: ChatRequest, request: Request, user: CurrentUser, sessi
     service: llm.LLMService = request.app.state.llm
     if question.model is not None and question.model not in service.models:
         # Otherwise a client could choose the most expensive model at the operator's cost.
-        raise HTTPException(404, f"No such model; there are {', '.join(sorted(service.models))}")
+        raise HTTPException(404, f"Unknown model; available models: {', '.join(sorted(service.models))}")
     conversation_id, messages = await _store_question(session, user, question)
     # Gives the connection back to the pool: a model takes seconds to answer.
     await session.commit()

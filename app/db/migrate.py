@@ -76,7 +76,7 @@ def _upgrade(settings: Settings) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as error:
-        raise MigrationError(f"The database's schema does not fit this version of the service: {error}") from error
+        raise MigrationError(f"The database schema does not match this version of the service: {error}") from error
     except DBAPIError as error:
         raise MigrationError(f"A migration failed: {one_line(error)}") from error
     finally:
@@ -93,7 +93,7 @@ def _connect(settings: Settings) -> psycopg.Connection:
         except psycopg.OperationalError as error:
             if time.monotonic() >= deadline:
                 raise MigrationError(
-                    f"{where} did not let user {settings.database_user!r} into database {settings.database_name!r} "
+                    f"{where} did not accept user {settings.database_user!r} for database {settings.database_name!r} "
                     f"within {settings.database_wait:g} s: {one_line(error)}. "
                     "Check DATABASE_HOST, DATABASE_PORT, DATABASE_NAME, DATABASE_USER and DATABASE_PASSWORD_FILE."
                 ) from error

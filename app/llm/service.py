@@ -92,7 +92,7 @@ def create_service(settings: Settings) -> LLMService:
         raise
     except Exception as error:  # of the SDK's HTTP client: it has an exception of its own, and others, for addresses
         raise SettingsError(
-            f"The LLM provider's client refuses its address or a proxy's ({type(error).__name__}: {error})."
+            f"The LLM provider's client rejects its base URL or the URL of a proxy ({type(error).__name__}: {error})."
             " See OPENAI_BASE_URL, ANTHROPIC_BASE_URL, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
         ) from None
     try:
@@ -124,9 +124,7 @@ def _create_provider(settings: Settings) -> Provider:
 
 def _create_openai(settings: Settings) -> Provider:
     if not settings.openai_api_key and not settings.openai_base_url:
-        raise SettingsError(
-            "LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE, or OPENAI_BASE_URL for a server of your own"
-        )
+        raise SettingsError("LLM_PROVIDER=openai needs OPENAI_API_KEY_FILE, or OPENAI_BASE_URL for your own server")
     try:
         from .openai_compatible import OpenAIProvider
     except ImportError:

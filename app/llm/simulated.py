@@ -53,17 +53,17 @@ class SimulatedBehaviour:
     def __post_init__(self) -> None:
         for name in ("first_token_seconds", "spread", "timeout_seconds"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is a finite number, 0 or more")
+                raise ValueError(f"{name} must be a finite number, 0 or more")
         if not 0 < self.tokens_per_second < math.inf:
-            raise ValueError("tokens_per_second is a finite number above 0")
+            raise ValueError("tokens_per_second must be a finite number above 0")
         for name, least in (("output_tokens", 1), ("requests_per_minute", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {least} or more")
+                raise ValueError(f"{name} must be {least} or more")
         for name in ("error_share", "incomplete_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is between 0 and 1")
+                raise ValueError(f"{name} must be between 0 and 1")
         if self.error_kind not in ERROR_TYPES:
-            raise ValueError(f"error_kind is one of {', '.join(ERROR_TYPES)}")
+            raise ValueError(f"error_kind must be one of {', '.join(ERROR_TYPES)}")
 
 
 class SimulatedError(Exception):

@@ -8,7 +8,7 @@
     exposition  the text of /metrics
     install     puts the storage under prometheus_client
 
-Importing this package installs the storage before any metric exists, see install.py.
+Importing this package installs the storage; import it before any metric is defined (see install.py).
 """
 
 from .install import install

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the storage under prometheus_client: the one module that changes something outside of this package.
 
-Importing the package installs it, since a metric that exists earlier would stay each worker's own. What changes, for
+Importing the package installs it, because metrics defined earlier are not shared between the workers. What changes, for
 the whole process:
 
-- `prometheus_client.values.ValueClass`, which its metrics call to make their numbers, becomes `new_value`. Its own
-  `PROMETHEUS_MULTIPROC_DIR` mode sets the same name.
-- `_created` series are off (`prometheus_client.disable_created_metrics()`): a number of bytes per series, and wrong as
-  soon as a worker is replaced.
-- The process prepares for being forked (`os.register_at_fork`).
+- `prometheus_client.values.ValueClass`, which its metrics call to create their values, becomes `new_value`.
+  prometheus_client's own multiprocess mode (`PROMETHEUS_MULTIPROC_DIR`) replaces the same attribute.
+- `_created` series are disabled (`prometheus_client.disable_created_metrics()`): they cost one series per counter,
+  summary and histogram, and are wrong as soon as a worker is replaced.
+- Fork handlers are registered (`os.register_at_fork`).
 
-Until the first metric is defined nothing is written anywhere but the folder of several workers.
+Files are written only if several workers share a folder.
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger("sightline_telemetry")
 UNSHARED = SharedMetric(
     "gauge",
     "telemetry_unshared_series",
-    "Series that a worker counts in its own memory, since the folder that the workers share is full or cannot be used.",
+    "Series that a worker counts in its own memory, because the workers' shared folder is full or unusable.",
 )
 
 
@@ -41,14 +41,15 @@ def installed() -> bool:
 
 
 def install(directory: str | os.PathLike[str] | None = None) -> None:
-    """Put the storage under prometheus_client. To be called before any metric exists; again changes nothing.
+    """Put the storage under prometheus_client, before any metric is defined. A second call changes nothing.
 
-    Metrics that exist already are left as they are, each worker's own, which is worth a warning.
+    Metrics that already exist are not shared between the workers; if there are several, a warning names these metrics.
+    If no folder can be used, the numbers stay in this process and a warning gives the reason.
 
     Args:
-        directory: the folder that the workers share. Its owner must be this user and its mode 0700. By default
-            PROMETHEUS_MULTIPROC_DIR in the environment, else a private folder where this is a worker of uvicorn or
-            gunicorn.
+        directory: the folder that the workers share, owned by this user, mode 0700. By default that of the environment
+            variable PROMETHEUS_MULTIPROC_DIR, otherwise a private folder if this process is a worker of uvicorn or
+            gunicorn, otherwise none.
     """
     if installed():
         return
@@ -58,16 +59,16 @@ def install(directory: str | os.PathLike[str] | None = None) -> None:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     prometheus_client.values.ValueClass = new_value
     forks.register(storage)
-    # Not a Gauge of prometheus_client: it is needed where other metrics have no room.
+    # Not a prometheus_client Gauge: it must work when there is no space for other metrics.
     cell = storage.own(UNSHARED.family((), mode="livesum"), (), alone=False)
     if cell is not None:
         storage.report_unshared(cell + 1)
 
 
 def _share(explicit: str | os.PathLike[str] | None) -> None:
-    """Find a folder: the explicit one, else a private one where this is a worker, else none.
+    """Share a folder: the explicit one, otherwise a private one if this process is a worker, otherwise none.
 
-    The private one comes first where it is there: another worker had to leave the explicit one.
+    A private one that already exists comes first: another worker could not use the explicit one.
     """
     master = master_pid()
     folders = [Path(explicit)] if explicit else []

@@ -8,16 +8,16 @@ One line counts the users of every request:
 or, wherever a user is known: `active_users.touch(user_id)`.
 
 `active_users{window="1m"|"5m"|"15m"|"1h"}` counts each user once, however many requests and workers they use. Only
-users that `identify` returns count: traffic without authentication is no user.
+users that `identify` returns count: unauthenticated traffic is not counted.
 
-No identifier is kept. A user's keyed hash picks one of 2^18 places of a vector, and the place remembers the second of
-the last visit. The number of users is estimated from the occupied share of the places (linear counting, Whang et al.,
-ACM TODS 15(2), 1990): n = -m ln(1 - c/m), with a standard error of 0.14 % at 10,000 users, 0.33 % at a million. It
-takes 1 MiB, however many users there are: a million random identifiers cost as much as one.
+No identifier is stored. A user's keyed hash selects one of 2^18 positions in a vector, which holds the time of the
+last visit in seconds. The number of users is estimated from the number of occupied positions (linear counting, Whang et
+al., ACM TODS 15(2), 1990): n = -m ln(1 - c/m) for c of m positions, with a standard error of 0.14 % at 10,000 users
+and 0.33 % at a million. It takes 1 MiB for any number of users.
 
-With several workers the vector and its key lie in one file of mode 0600 in their shared folder, so that all count the
-same users and a killed worker takes nothing along. Across hosts the numbers cannot be added: the largest is a lower
-and the sum an upper bound. Where that is not enough, users_store.py counts over all of them.
+With several workers the vector and its key are in one file of mode 0600 in their shared folder, so that all workers
+count the same users and nothing is lost with a killed worker. Across hosts the numbers cannot be added: the largest is
+a lower bound and the sum an upper bound. users_store.py counts over all hosts.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WINDOWS: Final = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}  # seconds
-PLACES: Final = 2**18
+POSITIONS: Final = 2**18
 FILE_NAME: Final = "active_users.bin"
 _KEY_BYTES: Final = 32
-_SIZE: Final = _KEY_BYTES + 4 * PLACES
+_SIZE: Final = _KEY_BYTES + 4 * POSITIONS
 _LAST_SECOND: Final = 2**32 - 1
-_CHUNK: Final = 2**14  # places counted at a time, half a millisecond
-_WRONG: Final = 3600  # seconds ahead of the clock: beyond it a visit is not late news, but from a clock that was wrong
-_PAUSE: Final = 1e-5  # seconds in which other threads, such as the one with the event loop, get their turn
+_CHUNK: Final = 2**14  # positions counted at a time, half a millisecond
+_WRONG: Final = 3600  # seconds ahead of the clock; a visit later than this was recorded while the clock was wrong
+_PAUSE: Final = 1e-5  # seconds of sleep, which let other threads, such as the event loop's, run
 
 log = logging.getLogger("sightline_telemetry")
 
@@ -61,10 +61,10 @@ class ActiveUsers(Collector):
     """A count of different users per time window, shared by the workers of a host.
 
     Args:
-        directory: the workers' shared folder, by default that of the storage; alone in one process there is none, and
-            the numbers are in memory.
+        directory: the workers' shared folder, by default that of the storage. A single process has none and keeps the
+            numbers in memory.
         clock: the time in seconds since the epoch.
-        registry: exports the metric, unless it is None.
+        registry: where the metric is registered; None: nowhere.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class ActiveUsers(Collector):
         except OSError as error:
             log.warning("Active users: not shared with the other workers, each counts its own: %s", error)
             mapped = storage.map_file(None, _SIZE, head=key)
-        # At once, and not at the first touch: what is forked from this process shares the map.
+        # Mapped here and not at the first touch, so that processes forked from this one share the mapping.
         self._key = bytes(mapped[:_KEY_BYTES])
         self._shared_key = memoryview(mapped)[:_KEY_BYTES]
         self._last_seen = memoryview(mapped)[_KEY_BYTES:].cast("I")
         self.everywhere: Callable[[], Mapping[str, int] | None] | None = None
-        """Asked for the counts over all replicas, which are then exported; None: they are not known now."""
+        """Returns the counts over all replicas, which are then exported; None while they are unknown."""
         if registry is not None:
             registry.register(self)
 
@@ -96,41 +96,41 @@ class ActiveUsers(Collector):
             return
         digest = blake2b(str(user_id).encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
         second = min(max(int(self._clock()), 0), _LAST_SECOND)
-        self._last_seen[int.from_bytes(digest, "little") % PLACES] = second
+        self._last_seen[int.from_bytes(digest, "little") % POSITIONS] = second
 
     def use_key(self, key: bytes) -> None:
-        """Hash with this key of 32 bytes, which other replicas have as well. Visits under another one are forgotten."""
+        """Hash with this 32-byte key, which all replicas share. Visits recorded under another key are discarded."""
         if self._shared_key != key:
             self._shared_key[:] = key
-            for start in range(0, PLACES, _CHUNK):
+            for start in range(0, POSITIONS, _CHUNK):
                 self._last_seen[start : start + _CHUNK] = memoryview(bytes(4 * _CHUNK)).cast("I")
         self._key = key
 
     def visits(self) -> bytes:
-        """The second of the last visit to each place, 0 for none; PLACES unsigned numbers of 4 bytes."""
+        """The time of the last visit per position, in seconds since the epoch, 0: none. POSITIONS 4-byte integers."""
         return self._last_seen.tobytes()
 
     def counts(self) -> dict[str, int]:
-        """Users seen in each of WINDOWS, to the second."""
+        """Estimated users seen in each of WINDOWS (`{"1m": 12, "5m": 40, ...}`), which end now."""
         visits: Counter[int] = Counter()
-        for start in range(0, PLACES, _CHUNK):
+        for start in range(0, POSITIONS, _CHUNK):
             visits.update(self._last_seen[start : start + _CHUNK])
             time.sleep(_PAUSE)
         now = self._clock()
         if max(visits) > now + _WRONG:
             self._forget_after(now + _WRONG)
         occupied = {
-            # A second yet to come is from before the clock was set back.
-            window: sum(places for second, places in visits.items() if now - length < second <= now)
+            # A time in the future was recorded before the clock was set back.
+            window: sum(positions for second, positions in visits.items() if now - length < second <= now)
             for window, length in WINDOWS.items()
         }
-        return {window: estimate(places) for window, places in occupied.items()}
+        return {window: estimate(positions) for window, positions in occupied.items()}
 
     def _forget_after(self, latest: float) -> None:
-        """A clock that was set back: without this, who came before that would be counted when their time comes."""
-        for place, second in enumerate(self._last_seen):
+        """After the clock was set back: without this, earlier visits would be counted once their time is reached."""
+        for position, second in enumerate(self._last_seen):
             if second > latest:
-                self._last_seen[place] = 0
+                self._last_seen[position] = 0
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return [
@@ -150,8 +150,8 @@ class ActiveUsers(Collector):
 
 
 def estimate(occupied: int) -> int:
-    """Users behind that many occupied places; at most what a vector with one free place means (3.3 million)."""
-    return round(-PLACES * math.log(1 - min(occupied, PLACES - 1) / PLACES))
+    """The number of users that occupy this many positions; at most 3.3 million, the estimate with one free position."""
+    return round(-POSITIONS * math.log(1 - min(occupied, POSITIONS - 1) / POSITIONS))
 
 
 active_users = ActiveUsers()
@@ -160,8 +160,8 @@ active_users = ActiveUsers()
 class ActiveUsersMiddleware:
     """Count the user of each request and of each message sent over a websocket (pure ASGI).
 
-    `identify(scope)` returns the authenticated user's identifier or None. It is asked when the response starts, so
-    what a route or a dependency put into `request.state` is there. If it raises, the request goes on uncounted.
+    `identify(scope)` returns the authenticated user's identifier or None. It is called when the response starts, so
+    it sees what a route or a dependency put into `request.state`. If it raises, the request continues uncounted.
     """
 
     def __init__(self, app: App, identify: Callable[[Scope], object], users: ActiveUsers = active_users) -> None:
@@ -195,4 +195,4 @@ class ActiveUsersMiddleware:
         except Exception:
             if not self._failed:
                 self._failed = True
-                log.warning("Active users: a user could not be counted; said once", exc_info=True)
+                log.warning("Active users: a user could not be counted; logged once", exc_info=True)

@@ -20,7 +20,7 @@ def check_bounds() -> None:
         ("latency.streaming_start_seconds", SETTINGS.start_seconds),
     ):
         if value not in DURATION_BUCKETS:
-            raise SettingsError(f"{name} is one of {', '.join(f'{bound:g}' for bound in DURATION_BUCKETS)}")
+            raise SettingsError(f"{name} must be one of {', '.join(f'{bound:g}' for bound in DURATION_BUCKETS)}")
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
         prog="python -m prometheus.src",
         description="Writes prometheus/{rules,tests} and the endpoints in prometheus.yml.",
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what it would be")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not up to date")
     check = parser.parse_args().check
     try:
         check_bounds()

@@ -158,7 +158,7 @@ def test_only_the_models_of_the_service(user: httpx2.Client) -> None:
     for stream in (False, True):
         answer = user.post("/chat", json={"message": "Hello", "model": "simulated-huge", "stream": stream})
         assert answer.status_code == 404
-        assert answer.json() == {"detail": "No such model; there are simulated-large, simulated-small"}
+        assert answer.json() == {"detail": "Unknown model; available models: simulated-large, simulated-small"}
     assert user.get("/conversations").json()["conversations"] == []
     assert (
         user.post("/chat", json={"message": "Hello", "model": "simulated-large"}).json()["model"] == "simulated-large"

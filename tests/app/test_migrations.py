@@ -111,5 +111,5 @@ def test_a_schema_of_a_newer_version_is_refused(settings: Settings, postgres: Po
     migrate(settings)
     with psycopg.connect(postgres.dsn(settings.database_name)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(MigrationError, match=r"does not fit this version of the service: .*'9999'"):
+    with pytest.raises(MigrationError, match=r"does not match this version of the service: .*'9999'"):
         migrate(settings)

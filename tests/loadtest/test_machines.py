@@ -133,7 +133,7 @@ def test_workers_of_other_machines_are_led_counted_and_judged(postgres: Postgres
 
 def test_a_worker_without_a_leader_says_so() -> None:
     cases: tuple[tuple[dict[str, str], str], ...] = (
-        ({}, "loadtest: MASTER= names the coordinating machine, where `make loadtest MASTER=...` runs.\n"),
+        ({}, "loadtest: set MASTER= to the coordinating machine, where `make loadtest MASTER=...` runs.\n"),
         ({"MASTER": "127.0.0.1:1"}, "loadtest: no load test at 127.0.0.1:1 "),
         ({"MASTER": "a/b"}, "loadtest: MASTER=a/b: give an address of this network, such as 192.0.2.10\n"),
     )

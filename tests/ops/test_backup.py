@@ -163,12 +163,12 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
     )
     before = {server: stack.pid(server) for server in SERVERS}
     for name, says in {
-        "": "FROM= names the backup to restore. The newest is",
+        "": "Set FROM= to the backup to restore. The newest is",
         "nowhere.tar": f"nowhere.tar does not exist. The newest is {archive}.",
         "flipped.tar": "is damaged: ",
         "half.tar": "is damaged, or not a backup",
         "words.tar": "is not a backup of this stack",
-        "newer.tar": "holds data of postgres 99.1, which postgres",
+        "newer.tar": "contains data of postgres 99.1, which postgres",
         "other.tar": "is damaged, or not a backup",
         "more.tar": "is damaged, or not a backup",
         "key.tar": "is damaged, or not a backup",
@@ -235,7 +235,7 @@ def test_a_killed_restore_has_changed_nothing_or_is_to_be_done_again(stack: Stac
 
     result = kill_a_restore()
     assert result.returncode == 0, result.stderr
-    assert "Removing what an unfinished restore has loaded; it has replaced nothing\n" in result.stdout
+    assert "Removing the data of an unfinished restore, which replaced nothing\n" in result.stdout
     assert kept.missing() == []
     assert stack.run("clean", "CONFIRM=1").returncode == 0
     result = kill_a_restore()

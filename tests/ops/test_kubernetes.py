@@ -148,14 +148,14 @@ def test_a_kustomization_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("resources: [dashboards/mine.json]\n")
     (tmp_path / "dashboards").mkdir()
     (tmp_path / "dashboards" / "mine.json").write_text("{}")
-    with pytest.raises(OpsError, match="holds other files"):
+    with pytest.raises(OpsError, match="contains other files"):
         write(Cluster("shop", "sales"), tmp_path)
     assert (tmp_path / "dashboards" / "mine.json").exists()
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    with pytest.raises(OpsError, match="holds other files"):
+    with pytest.raises(OpsError, match="contains other files"):
         write(CLUSTER, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 

@@ -56,7 +56,7 @@ def test_an_address_that_takes_no_samples_is_refused_and_changes_nothing(command
     result = stack.run(command, **ON, REMOTE_WRITE_URL=url)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(
-        f"REMOTE_WRITE_URL: {url} answers 400, so it takes no samples there"
+        f"REMOTE_WRITE_URL: {url} responds with 400, so it accepts no samples there"
     )
     assert url not in (stack.state / "run" / "prometheus" / "prometheus.yml").read_text()
 
@@ -78,7 +78,7 @@ def test_a_backup_says_what_it_leaves_out_and_a_restore_leaves_that_alone(stack:
     wait_until(lambda: store(stack, "/api/v1/query?query=up").json()["data"]["result"])
     made = stack.run("backup", **ON)
     assert made.returncode == 0, made.stderr
-    assert "It does not hold what VictoriaMetrics keeps" in made.stdout
+    assert "It does not contain the data of VictoriaMetrics" in made.stdout
     [archive] = (stack.state.parent / "backups").glob("*.tar")
     before = store(stack, "/api/v1/query?query=count_over_time(up[1h])").json()["data"]["result"]
     assert stack.run("restore", f"FROM={archive}", "CONFIRM=1", **ON).returncode == 0

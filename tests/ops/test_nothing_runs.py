@@ -41,7 +41,7 @@ def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:
     [
         ("APP_PORT", "eighty", "APP_PORT is 'eighty'; it must be a port number from 1 to 65535."),
         ("GRAFANA_PORT", "70000", "GRAFANA_PORT is '70000'; it must be a port number from 1 to 65535."),
-        ("OPENAI_API_KEY", 'a"b', "OPENAI_API_KEY holds a quotation mark"),
+        ("OPENAI_API_KEY", 'a"b', "OPENAI_API_KEY contains a quotation mark"),
         ("SIGHTLINE_STATE", "/tmp/" + "x" * 100, "is too long for a Unix socket"),
         ("SECRETS_DIR", "/dev/null", "SECRETS_DIR is '/dev/null', which is not a folder."),
     ],
@@ -116,7 +116,7 @@ def test_status_logs_and_down_of_nothing(made: Stack) -> None:
         made.stack.ask("prometheus", "/metrics")
     assert made.run("psql").stderr == "PostgreSQL does not run; `make up` starts it.\n"
     assert made.run("psql").returncode == 1
-    assert made.run("down").stdout == "Nothing runs.\n"
+    assert made.run("down").stdout == "Nothing is running.\n"
     assert made.run("down").returncode == 0
 
 

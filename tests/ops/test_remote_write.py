@@ -86,13 +86,13 @@ def test_a_change_reaches_a_container_that_has_the_file_mounted(secrets: Path, t
         ({"password": "x"}, "has remote_write_password; REMOTE_WRITE_URL needs"),
         ({"token": "x", "user": "me", "password": "x"}, "has remote_write_token and remote_write_user and remote_"),
         ({"token": "\n"}, "remote_write_token is empty"),
-        ({"token": "first\nsecond"}, "remote_write_token holds more than one line"),
+        ({"token": "first\nsecond"}, "remote_write_token contains more than one line"),
         (
             {"token": "schlüssel"},
-            "remote_write_token holds more than one line, or characters that a header cannot carry",
+            "remote_write_token contains more than one line, or characters not allowed in a header",
         ),
-        ({"user": "me", "password": "a\nb"}, "remote_write_password holds more than one line"),
-        ({"ca.crt": "none"}, r"remote_write_ca\.crt is no certificate\.$"),
+        ({"user": "me", "password": "a\nb"}, "remote_write_password contains more than one line"),
+        ({"ca.crt": "none"}, r"remote_write_ca\.crt is not a certificate\.$"),
     ],
 )
 def test_credentials_that_are_not_whole_are_named(files: dict[str, str], says: str, secrets: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_path_of_another_product_is_named_with_the_right_ones(
     path: str, store: VictoriaMetrics, secrets: Path
 ) -> None:
     with pytest.raises(
-        OpsError, match=r"answers 4\d\d, so it takes no samples there\. VictoriaMetrics has /api/v1/write"
+        OpsError, match=r"responds with 4\d\d, so it accepts no samples there\. VictoriaMetrics has /api/v1/write"
     ):
         remote_write.check(made(secrets, REMOTE_WRITE_URL=f"{store.url}{path}"))
 
@@ -127,7 +127,7 @@ def test_missing_and_wrong_credentials_are_named_and_right_ones_let_in(secrets: 
             if password:
                 (secrets / "remote_write_user").write_text("me\n")
                 (secrets / "remote_write_password").write_text(password)
-            with pytest.raises(OpsError, match=r"answers 401.*put a token into remote_write_token, or a user into"):
+            with pytest.raises(OpsError, match=r"responds with 401.*put a token into remote_write_token, or a user"):
                 remote_write.check(given)
         (secrets / "remote_write_password").write_text("secret\n")
         remote_write.check(given)
@@ -137,7 +137,7 @@ def test_a_store_that_is_down_keeps_nothing_from_starting(secrets: Path, caplog:
     address = f"http://127.0.0.1:{free_port()}/api/v1/write"
     with caplog.at_level(logging.WARNING, log.name):
         remote_write.check(made(secrets, REMOTE_WRITE_URL=address))
-    assert f"REMOTE_WRITE_URL: {address} does not answer from here now" in caplog.text
+    assert f"REMOTE_WRITE_URL: {address} cannot be reached from here now" in caplog.text
 
 
 def test_a_server_of_another_protocol_is_no_store(secrets: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +153,7 @@ def test_a_server_of_another_protocol_is_no_store(secrets: Path, caplog: pytest.
         address = f"http://127.0.0.1:{other.getsockname()[1]}/api/v1/write"
         with caplog.at_level(logging.WARNING, log.name):
             remote_write.check(made(secrets, REMOTE_WRITE_URL=address))
-    assert f"{address} does not answer from here now (no HTTP answer: SSH-2.0" in caplog.text
+    assert f"{address} cannot be reached from here now (no HTTP answer: SSH-2.0" in caplog.text
 
 
 def test_a_certificate_that_nobody_vouches_for_is_said(secrets: Path, tmp_path: Path) -> None:

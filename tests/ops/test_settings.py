@@ -157,7 +157,7 @@ def test_a_line_ends_where_composes_lines_end(tmp_path: Path, mark: str) -> None
 
 def test_a_file_with_zero_bytes_is_said_to_be_none(tmp_path: Path) -> None:
     """As a disk that was full, or a crash of the machine, leaves it."""
-    with pytest.raises(OpsError, match=r"^\.env holds zero bytes"):
+    with pytest.raises(OpsError, match=r"^\.env contains NUL bytes"):
         load(tmp_path, "APP_PORT=8001\nLLM_MODEL=\0\0\0")
 
 
@@ -239,14 +239,14 @@ def test_folders_that_the_stack_closes_and_empties_are_its_alone(tmp_path: Path,
     home = tmp_path / "home"
     (home / "data").mkdir(parents=True)
     for place in ("/", ".", "..", str(PROJECT), str(home)):
-        with pytest.raises(OpsError, match=rf"^{name} is '/.*', which holds other things; name a folder that is new"):
+        with pytest.raises(OpsError, match=rf"^{name} is '/.*', which contains other files; choose a new"):
             load(tmp_path, **{name: place})
     for new in (tmp_path / "new", tmp_path / "empty"):
         assert load(tmp_path, **{name: str(new)}).folder(name) == new
         (tmp_path / "empty").mkdir(exist_ok=True)
     for other in ("prometheus", "lock"):  # a folder that only has the name: /etc/prometheus, /var/lock
         (home / other).mkdir()
-        with pytest.raises(OpsError, match=r", which holds other things; name a folder that is new"):
+        with pytest.raises(OpsError, match=r", which contains other files; choose a new"):
             load(tmp_path, **{name: str(home)})
     mark = tmp_path / "used" / settings.OWN[name][0]
     mark.parent.mkdir()

@@ -224,7 +224,7 @@ def test_a_bound_that_is_no_bucket_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prometheus" / "slo.toml").write_text(re.sub(r"(?m)^seconds = .*", "seconds = 0.3", TEXT))
     run = subprocess.run([sys.executable, "-m", "prometheus.src"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.startswith("prometheus/slo.toml: latency.seconds is one of 0.005, ")
+    assert run.stderr.startswith("prometheus/slo.toml: latency.seconds must be one of 0.005, ")
     assert run.stderr.endswith("60\n")
     assert run.stderr.count("\n") == 1
 

@@ -54,7 +54,7 @@ def instrument_engine(
 
 def _names(query_names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(query_names, str):  # its letters would be the names
-        raise TypeError(f"query_names is a list of names: ({query_names!r},)")
+        raise TypeError(f"query_names must be a list of names, such as ({query_names!r},)")
     return tuple(query_names)
 
 

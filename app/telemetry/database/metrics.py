@@ -80,7 +80,7 @@ POOL_TIMEOUTS = Counter(
 )
 POOL_INVALIDATIONS = Counter("db_pool_invalidations", "Connections discarded before their time", ("pool", "kind"))
 
-log = logging.getLogger(__package__)
+log = logging.getLogger("sightline_telemetry")
 Number = Callable[[float], None]
 
 
@@ -119,7 +119,7 @@ def _adder(number: Any) -> Number:
 def sizes(first: Any, second: Any, part: Sized, whole: Sized) -> Callable[[], None]:
     """How to set the children of two gauges: to the size of `part`, and to that of the rest of `whole`.
 
-    Others may add and remove in the middle of it, so the last to set looks whether the sizes are still right.
+    Other threads may add and remove meanwhile, so it checks after setting whether the sizes are still right.
     """
     one, other = first._value, second._value
     if hasattr(one, "sizes_with"):

@@ -125,7 +125,7 @@ class _Scrape:
             else:
                 given = ", ".join(map(repr, sample.labels))
                 storage.log_once(
-                    f"/metrics: samples of {metric.name} are missing: invalid or equal label names: {given}"
+                    f"/metrics: samples of {metric.name} are missing: invalid or duplicate label names: {given}"
                 )
         metric.samples = list(found.values())
         return metric
@@ -215,8 +215,8 @@ def _all_pieces(
             described = [metric.name for metric in collector.describe()]
             if scrape.shared and (isinstance(collector, Info | Enum) or has_function(collector)):
                 storage.log_once(
-                    f"/metrics: {', '.join(described)} is each worker's own, as Info, Enum and set_function() are not "
-                    "shared: an answer holds that of the worker that gives it"
+                    f"/metrics: {', '.join(described)} is not shared between workers, as Info, Enum and set_function() "
+                    "cannot be: each response has the value of the worker that sends it"
                 )
             if scrape.take(described[0], [*described, *(collectors or {}).get(collector, ())]):
                 yield scrape.collected(what, collector.collect)()  # at once: set_function() may ask the event loop

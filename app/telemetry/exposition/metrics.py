@@ -45,8 +45,8 @@ class SharedMetric(Collector):
         """Samples for prometheus_client's own tools; render() does not need them."""
         if storage.directory is not None:
             storage.log_once(
-                "prometheus_client's own text (start_http_server, make_asgi_app, generate_latest) holds the numbers of "
-                f"this process alone; render() of {__name__.rpartition('.')[0]} holds those of all workers"
+                "prometheus_client's own exposition (start_http_server, make_asgi_app, generate_latest) covers this "
+                f"process only; render() of {__name__.rpartition('.')[0]} covers all workers"
             )
         return [filled(next(iter(self.describe())), storage.schema.by_name.get(self.name, ()), storage.peers())]
 

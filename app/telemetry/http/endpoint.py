@@ -76,7 +76,7 @@ class _Token:
         same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
         if scheme.lower() == "bearer" and same:
             return None
-        return PlainTextResponse("A bearer token is needed.\n", 401, {"www-authenticate": "Bearer"})
+        return PlainTextResponse("A bearer token is required.\n", 401, {"www-authenticate": "Bearer"})
 
 
 class _Scraper:

@@ -76,7 +76,7 @@ class Exchange:
         try:
             return os.stat(path).st_size
         except OSError:
-            self.series.warn("the size of a file that the server sends is not known")
+            self.series.warn("the size of a file that the server sends is unknown")
             return 0
 
     def _complete(self) -> bool:

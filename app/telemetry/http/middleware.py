@@ -52,7 +52,7 @@ class PrometheusMiddleware:
         version: str | None = None,
     ) -> None:
         if isinstance(exclude_paths, str):
-            raise TypeError('exclude_paths is a collection of paths: exclude_paths=("/metrics",)')
+            raise TypeError('exclude_paths must be a collection of paths: exclude_paths=("/metrics",)')
         if list(buckets) != sorted(set(buckets)) or not buckets:
             raise ValueError("buckets must be numbers in ascending order")
         constant = {name: str(value) for name, value in sorted(dict(const_labels or {}).items(), key=str)}

@@ -136,7 +136,7 @@ class Series:
                 else:
                     self.shown.pop(exchange, None)
         except Exception:
-            self.warn("a request in progress was not shown", exc_info=True)
+            self.warn("a request was not counted as in progress", exc_info=True)
 
     # Rows
 
@@ -237,7 +237,7 @@ class Series:
                     storage.write_exemplar(target, labels, value, time())
                     due[target] = now + _EXEMPLAR_SECONDS
         except Exception:
-            self.warn("an exemplar was not kept", exc_info=True)
+            self.warn("an exemplar was not stored", exc_info=True)
 
     def warn(self, message: str, *, exc_info: bool = False) -> None:
         """Log it once."""

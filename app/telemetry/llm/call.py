@@ -31,7 +31,7 @@ from .shapes import get
 from .streams import TwoWayStream
 from .tokens import count_usage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("sightline_telemetry")
 
 Response = TypeVar("Response")
 Item = TypeVar("Item")
@@ -276,7 +276,7 @@ class Call:
         """What no reader understands passes as it is: telemetry must not break a call. Once per call."""
         if not self._unreadable:
             self._unreadable = True
-            logger.warning("LLM response of an unknown shape, not measured: %s", name)
+            log.warning("LLM response of an unknown shape, not measured: %s", name)
 
     # Several answers in one block
 
@@ -310,7 +310,7 @@ class Call:
                 self._read_whole(completion)
             self.outcome = self._count(error)
         except Exception as fault:  # such as an error whose attributes raise
-            logger.warning("LLM call not measured: %s", type(fault).__name__)
+            log.warning("LLM call not measured: %s", type(fault).__name__)
         self._answer.last = self._recorded = None
 
     def _count(self, error: BaseException | None) -> str:

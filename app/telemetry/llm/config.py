@@ -51,7 +51,7 @@ def configure(
         TypeError: a single name where a list belongs.
     """
     if max_call_tokens < 1:
-        raise ValueError("max_call_tokens is 1 or more")
+        raise ValueError("max_call_tokens must be 1 or more")
     for names in (*models.values(), operations):
         if isinstance(names, str):
             raise TypeError(f"expected a list of names, such as [{names!r}]")

@@ -49,7 +49,7 @@ def check_stream(source: Any) -> None:
     if _is_raw(source):
         raise NotAnAnswerError("call.stream(): pass `response.parse()` (of an asynchronous client: await it)")
     if isinstance(source, dict) or hasattr(type(source), "__pydantic_fields__"):
-        raise NotAnAnswerError("call.stream(): this is a whole answer; use call.record(...)")
+        raise NotAnAnswerError("call.stream(): this is a complete response; use call.record(...)")
     if not hasattr(source, "__aiter__") and not hasattr(source, "__iter__"):
         raise NotAnAnswerError("call.stream(): open it first (`with ... as stream`), and pass the stream")
 
@@ -62,7 +62,7 @@ def refuse_text(first: bool) -> None:
     """
     if first:
         raise NotAnAnswerError(
-            "call.stream(): these are texts, without usage; pass the stream of events, not its text_stream or lines"
+            "call.stream(): a stream of text has no usage; pass the stream of events, not its text_stream or lines"
         )
 
 

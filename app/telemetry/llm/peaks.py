@@ -23,7 +23,7 @@ try:
 except ImportError:  # copied alone: one process, numbers in memory
     exposition = None  # type: ignore[assignment]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("sightline_telemetry")
 
 
 def _map(path: Path, size: int) -> mmap.mmap:
@@ -92,7 +92,7 @@ class Peaks(Collector):
                 try:
                     memory = _map(folder / f"llm_prompt_peaks_{exposition.worker()}.ring", size)
                 except OSError as error:
-                    logger.warning("longest LLM prompts of this worker are not shared: %s", error)
+                    log.warning("longest LLM prompts of this worker are not shared: %s", error)
                     memory = mmap.mmap(-1, size)
                     self._unshared = True
             self._words = memoryview(memory).cast("Q")

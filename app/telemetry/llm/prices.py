@@ -80,6 +80,6 @@ def read_prices(path: str | Path) -> dict[tuple[str, str], Price]:
                 isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
                 for value in entry.values()
             ):
-                raise ValueError(f"{where}: a price is a number of US dollars per million tokens, 0 or more")
+                raise ValueError(f"{where}: a price must be a number of US dollars per million tokens, 0 or more")
             table[provider, model] = price
     return table

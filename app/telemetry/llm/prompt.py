@@ -25,11 +25,11 @@ def prompt_length(prompt: Any) -> int:
         return len(prompt)
     if isinstance(prompt, int) and not isinstance(prompt, bool):
         if prompt < 0:
-            raise ValueError("prompt: a length is 0 or more")
+            raise ValueError("prompt: a length must be 0 or more")
         return prompt
     if isinstance(prompt, list | tuple) or any(get(prompt, name) is not None for name in ("role", *_TEXT_FIELDS)):
         return _length(prompt, _DEPTH)
-    raise TypeError(f"prompt is a text, its length or a list of messages, not a {type(prompt).__name__}")
+    raise TypeError(f"prompt must be a text, its length or a list of messages, not a {type(prompt).__name__}")
 
 
 def _length(thing: Any, depth: int) -> int:

@@ -27,9 +27,9 @@ def track_tokens(
     """
     usage = Usage(input_tokens, output_tokens, cache_read, cache_write, 0, reasoning)
     if min(input_tokens, output_tokens, cache_read, cache_write, reasoning) < 0:
-        raise ValueError("numbers of tokens are 0 or more")
+        raise ValueError("numbers of tokens must be 0 or more")
     if cache_read + cache_write > input_tokens or reasoning > output_tokens:
-        raise ValueError("cached tokens are part of input_tokens, reasoning is part of output_tokens")
+        raise ValueError("cached tokens must be included in input_tokens, reasoning tokens in output_tokens")
     count_usage(usage, provider, model)
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the numbers live: doubles in memory that all workers of a service can read.
+"""Where metric values are stored: doubles (64-bit floats) in memory that all workers of a service can read.
 
-layout    the files and what lies where in them       schema    what each double means
+layout    the files and their layout                  schema    what each double means
 cells     the doubles of this process (`storage`)     slots     which worker counts in which file
-values    prometheus_client's numbers                 forks     what happens to them when a process forks
-folder    which folder the workers share              files     room, locks, maps
-gil       one step at a time without a GIL
+values    the values of prometheus_client's metrics   forks     what happens when a process forks
+folder    which folder the workers share              files     disk space, locks, memory maps
+spill     series for which there is no disk space     gil       locks for Python without a GIL
+truncation    files that are truncated while in use
 """
 
 from .cells import Storage, directory, newest_exemplars, storage, worker

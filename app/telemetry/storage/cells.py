@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doubles of this process: `storage.cells[i] += 1.0` counts, `storage.group()` says where.
+"""The doubles of this process: `storage.cells[i] += 1.0` counts, `storage.group()` returns the index.
 
-A number is changed with one store into the worker's file, so a worker may be killed between any two instructions and
-nothing is torn or lost.
+A number is changed by a single store into the worker's memory-mapped file, so nothing is torn or lost if a worker is
+killed between any two instructions.
 """
 
 import json
@@ -26,11 +26,11 @@ log = logging.getLogger("sightline_telemetry")
 
 
 class Storage:
-    """The doubles of this process, and the schema that says what they mean.
+    """The doubles of this process, and the schema that defines what they mean.
 
     Attributes:
         worker: the number of this process's slot.
-        unshared: how many series only this process knows, though it should share them.
+        unshared: the number of series that are in this process's memory although they should be shared.
     """
 
     def __init__(self) -> None:
@@ -40,27 +40,27 @@ class Storage:
         self.cells: Any = self.memory.cells
         self.unshared = 0
         self._unshared_cell = SCRATCH
-        self._private = False  # there are other workers, and all of this one's numbers are its own
+        self._private = False  # there are other workers, but this one shares none of its numbers
         self._peers = Peers()
         self._logged: set[str] = set()
-        self._owned: dict[tuple[Family, tuple[str, ...]], int] = {}  # groups this process defined, how often
-        self._unused: dict[int, list[int]] = {}  # cells of anonymous groups that are free again, by width
-        self.preloaded: Memory | None = None  # what was set before the first fork, where that was not shared
+        self._owned: dict[tuple[Family, tuple[str, ...]], int] = {}  # groups this process defined, and how often
+        self._unused: dict[int, list[int]] = {}  # freed cells of groups outside the schema, by width
+        self.preloaded: Memory | None = None  # what was counted before the first fork, if that was not shared
         self._on_read: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     @property
     def directory(self) -> Path | None:
-        """The folder that the workers share; None when alone in one process."""
+        """The folder that the workers share; None in a single process."""
         return self.schema.directory
 
     def share(self, directory: Path, *, claim_slot: bool) -> None:
         """Keep the numbers in `directory` from now on.
 
-        Where other workers do and this one finds no room, it shows its own numbers as ones that are not shared: in
-        another folder it would be alone with them, and say nothing of it.
+        If other workers use it but there is no space for this one, it keeps its numbers in memory and reports them in
+        telemetry_unshared_series: with another folder that would go unnoticed.
 
         Raises:
-            OSError: that cannot be; they stay in this process then.
+            OSError: the folder cannot be used; the numbers stay in this process.
         """
         check(directory)
         join(directory)
@@ -86,7 +86,7 @@ class Storage:
         self.cells = memory.cells if spilled is None else Spilled(memory.cells, spilled.private)
 
     def use_private_memory(self) -> None:
-        """Count in memory that only this process reads, though there are other workers."""
+        """Count in memory that only this process can read, although there are other workers."""
         memory = Memory(None)
         memory.reserve(self.schema.next_cell)
         self.use(0, memory)
@@ -105,7 +105,7 @@ class Storage:
     def family(
         self, type_: str, name: str, help_: str, labelnames: Sequence[str], bounds: Sequence[float] = (), mode: str = ""
     ) -> Family:
-        """The family of this description, made if it is new. `name` is without `_total`, `bounds` without +Inf."""
+        """The family of this description, created if it is new. `name` is without `_total`, `bounds` without +Inf."""
         family = Family(type_, name, help_, labelnames, bounds, mode)
         with self.schema.lock:
             try:
@@ -118,9 +118,9 @@ class Storage:
             return family
 
     def group(self, family: Family, labelvalues: tuple[str, ...]) -> int | None:
-        """The first cell of a group, made if it is new and marked as present; None when all cells are taken.
+        """The first cell of a group, created if it is new and marked as present; None if all cells are in use.
 
-        Where the folder has no room the group is in the memory of this process alone.
+        If there is no space in the folder, the group is in the memory of this process.
         """
         with self.schema.lock:
             self.cells[0]  # a forked process claims its slot first
@@ -129,7 +129,7 @@ class Storage:
                 if start is None:
                     start = self.schema.add_group(family, labelvalues)
                     if start is None:
-                        self.log_once("all %d cells for metrics are taken; new series are not counted", CELLS)
+                        self.log_once("all %d cells for metrics are in use; new series are not counted", CELLS)
                         return None
                     self.memory.reserve(start + family.width)
             except OSError as error:
@@ -144,10 +144,10 @@ class Storage:
             return start
 
     def _no_room(self, error: OSError) -> None:
-        """A full disk must not raise in the code that counts."""
+        """Log it: a full disk must not raise in the code that counts."""
         self.log_once(
-            "metrics: no room in %s (%s). New series are counted by this worker alone, exposed with the label worker. "
-            "Make room there and restart the service",
+            "metrics: no space left in %s (%s). New series are counted per worker and exposed with the label worker. "
+            "Free space there and restart the service",
             self.directory,
             error,
         )
@@ -158,9 +158,9 @@ class Storage:
             log.warning(message, *arguments, exc_info=exc_info)
 
     def own(self, family: Family, labelvalues: tuple[str, ...], *, alone: bool) -> int | None:
-        """Like group(), noting that this process defines it.
+        """Like group(), and records that this process defines it.
 
-        With `alone`, a second owner in a single process gets cells of its own: two registries, two numbers.
+        With `alone`, a second owner in a single process gets separate cells: two registries, two numbers.
         """
         with self.schema.lock:
             family.owned += 1
@@ -180,7 +180,7 @@ class Storage:
             return start
 
     def disown(self, family: Family, labelvalues: tuple[str, ...], start: int | None) -> None:
-        """The metric's object is gone (remove(), clear(), unregistered and dropped): so are its numbers here."""
+        """Reset the numbers of a metric object that was deleted (remove(), clear(), unregistered)."""
         with self.schema.lock:
             family.owned -= 1
             if start is None:
@@ -197,9 +197,10 @@ class Storage:
                 self.cells[cell] = 0.0
 
     def carry_over(self, before: Memory | None, *, parent: bool) -> None:
-        """After a fork: what was defined before exists here too, with the numbers of a process that had no slot.
+        """After a fork: define here what was defined before it, with the numbers of a process that had no slot.
 
-        Gauges keep their value in the children, but for sums also in the parent; the parent alone keeps the counts.
+        Gauges keep their values in the children and, except those that are summed, in the parent. Counts stay in the
+        parent only.
         """
         for family, labelvalues in list(self._owned):
             start = self.group(family, labelvalues)
@@ -212,11 +213,11 @@ class Storage:
     # Reading
 
     def on_read(self, method: Callable[[], None]) -> None:
-        """Call a method before the numbers are read in this process, as long as its object lives."""
+        """Call a method before each read of the numbers in this process, as long as its object exists."""
         self._on_read.append(weakref.WeakMethod(method))
 
     def peers(self) -> list[Worker]:
-        """Every worker that ever was; the schema is read up to now."""
+        """All workers, dead ones included; brings the schema up to date."""
         self.cells[0]  # a forked process claims its slot first
         if self.memory.fd >= 0:
             self._check_file()
@@ -234,13 +235,13 @@ class Storage:
             self.schema.refresh()
             return self._peers.read(self.schema, own, self.memory.path, whole=self._private)
         except OSError as error:
-            self.log_once("each worker exposes its own metrics alone: %s", error)
+            self.log_once("each worker exposes only its own metrics: %s", error)
             return [own]
 
     def _check_file(self) -> None:
-        """The file in which this process counts may have been removed or truncated."""
+        """Check whether the file in which this process counts was removed or truncated."""
         if truncation.repaired(self.memory.fd):
-            log.error("%s was truncated while the service runs: what this worker had counted is lost", self.memory.path)
+            log.error("%s was truncated while in use: the counts of this worker are lost", self.memory.path)
             try:
                 self.memory.restore()
             except OSError as error:
@@ -251,15 +252,18 @@ class Storage:
                     self.cells[start] = 1.0
         if not os.fstat(self.memory.fd).st_nlink:
             self.log_once(
-                "%s was removed while the service runs: each worker exposes its own numbers. Restart the service, and "
-                "name a folder that stays in PROMETHEUS_MULTIPROC_DIR (systemd's RemoveIPC empties /dev/shm)",
+                "%s was removed while in use: each worker exposes only its own metrics. Restart the service, and set "
+                "PROMETHEUS_MULTIPROC_DIR to a folder that is not cleaned up (systemd's RemoveIPC empties /dev/shm)",
                 self.directory,
             )
 
     # Exemplars
 
     def write_exemplar(self, cell: int, labels: Mapping[str, str], value: float, timestamp: float) -> None:
-        """Keep an exemplar of a cell; the format allows no other names and 128 characters in all."""
+        """Store an exemplar of a cell, unless its label names are invalid or the labels exceed 128 characters.
+
+        Both are limits of the OpenMetrics format.
+        """
         text = json.dumps(dict(labels)).encode()
         if len(text) > MAX_EXEMPLAR_TEXT or sum(len(k) + len(v) for k, v in labels.items()) > 128:
             return
@@ -268,10 +272,10 @@ class Storage:
         try:
             self.memory.write_exemplar(cell, text, value, timestamp)
         except OSError as error:
-            self.log_once("metrics: no room for exemplars in %s (%s)", self.directory, error)
+            self.log_once("metrics: no space for exemplars in %s (%s)", self.directory, error)
 
     def read_exemplar(self, cell: int) -> Exemplar | None:
-        """This process' exemplar of one cell: prometheus_client asks again for each value."""
+        """This process's exemplar of one cell, as prometheus_client requests it for each value."""
         if not self.memory.header[HAS_EXEMPLARS]:
             return None
         record = self.memory.exemplar(cell % EXEMPLARS)
@@ -295,12 +299,12 @@ storage = Storage()
 
 
 def directory() -> Path | None:
-    """The private folder (0700) that the workers of this service share; None when alone in one process."""
+    """The private folder (0700) that the workers of this service share; None in a single process."""
     return storage.directory
 
 
 def worker() -> int:
-    """This worker's stable slot: 0, 1, 2..., taken over by its successor when it dies; 0 when alone."""
+    """This worker's stable slot: 0, 1, 2..., taken over by its successor when it dies; 0 in a single process."""
     if isinstance(storage.cells, forks.Forked):
         forks.claimed(storage)
     return storage.worker

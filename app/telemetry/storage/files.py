@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files of the shared folder have in common: room that is certain, locks, and maps of a fixed size."""
+"""What the files of the shared folder have in common: reserved disk space, locks, and memory maps of a fixed size."""
 
 import errno
 import fcntl
@@ -14,12 +14,12 @@ _ZEROS = bytes(1 << 16)
 
 
 def reserve(fd: int, offset: int, length: int) -> None:
-    """Set aside room for these bytes, none of which may be in use yet.
+    """Reserve disk space for these bytes, none of which may be in use yet.
 
-    A store into a map of a file that has no room for the page ends the process with SIGBUS; this is an error instead.
+    A store into a memory map ends the process with SIGBUS if there is no disk space for the page. This raises instead.
 
     Raises:
-        OSError: there is no room for all of them.
+        OSError: there is not enough space.
     """
     if hasattr(os, "posix_fallocate"):
         try:
@@ -28,7 +28,7 @@ def reserve(fd: int, offset: int, length: int) -> None:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-    # macOS, and file systems that cannot do it by themselves where the C library does not stand in for them (musl).
+    # macOS, and file systems without support for it if the C library does not emulate it (musl).
     end = offset + length
     while offset < end:
         offset += write(fd, _ZEROS[: end - offset], offset)
@@ -38,7 +38,7 @@ def write(fd: int, data: bytes, offset: int) -> int:
     """Write all of the data.
 
     Raises:
-        OSError: there is no room for all of it. (The system call itself would say how much it wrote.)
+        OSError: there is not enough space. (The system call itself would return the number of bytes written.)
     """
     written = 0
     while written < len(data):
@@ -50,7 +50,7 @@ def write(fd: int, data: bytes, offset: int) -> int:
 
 
 def is_locked(fd: int) -> bool:
-    """Whether another process holds the lock; asked under the folder's lock, so that no claim meets this probe."""
+    """Whether another process holds the lock. To be called under the folder's lock, or it could disturb a claim."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,15 +73,15 @@ def is_held(path: Path) -> bool:
 
 
 def map_file(path: Path | None, size: int, head: bytes = b"") -> mmap.mmap:
-    """`size` bytes of the file at `path`, which is made where it is not there, or of private memory.
+    """Map `size` bytes of the file at `path`, created if it does not exist; private memory if `path` is None.
 
-    For what is shared and more than a double: active users, the longest prompts.
+    For shared data other than doubles: active users, the longest prompts.
 
     Args:
-        head: what it begins with, unless another worker has written its own there; the rest is zero at first.
+        head: the first bytes, unless another worker has written its own there; the rest is zero at first.
 
     Raises:
-        OSError: the file cannot be opened or has no room.
+        OSError: the file cannot be opened, or there is not enough space.
     """
     if path is None:
         mapped = mmap.mmap(-1, size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which folder the workers of a service share: found by the process that started them, or named in the environment."""
+"""Which folder the workers of a service share: set in the environment, or named after the process that started them."""
 
 import fcntl
 import multiprocessing
@@ -16,25 +16,25 @@ from .files import is_held, write
 
 
 def check(directory: Path) -> None:
-    """Make the folder where it is not there.
+    """Create the folder if it does not exist.
 
     Raises:
-        OSError: it cannot be made, or others than this user may write to it.
+        OSError: it cannot be created, belongs to another user or is writable by others.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise OSError(f"{directory} is a symbolic link; name the folder itself")
+        raise OSError(f"{directory} is a symbolic link; set the folder itself")
     if status.st_uid != os.geteuid():
-        raise OSError(f"{directory} belongs to another user; name a folder of this one")
+        raise OSError(f"{directory} belongs to another user; set a folder of this user")
     if status.st_mode & 0o022:
-        raise OSError(f"others may write to {directory}: chmod 700 it")
+        raise OSError(f"{directory} is writable by other users: chmod 700 it")
 
 
 def join(directory: Path) -> None:
-    """Belong to the service whose folder this is, for as long as this process or a fork of it lives.
+    """Use the folder for this service, for as long as this process or a fork of it lives.
 
-    What another service left behind is removed once all its processes are gone.
+    Files of another service are removed if all processes of that service have ended.
 
     Raises:
         OSError: another service uses the folder.
@@ -61,7 +61,7 @@ def join(directory: Path) -> None:
 
 
 def _service() -> str:
-    """What is the same in all processes of one service, and in no other: their master, or how they were started."""
+    """Identifies the processes of one service: by their master, or by parent and command line."""
     master = master_pid()
     if master is not None:
         return f"{_namespace()} {master} {_start_time(master)}"
@@ -74,7 +74,7 @@ def _digest(command: list[str]) -> str:
 
 
 def master_pid() -> int | None:
-    """The pid of the process that started this worker, None when this is no worker."""
+    """The pid of the process that started this worker; None if this process is not a worker."""
     parent = multiprocessing.parent_process()
     if parent is not None:  # uvicorn --workers, hypercorn, granian
         return parent.pid
@@ -109,7 +109,7 @@ def _remove_if_dead(folder: Path, namespace: str = "", master: str = "", start: 
             return
         if folder.lstat().st_uid != os.geteuid() or time.time() - folder.lstat().st_mtime < 60:
             return
-        # Another container's pids say nothing, its locks do.
+        # The pids of another container mean nothing here, but its locks do.
         files = (folder / "service", *folder.glob("worker-*"))
         if not any(path.exists() and is_held(path) for path in files):
             shutil.rmtree(folder, ignore_errors=True)
@@ -118,7 +118,7 @@ def _remove_if_dead(folder: Path, namespace: str = "", master: str = "", start: 
 
 
 def _start_time(pid: int) -> str:
-    """When the process started, in clock ticks since boot; empty when there is no such process (or no /proc)."""
+    """When the process started, in clock ticks since boot; empty if there is no such process (or no /proc)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -126,7 +126,7 @@ def _start_time(pid: int) -> str:
 
 
 def _namespace() -> str:
-    """The space in which this process' pids are numbered: containers may share a temporary folder."""
+    """The pid namespace of this process: containers may share a temporary folder."""
     try:
         return str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:

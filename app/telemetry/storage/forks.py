@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to the doubles when a process forks: a child never counts in its parent's slot.
 
-The first number that the child touches claims a slot of its own; one that counts nothing (a helper process) takes none.
-So does a parent that had none (gunicorn's arbiter, Celery's main process): what it counts is added to its children's.
-Where nothing is shared, the child's numbers are its own, which is logged once it counts.
+A child claims its own slot when it first counts; a helper process that counts nothing takes none. So does a parent that
+had no slot (gunicorn's arbiter, Celery's main process): what it counts is added to what its children count. If nothing
+is shared, the child has its own numbers, and a warning is logged when it first counts.
 """
 
 import logging
@@ -22,11 +22,11 @@ log = logging.getLogger("sightline_telemetry")
 
 
 class Forked:
-    """Stands for the doubles in a process that was just forked, or has forked and had no slot."""
+    """Placeholder for the doubles in a process that was just forked, or that forked without having a slot."""
 
     def __init__(self, storage: "Storage", before: Memory | None, *, parent: bool = False) -> None:
         self.storage = storage
-        self.before = before  # what the parent counted, where that was not shared
+        self.before = before  # what the parent counted, if that was not shared
         self.parent = parent
 
     def __getitem__(self, key: Any) -> Any:
@@ -37,12 +37,12 @@ class Forked:
 
 
 class Alone:
-    """Stands for the doubles in a process that was forked where nothing is shared, until it counts."""
+    """Placeholder for the doubles in a forked process without a shared folder, until it counts."""
 
-    def __init__(self, storage: "Storage", said: mmap.mmap) -> None:
+    def __init__(self, storage: "Storage", warned: mmap.mmap) -> None:
         self.storage = storage
         self.cells = storage.cells
-        self.said = said  # a byte that all forks share: one of them says it
+        self.warned = warned  # one byte, shared by all forks: only the first of them logs the warning
 
     def __getitem__(self, key: Any) -> Any:
         return self.cells[key]
@@ -50,11 +50,11 @@ class Alone:
     def __setitem__(self, key: Any, value: Any) -> None:
         if self.storage.cells is self:
             self.storage.cells = self.cells
-            if not self.said[0]:
-                self.said[0] = 1
+            if not self.warned[0]:
+                self.warned[0] = 1
                 log.warning(
-                    "metrics: process %d was forked from one that shares nothing; each fork counts for itself alone. "
-                    "To share, name a folder in PROMETHEUS_MULTIPROC_DIR before the first of them starts",
+                    "metrics: process %d was forked from a process without a shared folder; each fork has its own "
+                    "counts. To share them, set PROMETHEUS_MULTIPROC_DIR before the parent process starts",
                     os.getpid(),
                 )
         self.cells[key] = value
@@ -62,7 +62,7 @@ class Alone:
 
 def register(storage: "Storage") -> None:
     """Prepare for forks of this process."""
-    said = mmap.mmap(-1, 1)
+    warned = mmap.mmap(-1, 1)
 
     def before() -> None:
         storage.schema.lock.acquire()
@@ -72,17 +72,17 @@ def register(storage: "Storage") -> None:
             storage.cells = Forked(storage, storage.memory, parent=True)
         storage.schema.lock.release()
 
-    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=lambda: _leave(storage, said))
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=lambda: _leave(storage, warned))
 
 
-def _leave(storage: "Storage", said: mmap.mmap) -> None:
+def _leave(storage: "Storage", warned: mmap.mmap) -> None:
     """In the child: leave the parent's slot."""
     storage.schema.lock = threading.RLock()
     if storage.directory is None:
         if not isinstance(storage.cells, Alone):
-            storage.cells = Alone(storage, said)
+            storage.cells = Alone(storage, warned)
         return
-    # The lock belongs to the open file that parent and child share: keep no copy of it.
+    # flock belongs to the open file description that parent and child share: close this process's copy.
     storage.schema.close()
     if isinstance(storage.cells, Forked):
         storage.cells.parent = False
@@ -97,7 +97,7 @@ def _leave(storage: "Storage", said: mmap.mmap) -> None:
 
 
 def claimed(storage: "Storage") -> Any:
-    """The doubles of this process, in a slot of its own."""
+    """The doubles of this process, after claiming its own slot if it has none."""
     with storage.schema.lock:
         forked = storage.cells
         if not isinstance(forked, Forked):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step at a time, also where Python runs without a global interpreter lock."""
+"""Makes `cells[i] += x` atomic where Python runs without a global interpreter lock (free-threaded builds)."""
 
 import sys
 import threading
@@ -9,13 +9,13 @@ from typing import Any, TypeVar, cast
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
-# Without the GIL `cells[i] += x` is no longer one step; with it nothing can come between the load and the store.
+# With the GIL, no other thread runs between the load and the store of `cells[i] += x`.
 _gil = getattr(sys, "_is_gil_enabled", lambda: True)()
 LOCK = None if _gil else threading.RLock()
 
 
 def locked(method: _Method) -> _Method:
-    """One call at a time where no GIL sees to that."""
+    """Allow one call at a time; does nothing if there is a GIL."""
     if LOCK is None:
         return method
     lock = LOCK

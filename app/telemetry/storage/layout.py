@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that the workers of a service share, and how one worker's doubles lie in memory.
+"""The files that the workers of a service share, and the layout of one worker's doubles.
 
     FOLDER/                   one per service, mode 0700
       schema                  what each double means; it only grows
@@ -15,14 +15,14 @@
     header      | pid | ready | bytes reserved | exemplars reserved | ...   (integers of 64 bits)
 
     group       | present | number | number | ...     one combination of label values of one family
-                1.0, or the timestamp of a gauge whose most recent value counts; 0.0: this worker has none
+                `present` is 1.0, or the timestamp of a gauge in a mostrecent mode; 0.0 if the worker has no such group
                 counter, gauge: the value.   summary: count, sum.   histogram: sum, then the observations of each
                 bucket, which are not cumulative
 
     exemplar    | crc32 | length | cell | value | timestamp | labels as JSON |
 
-A group has the same place in the file of every worker. Alone in one process the doubles are floats in a list, nothing
-is written anywhere, and only the exemplars need a (private) map.
+A group is at the same offset in the file of every worker. In a single process the doubles are floats in a list, nothing
+is written to disk, and only the exemplars need a (private) memory map.
 """
 
 import fcntl
@@ -42,13 +42,13 @@ from .files import reserve
 
 CELL = 8  # bytes of a double
 FIRST_CELL = 512  # the first page is the header
-CELLS = 1 << 22  # doubles a worker can hold; the file is sparse, only what is used takes room
+CELLS = 1 << 22  # maximum number of doubles per worker; the file is sparse, only what is used takes space
 EXEMPLARS = 1024  # records kept per worker; a newer one may replace an older one
 EXEMPLAR_SIZE = 256
 FILE_SIZE = CELLS * CELL + EXEMPLARS * EXEMPLAR_SIZE
 PAGE = 1 << 12
 RESERVE_STEP = 1 << 16  # bytes reserved ahead, so that a full disk is an error here and not a SIGBUS in a request
-SCRATCH = 256  # a double of the header page that takes what has no room
+SCRATCH = 256  # a double of the header page for series that are not counted: written, never read
 
 PID, READY, RESERVED, HAS_EXEMPLARS = range(4)  # places in the header
 
@@ -63,11 +63,11 @@ class Doubles:
     header: "memoryview[int]"
 
     def used(self) -> int:
-        """How many doubles there are to look at."""
+        """How many doubles can be read."""
         return len(self.cells)
 
     def numbers(self, start: int, end: int) -> list[float] | None:
-        """The doubles of a group, None where this worker has none there."""
+        """The doubles of a group; None if this worker does not have it."""
         if end > self.used():
             return None
         numbers: Any = self.cells[start:end]
@@ -78,11 +78,11 @@ class Doubles:
         return self.header[PID]
 
     def record(self, number: int) -> bytes:
-        """Of an exemplar."""
+        """The bytes of an exemplar's record."""
         raise NotImplementedError
 
     def exemplar(self, number: int) -> tuple[int, float, Exemplar] | None:
-        """A record's cell, timestamp and exemplar; None where there is none, or one that is just being written."""
+        """A record's cell, timestamp and exemplar; None if it is empty or is being written."""
         record = self.record(number)
         if len(record) < EXEMPLAR_SIZE:
             return None
@@ -94,7 +94,7 @@ class Doubles:
 
 
 class Peer(Doubles):
-    """The doubles of another worker, as they were at the last look(). Read and not mapped: it may be truncated."""
+    """The doubles of another worker, as of the last look(). Read and not mapped: the file may be truncated."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -115,7 +115,7 @@ class Memory(Doubles):
 
     Raises:
         BlockingIOError: another process has the lock.
-        OSError: the file cannot be opened, or has no room.
+        OSError: the file cannot be opened, or there is not enough space.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -133,21 +133,21 @@ class Memory(Doubles):
                 os.close(self.fd)
                 raise
             truncation.guard(self.fd, FILE_SIZE)
-        # Private doubles are floats in a list, which costs half: nothing is packed and unpacked.
+        # Private doubles are floats in a list, at half the cost of a memory map: nothing is packed or unpacked.
         shared = memoryview(self.map)[: CELLS * CELL].cast("d")
         self.cells = [0.0] * FIRST_CELL if path is None else shared
         self.header = memoryview(self.map)[: FIRST_CELL * CELL].cast("Q")
-        self._reserved = self.header[RESERVED]  # the file's own is for those who read it
+        self._reserved = self.header[RESERVED]  # the copy in the file is for readers
 
     def _make(self) -> None:
-        """The header's room and the sparse rest, of a new file or a truncated one."""
+        """Reserve the header and extend the file, which is new or truncated, to its full sparse size."""
         if os.fstat(self.fd).st_size < FILE_SIZE:
             os.ftruncate(self.fd, 0)
             try:
                 reserve(self.fd, 0, FIRST_CELL * CELL)
                 os.ftruncate(self.fd, FILE_SIZE)
             except OSError:
-                os.ftruncate(self.fd, 0)  # half a file takes room that others need
+                os.ftruncate(self.fd, 0)  # an incomplete file takes space that others need
                 raise
 
     def open_to_readers(self) -> None:
@@ -156,10 +156,10 @@ class Memory(Doubles):
         self.header[READY] = 1
 
     def reserve(self, cells: int) -> None:
-        """Make sure that the first `cells` doubles have room.
+        """Reserve space for the first `cells` doubles.
 
         Raises:
-            OSError: there is none on the disk.
+            OSError: there is not enough disk space.
         """
         if isinstance(self.cells, list):
             self.cells.extend([0.0] * (cells - len(self.cells)))
@@ -171,25 +171,25 @@ class Memory(Doubles):
             end = _rounded(wanted, RESERVE_STEP)
             reserve(self.fd, self._reserved, end - self._reserved)
         except OSError:
-            end = _rounded(wanted, PAGE)  # the last pages of a disk, too
+            end = _rounded(wanted, PAGE)  # use the last pages of a disk, too
             reserve(self.fd, self._reserved, end - self._reserved)
         self._reserved = self.header[RESERVED] = end
 
     def restore(self) -> None:
-        """After the file was truncated and got its size back: all numbers are 0.
+        """Reserve the space again after the file was truncated and extended: all numbers are 0.
 
         Raises:
-            OSError: there is no room for them any more.
+            OSError: there is not enough space.
         """
         reserve(self.fd, 0, self._reserved)
         self.header[HAS_EXEMPLARS] = 0
         self.open_to_readers()
 
     def close(self) -> None:
-        """Close the file and give up the lock on it: the map holds a duplicate of the descriptor."""
+        """Close the file and release its lock, which the map would keep: it holds a duplicate of the descriptor."""
         truncation.forget(self.fd)
         os.close(self.fd)
-        with suppress(BufferError):  # another thread of the parent looked at it during the fork
+        with suppress(BufferError):  # another thread of the parent was reading it during the fork
             if not isinstance(self.cells, list):
                 self.cells.release()
             self.header.release()
@@ -206,10 +206,10 @@ class Memory(Doubles):
         return self.map[offset : offset + EXEMPLAR_SIZE]
 
     def write_exemplar(self, cell: int, labels: bytes, value: float, timestamp: float) -> None:
-        """Keep an exemplar of a cell. `labels` is a JSON object of at most MAX_EXEMPLAR_TEXT bytes.
+        """Store an exemplar of a cell. `labels` is a JSON object of at most MAX_EXEMPLAR_TEXT bytes.
 
         Raises:
-            OSError: there is no room for exemplars.
+            OSError: there is not enough space for exemplars.
         """
         record = _EXEMPLAR.pack(0, len(labels), cell, value, timestamp) + labels
         record = struct.pack("<I", zlib.crc32(record[4:])) + record[4:]

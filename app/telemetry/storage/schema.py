@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each double means: an append-only list of families and groups that all workers read and any may add to.
+"""What each double means: an append-only list of families and groups that every worker reads and may add to.
 
     ["f", "counter", "http_requests", "HTTP requests...", ["method", "endpoint", "status_code"], [], ""]
     ["g", 0, ["GET", "/items/{item_id}", "200"]]
 
 A family is a metric with its type, label names and bounds; a group is one combination of its label values. Families are
-numbered, and groups laid out, in the order of the list, so it alone says where a group's doubles are. The length that
-counts is committed after the text is written: a worker that is killed in between leaves nothing incomplete.
+numbered, and groups placed, in the order of the list, so the list alone defines where a group's doubles are. The length
+is committed after the text is written: a worker that is killed in between leaves no incomplete record.
 """
 
 import fcntl
@@ -24,9 +24,9 @@ from .files import write
 from .layout import CELLS, FIRST_CELL
 
 HEADER_SIZE = 16
-MAGIC = 0x31_4C_4D_54_53_47_49_53  # of this layout; a folder with another one is refused
+MAGIC = 0x31_4C_4D_54_53_47_49_53  # identifies this layout; a folder with another one is rejected
 
-# What the exposition format takes without quotes.
+# Names that the exposition format allows without quotes.
 METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -37,14 +37,14 @@ class Family:
     Attributes:
         type: counter, gauge, summary or histogram.
         name: without `_total`.
-        bounds: of a histogram's buckets, without +Inf.
+        bounds: upper bounds of a histogram's buckets, without +Inf.
         mode: of a gauge: prometheus_client's `multiprocess_mode`.
-        number: its place in Schema.order, the same in every process; -1 where it has none there.
+        number: its index in Schema.order, the same in every process; -1 if it is not there.
         groups: the first cell of each group, by its label values.
-        unshared: the same for groups that had no room, in cells of this process alone.
-        local: defined by this process, too.
+        unshared: the same for groups for which there was no space, in cells of this process only.
+        local: whether this process has defined it, too.
         owned: how many objects of this process have numbers here.
-        plain: needs no quotes in the exposition format.
+        plain: whether it needs no quotes in the exposition format.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Family:
         self.groups: dict[tuple[str, ...], int] = {}
         self.unshared: dict[tuple[str, ...], int] = {}
         self.starts: list[int] = []
-        self.texts: list[str] = []  # the ready-made labels of each group, see label_text()
+        self.texts: list[str] = []  # the formatted labels of each group, see label_text()
         self.number = -1
         self.local = False
         self.owned = 0
@@ -102,12 +102,12 @@ def label_text(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def valid(text: str) -> str:
-    """What UTF-8 can carry: half a surrogate pair (of `os.fsdecode`, of JSON) becomes six characters."""
+    """The text, with lone surrogates (from `os.fsdecode` or JSON), which UTF-8 cannot encode, written as `\\udc80`."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class Schema:
-    """The families and where their groups are; in the folder's file where `directory` is set, else of this process."""
+    """The families and where their groups are, in the folder's file if `directory` is set, else in this process."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -129,10 +129,10 @@ class Schema:
             self._fd = -1
 
     def add_family(self, family: Family) -> Family:
-        """The family of this signature, made if it is new.
+        """The family of this signature, created if it is new.
 
         Raises:
-            OSError: there is no room, or the folder is damaged.
+            OSError: there is not enough space, or the folder is damaged.
         """
         known = self.families.get(family.signature(), family)
         if known.number < 0:
@@ -141,7 +141,7 @@ class Schema:
         return self.families[family.signature()]
 
     def keep_local(self, family: Family) -> Family:
-        """The family of this signature, known to this process alone until there is room."""
+        """The family of this signature, in this process only until there is space for it."""
         known = self.families.get(family.signature())
         if known is None:
             known = self.families[family.signature()] = family
@@ -149,10 +149,10 @@ class Schema:
         return known
 
     def add_group(self, family: Family, labelvalues: tuple[str, ...]) -> int | None:
-        """The first cell of a group, made if it is new; None where all cells are taken.
+        """The first cell of a group, created if it is new; None if all cells are in use.
 
         Raises:
-            OSError: there is no room, or the folder is damaged.
+            OSError: there is not enough space, or the folder is damaged.
         """
         if labelvalues not in family.groups:
             self.add_family(family)
@@ -178,7 +178,7 @@ class Schema:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read what other workers added.
+        """Read what other workers have added.
 
         Raises:
             OSError: the folder is damaged.
@@ -213,7 +213,7 @@ class Schema:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock, for microseconds: the schema grows and slots change hands under it."""
+        """Hold the folder's lock, for microseconds: to add to the schema or to claim a slot."""
         with self.lock:
             self._open()
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -251,7 +251,7 @@ class Schema:
             OSError: there is no folder.
         """
         if self.directory is None:
-            raise OSError("alone in one process, there is no folder")
+            raise OSError("a single process has no shared folder")
         return self.directory / name
 
     def _damaged(self) -> OSError:

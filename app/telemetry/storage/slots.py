@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slots: which worker counts in which file.
 
-Slot N is the file `worker-N`, taken with flock for as long as the worker lives. A new worker takes the first one that
-is free, so a successor continues where its predecessor stopped, and nothing has to be cleaned up or added together.
+Slot N is the file `worker-N`, locked with flock for as long as the worker lives. A new worker takes the first free one,
+so a successor continues where its predecessor stopped, and nothing has to be cleaned up or merged.
 """
 
 from pathlib import Path
@@ -12,12 +12,12 @@ from .files import is_held, is_locked
 from .layout import FIRST_CELL, READY, Doubles, Memory, Peer
 from .schema import Schema
 
-# Gauges of these modes belong to a living worker and vanish with it; the others keep their last value.
+# Gauges in these modes belong to a living worker and disappear with it; the others keep their last value.
 LIVE_MODES = frozenset({"", "all", "liveall", "livesum", "livemin", "livemax", "livemostrecent"})
 
 
 class Worker(NamedTuple):
-    """Of one slot."""
+    """The worker of one slot, its numbers, and whether it is alive."""
 
     slot: int
     memory: Doubles
@@ -65,17 +65,17 @@ def _forget_gauges(schema: Schema, memory: Memory) -> None:
 
 
 class Peers:
-    """The doubles of all workers, as this one reads them."""
+    """Reads the doubles of all workers."""
 
     def __init__(self) -> None:
         self._peers: dict[Path, Peer] = {}
 
     def read(self, schema: Schema, own: Worker, own_path: Path | None, *, whole: bool) -> list[Worker]:
-        """Every worker that ever was, dead ones too; in one process that is this one alone.
+        """All workers, dead ones included; in a single process only this one.
 
         Args:
             own: this worker, which may count in the file at `own_path`.
-            whole: include it where it does not.
+            whole: include this worker even if it does not.
         """
         if schema.directory is None:
             return [own]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a worker counts what has no room in the shared folder: in its own memory, in cells beyond those of the file."""
+"""Series for which there is no space in the shared folder: in the worker's memory, in cells beyond the file's."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from .layout import CELLS
 
 
 class Spilled:
-    """The doubles of a worker once its folder was full: a few times slower, as every access is a call."""
+    """The doubles of a worker after its folder was full: a few times slower, as every access is a function call."""
 
     def __init__(self, shared: Any, private: list[float] | None = None) -> None:
         self.shared = shared

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that is truncated while it is mapped: `> worker-0`, a copy over it, a clean-up of a temporary folder.
+"""Files that are truncated while they are mapped: `> worker-0`, a copy over one, a clean-up of a temporary folder.
 
-The next load or store beyond its new end would end the process by SIGBUS. Instead the file gets its size back, with
-zeros in it, and the instruction is repeated: what was counted is lost, the worker lives. A fault anywhere else ends the
-process as it would have. The handler is a C function's address (ctypes): Python's own run only after the instruction,
-which would fault again and again. It runs in the thread that holds the interpreter, in a load or store of a few bytes.
+The next load or store beyond the new end would end the process with SIGBUS. A signal handler extends the file to its
+size again, filled with zeros, and the instruction is repeated: the counts are lost, the worker survives. A fault
+anywhere else ends the process as usual. The handler is a C function (ctypes), because Python's own handlers run only
+after the instruction, which would fault again and again. It runs in the thread that holds the interpreter, in a load or
+store of a few bytes.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ _handler: object = None  # must live as long as the process
 
 
 def guard(fd: int, size: int) -> None:
-    """Give a mapped file its size back if it loses it."""
+    """Extend a mapped file to this size again whenever it is truncated."""
     _guarded[fd] = size
     _install()
 
@@ -28,7 +29,7 @@ def forget(fd: int) -> None:
 
 
 def repaired(fd: int) -> bool:
-    """Whether that has happened to a file, or is done now; true once."""
+    """Whether a file was truncated and has been extended again, now or before; True once for each time."""
     _repair(fd)
     if fd in _repaired:
         _repaired.discard(fd)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of prometheus_client's metrics, kept in the storage.
+"""The values of prometheus_client's metrics, kept in the storage.
 
-prometheus_client makes a value per number and asks nothing else of it: new_value() stands where its own class would.
+prometheus_client creates one value object per number and uses no other interface: new_value() replaces its own class.
 """
 
 import math
@@ -28,7 +28,7 @@ class Value:
         self._cell = cell
 
     def inc(self, amount: float) -> None:
-        amount = float(amount)  # nothing of the caller's may run between the load and the store
+        amount = float(amount)  # first: no code of the caller may run between the load and the store
         if LOCK is None:
             storage.cells[self._cell] += amount
         else:
@@ -41,7 +41,7 @@ class Value:
         if timestamp is not None:
             cells[self._cell - 1] = timestamp
 
-    # The same as plain functions, which cost half of it. They hold the value, so its cell stays its own.
+    # The same as plain functions, at half the cost. They keep a reference to the value, so that its cell is not reused.
 
     def adder(self) -> Callable[[float], None]:
         """inc() for floats."""
@@ -54,7 +54,7 @@ class Value:
         return add
 
     def observer(self, bounds: Sequence[float]) -> Callable[[float], None]:
-        """observe() of the histogram whose sum this is, for floats; `bounds` are its buckets' with +Inf."""
+        """observe() of the histogram whose sum this is, for floats; `bounds` are those of its buckets, with +Inf."""
 
         def observe(amount: float) -> None:
             cells, cell = storage.cells, self._cell
@@ -66,7 +66,7 @@ class Value:
     def sizes_with(self, other: "Value", part: Sized, whole: Sized) -> Callable[[], None]:
         """set() of this gauge to the size of `part`, and of another one to that of the rest of `whole`.
 
-        Others may add and remove in the middle of it, so the last to set looks whether the sizes are still right.
+        Other threads may add and remove meanwhile, so it checks after setting whether the sizes are still right.
         """
 
         def set_both() -> None:
@@ -91,7 +91,7 @@ class Value:
 
 
 class _FirstValue(Value):
-    """The first number of a group; when prometheus_client drops it, the group goes."""
+    """The first number of a group; when prometheus_client deletes it, the group is removed."""
 
     __slots__ = ("_group",)
 
@@ -110,12 +110,12 @@ class _FirstValue(Value):
         return self
 
     def __del__(self, finalizing: Any = sys.is_finalizing) -> None:
-        # Not when the process ends: what it counted stays.
+        # Not when the process ends: its counts stay.
         if self._group is not None and not finalizing():
             storage.disown(*self._group)
 
 
-# Summaries and histograms come one number at a time, within one call of labels(): [(upper bound, value), ...].
+# Summaries and histograms are created one number at a time, within one call of labels(): first value, bounds, others.
 _unfinished: dict[tuple[Any, ...], tuple[_FirstValue, list[float], list[Value]]] = {}
 
 
@@ -129,7 +129,7 @@ def new_value(
     multiprocess_mode: str = "",
     **_: Any,
 ) -> Value:
-    """What prometheus_client calls to make a number."""
+    """The value object of a number; called by prometheus_client."""
     names, values = tuple(labelnames), tuple(labelvalues)
     if type_ in ("counter", "gauge"):
         return _FirstValue().bind((), storage.family(type_, metric, help_, names, (), multiprocess_mode), values)

@@ -85,7 +85,7 @@ def test_addresses_that_the_http_client_refuses(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=r"^The LLM provider's client refuses .*See OPENAI_BASE_URL.* NO_PROXY$"):
+    with pytest.raises(SettingsError, match=r"^The LLM provider's client rejects .*See OPENAI_BASE_URL.* NO_PROXY$"):
         create_service(Settings(llm_provider=provider, openai_api_key=KEY, anthropic_api_key=KEY))
 
 

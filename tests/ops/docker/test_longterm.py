@@ -67,7 +67,7 @@ def test_the_path_of_another_product_is_refused_and_changes_nothing(longterm: St
     url = f"{longterm.url('prometheus')}/api/v1/write"
     refused = longterm.try_to_make("up", settings={"REMOTE_WRITE_URL": url})
     assert refused.returncode == 1
-    assert f"REMOTE_WRITE_URL: {url} answers 404, so it takes no samples there." in refused.stderr
+    assert f"REMOTE_WRITE_URL: {url} responds with 404, so it accepts no samples there." in refused.stderr
     assert {service: one["Id"] for service, one in longterm.containers().items()} == before
 
 

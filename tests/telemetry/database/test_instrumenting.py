@@ -121,7 +121,7 @@ def test_uninstrument_puts_back_what_others_had_put_there() -> None:
 
 def test_mistakes_are_refused() -> None:
     engine = create_engine("sqlite://")
-    with pytest.raises(TypeError, match=r"query_names is a list of names: \('greeting',\)"):
+    with pytest.raises(TypeError, match=r"query_names must be a list of names, such as \('greeting',\)"):
         instrument_engine(engine, query_names="greeting")
     assert not [name for name in vars(engine.dialect) if name.startswith("do_")]
     with pytest.raises(TypeError, match="Engine or AsyncEngine, not a str"):

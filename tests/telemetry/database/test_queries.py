@@ -266,7 +266,7 @@ def test_a_fault_of_the_telemetry_stays_out_of_the_query(
     monkeypatch.setattr(metrics, "_warned", set())
     for name in ("observer", "zero_observer", "adder"):
         monkeypatch.setattr(metrics, name, lambda child: broken)
-    with caplog.at_level(logging.WARNING, logger="app.telemetry.database"):
+    with caplog.at_level(logging.WARNING, logger="sightline_telemetry"):
         run(scenario)
     monkeypatch.undo()
     assert "do_commit failed; logged once" in caplog.text
@@ -354,6 +354,6 @@ def test_nothing_to_complain_about(
             connection.execute(text("SELECT 1"))
 
     monkeypatch.setattr(metrics, "_warned", set())
-    with caplog.at_level(logging.WARNING, logger="app.telemetry.database"):
+    with caplog.at_level(logging.WARNING, logger="sightline_telemetry"):
         assert run(scenario) == queries(SELECT=1) | ended(commit=1) | pool_numbers()
     assert not [record for record in caplog.records if record.name.startswith("app.telemetry")]

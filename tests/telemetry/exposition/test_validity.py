@@ -66,10 +66,10 @@ def test_what_is_not_shared_is_logged_once() -> None:
     done = subprocess.run([sys.executable, "-c", OWN], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "LookupError" in done.stderr
     for name in ("build", "mode", "asked"):
-        assert done.stderr.count(f"/metrics: {name} is each worker's own") == 1
-    assert done.stderr.count("is each worker's own") == 3
+        assert done.stderr.count(f"/metrics: {name} is not shared between workers") == 1
+    assert done.stderr.count("is not shared between workers") == 3
     assert done.stderr.count("Fails failed; its metrics are missing") == 1
-    assert done.stderr.count("holds the numbers of this process alone") == 1
+    assert done.stderr.count("covers this process only") == 1
     for line in ("shared_total 1", 'build_info{v="1"} 1.0', "asked 1.0", 'busy{worker="mine",telemetry_worker="0"} 2'):
         assert done.stdout.count(f"{line}\n") == 2
 

@@ -234,7 +234,7 @@ async def test_an_exemplar_a_second(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     now[0] += 1
     samples = await ask(app, "/sizes/4")
     assert value(samples, "http_requests_total", service="exemplary", status_code="200") == 8
-    assert "an exemplar was not kept" in caplog.text
+    assert "an exemplar was not stored" in caplog.text
     assert "not counted" not in caplog.text
 
 

@@ -147,7 +147,7 @@ def test_an_error_in_the_place_of_a_chunk(error: Body, kind: str, after_the_firs
 
 def test_mistakes_are_refused_before_anything_is_counted(model: str) -> None:
     for prompt in ({1, 2}, 1.5, True, object(), b"text"):
-        with pytest.raises(TypeError, match="prompt is a text"):
+        with pytest.raises(TypeError, match="prompt must be a text"):
             track_call("openai", model, prompt=prompt)
     with pytest.raises(ValueError, match="0 or more"):
         track_call("openai", model, prompt=-1)

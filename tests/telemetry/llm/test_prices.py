@@ -58,10 +58,10 @@ def test_the_price_table_is_readable() -> None:
         ('[openai."m"]\ninput = 1', "give input and output"),
         ("[openai]\nm = 1", "give input and output"),
         ('[openai."m"]\ninput = 1\noutput = 2\nsurcharge = 3', "give input and output"),
-        ('[openai."m"]\ninput = "1"\noutput = 2', "a price is a number"),
-        ('[openai."m"]\ninput = -1\noutput = 2', "a price is a number"),
-        ('[openai."m"]\ninput = nan\noutput = 2', "a price is a number"),
-        ('[openai."m"]\ninput = true\noutput = 2', "a price is a number"),
+        ('[openai."m"]\ninput = "1"\noutput = 2', "a price must be a number"),
+        ('[openai."m"]\ninput = -1\noutput = 2', "a price must be a number"),
+        ('[openai."m"]\ninput = nan\noutput = 2', "a price must be a number"),
+        ('[openai."m"]\ninput = true\noutput = 2', "a price must be a number"),
     ],
 )
 def test_bad_price_tables(text: str | None, says: str, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_pool_that_shares_nothing_says_so_once(python: Path, tmp_path: Path) -
         wait_until(lambda: len(celery.pids()) == 3)
         assert value(celery.samples(), "done_total") == 0
         assert value(celery.samples(), "events_total") == 3
-    assert celery.log.read_text().count("name a folder in PROMETHEUS_MULTIPROC_DIR") == 1
+    assert celery.log.read_text().count("set PROMETHEUS_MULTIPROC_DIR") == 1
 
 
 def test_a_folder_shares_what_a_script_starts(python: Path, tmp_path: Path) -> None:

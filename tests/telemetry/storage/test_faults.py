@@ -50,7 +50,7 @@ def test_a_full_disk_kills_no_worker(tmp_path: Path, command: tuple[str, ...], s
             assert "Traceback" not in log
             if size in ("12k", "64k", "128k"):
                 wait_until(lambda: value(server.samples(), "telemetry_unshared_series") > 0)
-                assert 1 <= len(re.findall("metrics: no room in|are not shared in", log)) <= 2, log  # one a worker
+                assert 1 <= len(re.findall("metrics: no space left in|are not shared in", log)) <= 2, log  # per worker
 
 
 @pytest.mark.attack("the telemetry's folder is full", tried=20)
@@ -113,7 +113,7 @@ def test_a_file_truncated_under_a_live_worker(tmp_path: Path, length: int) -> No
         assert both(server) == before
         if length < 65_536:  # beyond it nothing was counted yet
             log = server.log.read_text
-            wait_until(lambda: server.samples() and log().count("was truncated while the service runs") == 2)
+            wait_until(lambda: server.samples() and log().count("was truncated while in use") == 2)
         counted = total(server, endpoint="/r1")
         ask(server, ["/r1"] * 20)
         assert total(server, endpoint="/r1") == counted + 20
@@ -165,16 +165,16 @@ def test_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
         ask(server, ["/r1"] * 20)
         assert {total(server, endpoint="/r1") for _ in range(10)} == {20}
         assert list(folder.iterdir()) == []
-        assert f"others may write to {folder}: chmod 700 it" in server.log.read_text()
+        assert f"{folder} is writable by other users: chmod 700 it" in server.log.read_text()
 
 
 def test_a_folder_that_cannot_be_shared_is_refused_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(OSError, match="is a symbolic link; name the folder itself"):
+    with pytest.raises(OSError, match="is a symbolic link; set the folder itself"):
         check(tmp_path / "link")
     check(tmp_path / "own")
     monkeypatch.setattr("os.geteuid", lambda: (tmp_path / "own").stat().st_uid + 1)
-    with pytest.raises(OSError, match="belongs to another user; name a folder of this one"):
+    with pytest.raises(OSError, match="belongs to another user; set a folder of this user"):
         check(tmp_path / "own")

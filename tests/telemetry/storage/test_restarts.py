@@ -60,14 +60,14 @@ def test_disk_full_while_serving(tmp_path: Path) -> None:
     """No file can grow any more: what has room goes on there, the rest in memory, and it is logged once."""
     code = FULL_DISK.format(before="", then=LIMIT.format(size=1 << 16))
     output = run("-c", code, folder=tmp_path / "metrics")
-    text, _, log = output.partition("metrics: no room")
+    text, _, log = output.partition("metrics: no space left")
     samples = parse(text)
     assert value(samples, "http_requests_total", endpoint="/r0") == 3
     assert value(samples, "http_requests_total", endpoint="/r399", worker="0") == 1
     assert value(samples, "http_requests_total") == 402
     assert value(samples, "http_request_duration_seconds_count") == 402
     assert value(samples, "telemetry_unshared_series") > 400
-    assert output.count("metrics: no room") == 1, log
+    assert output.count("metrics: no space left") == 1, log
 
 
 def test_disk_full_from_the_start(tmp_path: Path) -> None:

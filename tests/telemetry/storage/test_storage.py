@@ -107,7 +107,7 @@ def test_a_folder_that_is_removed_while_the_service_runs(tmp_path: Path) -> None
     )
     output = run("-c", code, folder=tmp_path / "metrics")
     assert output.count('counted_total{l="x"} 1') == 3
-    assert output.count("was removed while the service runs") == 1
+    assert output.count("was removed while in use") == 1
 
 
 def test_a_full_disk_keeps_no_metric_from_being_defined(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ print(exposition.render().decode())
         'later_total{l="x",worker="0"} 7',
     }
     assert "telemetry_unshared_series 2\n" in output
-    assert output.count("metrics: no room") == 1
+    assert output.count("metrics: no space left") == 1
 
 
 LIVING = """

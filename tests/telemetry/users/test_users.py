@@ -249,7 +249,7 @@ def test_each_message_of_a_websocket_counts(users: ActiveUsers, clock: Clock) ->
 def test_an_identify_that_fails_harms_nothing(users: ActiveUsers, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="sightline_telemetry"):
         assert through(users, {"type": "http"}, lambda scope: scope["no such"], START, BODY) == [START, BODY]
-    assert "said once" in caplog.text
+    assert "logged once" in caplog.text
     assert users.counts() == everywhere(0)
 
 

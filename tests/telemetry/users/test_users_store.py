@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from redis import Redis
 
-from app.telemetry.users import PLACES, WINDOWS, ActiveUsers
+from app.telemetry.users import POSITIONS, WINDOWS, ActiveUsers
 from app.telemetry.users_store import SLOT_SECONDS, UsersStore
 from tests import servers
 from tests.running import Running, wait_until
@@ -136,7 +136,7 @@ def test_nothing_that_names_a_user_leaves(valkey: servers.Valkey, key: bytes, cl
     bitmap = client.get(kept)
     assert isinstance(kept, bytes)
     assert isinstance(bitmap, bytes)
-    assert len(bitmap) <= PLACES // 8
+    assert len(bitmap) <= POSITIONS // 8
     assert sum(byte.bit_count() for byte in bitmap) == 1
     assert b"ada" not in kept + bitmap
     assert key not in kept + bitmap
@@ -157,7 +157,7 @@ def test_the_store_down_and_back(key: bytes, clock: Clock, caplog: pytest.LogCap
                 clock.now += SLOT_SECONDS
                 assert [replica.store.exchange() for replica in (here, there)] == [False, False]
         assert here.exported() == everywhere(1, up=0)
-        assert [record.message.partition(":")[2][:18] for record in caplog.records] == [" the store is away"] * 2
+        assert [record.message.partition(":")[2][:25] for record in caplog.records] == [" the store is unavailable"] * 2
         here.users.touch("joan")  # counted all the same when the store is back, empty
 
         again = Running(valkey.running.server, valkey.running.log_file)
@@ -167,7 +167,7 @@ def test_the_store_down_and_back(key: bytes, clock: Clock, caplog: pytest.LogCap
                 shown(clock, here, there)
             assert here.exported() == everywhere(3), "and what the store has lost"
             assert [record.message for record in caplog.records][2:] == [
-                "Active users: the store is back, users are counted over all replicas"
+                "Active users: the store is available again, users are counted over all replicas"
             ] * 2
         finally:
             again.stop()

@@ -39,7 +39,7 @@ def instrument_pool(pool: Pool, name: str = "main", query_names: Iterable[str] =
         TypeError: for what is no pool of psycopg_pool or asyncpg, and for a single query name where a list belongs.
     """
     if isinstance(query_names, str):  # its letters would be the names
-        raise TypeError(f"query_names is a list of names: ({query_names!r},)")
+        raise TypeError(f"query_names must be a list of names, such as ({query_names!r},)")
     packages = {cls.__module__.partition(".")[0] for cls in type(pool).__mro__}
     measure = measure_psycopg if "psycopg_pool" in packages else measure_asyncpg if "asyncpg" in packages else None
     if measure is None:
