@@ -1,4 +1,4 @@
-"""`python -m prometheus.src [--check]`: writes rules, unit tests and endpoints, or says whether they are up to date."""
+"""`python -m prometheus.src [--check]`: writes rules, unit tests and endpoints, or checks that they are up to date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIGURATION = "prometheus.yml"
 
 
 def check_bounds() -> None:
-    """A bound that is no bucket of the histogram would never count anything as fast."""
+    """Check that the latency bounds are bucket bounds of the histogram; otherwise no request would count as fast."""
     for name, value in (
         ("latency.seconds", SETTINGS.latency_seconds),
         ("latency.streaming_start_seconds", SETTINGS.start_seconds),

@@ -1,8 +1,8 @@
-"""When HostDiskWillFill and HostInodesWillFill alert: a line for each window whose slope is followed (rules/host.yml).
+"""When HostDiskWillFill and HostInodesWillFill alert: one entry per window that is extrapolated (rules/host.yml).
 
-Within half an hour, for inodes an hour: pages, as hardly anybody could be quicker. Within three hours or a day: time
-to act in working hours; of three hours and of the last hour's line the first speaks for both, and six hours, which see
-what fills in steps, speak when neither does.
+Full within half an hour (inodes: an hour): pages, as there is hardly time to react. Full within three hours or a day: a
+warning, to act on in working hours. The window of three hours takes precedence over that of one hour; the window of six
+hours, which detects growth in steps, is used if neither fires.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LEFT = {"30m": "half an hour", "1h": "an hour", "3h": "three hours", "1d": "a day"}
-"""How a description names `Filling.ahead`."""
+"""`Filling.ahead` in words, for descriptions."""
 
 
 @dataclass(frozen=True)
 class Filling:
-    """Alert where the line of the last `window` reaches 0 within `ahead`, for the time `hold`."""
+    """Alert if the extrapolation of the last `window` has reached 0 within `ahead` for the time `hold`."""
 
     resource: str
     """Disk or Inodes."""
@@ -24,18 +24,18 @@ class Filling:
     severity: str
     hold: str
     below: float | None = None
-    """The free share above which it is silent: emptier disks have room for what a burst writes and deletes again."""
+    """Silent above this free ratio: emptier disks have space for temporary files of a burst."""
     falling: tuple[float, str] | None = None
-    """It still goes on: less than this part of what was free this long ago, as a copy that has ended leaves a slope
-    behind, for as long as the window is. Three quarters of what such a line takes, seven eighths where it pages."""
+    """(factor, time): it must still be filling: free space is below `factor` of its value `time` ago. A finished copy
+    leaves a slope for the length of the window. Three quarters of what such a slope takes, seven eighths for pages."""
     fallen: float | None = None
-    """Less than this part of the most that was free in the six hours before."""
+    """Free space must be below this factor of the maximum of the last six hours."""
     unless: str = ""
     """Silent while the alert of one of these windows fires."""
 
     @property
     def series(self) -> str:
-        """The recorded share that is free."""
+        """The recorded ratio of free space or inodes."""
         name = {"Disk": "avail", "Inodes": "files_free"}[self.resource]
         return f"instance_mountpoint:node_filesystem_{name}:ratio"
 

@@ -3,23 +3,23 @@
 A percentile over raw buckets reads each bucket of each instance again for every point of a graph; with 50 instances and
 7 days that takes most of a minute. Recorded once for all instances together, it takes a tenth of a second.
 
-Names follow `level:metric:operations`; the level names the labels that are left beside those of the target (job,
-service ...). Rates are per second over 5 minutes, which makes 5 minutes the one window of the dashboards that show
-them; the load test has a minute, for it changes faster.
+Names follow `level:metric:operations`; the level names the labels that remain besides those of the target (job,
+service ...). Rates are per second over 5 minutes, the window of the dashboards that show them, or over a minute for the
+Load test dashboard, which changes faster.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-# Finds raw series only where instances are chosen: All (`.*`) leaves out every job; no instance is named like a job.
-# (Of a label that no series has, VictoriaMetrics takes `!~".*"` for true, Prometheus for false.)
+# Selects raw series only if instances are chosen: All (`.*`) excludes every job; no instance has the name of a job.
+# (For a label that no series has, `!~".*"` is true in VictoriaMetrics, false in Prometheus.)
 CHOSEN = 'job!~"$instance"'
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded series, and how it follows from raw ones.
+    """A recorded series, and its expression over raw series.
 
     name: of the series. It has no label `instance`, so `instance=~"$instance"` finds it while All (`.*`) is chosen.
     expr: PromQL that makes it, with `%` in place of matchers.
@@ -33,7 +33,7 @@ class Recorded:
     follows: str = ""
 
     def of(self, *matchers: str) -> str:
-        """The series with these matchers; where instances are chosen, the same from the raw series of these instances.
+        """The series with these matchers; if instances are chosen, the same from the raw series of these instances.
 
         matchers: of labels that the recorded series has, and `instance=~"$instance"`; several are alternatives.
         """
@@ -74,7 +74,7 @@ def histogram(level: str, metric: str, *without: str, only: str = "", window: st
 
 
 def difference(all_: str, failures: str) -> str:
-    """The rates of all minus those of failures, which have the same labels, or no series before the first failure.
+    """The rates of all minus those of failures, which have the same labels, or do not exist before the first failure.
 
     Where all fail, it would be 0 but for rounding, or below where a series is younger than its window: percentiles of
     buckets that shrink towards longer times, and averages of no requests.
@@ -84,7 +84,7 @@ def difference(all_: str, failures: str) -> str:
 
 
 def successes(level: str, metric: str, failed: str, *without: str, window: str = "5m") -> Histogram:
-    """Buckets and sum of a histogram without what its histogram of failures has: failing fast is not being fast."""
+    """Buckets and sum of a histogram without those of its failures, as failing fast is not being fast."""
 
     def part(suffix: str) -> Recorded:
         all_, failures = (
@@ -97,7 +97,7 @@ def successes(level: str, metric: str, failed: str, *without: str, window: str =
 
 
 def otherwise(first: Histogram, second: Histogram) -> Histogram:
-    """`first`, under its names, and `second`, recorded before it, for whatever `first` does not have."""
+    """`first`, under its names, and `second`, recorded before it, for label sets that `first` does not have."""
 
     def part(one: Recorded, other: Recorded) -> Recorded:
         return Recorded(one.name, f"{one.expr} or {other.expr}", one.only, f"{one.rule} or {other.name}")
@@ -120,21 +120,21 @@ def gauge(level: str, metric: str, how: str, *without: str, only: str = "") -> R
     return Recorded(name, f"{how} without ({', '.join(('instance', *without))}) ({metric}{{%}})", only)
 
 
-ALIVE = gauge("job", "app_info", "max")  # is there while an instance answers, which distinguishes zero from silence
+ALIVE = gauge("job", "app_info", "max")  # exists while an instance responds: distinguishes 0 from no data
 
 # HTTP
 _DURATION = ("http_request_duration_seconds", "http_failed_request_duration_seconds")
 _START = ("http_response_start_seconds", "http_failed_response_start_seconds")
 RESPONSE = successes("job_endpoint", *_DURATION, "method")
-# Prometheus keeps the start of the response where an endpoint streams (metric_relabel_configs of the job `app`): other
-# endpoints start their answer when they have it, so the duration stands in.
+# Prometheus keeps the start of the response for streaming endpoints only (metric_relabel_configs of the job `app`):
+# other endpoints respond when they are done, so their duration is used.
 TTFB = otherwise(successes("job_endpoint", *_START, "method"), RESPONSE)
 REQUESTS = rate("job_endpoint_status", "http_requests_total", "method")
 IN_PROGRESS = gauge("job_endpoint", "http_requests_in_progress", "sum", "method")
 RECEIVED = rate("job_endpoint", "http_request_size_bytes_sum", "method")
 SENT = rate("job_endpoint", "http_response_size_bytes_sum", "method")
 ACTIVE_USERS = gauge("job_window", "active_users", "max")  # instances share users
-# With the label `instance`, of the endpoints that the objectives judge.
+# With the label `instance`, of the endpoints that count for the objectives.
 REQUESTS_BY_INSTANCE = Recorded(
     "instance:http_requests:rate5m",
     "sum without (method, endpoint, status_code)"
@@ -180,7 +180,7 @@ INVALIDATIONS = rate("job_pool_kind", "db_pool_invalidations_total")
 CONNECTIONS = gauge("job_pool_state", "db_pool_connections", "sum")
 CONNECTION_LIMIT = gauge(_POOL, "db_pool_connections_max", "sum")
 
-# Load test: what the service answers, a minute at a time. Not the queries: their buckets are the most series of all.
+# Load test: the service's responses, over one minute. Without queries, whose buckets are most of all series.
 RESPONSE_1M = successes("job_endpoint", *_DURATION, "method", window="1m")
 REQUESTS_1M = rate("job_endpoint_status", "http_requests_total", "method", window="1m")
 CALL_1M = histogram(
@@ -194,7 +194,7 @@ CALL_1M = histogram(
     window="1m",
 )
 
-# Prometheus 3 warns of rate() over a counter whose name does not end like one's, on every panel that shows it.
+# Prometheus 3 shows a warning for rate() of a counter whose name does not end in _total, on every panel with it.
 EXPORTED = (
     "pg_stat_database_xact_commit",
     "pg_stat_database_xact_rollback",
@@ -221,7 +221,7 @@ EXPORTED = (
 
 
 def exported(counter: str) -> str:
-    """The record of a counter that its exporter gives a name without `_total`."""
+    """The recorded name of an exporter's counter whose own name does not end in `_total`."""
     return f"instance:{counter.lower()}:exported_total"
 
 
@@ -285,14 +285,14 @@ DASHBOARDS = (
 )
 COUNTERS = tuple(Recorded(exported(counter), f"{counter}{{%}}") for counter in EXPORTED)
 GROUPS = (("dashboards", "30s", DASHBOARDS), ("exported-counters", "", COUNTERS))
-"""Groups of rules: name, how often they are evaluated if not at every scrape, what they record."""
+"""Rule groups: name, evaluation interval if it is not the default, recorded series."""
 
 HEAD = """\
-# Made by `make generate` of prometheus/src/recorded.py. What the dashboards show, recorded once for all instances
-# together, as percentiles over raw buckets take a minute where there are many; and counters of exporters under names
-# that end in _total, without which Prometheus 3 warns of each rate. Not for dashboards alone: recording.yml and
-# database.yml read records of this file; DbQueriesSlow and DbQueryErrors cannot fire without it. Every 30 s, as
-# these rules are the costliest; the shortest of their windows is a minute.
+# Generated by `make generate` from prometheus/src/recorded.py. Series for the dashboards, aggregated over all
+# instances, since percentiles over the raw buckets of many instances take a minute; and counters of exporters under
+# names that end in _total, without which Prometheus 3 shows a warning for each rate. Not for dashboards only:
+# recording.yml and database.yml use series of this file, and DbQueriesSlow and DbQueryErrors cannot fire without it.
+# Evaluated every 30 s, as these rules are the most expensive; the shortest of their windows is a minute.
 """
 
 

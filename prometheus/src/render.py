@@ -1,8 +1,8 @@
-"""The templates of rules and unit tests, filled in with what slo.toml says.
+"""Renders the templates of rules and unit tests with the values of slo.toml.
 
 They are YAML with two additions of Jinja's: `${expression}`, and lines that begin with `#%` (for, if, set, endfor ...).
-Beside the names below they may use every function of `FORMATS`, which print numbers as Prometheus' own functions of
-these names do in annotations.
+Besides the names below they may use every function of `FORMATS`, which format numbers like Prometheus' functions of
+the same names in annotations.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def flat(value: float) -> float:
 
 
 def links(alert: str, dashboard: str) -> str:
-    """The annotations that lead to an alert's runbook and dashboard; none where the addresses are not set."""
+    """The annotations with links to an alert's runbook and dashboard; empty if the base URLs are not set."""
     runbook = f'runbook_url: "{{{{ with $externalLabels.runbooks_url }}}}{{{{ . }}}}/{alert}.md{{{{ end }}}}"'
     url = f'dashboard_url: "{{{{ with $externalLabels.grafana_url }}}}{{{{ . }}}}/d/sightline-{dashboard}{{{{ end }}}}"'
     return f"{runbook}\n          {url}"
@@ -117,7 +117,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
         variable_start_string="${",
         variable_end_string="}",
         line_statement_prefix="#%",
-        block_start_string="{%",  # of what Jinja knows else, nothing occurs in a rule
+        block_start_string="{%",  # Jinja's other delimiters do not occur in rules
         comment_start_string="{#%",
         comment_end_string="%#}",
         keep_trailing_newline=True,
@@ -155,7 +155,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
 
 
 def configured(text: str, settings: Settings = SETTINGS) -> str:
-    """The text of prometheus.yml with the endpoints of slo.toml in what it drops of the job `app`, where it does.
+    """The text of prometheus.yml with the endpoints of slo.toml in the relabelling of the job `app`, if it has any.
 
     Raises:
         SettingsError: a rule that drops by these endpoints is not written as expected.

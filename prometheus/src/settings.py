@@ -63,7 +63,7 @@ class Objective:
 
     @property
     def budget(self) -> float:
-        """The share of bad requests that the objective bears."""
+        """The ratio of bad requests that the objective allows."""
         return round(1 - self.ratio, 10)
 
 
@@ -79,7 +79,7 @@ class Window:
     """Failures in the long window; slow responses: `Settings.least_bad`."""
 
     def limit(self, objective: Objective) -> float:
-        """The burn rate that alerts: the factor, or less where that were more than half of the requests."""
+        """The burn rate that alerts: the factor, capped at half of the requests being bad."""
         return min(self.factor, round(MOST_BAD / objective.budget, 6))
 
 
@@ -104,7 +104,7 @@ class Thresholds(dict[str, float]):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that slo.toml says."""
+    """The content of slo.toml."""
 
     budget_days: int
     """That the objectives and their error budgets are over."""
@@ -114,7 +114,7 @@ class Settings:
     streaming: str
     ignored: str
     min_bad_requests: float
-    """Of slow responses, and of failures where a window has no number of its own."""
+    """For slow responses, and for failures if a window does not set its own number."""
     windows: tuple[Window, ...]
     """The longest first."""
     thresholds: Thresholds
@@ -129,12 +129,12 @@ class Settings:
         return str(self.start_seconds)
 
     def least_bad(self, objective: Objective, window: Window) -> float:
-        """The least number of bad requests in the long window that alerts."""
+        """The minimum number of bad requests in the long window for an alert."""
         return self.min_bad_requests if objective.slo == "latency" else window.min_bad_requests
 
     @property
     def page_factor(self) -> float:
-        """The smallest burn rate that pages when it is kept up for an hour or less."""
+        """The smallest burn rate that pages if it lasts for an hour or less."""
         return min(
             (w.factor for w in self.windows if w.severity == "critical" and seconds(w.long) <= 3600),
             default=max(w.factor for w in self.windows),

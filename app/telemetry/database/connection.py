@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of one DBAPI connection, kept in SQLAlchemy's `info` of it.
+"""The state of one DBAPI connection, kept in its SQLAlchemy `info` dictionary.
 
-phase    IDLE -> ACTIVE (a statement was sent) -> IDLE (commit, rollback, lost)
-         AUTOCOMMIT: each statement is a transaction; ENDING: what ends a two-phase transaction is being sent
-errors   a statement failed since the transaction, or the last savepoint rolled back to, began
-refused  the server reported one of these errors, so PostgreSQL takes nothing but ROLLBACK by now
-ending   COMMIT or ROLLBACK from when that is sent until the next transaction; the operation of an error there
-since    perf_counter() of when the connection was taken from the pool
+phase    IDLE -> ACTIVE (a statement was sent) -> IDLE (commit, rollback, connection lost)
+         AUTOCOMMIT: each statement is a transaction; ENDING: the end of a two-phase transaction is being sent
+errors   a statement failed since the transaction began, or since the last rollback to a savepoint
+refused  the server reported one of these errors, so PostgreSQL now accepts only ROLLBACK
+ending   COMMIT or ROLLBACK, from when it is sent until the next transaction: the operation of an error in between
+since    perf_counter() when the connection was checked out of the pool
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class ConnectionState:
         self.since = 0.0
 
     def end(self) -> None:
-        """The transaction has ended, and all that was known of it."""
+        """The transaction has ended: reset its state."""
         self.phase = IDLE
         self.errors = self.refused = False
 
 
 class States:
-    """The states of one instrumentation's connections. Another one of the same engine, later, has its own."""
+    """The connection states of one instrumentation. A later one of the same engine has its own."""
 
     def __init__(self) -> None:
         self.key = object()  # in `info`; also stands for the engine
 
     def of(self, connection: Any) -> ConnectionState | None:
-        """Of a connection in use; None where none was made, as for SQLAlchemy's own look at a new server."""
+        """The state of a connection in use; None if it has none, as when SQLAlchemy first inspects a server."""
         try:
             return connection.info.get(self.key)  # type: ignore[no-any-return]
-        except Exception:  # an invalidated one, and the one of that look, have no `info`
+        except Exception:  # an invalidated connection, and that of the inspection, have no `info`
             return None
 
     def made(self, entry: Any) -> ConnectionState:
-        """The same, made where it is missing."""
+        """The same, created if it is missing."""
         state = entry.info.get(self.key)
         if state is None:
             state = entry.info[self.key] = ConnectionState(self.key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instrument an engine: put the parts together, find its handle again, count its errors."""
+"""Instrument an engine: assemble the parts, keep one handle per engine, count its errors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ _handles: weakref.WeakValueDictionary[int, Instrumentation] = weakref.WeakValueD
 def instrument_engine(
     engine: Engine | AsyncEngine, pool: str = "main", query_names: Iterable[str] = ()
 ) -> Instrumentation:
-    """Measure everything that goes through `engine`, from now on and also after `engine.dispose()`.
+    """Measure the queries, transactions and pool of `engine` from now on, also after `engine.dispose()`.
 
-    Give every engine of a process a `pool` name of its own; engines of one name are added up. A second call for the
-    same engine returns the same handle and may allow more `query_names`.
+    A second call for the same engine returns the same handle and may allow more `query_names`.
+
+    Args:
+        engine: an Engine or AsyncEngine.
+        pool: the label `pool`, different for every engine of a process; engines with the same name are added up.
+        query_names: the allowed values of the label `query_name`; all other queries are `other`.
 
     Raises:
-        ValueError: the engine is instrumented under another `pool` name.
-        TypeError: for what is no engine, and for a single name where a list belongs.
+        ValueError: the engine is already instrumented under another `pool` name.
+        TypeError: `engine` is not an engine, or `query_names` is a single string.
     """
-    # An AsyncEngine has it. Its class is not asked for: importing sqlalchemy.ext.asyncio needs greenlet, which a
-    # synchronous service does not have.
+    # Of an AsyncEngine. No isinstance(): importing sqlalchemy.ext.asyncio needs greenlet, which a synchronous service
+    # does not have.
     root = getattr(engine, "sync_engine", engine)
-    root = getattr(root, "_proxied", root)  # engine.execution_options() makes a view of the engine that owns the pool
+    root = getattr(root, "_proxied", root)  # engine.execution_options() returns a view of the engine that owns the pool
     if not isinstance(root, Engine):
         raise TypeError(f"expected SQLAlchemy's Engine or AsyncEngine, not a {type(engine).__name__}")
     names = _names(query_names)
@@ -53,7 +57,7 @@ def instrument_engine(
 
 
 def _names(query_names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(query_names, str):  # its letters would be the names
+    if isinstance(query_names, str):  # otherwise its letters would be the names
         raise TypeError(f"query_names must be a list of names, such as ({query_names!r},)")
     return tuple(query_names)
 
@@ -80,19 +84,19 @@ class Instrumentation:
         """Allow more values of the label `query_name`.
 
         Raises:
-            TypeError: for a single name where a list belongs.
+            TypeError: `query_names` is a single string.
         """
         self._queries.allow(_names(query_names))
 
     def uninstrument(self) -> None:
-        """Leave the engine as it was. Counters keep what they counted; the gauges forget this engine."""
+        """Stop measuring and restore the engine. Counters keep their values; the gauges exclude this engine."""
         self._patches.undo()
         self._metrics.connections.remove(self._states.key)
         _handles.pop(id(self._engine), None)
 
     def _on_handle_error(self, context: Any) -> None:
         try:
-            if context.connection is not None:  # else there was none, which the pool's listener counts
+            if context.connection is not None:  # otherwise connecting failed, which the pool's part counts
                 self._failed(context)
         except Exception:
             warn_once("the event handle_error")
@@ -107,9 +111,9 @@ class Instrumentation:
             self._transactions.failed(state, error)
         if state is not None and in_transaction and context.is_disconnect:
             self._transactions.rolled_back(state)
-        # While a server-side cursor of asyncpg fetches, SQLAlchemy passes on the driver's own errors.
+        # For fetches of a server-side cursor of asyncpg, SQLAlchemy passes on the driver's own errors.
         if not isinstance(context.sqlalchemy_exception, exc.DBAPIError) and sqlstate_class(error, lost=False) == OTHER:
-            return  # not of the database or its driver: a cancelled task, a statement without its parameters
+            return  # not an error of the database or its driver: a cancelled task, missing parameters
         if statement is not None:
             operation = operation_of(statement)
         else:

@@ -2,16 +2,16 @@
 """The SQLSTATE class of a driver's exception, the label `sqlstate_class`: one of SQLSTATE_CLASSES.
 
 The class is the first two characters of the five-character code, such as 23 (integrity constraint violation) of 23505.
-One event has one class whatever the driver: an error that lost the connection, or never got one, is 08 (connection
-exception), since libpq has no code where asyncpg has one and the reverse; an error that the driver raised by itself,
-without the server, is `other`, even where asyncpg gives it a code.
+The same event has the same class with every driver. Errors of a lost or refused connection are 08 (connection
+exception), because libpq has no code for some of them and asyncpg none for others. Errors that the driver raises by
+itself, without the server, are `other`, even if asyncpg gives them a code.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html; the standard's classes are the same everywhere.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; classes of the SQL standard are the same everywhere.
 # fmt: off
 SQLSTATE_CLASSES: Final = frozenset((
     "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "22", "23", "24", "25", "26", "27",
@@ -21,8 +21,8 @@ SQLSTATE_CLASSES: Final = frozenset((
 # fmt: on
 OTHER: Final = "other"
 CONNECTION: Final = "08"
-# The classes that operations end with in practice: connection, data, integrity, transaction rollback, syntax or
-# access, resources, object state, operator intervention.
+# Classes that occur in practice: connection, data, integrity, transaction rollback, syntax or access, resources, object
+# state, operator intervention.
 _CLASSES: Final = (CONNECTION, "22", "23", "40", "42", "53", "55", "57", OTHER)
 COMMON_ERRORS: Final = {
     "CONNECT": (CONNECTION,),
@@ -37,7 +37,7 @@ _CALLERS: Final = frozenset({"ProgrammingError", "DataError", "NotSupportedError
 
 
 def sqlstate_class(error: BaseException, lost: bool) -> str:
-    """The class of an error; `lost`: SQLAlchemy says that the connection is."""
+    """The class of an error. `lost`: whether SQLAlchemy considers the connection lost."""
     code = sqlstate_of(error)
     if lost or code in _LOST:
         return CONNECTION
@@ -47,8 +47,8 @@ def sqlstate_class(error: BaseException, lost: bool) -> str:
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """The code that an exception of a driver carries: psycopg 3, asyncpg (`sqlstate`), psycopg2 (`pgcode`), pg8000."""
-    for carrier in (error, error.__cause__):  # SQLAlchemy copies that of most of asyncpg's errors, and not of all
+    """The code of a driver's exception: psycopg 3 and asyncpg (`sqlstate`), psycopg2 (`pgcode`), pg8000."""
+    for carrier in (error, error.__cause__):  # SQLAlchemy copies it from most errors of asyncpg, but not from all
         for attribute in ("sqlstate", "pgcode"):
             value = getattr(carrier, attribute, None)
             if isinstance(value, str):
@@ -58,10 +58,10 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 def reported_by_server(error: BaseException) -> bool:
-    """Whether the server sent it: then it has a severity. Of drivers without such a thing, whether it has a code."""
+    """Whether the server sent the error: then it has a severity, or with a driver that has no severities, a code."""
     if hasattr(error, "diag"):  # psycopg and psycopg2
         return error.diag.severity is not None
-    cause = error.__cause__  # asyncpg's own, where `error` is what SQLAlchemy makes of it
+    cause = error.__cause__  # asyncpg's own error, if `error` is SQLAlchemy's translation
     for candidate in (error, cause):
         if hasattr(candidate, "severity"):
             return candidate.severity is not None  # type: ignore[union-attr]
@@ -69,15 +69,15 @@ def reported_by_server(error: BaseException) -> bool:
 
 
 def never_sent(error: BaseException) -> bool:
-    """Whether the driver refused a statement by itself: a parameter it cannot adapt, a closed connection."""
+    """Whether the driver rejected a statement without sending it: a parameter it cannot adapt, a closed connection."""
     if not isinstance(error, Exception) or reported_by_server(error):  # the former is a cancelled task
         return False
     code = sqlstate_of(error)
-    if code is not None:  # asyncpg's, and 08 is what it says when the connection broke underway
+    if code is not None:  # asyncpg's, which uses 08 for a connection that broke after the statement was sent
         return code[:2] != CONNECTION
     return any(kind.__name__ in _CALLERS for kind in type(error).__mro__)
 
 
 def _fields(error: BaseException) -> dict[str, Any]:
-    """pg8000's errors have the fields of the server's message as their only argument."""
+    """The fields of the server's message, which is the only argument of pg8000's errors."""
     return error.args[0] if error.args and isinstance(error.args[0], dict) else {}

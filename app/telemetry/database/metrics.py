@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics, and the series of one pool name.
+"""The database metrics, and the series of one pool name.
 
     db_query_duration_seconds{pool, operation, query_name}   db_pool_connections{pool, state}
     db_query_errors_total{pool, operation, sqlstate_class}   db_pool_connections_max{pool}, db_pool_overflow{pool}
@@ -8,8 +8,8 @@
     db_pool_pending_checkouts{pool}                          db_pool_checkout_timeouts_total{pool}
                                                              db_pool_invalidations_total{pool, kind}
 
-Label values come from fixed lists: nothing of a statement, its parameters or its results becomes one. Times are seconds
-of the monotonic clock.
+Label values come from fixed lists: no statement, parameter or result becomes one. Times are in seconds, measured with
+the monotonic clock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .errors import COMMON_ERRORS, OTHER
 OUTCOMES: Final = ("commit", "rollback", "commit_failed")
 INVALIDATIONS: Final = ("error", "ping", "cancelled", "manual", "soft")
 
-# Close where queries usually are; each bound is a series for each query of each instance.
+# Densest where most queries are; each bound is a series for each query of each instance.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0)
 QUERY_DURATION = Histogram(
     "db_query_duration_seconds",
@@ -84,12 +84,12 @@ log = logging.getLogger("sightline_telemetry")
 Number = Callable[[float], None]
 
 
-# What children do at a part of its price. Numbers of the package's own storage make such functions by themselves;
-# without the package beside it these are numbers of prometheus_client.
+# Faster versions of the methods of prometheus_client's children. The values of this package's storage provide them; if
+# this module was copied alone, the values are those of prometheus_client.
 
 
 def observer(histogram: Any) -> Number:
-    """The observe() of a histogram's child."""
+    """A function like observe() of a histogram's child."""
     total, bounds = histogram._sum, tuple(histogram._upper_bounds)
     if hasattr(total, "observer"):
         return total.observer(bounds)  # type: ignore[no-any-return]
@@ -103,12 +103,12 @@ def observer(histogram: Any) -> Number:
 
 
 def zero_observer(histogram: Any) -> Number:
-    """How to count that many observations of 0, which leave the sum as it is."""
+    """A function that counts this many observations of 0, which do not change the sum."""
     return _adder(histogram._buckets[0])
 
 
 def adder(child: Any) -> Number:
-    """The inc() of the child of a counter or a gauge."""
+    """A function like inc() of a counter's or gauge's child."""
     return _adder(child._value)
 
 
@@ -117,7 +117,7 @@ def _adder(number: Any) -> Number:
 
 
 def sizes(first: Any, second: Any, part: Sized, whole: Sized) -> Callable[[], None]:
-    """How to set the children of two gauges: to the size of `part`, and to that of the rest of `whole`.
+    """A function that sets two gauges' children: the first to the size of `part`, the second to the rest of `whole`.
 
     Other threads may add and remove meanwhile, so it checks after setting whether the sizes are still right.
     """
@@ -137,14 +137,14 @@ def sizes(first: Any, second: Any, part: Sized, whole: Sized) -> Callable[[], No
 
 
 class PoolMetrics:
-    """The children of one pool name's metrics, looked up once, as functions that take what to add."""
+    """The children of one pool name's metrics, looked up once, as functions of the amount to add."""
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self.durations: dict[tuple[str, str], Number] = {}
-        self.duration("SELECT", OTHER)  # a pool that is never used has a duration, too
+        self.duration("SELECT", OTHER)  # so that the series exists for an unused pool
         for operation, classes in COMMON_ERRORS.items():
-            for sqlstate_class in classes:  # from 0, or increase() would miss the first error
+            for sqlstate_class in classes:  # start at 0, or increase() would miss the first error
                 QUERY_ERRORS.labels(pool, operation, sqlstate_class)
         self.commits, self.rollbacks, self.commits_failed = (
             adder(TRANSACTIONS.labels(pool, outcome)) for outcome in OUTCOMES
@@ -170,12 +170,12 @@ class PoolMetrics:
 
 
 class OpenConnections:
-    """The open connections of all engines of one pool name, as sets of their states, and the gauges that follow them.
+    """The open connections of all engines of one pool name, as sets of their states, and the gauges of their numbers.
 
-    `used` is a part of `open`: who adds to both begins with `open`, who removes from both with `used`.
+    `used` is a subset of `open`: add to `open` first, and remove from `used` first.
 
-    The garbage collector may return a forgotten connection to its pool at any moment, also in the middle of a method
-    here, and so may other threads. There is no lock: adding to a set is atomic, and each thread checks after it has set
+    The garbage collector may return an unreferenced connection to its pool at any moment, even during a method of this
+    class, and so may other threads. There is no lock: adding to a set is atomic, and each thread checks after setting
     a gauge whether the value is still right.
     """
 
@@ -183,14 +183,14 @@ class OpenConnections:
         self.open: set[ConnectionState] = set()
         self.used: set[ConnectionState] = set()
         self._limits: dict[object, tuple[float, float]] = {}  # by engine: size, and size with overflow
-        # A connection was taken or given back: as many are open as before.
+        # After a checkout or return, which does not change the number of open connections.
         in_use, idle = (POOL_CONNECTIONS.labels(pool, state) for state in ("used", "idle"))
         self.moved = sizes(in_use, idle, self.used, self.open)
         self._max: Any = POOL_CONNECTIONS_MAX.labels(pool)._value
         self._overflow: Any = POOL_OVERFLOW.labels(pool)._value
 
     def changed(self) -> None:
-        """A connection was opened or closed, or an engine came, went, or changed its pool."""
+        """Update all gauges after a connection was opened or closed, or an engine was added, removed or disposed."""
         self.moved()
         totals = None
         while totals != (totals := self._totals()):
@@ -198,14 +198,14 @@ class OpenConnections:
             self._overflow.set(totals[1])
 
     def _totals(self) -> tuple[float, float]:
-        """The limit, and what is open beyond the sizes."""
+        """The maximum number of connections, and the number open beyond the pools' sizes."""
         limits = self._limits.copy()
         counts = collections.Counter(state.owner for state in self.open.copy())
         overflow = sum(max(0.0, count - limits[owner][0]) for owner, count in counts.items() if owner in limits)
         return sum(limit for _, limit in limits.values()), overflow
 
     def set_limits(self, owner: object, size: float, limit: float) -> None:
-        """Of an engine; what is idle is not its new pool's."""
+        """Set an engine's limits. Its idle connections are removed: they do not belong to its new pool."""
         self._limits[owner] = size, limit
         self.open -= {state for state in self.open.copy() - self.used if state.owner is owner}
         self.changed()
@@ -219,7 +219,7 @@ class OpenConnections:
         self.changed()
 
     def forked(self) -> None:
-        """In the child: the connections are the parent's, and the gauges start again with the first one of its own."""
+        """In a forked child: the connections are the parent's; the gauges restart with the child's first connection."""
         self.used.clear()
         self.open.clear()
 
@@ -228,7 +228,7 @@ _pools: dict[str, PoolMetrics] = {}
 
 
 def pool_metrics(pool: str) -> PoolMetrics:
-    """Those of this name; pools that have one name are added up."""
+    """The metrics of this pool name; pools with the same name are added up."""
     if pool not in _pools:
         _pools[pool] = PoolMetrics(pool)
     return _pools[pool]
@@ -247,7 +247,7 @@ _warned: set[str] = set()
 
 
 def warn_once(what: str) -> None:
-    """A fault of the measurement, in an `except` clause: it never becomes one of what is measured."""
+    """Log an error of the measurement, in an `except` clause, so that it never reaches the application."""
     if what not in _warned:
         _warned.add(what)
         log.warning("Database telemetry: %s failed; logged once", what, exc_info=True)

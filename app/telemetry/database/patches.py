@@ -11,14 +11,14 @@ from sqlalchemy import event
 
 class Patches:
     def __init__(self) -> None:
-        self._methods: list[tuple[Any, str, Any, Any]] = []  # object, name, our function, what the object had there
+        self._methods: list[tuple[Any, str, Any, Any]] = []  # object, name, our function, the previous attribute
         self._listeners: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def put(self, target: Any, name: str, function: Callable[..., Any]) -> None:
-        # Without a look into the object's __dict__, which would make all of its attributes slower from then on.
+        # Without using the object's __dict__, which would slow down access to its attributes from then on.
         before = getattr(target, name)
         if getattr(before, "__func__", before) is getattr(type(target), name, None):
-            before = None  # the class has it
+            before = None  # it belongs to the class
         self._methods.append((target, name, function, before))
         setattr(target, name, function)
 
@@ -27,7 +27,7 @@ class Patches:
         self._listeners.append((target, name, listener))
 
     def forget(self, target: Any) -> None:
-        """Nothing will be taken back of an object that is no longer used."""
+        """Do not undo patches of this object, which is no longer used."""
         self._methods = [method for method in self._methods if method[0] is not target]
 
     def undo(self) -> None:

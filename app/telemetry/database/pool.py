@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection pool of a SQLAlchemy engine: waiting callers, connections that are open, in use and discarded.
+"""The connection pool of a SQLAlchemy engine: waiting callers; open, used and discarded connections.
 
-What is measured, and where it is seen:
+What is measured, and where:
 
-    pool.connect()          one checkout, and what it ends with: used + 1, a timeout, or a failed CONNECT
-    pool._pool.get()        the wait: an empty queue is what makes a caller wait. Connecting, its listeners and pings
-                            happen elsewhere, in any case
+    pool.connect()          a checkout and its result: used + 1, a timeout, or a failed CONNECT
+    pool._pool.get()        the checkout wait: a caller waits only if this queue is empty; connecting and pinging happen
+                            elsewhere
     pool._invoke_creator()  connecting; callers are pending here and while they wait
-    pool._do_return_conn()  the end of the use: used - 1, and open - 1 where it is not open, or not the pool's, any more
-    events                  close, invalidate, soft_invalidate: rare, so that the price of a listener does not matter
-    pool.recreate()         the pool's successor, which engine.dispose() puts in its place
+    pool._do_return_conn()  a return: used - 1, and open - 1 if it was closed or no longer belongs to the pool
+    events                  close, invalidate, soft_invalidate: rare, so the cost of a listener does not matter
+    pool.recreate()         the new pool that replaces this one after engine.dispose()
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _waited: ContextVar[float] = ContextVar("sightline_pool_waited", default=0.0)
 
 
 class PoolWatcher:
-    """Watches a pool and its successors; `rolled_back` is called for what is closed in the middle of a transaction."""
+    """Watches a pool and its successors; `rolled_back` is called if a connection is closed during a transaction."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class PoolWatcher:
                 self._failed(error)
                 raise
             try:
-                record = proxy._connection_record  # whose `info` is at hand; the proxy would have to make its own
+                record = proxy._connection_record  # its `info` exists; the proxy would create another one
                 state = record.info.get(key) or made(record)
                 if state in open_:
                     used.add(state)
@@ -104,7 +104,7 @@ class PoolWatcher:
         self._metrics.wait(seconds)
 
     def _failed(self, error: BaseException) -> None:
-        """No connection, for any reason: SQLAlchemy reports only errors of its own driver."""
+        """Count a failed checkout, for any reason: SQLAlchemy's events report only errors of its own driver."""
         try:
             self._count_wait()
             if isinstance(error, exc.TimeoutError):
@@ -157,7 +157,7 @@ class PoolWatcher:
                     used.discard(state)
                     if record.dbapi_connection is not None and pool is self._pool:
                         moved()
-                    else:  # invalidated, detached, or of a pool that was disposed of
+                    else:  # invalidated, detached, or from a pool that was disposed
                         open_.discard(state)
                         connections.changed()
                     use(perf_counter() - state.since)

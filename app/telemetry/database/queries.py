@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries: one execution of a cursor each, where the engine's dialect hands it to the driver (`do_execute`...).
+"""Queries: each execution of a cursor, measured where the engine's dialect passes it to the driver (`do_execute`...).
 
-Nothing listens to the engine itself: with a single listener, whichever, SQLAlchemy prepares the arguments of all its
-events at every statement, which costs more than everything here.
+There are no listeners on the engine itself: with even one, SQLAlchemy prepares the arguments of all its events for
+every statement, which costs more than this module.
 
-The label `query_name` comes from the execution option of that name where it is allowed, `operation` from the text. What
-a text's histogram is gets remembered by (query name, text), so that a text is looked at once.
+The label `query_name` is the execution option of that name, if it is allowed; `operation` is derived from the text. The
+histogram is cached by (query name, text), so that each text is analyzed once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .patches import Patches
 from .sql import ending_of, operation_of
 from .transactions import Transactions
 
-CACHE_LIMIT: Final = 512  # statements that are remembered, per query name
+CACHE_LIMIT: Final = 512  # cached statements per query name
 CACHED_LENGTH: Final = 4_000  # characters
 
 
@@ -32,7 +32,7 @@ class Queries:
         self._metrics = metrics
         self._states = states
         self._transactions = transactions
-        # By query name, None where a statement has none, and by statement: how to observe its duration.
+        # By query name (None if a statement has none), then by statement: the function that observes its duration.
         self.observers: dict[str | None, dict[str, Number]] = {None: {}}
         for name in ("do_execute", "do_executemany"):
             patches.put(dialect, name, self._measured(getattr(dialect, name)))
@@ -44,7 +44,7 @@ class Queries:
             self.observers.setdefault(name, {})
 
     def _measured(self, execute: Callable[..., None]) -> Callable[..., None]:
-        """Around `execute`. It runs for every query, so it calls nothing that it can do without."""
+        """Wraps `execute`. It runs for every query, so it avoids function calls."""
         key, observers, unnamed = self._states.key, self.observers, self.observers[None]
         default_phase = self._transactions.default_phase
 
@@ -76,7 +76,7 @@ class Queries:
                     self._executed(state, statement, context, seconds, None)
                 else:
                     observe(seconds)
-            except Exception:  # a query name that is no hashable value
+            except Exception:  # a query name that is not hashable
                 self._executed(state, statement, context, seconds, None)
 
         return measured
@@ -86,13 +86,15 @@ class Queries:
         return lambda cursor, statement, context=None: measured(cursor, statement, None, context)
 
     def _late_state(self, context: Any) -> ConnectionState | None:
-        """Of a detached connection, or one from before the engine was instrumented; None for SQLAlchemy's own look at
-        a new server."""
+        """The state of a connection that is detached or older than the instrumentation.
+
+        None for the connection with which SQLAlchemy first inspects a server.
+        """
         try:
             state = self._states.made(context._dbapi_connection)
             if state.phase is not ACTIVE:
                 self._transactions.begin(state, context.execution_options)
-        except NotImplementedError:  # that look has a connection without `info`
+        except NotImplementedError:  # the connection of that inspection has no `info`
             return None
         except Exception:
             warn_once("do_execute")
@@ -116,7 +118,7 @@ class Queries:
         observe = known.get(statement)
         if observe is None:
             observe = self._metrics.duration(operation_of(statement), OTHER if name is None else name)
-            # The text of a bulk insert is a new one each time; what ends a transaction is never just observed.
+            # Not cached: bulk inserts, whose text is new each time, and statements that end a transaction.
             if len(statement) <= CACHED_LENGTH and not context.executemany and ending_of(statement) is None:
                 if len(known) >= CACHE_LIMIT:
                     known.clear()

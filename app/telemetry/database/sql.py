@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of statement a SQL text is: `operation_of("WITH a AS (SELECT 1) DELETE FROM b")` is `DELETE`.
+"""The operation of a SQL statement: `operation_of("WITH a AS (SELECT 1) DELETE FROM b")` is `DELETE`.
 
-One pass over the text, linear in its length, without a parser: the first keyword after comments, parentheses and common
-table expressions decides. The result is one of OPERATIONS, the values of the label `operation`.
+It is the first keyword after comments, parentheses and common table expressions, found in one pass over the text,
+linear in its length, without a parser. The result is one of OPERATIONS, the values of the label `operation`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _ENDING: Final = re.compile(
 )
 _TOKEN: Final = re.compile(r"--|/\*|\*/|\$(?:[A-Za-z_]\w*)?\$|[Ee]'|['\"`(),]|[A-Za-z_][\w$]*")
 _ESCAPED_END: Final = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
-_SCAN_LIMIT: Final = 20_000  # characters; a statement whose kind is not known by then is OTHER
+_SCAN_LIMIT: Final = 20_000  # characters; a statement whose operation is not found by then is OTHER
 
 
 def operation_of(statement: str) -> str:
-    """The kind of a statement, one of OPERATIONS, from its first keyword after comments, parentheses and CTEs."""
+    """One of OPERATIONS, by the first keyword of a statement after comments, parentheses and CTEs."""
     first = _FIRST_WORD.match(statement)
     word = first[1].upper() if first else "WITH"
-    if word == "ROLLBACK":  # ROLLBACK TO [SAVEPOINT] name, or a whole transaction's
+    if word == "ROLLBACK":  # ROLLBACK TO [SAVEPOINT] name, or of a whole transaction
         return "SAVEPOINT" if _ROLLBACK_TO.match(statement) else "OTHER"
     if word != "WITH":
         return _KEYWORDS.get(word, "OTHER")
@@ -41,15 +41,15 @@ def operation_of(statement: str) -> str:
 
 
 def ending_of(statement: str) -> str | None:
-    """`COMMIT` or `ROLLBACK`, where a statement is just that, in any spelling: it ends the transaction."""
+    """`COMMIT` or `ROLLBACK` if a statement is exactly that, in any spelling, and so ends the transaction."""
     found = _ENDING.fullmatch(statement)
     return None if found is None else "COMMIT" if found[1] else "ROLLBACK"
 
 
 def _main_keyword(sql: str) -> str:
-    """The first word of a statement, or where that is WITH, the keyword after its CTEs. Linear in the text's length."""
+    """The first word of a statement or, if that is WITH, the keyword after its CTEs. Linear in the text's length."""
     depth = with_depth = position = 0
-    names_follow = False  # what comes after WITH, RECURSIVE and a comma is a name, even if it reads like a keyword
+    names_follow = False  # after WITH, RECURSIVE and a comma comes a name, even if it is spelled like a keyword
     inside_with = False
     while token := _TOKEN.search(sql, position):
         text, position = token[0], token.end()
@@ -85,7 +85,7 @@ def _main_keyword(sql: str) -> str:
 
 
 def _comment_end(sql: str, position: int) -> int:
-    """The end of a block comment, which may hold others (PostgreSQL); -1 where it has none."""
+    """The end of a block comment, which may contain others (PostgreSQL); -1 if it has none."""
     depth = 1
     while depth:
         opening, closing = sql.find("/*", position), sql.find("*/", position)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transactions: those that reached the database, by how they ended for it.
+"""Transactions that reached the database, by outcome.
 
     outcome         counted when
-    commit          COMMIT took effect, also one that was executed as a statement; an AUTOCOMMIT statement succeeded
+    commit          COMMIT succeeded, also one executed as a statement; an AUTOCOMMIT statement succeeded
     rollback        ROLLBACK; COMMIT of a transaction that PostgreSQL had aborted, which it answers with ROLLBACK; the
-                    connection was lost or closed in the middle; an AUTOCOMMIT statement failed in the server
-    commit_failed   COMMIT raised
+                    connection was lost or closed during the transaction; an AUTOCOMMIT statement failed in the server
+    commit_failed   COMMIT raised an error
 
-A connection's state says where it is (connection.py). SQLAlchemy begins a transaction without a word to the driver, so
-the first statement is what begins one here.
+The state of a transaction is kept with its connection (connection.py). SQLAlchemy begins a transaction without calling
+the driver, so here it begins with the first statement.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Transactions:
         self._dialect = dialect
         self._metrics = metrics
         self._states = states
-        # By create_engine(isolation_level=...); a connection's own execution option goes before it.
+        # From create_engine(isolation_level=...); a connection's execution option overrides it.
         default = getattr(dialect, "_on_connect_isolation_level", None)
         self.default_phase = _phase(default)
         for name, around in (
@@ -44,7 +44,7 @@ class Transactions:
             patches.put(dialect, name, around(getattr(dialect, name)))
 
     def begin(self, state: ConnectionState, options: Any) -> None:
-        """A statement with these options is about to be sent, where no transaction has reached the server."""
+        """A statement with these options is about to be sent, and no transaction has reached the server."""
         if state.phase is not ENDING:
             state.end()
             level = options.get("isolation_level")
@@ -59,7 +59,7 @@ class Transactions:
                 self._committed(state, self._metrics.rollbacks if aborted else self._metrics.commits, seconds)
             elif ending == "ROLLBACK":
                 self.rolled_back(state)
-            state.errors = state.refused = False  # an aborted transaction would have refused it
+            state.errors = state.refused = False  # the server would have rejected it in an aborted transaction
         if state.phase is AUTOCOMMIT:
             if error is None:
                 self._metrics.commits(1)
@@ -79,7 +79,7 @@ class Transactions:
             warn_once("do_rollback")
 
     def _measured_commit(self, do_commit: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Around `do_commit`. It runs for every transaction, so it calls nothing that it can do without."""
+        """Wraps `do_commit`. It runs for every transaction, so it avoids function calls."""
         states, metrics, commits = self._states, self._metrics, self._metrics.commits
         key, duration = states.key, metrics.commit_duration
 
@@ -121,9 +121,9 @@ class Transactions:
             warn_once("do_commit")
 
     def _is_aborted(self, state: ConnectionState, connection: Any) -> bool:
-        """Whether COMMIT will be answered with ROLLBACK, which no driver takes for an error.
+        """Whether PostgreSQL will answer COMMIT with ROLLBACK, which no driver reports as an error.
 
-        psycopg and psycopg2 know by themselves. With other drivers it is so if the server reported the error.
+        psycopg and psycopg2 have the status. With other drivers it will if the server reported the error.
         """
         if self._dialect.name != "postgresql":
             return False
@@ -154,7 +154,7 @@ class Transactions:
             do_prepare(conn, xid)
             state = self._states.of(conn._dbapi_connection)
             if state is not None:
-                state.end()  # the server keeps the transaction, whatever becomes of the connection
+                state.end()  # the server keeps the transaction, independently of the connection
 
         return prepare
 
@@ -186,7 +186,7 @@ class Transactions:
     def _end_twophase(self, conn: Any, ending: str, is_prepared: bool) -> ConnectionState:
         state = self._states.of(conn._dbapi_connection) or ConnectionState(self._states.key)
         if state.phase is ACTIVE and (is_prepared or ending == "ROLLBACK"):
-            self.rolled_back(state)  # with a prepared one: another transaction, which has to go first
+            self.rolled_back(state)  # of a prepared one: the connection's other transaction, which must end first
         state.phase, state.ending = ENDING, ending
         return state
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The /metrics text of one process or of all workers of a service: text 0.0.4 or 1.0, OpenMetrics.
 
-Metrics kept in the storage are written straight from its doubles, or by prometheus_client's encoder where their names
-need quotes; everything else that is registered (custom collectors) goes through its collect() in the worker that
-answers. Process metrics are given for each living worker, with the label `worker`.
+Metrics kept in the storage are written directly from its doubles, or by prometheus_client's encoder if their names need
+quotes. Everything else that is registered (custom collectors) is collected in the worker that answers the scrape.
+Process metrics are exposed for each living worker, with the label `worker`.
 
     metrics   which metrics are in the storage, and their numbers over all workers
-    text      their lines                                         formats   which format a scrape gets
+    text      the lines of these metrics                          formats   which format a scrape gets
 """
 
 import re
@@ -28,23 +28,23 @@ from .text import family_lines, header
 __all__ = ["Piece", "SharedMetric", "directory", "pieces", "render", "worker"]
 
 _OPENMETRICS = "application/openmetrics-text"
-# Text 0.0.4 has these suffixes in the header, also where there is no sample.
+# Text 0.0.4 has these suffixes in the header, even if there is no sample.
 _HEADED = {"counter": "_total", "info": "_info"}
 _NOT_PLAIN = re.compile(r"[^a-zA-Z0-9_:]|^[0-9]")
 _NOT_PLAIN_LABEL = re.compile(r"[^a-zA-Z0-9_]|^[0-9]")
 
-Piece = str | Callable[[], str]  # text, or what makes it and may take its time
+Piece = str | Callable[[], str]  # text, or a function that returns it and may be slow
 
 
 class _Collected:
-    """Not registered: passes metrics to prometheus_client's own encoder."""
+    """An unregistered collector that passes metrics to prometheus_client's encoder."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self.collect = collect
 
 
 def _broken(names: Iterable[str]) -> bool:
-    """Whether one has a line break at its end, which prometheus_client lets pass."""
+    """Whether a name ends with a line break, which prometheus_client accepts."""
     return any(name.endswith("\n") for name in names)
 
 
@@ -65,10 +65,14 @@ def _process_metrics(workers: Sequence[Worker]) -> Iterable[Metric]:
 def pieces(
     registry: CollectorRegistry = REGISTRY, accept: str = "", names: Collection[str] = ()
 ) -> tuple[str, Iterator[Piece]]:
-    """The content type, and the text in pieces of a fraction of a millisecond each.
+    """The content type, and the exposition text in pieces that take a fraction of a millisecond each.
 
-    Custom collectors are rendered by a function instead, to be called in turn, since they may take any time.
-    `accept` is the request's header; `names`, if given, are the names of samples or metrics to give and no others.
+    Custom collectors may take any time: their pieces are functions that return text, to be called in order.
+
+    Args:
+        registry: the metrics to expose.
+        accept: the Accept header of the request.
+        names: of the samples or metrics to include; all if empty.
     """
     encoder, content_type = choose(accept)
     text = _all_pieces(registry, encoder, content_type, frozenset(names))
@@ -78,13 +82,13 @@ def pieces(
 
 
 def render(registry: CollectorRegistry = REGISTRY, accept: str = "", names: Collection[str] = ()) -> bytes:
-    """All metrics of the service as one text, see pieces()."""
+    """All metrics of the service as one text; for the arguments see pieces()."""
     _, text = pieces(registry, accept, names)
     return "".join(piece if isinstance(piece, str) else piece() for piece in text).encode()
 
 
 class _Scrape:
-    """One text: what it says of whom, and which names are taken."""
+    """The state of one rendering: workers, exemplars, and the names that are already in the text."""
 
     def __init__(self, encoder: Callable[[Collector], bytes], content_type: str, names: frozenset[str]) -> None:
         self.encoder = encoder
@@ -95,10 +99,10 @@ class _Scrape:
         self.shared = storage.directory is not None
         self.exemplars = newest_exemplars([memory for _, memory, _ in self.workers]) if openmetrics else {}
         self.taken: set[str] = set()
-        self.described: set[str] = set()  # metrics in the storage that had their turn
+        self.described: set[str] = set()  # metrics in the storage that were rendered
 
     def collected(self, what: str, collect: Callable[[], Iterable[Metric]]) -> Callable[[], str]:
-        """What makes the text of a collector. One that fails takes nothing else along."""
+        """A function that returns the text of a collector, or nothing if it fails: the others are not affected."""
 
         def piece() -> str:
             try:
@@ -111,10 +115,10 @@ class _Scrape:
         return piece
 
     def writable(self, metric: Metric) -> Metric:
-        """Without samples that are another one's as they are written, or whose labels are no labels then.
+        """The metric without samples that would be duplicates or have invalid label names in the text.
 
-        prometheus_client allows an empty name, a line break at its end, and in an Info `__name__`; without quotes
-        `a-b` and `a_b` are one name.
+        prometheus_client accepts an empty label name, one that ends with a line break, and `__name__` in an Info; in a
+        format without quotes `a-b` and `a_b` are the same name.
         """
         found = {}
         for sample in metric.samples:
@@ -131,16 +135,16 @@ class _Scrape:
         return metric
 
     def written(self, name: str, not_plain: re.Pattern[str] = _NOT_PLAIN) -> str:
-        """A name as the text has it."""
+        """A name as it is written in the text."""
         return name if self.utf8 else not_plain.sub("_", name)
 
     def custom(self, collector: Collector, owners: Mapping[str, Collector]) -> Iterator[Metric]:
-        """What a collector of the application gives, one metric of each name, without what is another's or twice."""
+        """The metrics of a custom collector, merged by name, without those whose names belong to another collector."""
         merged: dict[str, Metric] = {}
         for given in collector.collect():
             known = merged.get(given.name)
             if known is None:
-                merged[given.name] = copy(given)  # the object is the collector's, which may keep it
+                merged[given.name] = copy(given)  # the collector may keep the object itself
             elif known.type == given.type:
                 known.samples = [*known.samples, *given.samples]
         for metric in merged.values():
@@ -153,10 +157,10 @@ class _Scrape:
                 yield metric
 
     def stored(self, metric: Metric) -> Iterator[Piece]:
-        """The text of a metric in the storage, nothing where another metric has one of its names."""
+        """The text of a metric in the storage; nothing if another metric has one of its names."""
         self.described.add(metric.name)
         families = [family for family in storage.schema.by_name.get(metric.name, ()) if family.type == metric.type]
-        # A metric without labels in this worker is described by the other workers.
+        # If this worker has no family of the metric, those of other workers are used.
         families = [family for family in families if family.local] or families[-1:]
         own = {metric.name, *(metric.name + suffix for suffix in SUFFIXES[metric.type])}
         if not self.take(metric.name, own):
@@ -172,7 +176,7 @@ class _Scrape:
                 yield from family_lines(family, self.workers, self.exemplars, left_out)
 
     def take(self, metric: str, names: Collection[str]) -> bool:
-        """Whether none of a metric's names is in the text yet, as they are written there."""
+        """Reserve a metric's names, as they are written; False if one of them is already in the text."""
         written = {self.written(name) for name in names}
         if _broken(names):
             storage.log_once(f"/metrics: {metric!r} is missing: it has a line break at its end")
@@ -188,7 +192,7 @@ class _Scrape:
         storage.log_once(f"/metrics: {metric} is missing: its names collide with another metric's")
 
     def of_others(self) -> Iterator[Piece]:
-        """What other workers defined and this one did not."""
+        """Metrics that other workers have defined and this one has not."""
         for name, families in list(storage.schema.by_name.items()):
             if name not in self.described and not any(family.local for family in families):
                 yield from self.stored(Metric(name, families[-1].help, families[-1].type))
@@ -203,7 +207,7 @@ def _all_pieces(
         metric = Metric("target", "Target metadata", "info")
         metric.add_sample("target_info", target_info, 1)
         yield scrape.collected("target_info", lambda: [metric])
-    # The registry hands out its collectors under a private name only; without it, all go through collect().
+    # The registry has its collectors in a private attribute only; without it, all are collected at once.
     collectors = getattr(registry, "_collector_to_names", None)
     owners = getattr(registry, "_names_to_collectors", {})
     for collector in list(collectors) if collectors is not None else [registry]:
@@ -219,17 +223,17 @@ def _all_pieces(
                     "cannot be: each response has the value of the worker that sends it"
                 )
             if scrape.take(described[0], [*described, *(collectors or {}).get(collector, ())]):
-                yield scrape.collected(what, collector.collect)()  # at once: set_function() may ask the event loop
+                yield scrape.collected(what, collector.collect)()  # not in a thread: may use the event loop
         elif scrape.shared and isinstance(collector, ProcessCollector):
             yield scrape.collected(what, lambda: _process_metrics(scrape.workers))
-        elif not (scrape.shared and isinstance(collector, GCCollector)):  # of this worker alone: it would come and go
+        elif not (scrape.shared and isinstance(collector, GCCollector)):  # only of this worker
             yield scrape.collected(what, partial(scrape.custom, collector, owners))
     if scrape.shared and registry is REGISTRY:
         yield from scrape.of_others()
 
 
 def _filtered(text: Iterable[Piece], names: frozenset[str]) -> Iterator[Piece]:
-    """Only the lines of these samples, or of the metrics with these names."""
+    """Only the lines of samples or metrics with these names."""
     header, whole = "", False
     for piece in text:
         if not isinstance(piece, str):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which format a scrape gets: the one it prefers among those that can be written, never one under another's name.
+"""Which format a scrape gets: the preferred one of those that are supported, always with the matching content type.
 
     text/plain; version=0.0.4                      the default
     text/plain; version=1.0.0; escaping=...        names in quotes, where escaping=allow-utf-8
     application/openmetrics-text; version=1.0.0    with exemplars
 
-https://prometheus.io/docs/instrumenting/content_negotiation/. A later version of OpenMetrics is another format: who
-asks for it alone gets text.
+https://prometheus.io/docs/instrumenting/content_negotiation/. A later version of OpenMetrics is a different format: a
+scrape that accepts only that gets text.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From doubles to numbers: which metrics are in the storage, and what their groups are over all workers.
+"""Aggregation over workers: which metrics are in the storage, and the values of their groups.
 
-Counters, summaries and histograms are added up over every worker that ever was. Gauges, over those that live, by their
-`multiprocess_mode`; a mode that keeps workers apart adds the label `worker`.
+Counters, summaries and histograms are summed over all workers, dead ones included. Gauges are aggregated by their
+`multiprocess_mode`, most of them over living workers; the modes `all` and `liveall` add the label `worker` instead.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,9 +26,10 @@ SUFFIXES = {
 
 
 class SharedMetric(Collector):
-    """A metric kept in the storage without an object per combination of label values.
+    """A metric kept in the storage, without an object per combination of label values.
 
-    Registered under its name; its families may differ in label names or bounds (two middlewares with other options).
+    It is registered under its name. Its families may differ in label names or bounds, as those of two middlewares with
+    different options do.
     """
 
     def __init__(self, type_: str, name: str, help_: str, registry: CollectorRegistry = REGISTRY) -> None:
@@ -61,22 +62,22 @@ def metric_in_storage(collector: Any) -> Metric | None:
     families = storage.schema.by_name.get(metric.name)
     if metric.type not in SUFFIXES or not families:
         return None
-    objects = getattr(collector, "_metrics", None)  # of a metric with labels, one for each combination
+    objects = getattr(collector, "_metrics", None)  # of a metric with labels: one per combination
     here, owned = 1 if objects is None else len(objects), sum(family.owned for family in families)
-    # Some objects are older than the storage; or, alone in one process, some are another registry's metric.
+    # Some objects are older than the storage; or, in a single process, some belong to another registry.
     if here > owned or (here < owned and storage.directory is None):
         return None
     return None if has_function(collector) else metric
 
 
 def has_function(collector: Any) -> bool:
-    """Whether it is a gauge with set_function(), which replaces a method of the one object: no number is stored."""
+    """Whether it is a gauge with set_function(), which replaces a method of the object, so that no number is stored."""
     children = getattr(collector, "_metrics", {}).copy().values()
     return any("_child_samples" in vars(child) for child in (collector, *children))
 
 
 def duplicates(families: Sequence[Family]) -> frozenset[int]:
-    """The first cells of groups whose labels an earlier family of the same metric has, too."""
+    """The first cells of groups whose labels an earlier family of the same metric already has."""
     found: set[int] = set()
     seen: set[frozenset[tuple[str, str]]] = set()
     for family in families if len(families) > 1 else ():
@@ -89,7 +90,7 @@ def duplicates(families: Sequence[Family]) -> frozenset[int]:
 
 
 def worker_label(family: Family) -> str:
-    """The name of the label that keeps workers apart: `worker`, unless the application has a label of that name."""
+    """The name of the label that distinguishes workers: `worker`, unless the metric already has such a label."""
     name = "worker"
     while name in family.labelnames:
         name = f"telemetry_{name}"
@@ -97,7 +98,7 @@ def worker_label(family: Family) -> str:
 
 
 def shown(family: Family, workers: Sequence[Worker]) -> list[tuple[Sequence[Worker], dict[str, str]]]:
-    """Whose numbers are added up for a sample, and the label of a worker where each has one of its own."""
+    """Which workers are aggregated for each sample, and the `worker` label of a mode that does not aggregate."""
     if family.type == "gauge" and family.mode in ("", "all", "liveall") and storage.directory is not None:
         name = worker_label(family)
         return [([worker], {name: str(worker.slot)}) for worker in workers]
@@ -105,7 +106,7 @@ def shown(family: Family, workers: Sequence[Worker]) -> list[tuple[Sequence[Work
 
 
 def total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] | None:
-    """The numbers of a group over the workers, None when no worker has it."""
+    """The numbers of a group, aggregated over the workers; None if no worker has it."""
     end = start + family.width
     rows: list[list[float]] = []
     for _, memory, alive in workers:
@@ -126,7 +127,7 @@ def total(family: Family, start: int, workers: Sequence[Worker]) -> list[float] 
 
 
 def unshared(family: Family) -> Iterator[tuple[dict[str, str], list[float]]]:
-    """The labels and numbers of groups that had no room in the shared folder: this worker's, and marked as such."""
+    """The labels and numbers of groups for which there was no space in the shared folder, with the label `worker`."""
     for labelvalues, start in list(family.unshared.items()):
         row = storage.cells.numbers(start, start + family.width)
         if row[0]:
@@ -137,7 +138,7 @@ def unshared(family: Family) -> Iterator[tuple[dict[str, str], list[float]]]:
 def filled(
     metric: Metric, families: Iterable[Family], workers: Sequence[Worker], left_out: frozenset[int] = frozenset()
 ) -> Metric:
-    """The metric with the samples of these families, but for the groups at `left_out`."""
+    """The metric with the samples of these families, except the groups at `left_out`."""
     for family in families:
         for labelvalues, start in list(family.groups.items()):
             if start in left_out:
@@ -166,5 +167,5 @@ def _samples(family: Family, labels: dict[str, str], numbers: list[float]) -> It
 
 
 def float_text(value: float) -> str:
-    """As Prometheus' own client in Go writes it: `0.5`, `1e-05`, `+Inf`, `NaN`."""
+    """As Prometheus' Go client writes it: `0.5`, `1e-05`, `+Inf`, `NaN`."""
     return str(floatToGoString(value))  # type: ignore[no-untyped-call]

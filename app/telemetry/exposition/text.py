@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of a metric that is kept in the storage, straight from its doubles.
+"""The lines of a metric that is kept in the storage, written directly from its doubles.
 
 # HELP http_requests_total HTTP requests by route template and status.
 # TYPE http_requests_total counter
@@ -16,7 +16,7 @@ from prometheus_client.samples import Exemplar
 from ..storage import Family, Worker, label_text, valid
 from .metrics import SUFFIXES, float_text, shown, total, unshared
 
-BATCH = 64  # groups per piece of text: what a scrape does between two looks at the clock
+BATCH = 64  # groups per piece of text, the unit after which a scrape may yield
 
 
 def header(metric: Metric, openmetrics: bool) -> str:
@@ -34,7 +34,7 @@ def header(metric: Metric, openmetrics: bool) -> str:
 def family_lines(
     family: Family, workers: Sequence[Worker], exemplars: dict[int, Exemplar], left_out: frozenset[int] = frozenset()
 ) -> Iterator[str]:
-    """The lines of a family but for the groups at `left_out`, BATCH groups at a time."""
+    """The lines of a family except the groups at `left_out`, BATCH groups at a time."""
     template = _template(family)
     parts = [(of, label_text(tuple(more), tuple(more.values()))) for of, more in shown(family, workers)]
     for first in range(0, len(family.starts), BATCH):
@@ -65,12 +65,12 @@ def _group_lines(family: Family, template: str, labels: str, numbers: Sequence[f
 
 
 def _has_sum(family: Family) -> bool:
-    """A sum of what may be negative is no counter, and OpenMetrics forbids it."""
+    """False if observations may be negative: their sum is not a counter, and OpenMetrics forbids it."""
     return not family.bounds or family.bounds[0] >= 0
 
 
 def _template(family: Family) -> str:
-    """A %-format of a group's lines: before each number its labels, in braces but for those of buckets."""
+    """A %-format of a group's lines: before each number its labels, in braces except for buckets."""
     name = family.name.replace("%", "%%")
     if family.type == "histogram":
         bounds = [*map(float_text, family.bounds), "+Inf"]
@@ -90,7 +90,7 @@ def _number(value: float) -> str:
 
 
 def _with_exemplars(text: str, family: Family, start: int, exemplars: dict[int, Exemplar]) -> str:
-    """Exemplars at the end of the counter's or buckets' lines that have one."""
+    """Append exemplars to the lines of the counter or buckets that have one."""
     first = start + 2 if family.type == "histogram" else start + 1
     count = {"counter": 1, "histogram": family.width - 2}.get(family.type, 0)
     if not any(cell in exemplars for cell in range(first, first + count)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /metrics: authorization, one rendering for concurrent scrapes, and no request that waits for it."""
+"""GET /metrics: authorization, one rendering for concurrent scrapes, without blocking other requests."""
 
 import hmac
 import logging
@@ -22,8 +22,8 @@ from ..exposition import Piece, pieces
 
 log = logging.getLogger("sightline_telemetry")
 
-_SLICE = 0.002  # seconds a scrape works before it lets requests go on
-_MAX_SCRAPES = 16  # in the queue; more are answered 503
+_SLICE = 0.002  # seconds that a scrape works before it yields to other requests
+_MAX_SCRAPES = 16  # in the queue; further ones get a 503
 
 
 def metrics_endpoint(
@@ -31,10 +31,14 @@ def metrics_endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     """The handler of GET /metrics: `app.add_route("/metrics", metrics_endpoint(), include_in_schema=False)`.
 
-    Text or OpenMetrics as the Accept header asks, gzip, and `?name[]=` to pick metrics. With `token_file`, only
-    requests that bear the token in this file are answered; the file is read again when it changes. A scrape works in
-    slices of two milliseconds, and requests go on in between; custom collectors work in a thread, where there is no
-    event loop. Scrapes that come together share one text.
+    Supports the text formats and OpenMetrics (Accept header), gzip, and `?name[]=` to select metrics. A scrape works in
+    slices of two milliseconds, between which other requests are served. Custom collectors run in a thread, without an
+    event loop. Concurrent scrapes share one rendering; more than 16 waiting ones get a 503.
+
+    Args:
+        registry: the metrics to expose.
+        token_file: a file with a bearer token, which requests then need; otherwise they get a 401. It is read again
+            when it changes. While it is missing or empty, requests get a 503.
     """
     token = None if token_file is None else _Token(Path(token_file))
     scraper = _Scraper(registry)
@@ -80,12 +84,12 @@ class _Token:
 
 
 class _Scraper:
-    """Renders one scrape at a time; one that waited takes the text of another that began after it came."""
+    """Renders one scrape at a time; a scrape that waited reuses a rendering that began after it arrived."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._lock = anyio.Lock()
-        self._thread: anyio.CapacityLimiter | None = None  # of our own, none that handlers wait for
+        self._thread: anyio.CapacityLimiter | None = None  # a separate one, so that handlers do not wait for it
         self._queue = 0
         self._last: tuple[tuple[str, frozenset[str], bool], float, Response] | None = None
 
@@ -108,7 +112,7 @@ class _Scraper:
 
     async def _render(self, accept: str, names: frozenset[str], gzip: bool) -> Response:
         if self._thread is None:
-            self._thread = anyio.CapacityLimiter(1)  # older versions of anyio make it in an event loop only
+            self._thread = anyio.CapacityLimiter(1)  # here, as older versions of anyio need an event loop for it
         content_type, text = pieces(self._registry, accept, names)
         headers = {"content-type": content_type, "vary": "accept, accept-encoding", "cache-control": "no-store"}
         deflate = None

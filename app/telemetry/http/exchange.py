@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request and its response: observes the messages between server and application, and counts at the end."""
+"""One request and its response: observes the messages between server and application, and counts the request."""
 
 import os
 from bisect import bisect_left
@@ -17,7 +17,7 @@ NOT_STARTED: Message = {"status": 0}  # of a response
 
 
 class Exchange:
-    """Called as the application's receive(); its send() is the application's."""
+    """One request. The object itself is the `receive` that the application gets, and its send() is the `send`."""
 
     __slots__ = (
         "gone",
@@ -36,12 +36,12 @@ class Exchange:
     scope: Scope
     server_receive: Receive
     server_send: Send
-    open: float  # since when; 0 once it is counted
-    gone: bool  # the client
-    head: Message  # the one with which the response started, NOT_STARTED before
-    started: float  # when it did
-    received: int  # bytes of the bodies
-    sent: int
+    open: float  # perf_counter() at the start of the request; 0 once it is counted
+    gone: bool  # whether the client has left
+    head: Message  # the message that started the response, NOT_STARTED before
+    started: float  # perf_counter() at the start of the response
+    received: int  # bytes of the request's body
+    sent: int  # bytes of the response's body
 
     async def __call__(self) -> Message:
         message = await self.server_receive()
@@ -52,8 +52,8 @@ class Exchange:
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        # No coroutine around the server's. Counted just before the last bytes go: who has seen the whole response may
-        # look at the metrics of another worker, or kill this one, before the next line of Python runs here.
+        # No coroutine around the server's. Counted just before the last bytes are sent: a client that has the whole
+        # response may scrape another worker, or kill this one, before the next line of Python runs here.
         kind = message["type"]
         if kind == "http.response.start":
             self.started = perf_counter()
@@ -61,7 +61,7 @@ class Exchange:
         elif kind == "http.response.body":
             try:  # noqa: SIM105 - suppress() would cost more than the rest of this method
                 self.sent += len(message["body"])
-            except (KeyError, TypeError):  # there is none, which is as good as an empty one
+            except (KeyError, TypeError):  # no body: the same as an empty one
                 pass
             if self.open and not ("more_body" in message and message["more_body"]):  # noqa: RUF019 - half of get()
                 self.finish()
@@ -72,7 +72,7 @@ class Exchange:
         return self.server_send(message)
 
     def _size_of(self, path: str) -> int:
-        """Of a file that the server sends by itself; it was just looked at, so that this does not wait for a disk."""
+        """The size of a file that the server sends itself. It was just opened, so this does not wait for the disk."""
         try:
             return os.stat(path).st_size
         except OSError:
@@ -80,7 +80,7 @@ class Exchange:
             return 0
 
     def _complete(self) -> bool:
-        """Whether all of the body that the head announced was sent: a client may close its connection then."""
+        """Whether the whole announced body was sent: a client that closes its connection then has not left early."""
         head = self.head
         if head is NOT_STARTED:
             return False
@@ -92,7 +92,7 @@ class Exchange:
         return False
 
     def fail(self, error: BaseException) -> None:
-        """An exception passes through: the client is the reason, or a layer around this one, or it will be a 500."""
+        """Count a request that raised: because the client left, because an outer layer answers it, or as a 500."""
         left = self.gone or client_left(error, self.server_send)
         status = None if left else answered_outside(error, self.server_receive, self.server_send)
         name = None if left else failed(error)
@@ -109,7 +109,7 @@ class Exchange:
             self.finish()
 
     def cut(self) -> None:
-        """The application returned without the rest: the client is gone, or the server will say 500 or cut it off."""
+        """Count a request whose application returned early: the client left, or the server sends a 500 or closes."""
         if not self._complete():
             self.head = {"status": 500}
         self.finish()
@@ -133,12 +133,12 @@ class Exchange:
                 cell = row.statuses[status]
             except KeyError:
                 cell = series.status_cell(row, status)
-                cells = storage.cells  # others, if there was no room for it
+                cells = storage.cells  # replaced if there was no space for it
             cells[cell] += 1.0
 
             start_sum, start, duration_sum, duration, received, received_sum, sent, sent_sum = row.cells
             started, bounds = self.started, series.bounds
-            bucket = 0  # most requests are so short that one look at the first bound is enough
+            bucket = 0  # most requests are so short that comparing with the first bound is enough
             if started or status != CLIENT_GONE:
                 elapsed = (started or now) - began
                 if elapsed > bounds[0]:
@@ -167,7 +167,7 @@ class Exchange:
                 series.keep_exemplar(scope, cell, duration, elapsed, now)
         except Exception:
             series.warn("a request was not counted", exc_info=True)
-        # At last: another worker that no longer sees it in progress sees it counted.
+        # Last: a worker that no longer sees the request in progress must see it counted.
         try:
             del series.waiting[self]
         except KeyError:

@@ -16,7 +16,7 @@ _BODY_LIMIT = "starlette.middleware.body_limit"  # whose two exceptions are priv
 
 
 def client_left(error: BaseException, send: Send) -> bool:
-    """Whether nothing but a client that left, or a cancelled request, is the reason. `send`: the server's."""
+    """Whether the only reason is a client that left or a cancelled request. `send`: the server's."""
 
     def left(error: BaseException) -> bool:
         if isinstance(error, OSError):
@@ -27,9 +27,9 @@ def client_left(error: BaseException, send: Send) -> bool:
 
 
 def cancelled(error: BaseException) -> bool:
-    """Whether the request itself was cancelled, as servers do when a client leaves or they stop.
+    """Whether the request itself was cancelled, as servers do when the client leaves or they shut down.
 
-    Otherwise the application waited for a task or future that was, and failed: the client is sent a 500.
+    Otherwise the application awaited a task or future that was cancelled, and failed: the client gets a 500.
     """
     if not isinstance(error, CancelledError):
         return False
@@ -41,7 +41,7 @@ def cancelled(error: BaseException) -> bool:
 
 
 def failed(error: BaseException) -> str | None:
-    """The class of what failed; a group's own only where it holds several; None where something was only cancelled."""
+    """The class name of what failed; of a group only if it contains several classes; None for a mere cancellation."""
     if isinstance(error, BaseExceptionGroup):
         inside = error.subgroup(Exception)
         names = {failed(inner) for inner in inside.exceptions} if inside is not None else {None}
@@ -51,21 +51,23 @@ def failed(error: BaseException) -> str | None:
     return type(error).__name__ if waited or isinstance(error, Exception) else None
 
 
-def names_the_end(error: BaseException) -> bool:
-    """Whether this is how receive() and send() of a WebSocket that has ended raise, or the tasks that its handler then
-    cancels: that is how handlers end."""
+def after_close(error: BaseException) -> bool:
+    """Whether receive() and send() of a closed WebSocket raise this, or tasks that its handler then cancels.
+
+    Handlers usually end in this way.
+    """
     return _all(_reason(error), lambda inner: isinstance(inner, _END))
 
 
 def answered_outside(error: BaseException, receive: Receive, send: Send) -> int | None:
     """The status with which a layer around the middleware answers an exception of its own, None for all others.
 
-    FastAPI's `max_body_size` ends a request by an exception from receive() or send(). What came from send() nobody
-    answers but the layer that raised it: Starlette takes the response for started. An HTTPException that the
-    application raises below the middleware is none of these: nothing handles it there, it ends as a 500, and so does a
-    group of others than the body limit's.
+    FastAPI's `max_body_size` ends a request with an exception from receive() or send(). One from send() is answered
+    only by the layer that raised it, because Starlette considers the response started. An HTTPException that the
+    application raises below the middleware is not among these: nothing handles it there, so it becomes a 500. So does
+    a group with other exceptions than the body limit's.
     """
-    if _all(_reason(error), lambda inner: type(inner).__module__ == _BODY_LIMIT):  # one of its two says nothing else
+    if _all(_reason(error), lambda inner: type(inner).__module__ == _BODY_LIMIT):  # one of the two has no status_code
         return 413
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not 400 <= status <= 599:
@@ -75,21 +77,21 @@ def answered_outside(error: BaseException, receive: Receive, send: Send) -> int 
 
 
 def _reason(error: BaseException) -> BaseException:
-    """Where a handler could not answer any more, Starlette raises the same RuntimeError for whatever it was about."""
+    """The original exception: once a response has started, Starlette raises a RuntimeError in place of any other."""
     if type(error) is RuntimeError and error.__cause__ is not None and "response already started" in str(error):
         return _reason(error.__cause__)
     return error
 
 
 def _all(error: BaseException, what: Callable[[BaseException], bool]) -> bool:
-    """Whether something is so of an exception, or of each one in a group."""
+    """Whether a condition holds for an exception, or for each one in a group."""
     if isinstance(error, BaseExceptionGroup):
         return all(_all(inner, what) for inner in error.exceptions)
     return what(error)
 
 
 def _passed(error: BaseException, function: Callable[..., Any]) -> bool:
-    """Whether an exception came through a function, here one of the server's."""
+    """Whether an exception passed through a function, here one of the server's."""
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     traceback = error.__traceback__
     while traceback is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The middleware: its options, what it leaves out, one Exchange for each request, one Connection for each WebSocket."""
+"""The middleware: its options, its exclusions, one Exchange for each request, one Connection for each WebSocket."""
 
 from collections.abc import Collection, Mapping, Sequence
 from time import perf_counter
@@ -15,28 +15,28 @@ from .routes import path_below, routes_of
 from .series import ExemplarLabels, Series
 from .websocket import Connection, SocketSeries
 
-_COUNTED = "sightline_telemetry.http"  # in the scope of a request that is counted, for middlewares of mounted ones
+_COUNTED = "sightline_telemetry.http"  # marks the scope of a counted request, for middlewares of mounted applications
 
 
 class PrometheusMiddleware:
     """Counts and times every HTTP request and WebSocket of an application: `app.add_middleware(PrometheusMiddleware)`.
 
-    Add it last, so that it is outermost and sees what the other middlewares answer.
+    Add it last, so that it is outermost and sees the responses of the other middlewares.
 
     Args:
-        buckets: upper bounds, in seconds, of the two histograms of time.
+        buckets: upper bounds, in seconds, of the two duration histograms.
         exclude_paths: paths that are not counted at all, for example `("/metrics",)`; without a `root_path`.
         const_labels: labels with constant values for all metrics of this middleware.
         max_series: the number of label combinations after which new ones are counted as `endpoint="overflow"`. One
-            combination of a histogram is one.
+            combination of a histogram counts as one.
         unmatched_endpoint: the `endpoint` of requests that match no route.
-        exemplar: gives, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None. It is called until
-            it gives one, then again after a second, for each bucket, so that what is slow and rare has one.
-        version: the `version` in app_info; a FastAPI application's own by default.
+        exemplar: returns, for a scope, the labels of an exemplar such as {"trace_id": ...}, or None. For each bucket,
+            it is called until it returns labels, and again after a second, so that rare slow requests have one, too.
+        version: the `version` in app_info; by default that of the FastAPI application.
 
     Raises:
         TypeError: `exclude_paths` is a single string.
-        ValueError: `buckets` do not rise, or a name in `const_labels` is no name of a label, or one of ours.
+        ValueError: `buckets` are not in ascending order, or a name in `const_labels` is reserved or not valid.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PrometheusMiddleware:
             return
         scope[_COUNTED] = True
         series = self._series
-        exchange = Exchange()  # its attributes are set here: an __init__() would be one more call for each request
+        exchange = Exchange()  # its attributes are set here: an __init__() would be another call per request
         exchange.series = series
         exchange.scope = scope
         exchange.server_receive = receive
@@ -109,7 +109,7 @@ class PrometheusMiddleware:
             exchange.cut()
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_COUNTED] = True  # a mounted application is none of its own here, either
+        scope[_COUNTED] = True  # a middleware of a mounted application must not count it again, either
         if self._excluded(scope):
             await self.app(scope, receive, send)
             return
@@ -129,7 +129,7 @@ class PrometheusMiddleware:
         return path in self._exclude or path_below(scope.get("root_path", ""), path) in self._exclude
 
     def _learn_routes(self, scope: Scope) -> None:
-        """At the first message, of the lifespan as a rule, and when routes were added."""
+        """At the first message, usually of the lifespan, and after routes were added."""
         if self._routes_known < 0:
             worker()  # claims this process's slot
             app = scope.get("app")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The full template of a route, `/users/{user_id}`, from what the router leaves in the ASGI scope; never a path.
+"""The full template of a route, `/users/{user_id}`, from what the router stores in the ASGI scope; never a path.
 
 app.include_router(router, prefix="/v1")      /v1/items/{item_id}
 app.mount("/tenants/{tenant}", shop)          /tenants/{tenant}/orders/{order}
@@ -17,22 +17,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import PARAM_REGEX, Mount
 from starlette.types import Scope
 
-# Before 0.33 Starlette's mounts took their part off the path that the application below sees.
+# Before 0.33 Starlette's mounts removed their prefix from the path that the application below sees.
 _, _child = Mount("/mount", app=PlainTextResponse()).matches({"type": "http", "path": "/mount/x", "root_path": ""})
 _MOUNTS_KEEP_PATH = "path" not in _child
 
 
 def routes_of(app: Any) -> Sequence[Any]:
-    """The routes of an application, seen through the middlewares around it; none of another framework's."""
+    """The routes of an application, also through middlewares around it; empty for another framework."""
     routes = getattr(_inside(app), "routes", ())
     ours = isinstance(routes, Sequence) and all(hasattr(route, "matches") for route in routes)
     return routes if ours else ()
 
 
 def _contexts(routes: Sequence[Any]) -> Iterable[Any]:
-    """The routes, those of included routers in their place.
+    """The routes, with those of included routers in place of these.
 
-    Older FastAPIs have these in the list itself. Where FastAPI is not imported, no route is one of its own.
+    Older versions of FastAPI have them in the list itself. If FastAPI is not imported, there are no included routers.
     """
     contexts: Callable[[Sequence[Any]], Iterable[Any]] = getattr(
         sys.modules.get("fastapi.routing"), "iter_route_contexts", iter
@@ -41,7 +41,7 @@ def _contexts(routes: Sequence[Any]) -> Iterable[Any]:
 
 
 def frontends_of(app: Any) -> list[str]:
-    """The paths of FastAPI's frontends, which are in no list of routes and have no public name; the longest first."""
+    """The paths of FastAPI's frontends, which are in no public list of routes; the longest first."""
     app = _inside(app)
     paths = []
     for group in getattr(getattr(app, "router", app), "_iter_low_priority_routes", tuple)():
@@ -59,13 +59,13 @@ def _inside(app: Any) -> Any:
 
 
 def path_below(root_path: str, path: str) -> str:
-    """A path without the prefix under which the application is served, if it has it: servers differ in that."""
+    """A path without the prefix under which the application is served: only some servers include it."""
     rest = path.removeprefix(root_path)
     return rest if rest.startswith("/") else path
 
 
 def _path(scope: Scope) -> str:
-    """From the application's root, also below its mounts."""
+    """The path from the application's root, also below its mounts."""
     path, root = scope["path"], scope.get("root_path", "")
     if "app_root_path" not in scope:
         return path_below(root, path)
@@ -78,10 +78,10 @@ class Template:
     """A route's full path, from the application's root.
 
     Attributes:
-        text: None where it is a mount, or a host, with routes of its own.
+        text: None for a mount or a host with routes of its own.
         inside: these routes.
-        host: what the request's host has to match, of a route for hosts.
-        kept: objects known by their ids, which must not be replaced by others with the same ids.
+        host: for a route for hosts, the regular expression that the request's host must match.
+        kept: objects looked up by id(), kept alive so that no other object gets the same id.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Template:
 
 
 class Templates:
-    """From what the router leaves in the scope (`route`, `endpoint`) to the full template of the route.
+    """From what the router stores in the scope (`route`, `endpoint`) to the full template of the route.
 
-    A table by identity, made from the application's routes once, and again when they change: a request costs the same
-    with any number of routes. Where one route is reached by several ways (an application mounted twice, a router
-    included twice), or none was, the path decides, as the router would: only among the routes of the mount it came to.
+    A table by object identity, built from the application's routes, and again when they change: a request costs the
+    same with any number of routes. If one route can be reached in several ways (an application mounted twice, a router
+    included twice), or no route was, the path decides as in the router, among the routes of the mount it reached.
     """
 
     def __init__(self, routes: Sequence[Any], app: Any = None) -> None:
@@ -114,13 +114,13 @@ class Templates:
         self._made = perf_counter()
 
     def of(self, scope: Scope, status: int) -> tuple[str | None, bool]:
-        """The template, None where no route matched, and whether the scope's route alone says that it is this one."""
+        """The template, None if no route matched, and whether the scope's route alone determines it (not the path)."""
         route, endpoint = scope.get("route"), scope.get("endpoint")
         frontend = _frontend(scope)
         if route is None and endpoint is None:
             if frontend is not None:
                 return frontend, False
-            # The router has seen it, and there is no such route; or another middleware answered, or a slash is missing.
+            # Either the router found no such route, or another middleware answered, or a slash is missing.
             searched = "router" in scope and status not in (307, 308)
             return (None if searched else _match(scope, status, self._all)), False
         if id(endpoint if route is None else route) not in self._by_id and perf_counter() - self._made > 1:
@@ -179,7 +179,7 @@ class Templates:
 
 
 def _match(scope: Scope, status: int, templates: Sequence[Template]) -> str | None:
-    """The first route that a path leads to, also by a redirect to the same path with or without slashes at its end."""
+    """The first route that matches a path, also through a redirect that adds or removes slashes at its end."""
     path = _path(scope)
     host = next((value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"), "")
     host = host.partition(":")[0].lower()
@@ -190,7 +190,7 @@ def _match(scope: Scope, status: int, templates: Sequence[Template]) -> str | No
 
 
 def _mounted_at(scope: Scope, templates: Sequence[Template]) -> str | None:
-    """Of mounts of one application of another framework, which may have changed the path: that of the root path."""
+    """Of several mounts of one application of another framework, which may have changed the path: by the root path."""
     root = path_below(scope.get("app_root_path", ""), scope.get("root_path", "")) + "/"
     return next((found.text for found in templates if found.text is not None and found.regex.fullmatch(root)), None)
 
@@ -200,7 +200,7 @@ def _search(path: str, host: str, templates: Sequence[Template]) -> str | None:
         if template.regex.fullmatch(path) and (template.host is None or template.host.match(host)):
             if template.text is not None:
                 return template.text
-            # A mount takes all that is below it, a host (which has no path) but what comes to it.
+            # A mount matches everything below it; a host, which has no path, only what its routes match.
             found = _search(path, host, template.inside)
             if found is not None or template.prefix:
                 return found
@@ -208,7 +208,7 @@ def _search(path: str, host: str, templates: Sequence[Template]) -> str | None:
 
 
 def _frontend(scope: Scope) -> str | None:
-    """The template of a page of FastAPI's app.frontend(), which leaves no route: from the path it was given."""
+    """The template of a page of FastAPI's app.frontend(), which stores no route in the scope: from its path."""
     fastapi = scope.get("fastapi")
     if not fastapi or "frontend_path" not in fastapi:
         return None

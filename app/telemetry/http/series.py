@@ -2,11 +2,11 @@
 """The series of one middleware: where in the storage each method, route and status is counted.
 
     rows["GET", "/items/{item_id}"] -> Row: cells of the histograms, of each status, each exception, and the gauge
-    found[id(route)]["GET"]         -> the same row, for all requests but the first of a route
+    found[id(route)]["GET"]         -> the same row, for all requests except the first of a route
 
-Requests in progress are shown late: the template is known only once the router has run. In a single process the
-gauge is read only when the storage is, and is set then. Other workers may read it at any time, but not before the
-handler awaits something: so the gauge is set in the event loop's next iteration, if there is one.
+The gauge of requests in progress is set late, because the template is known only after the router has run. In a single
+process it is set when the storage is read. Other workers may read it at any time, but a request matters to them only
+once its handler awaits something: so the gauge is set in the next iteration of the event loop, if there is one.
 """
 
 import logging
@@ -45,7 +45,7 @@ log = logging.getLogger("sightline_telemetry")
 
 ExemplarLabels = Callable[[Scope], Mapping[str, str] | None]
 
-_EXEMPLAR_SECONDS = 1.0  # that an exemplar stays, at least: to write one costs twice what counting the request does
+_EXEMPLAR_SECONDS = 1.0  # minimum age before it is replaced: writing one costs twice as much as counting the request
 
 
 class Row:
@@ -56,9 +56,9 @@ class Row:
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.statuses: dict[int, int] = {}
-        self.exceptions: dict[str, int] | None = None  # most rows never have one
+        self.exceptions: dict[str, int] | None = None  # None until the first one, for most rows forever
         self.in_progress = SCRATCH
-        self.failed_start = self.failed_duration = 0  # the sums' cells, once something failed
+        self.failed_start = self.failed_duration = 0  # the cells of the sums, after the first failure
         self.cells: tuple[int, ...] = (SCRATCH,) * 8  # two histograms: sum, first bucket; two summaries: count, sum
 
 
@@ -77,9 +77,9 @@ class Series:
         self.bounds = [*buckets, float("inf")]
         self.exemplar = exemplar
         self.found: dict[int, dict[str, Row]] = {}  # by the id of the scope's route, and by method
-        self.waiting: dict[Exchange, None] = {}  # began, and not yet shown as in progress
-        self.shown: dict[Exchange, int] = {}  # and those that are, with the gauge's cell
-        self._kept: list[Any] = []  # the routes of `found`: as long as they live, no other object has the same id
+        self.waiting: dict[Exchange, None] = {}  # requests that are not yet counted as in progress
+        self.shown: dict[Exchange, int] = {}  # requests that are, with the gauge's cell
+        self._kept: list[Any] = []  # the routes of `found`, kept alive so that no other object gets the same id
         self._templates = Templates(())
         self._rows: dict[tuple[str, str], Row] = {}  # by method and endpoint
         self._max = max_series
@@ -107,7 +107,7 @@ class Series:
         storage.on_read(self.show)
 
     def learn(self, routes: Sequence[Any], app: Any) -> None:
-        """The application's routes, at first and when there are others."""
+        """Use these routes, at first and whenever they have changed."""
         self._templates = Templates(routes, app)
         self.found.clear()
         self._kept.clear()
@@ -121,16 +121,16 @@ class Series:
     def show_soon(self) -> None:
         try:
             get_running_loop().call_soon(self.show)
-        except RuntimeError:  # not asyncio: what the path says will do
+        except RuntimeError:  # not asyncio: set the gauge now, by the path
             self.show()
 
     @locked
     def show(self) -> None:
-        """Show the requests that wait for it as in progress."""
+        """Count the waiting requests as in progress."""
         try:
             for exchange in list(self.waiting):
                 self.shown[exchange] = cell = self.row(exchange.scope, 0).in_progress
-                # Who takes it out decides: if it is finished (in another thread) in this moment, nothing is shown.
+                # Whoever removes it from `waiting` decides: if it finishes (in another thread) now, it is not counted.
                 if self.waiting.pop(exchange, 0) is None:
                     storage.cells[cell] += 1.0
                 else:
@@ -142,7 +142,7 @@ class Series:
 
     def row(self, scope: Scope, status: int) -> Row:
         """The row of a request: its method and the template of its route."""
-        route = scope.get("route", scope.get("endpoint"))  # older versions of Starlette set but the endpoint
+        route = scope.get("route", scope.get("endpoint"))  # older versions of Starlette set only the endpoint
         found = self.found.get(id(route))
         if found is not None and scope["method"] in found:
             return found[scope["method"]]
@@ -153,7 +153,7 @@ class Series:
             if self.room(6):
                 row = self._rows[method, name] = Row((method, name, *self.constant))
                 self._fill(row)
-                # From 0, or rate() would not see the first failure of an endpoint.
+                # Start at 0, or rate() would miss the first failure of an endpoint.
                 row.statuses[500] = self.cell(self._requests, (method, name, "500", *self.constant))
             else:
                 row = self._overflow
@@ -163,12 +163,12 @@ class Series:
         return row
 
     def endpoint(self, scope: Scope, status: int) -> tuple[str, bool]:
-        """The label, and whether the scope's route alone says that it is this one."""
+        """The label, and whether the scope's route alone determines it (not the path)."""
         template, fixed = self._templates.of(scope, status)
         return self._unmatched if template is None else template, fixed
 
     def room(self, combinations: int = 1) -> bool:
-        """Whether the limit allows so many more."""
+        """Whether the limit allows this many more."""
         if self._count + combinations <= self._max:
             self._count += combinations
             return True
@@ -200,7 +200,7 @@ class Series:
         return cell
 
     def count_failure(self, row: Row, start: float, duration: float) -> None:
-        """Count a request that failed in the histograms of failures, which a row has from its first one on."""
+        """Count a failed request in the histograms of failures, which a row gets with its first failure."""
         if not row.failed_duration:
             if row is not self._overflow and not self.room(2):
                 self.count_failure(self._overflow, start, duration)
@@ -224,7 +224,7 @@ class Series:
         storage.cells[cell] += 1.0
 
     def keep_exemplar(self, scope: Scope, cell: int, bucket: int, elapsed: float, now: float) -> None:
-        """Keep the request as the exemplar of its counter and its bucket, where the last one is old enough."""
+        """Store the request as the exemplar of its counter and its bucket, if the previous one is old enough."""
         due = self._exemplar_due
         if self.exemplar is None or (due.get(bucket, 0.0) > now and due.get(cell, 0.0) > now):
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One WebSocket: its handshake, how long it was open, and who closed it with which code."""
+"""One WebSocket: the outcome of its handshake, how long it was open, and its close code."""
 
 from bisect import bisect_left
 from contextlib import suppress
@@ -9,7 +9,7 @@ from anyio import move_on_after
 from starlette.types import Message, Receive, Scope, Send
 
 from ..storage import locked, storage
-from .failures import cancelled, failed, names_the_end
+from .failures import after_close, cancelled, failed
 from .metrics import (
     CLOSED,
     CONNECTION_BUCKETS,
@@ -21,10 +21,10 @@ from .metrics import (
 )
 from .series import Row, Series
 
-# https://www.iana.org/assignments/websocket/websocket.xhtml: these one by one, what is registered or private as a class
+# https://www.iana.org/assignments/websocket/websocket.xhtml: these individually, registered and private ones as a class
 _STANDARD_CODES = frozenset(range(1000, 1016))
 _NO_CODE, _NO_FRAME, _INTERNAL_ERROR, _SERVICE_RESTART = 1005, 1006, 1011, 1012
-_CODE_SECONDS = 0.5  # to wait for the close code of a client that is known to have left: servers have it, or never will
+_CODE_SECONDS = 0.5  # to wait for the close code of a client that has left: servers have it by then, or never
 
 
 class SocketSeries:
@@ -66,7 +66,7 @@ class SocketSeries:
 
 
 class Connection:
-    """Called as the application's receive(); its send() is the application's."""
+    """One WebSocket. The object itself is the `receive` that the application gets, and its send() is the `send`."""
 
     def __init__(self, sockets: SocketSeries, scope: Scope, receive: Receive, send: Send) -> None:
         self._sockets = sockets
@@ -74,9 +74,9 @@ class Connection:
         self._receive = receive
         self._send = send
         self._endpoint = ""
-        self._accepted = 0.0  # when
+        self._accepted = 0.0  # perf_counter() when it was accepted; 0 before
         self._ended = False
-        self._gone = False  # the client, as sending has shown
+        self._gone = False  # whether sending has failed because the client left
 
     async def __call__(self) -> Message:
         message = await self._receive()
@@ -92,14 +92,14 @@ class Connection:
             self.end(_NO_CODE, "refused")
         try:
             await self._send(message)
-        except OSError:  # as the specification of ASGI has it
+        except OSError:  # the ASGI specification's error for a disconnected client
             self._gone = True
             raise
         if kind == "websocket.accept":
             self._handshake("accepted")
 
     async def leave(self) -> None:
-        """The application has ended. Where sending has shown that the client left, its close code is still to come."""
+        """The application has returned. If sending has failed because the client left, wait for its close code."""
         if self._gone and not self._ended:
             try:
                 with suppress(Exception), move_on_after(_CODE_SECONDS):
@@ -136,11 +136,11 @@ class Connection:
             self._sockets.series.warn("a WebSocket was not counted", exc_info=True)
 
     def fail(self, error: BaseException) -> None:
-        """An exception of the handler, of which the server makes 1011; a cancelled one is stopped with the server."""
+        """The handler raised: the server closes with 1011, or with 1012 if the handler was cancelled at shutdown."""
         ended = self._ended
         self.end(_SERVICE_RESTART if cancelled(error) else _INTERNAL_ERROR, "failed")
         name = failed(error)
-        if name is not None and not (ended and names_the_end(error)):
+        if name is not None and not (ended and after_close(error)):
             self._sockets.count_exception(self._endpoint, name)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prometheus metrics of LLM calls, for any provider, whole or streamed.
+"""Prometheus metrics of LLM calls, for any provider, streamed or not.
 
-Depends on prometheus_client alone and may be copied alone: responses of the OpenAI and Anthropic SDKs (and of every
-server that speaks their protocols) are read by shape, as objects or as dicts, without importing anything of theirs.
+Depends only on prometheus_client and can be copied alone: responses of the OpenAI and Anthropic SDKs (and of every
+server with the same protocols) are recognized by their fields, as objects or dicts, without importing an SDK.
 
     configure(models={"openai": ["gpt-5-mini"]}, prices="prices.toml")
 
@@ -17,8 +17,8 @@ server that speaks their protocols) are read by shape, as objects or as dicts, w
 
     client = AsyncOpenAI(http_client=watch_http(DefaultAsyncHttpxClient()))  # also counts the SDK's silent retries
 
-Labels: `provider` and `model` are those given to `configure`, everything else is `other`. Nothing of a prompt, an
-answer, a key or a user becomes a label or a log line. Times are in seconds of the monotonic clock.
+Labels: `provider` and `model` are those given to `configure`, everything else is `other`. Prompts, answers, keys and
+users never appear in labels or logs. Times are in seconds, measured with the monotonic clock.
 """
 
 from .abandoned import AbandonedCallsMiddleware

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that a request leaves behind.
+"""Calls that are still open when their request is over.
 
-A synchronous generator inside StreamingResponse is not closed when the client leaves: it waits for the garbage
-collector, and until then the provider streams on and llm_requests_in_progress counts the call.
+A synchronous generator inside StreamingResponse is not closed when the client leaves, only by the garbage collector.
+Until then the provider keeps streaming, and llm_requests_in_progress counts the call.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AbandonedCallsMiddleware:
     """ASGI middleware: `app.add_middleware(AbandonedCallsMiddleware)`.
 
-    Synchronous streams that were begun during a request and are still open when it is over are closed, and their calls
-    count as cancelled. Asynchronous ones need `contextlib.aclosing` around the generator instead.
+    Closes synchronous streams that were started during a request and are still open at its end, and counts their calls
+    as cancelled. Asynchronous ones need `contextlib.aclosing` around the generator instead.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, then close what it left open."""
+        """Serve the request, then close the streams that it left open."""
         calls: list[Call] = []
         token = calls_of_request.set(calls)
         try:

@@ -3,7 +3,7 @@
 
 request -> record(response) or stream(source) -> end of the block
 |-- llm_time_to_first_token_seconds --|
-|-- llm_request_duration_seconds -----------|   what the caller does with a whole answer does not count
+|-- llm_request_duration_seconds -----------|   without the time that the caller spends on a complete response
 """
 
 from __future__ import annotations
@@ -41,11 +41,15 @@ calls_of_request: ContextVar[list[Call] | None] = ContextVar("llm_calls_of_reque
 
 
 def track_call(provider: str, model: str, *, operation: str = "chat", prompt: Any = None) -> Call:
-    """Measure one LLM call: a context manager, `with` or `async with`, around the request and its whole answer.
+    """Measure one LLM call: a context manager, `with` or `async with`, around the request and its complete response.
 
-    `model` is the model as requested. `prompt` is measured in characters and dropped: a text, its length, or the list
-    of messages (`prompt_length` has the details). Inside, give the response to `call.record(...)` or the stream to
-    `call.stream(...)`.
+    Inside the block, pass the response to `call.record(...)` or the stream to `call.stream(...)`.
+
+    Args:
+        provider: the label `provider`, if `configure` allows it, otherwise `other`.
+        model: the label `model`, likewise: the model as requested.
+        operation: the label `operation`, one of OPERATIONS, otherwise `other`.
+        prompt: a text, its length, or the list of messages; only its length in characters is kept (`prompt_length`).
 
     Raises:
         TypeError: `prompt` is none of these.
@@ -55,16 +59,16 @@ def track_call(provider: str, model: str, *, operation: str = "chat", prompt: An
 
 
 class Call:
-    """One LLM call under way. `usage`, `finish_reasons`, `outcome` and `error` are what is known of it so far.
+    """One LLM call. `usage`, `finish_reasons`, `outcome` and `error` are filled in as they become known.
 
     The outcome, set at the end of the block, is
-    - success: the answer is whole;
-    - error: the provider, or the way to it, failed; `error` is its type, one of ERROR_TYPES;
+    - success: the response is complete;
+    - error: the provider or the connection to it failed; `error` is one of ERROR_TYPES;
     - cancelled: the caller stopped waiting or reading before the end, failed itself, or never sent the request;
-    - incomplete: the answer ended without a finish reason: cut off on the way, though nothing raised.
+    - incomplete: the response ended without a finish reason, although nothing raised an exception.
 
-    Each answer that is given to `record` or `stream` counts as a call of its own: in an agent loop inside one block,
-    the duration of the second begins at the end of the first. Better is one block for each.
+    Each response passed to `record` or `stream` counts as a separate call: in an agent loop inside one block, the
+    duration of the second begins at the end of the first. One block for each is better.
     """
 
     __slots__ = (
@@ -107,7 +111,7 @@ class Call:
 
     def _expect_answer(self) -> None:
         self._answer = Answer()
-        self._begun = False  # something was given to record or stream
+        self._begun = False  # whether something was passed to record or stream
         self._recorded: Any = None
         self._source: Any = None
         self._generator: Any = None
@@ -165,13 +169,13 @@ class Call:
             return
         self.__exit__(None, None, None)
 
-    # What the caller hands over
+    # Called with the response
 
     def record(self, response: Response) -> Response:
-        """Read usage and finish reasons from a whole response, and return it.
+        """Read usage and finish reasons from a complete response, and return it.
 
         Raises:
-            NotAnAnswerError: a TypeError, for a stream or something that is to be awaited or opened first.
+            NotAnAnswerError: a TypeError, for a stream, an awaitable or a context manager.
         """
         now = time.perf_counter()
         fault: Exception | None = None
@@ -179,7 +183,7 @@ class Call:
             answer = answer_of(response)
         except NotAnAnswerError:
             raise
-        except Exception as error:  # a raw response whose body is no JSON: the caller will see for itself
+        except Exception as error:  # a raw response whose body is not JSON: the caller will get the same error
             answer, fault = None, error
         if self._begun and (response is self._recorded or self._is_known(answer)):
             return response
@@ -198,10 +202,10 @@ class Call:
         except Exception as error:
             self._note_unreadable(type(error).__name__)
         if self._source is None:
-            self._answer.first_token = None  # its time is unknown
+            self._answer.first_token = None  # unknown without a stream
 
     def rate_limit(self, resource: str, remaining: int) -> None:
-        """Set how many `requests` or `tokens` the provider's rate limit leaves. `watch_http` does it from headers."""
+        """Set the remaining `requests` or `tokens` of the provider's rate limit. `watch_http` does it from headers."""
         self._series.of(RATE_LIMIT_REMAINING, resource).set(remaining)
 
     @overload
@@ -209,17 +213,18 @@ class Call:
     @overload
     def stream(self, source: Iterable[Item]) -> Iterator[Item]: ...
     def stream(self, source: AsyncIterable[Item] | Iterable[Item]) -> AsyncIterator[Item] | Iterator[Item]:
-        """Pass the events of a provider's stream through, and record what they report and how the stream ends.
+        """Pass the events of a provider's stream through, and record usage, finish reasons and the end of the stream.
 
-        When the `with` block is left early, the provider's stream is closed (an asynchronous one by `async with`).
+        If the `with` block is left early, the provider's stream is closed (an asynchronous one by `async with`).
 
         Raises:
-            NotAnAnswerError: a TypeError, for what is no stream of events; that of texts is refused at its first item.
+            NotAnAnswerError: a TypeError, if `source` is not a stream of events; for a stream of text at its first
+            item.
         """
         check_stream(source)
         self._begin_answer()
         self._source = source
-        if hasattr(source, "__aiter__") and hasattr(source, "__iter__"):  # LiteLLM's, whichever way it was requested
+        if hasattr(source, "__aiter__") and hasattr(source, "__iter__"):  # LiteLLM's, sync or async
             both: Any = source
             self._generator = TwoWayStream(lambda: self._pass_sync(both), lambda: self._pass_async(both))
         elif hasattr(source, "__aiter__"):
@@ -273,12 +278,12 @@ class Call:
             self._exhausted = True
 
     def _note_unreadable(self, name: str) -> None:
-        """What no reader understands passes as it is: telemetry must not break a call. Once per call."""
+        """Log, once per call, that a response has an unknown shape; it is passed on unchanged."""
         if not self._unreadable:
             self._unreadable = True
             log.warning("LLM response of an unknown shape, not measured: %s", name)
 
-    # Several answers in one block
+    # Several responses in one block
 
     def _is_known(self, response: Any) -> bool:
         """True for the final object of a stream that was read, such as `stream.get_final_message()`."""
@@ -286,7 +291,7 @@ class Call:
         return known is not None and known == get(response, "id") and bool(self._answer.numbers)
 
     def _begin_answer(self) -> None:
-        """The answer before, if there is one, was a call of its own."""
+        """Count the previous response in this block, if there is one, as a separate call."""
         if self._begun and self.outcome is None:
             started = self._ended or time.perf_counter()
             self._count(None)
@@ -299,7 +304,7 @@ class Call:
     def _finish(self, error: BaseException | None) -> None:
         if self.outcome is not None:
             return
-        self.outcome = "error"  # until more is known, and once only
+        self.outcome = "error"  # until it is known; also prevents a second count
         if current_call.get() is self:
             current_call.set(self._outer)
         self._outer = None
@@ -314,7 +319,7 @@ class Call:
         self._answer.last = self._recorded = None
 
     def _count(self, error: BaseException | None) -> str:
-        """Add one answer to the metrics; its outcome."""
+        """Add one response to the metrics, and return its outcome."""
         answer = self._answer
         ended = time.perf_counter() if self._ended is None else self._ended
         streamed = self._source is not None
@@ -334,7 +339,7 @@ class Call:
         if self.usage is not None:
             count_usage(self.usage, self.provider, self.model)
             if answer.first_token is not None and outcome == "success":
-                # Reasoning that was not streamed took place before the first token, so it does not count here.
+                # Reasoning that was not streamed happened before the first token, so it is left out here.
                 after = self.usage.output_tokens - (0 if answer.reasoning_streamed else self.usage.reasoning) - 1
                 if after > 0:
                     self._series.time_per_output_token.observe((ended - answer.first_token) / after)

@@ -12,7 +12,7 @@ from .peaks import peaks
 from .prices import Price, read_prices
 
 MAX_CALL_TOKENS = 10_000_000
-"""Input or output of a call beyond which a report is taken for a mistake: the longest context window on offer."""
+"""Input or output tokens of a call beyond which a report is considered wrong: the longest context window offered."""
 
 
 @dataclass(slots=True)
@@ -42,13 +42,17 @@ def configure(
 ) -> None:
     """Set which `{provider: [model, ...]}` may become labels, and what their tokens cost. Replaces earlier settings.
 
-    Models with a price may become labels too. The series of `models` start at 0 at once, so that dashboards show 0
-    and the first error is seen as an increase. A report of more than `max_call_tokens` for the input or the output of
-    one call is not counted; the call is counted in llm_usage_missing_total with the reason `unreadable`.
+    Args:
+        models: the allowed values of the labels. Their series start at 0, so that dashboards show 0 and `increase()`
+            sees the first error.
+        prices: the path of a TOML file (`read_prices`), or the table itself; models with a price are allowed, too.
+        operations: the operations whose series start at 0.
+        max_call_tokens: a usage report with more input or output tokens than this is not counted; the call is counted
+            in llm_usage_missing_total with the reason `unreadable`.
 
     Raises:
-        ValueError: the price table is unreadable, or `max_call_tokens` is less than 1.
-        TypeError: a single name where a list belongs.
+        ValueError: the price table is invalid, or `max_call_tokens` is less than 1.
+        TypeError: a single string instead of a list of names.
     """
     if max_call_tokens < 1:
         raise ValueError("max_call_tokens must be 1 or more")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The type of a failure, one of ERROR_TYPES: of an exception, an HTTP status or an error inside an answer.
+"""The type of a failure, one of ERROR_TYPES: of an exception, an HTTP status or an error inside a response.
 
 error_type(openai.RateLimitError(...))                   -> "rate_limit"
 error_in_answer({"code": "502", "message": "Bad gateway"}) -> "server"
@@ -14,8 +14,8 @@ from typing import Any
 from .metrics import ERROR_TYPES, OTHER
 from .shapes import get, items
 
-# Codes and types of providers and gateways, without case, "_", "-", "." and blanks: `rate_limit_error` of Anthropic,
-# `RESOURCE_EXHAUSTED` of Google, `ThrottlingException` of Bedrock, `RateLimitError` of vLLM.
+# Codes and types of providers and gateways, in lower case without "_", "-", "." and spaces: `rate_limit_error` of
+# Anthropic, `RESOURCE_EXHAUSTED` of Google, `ThrottlingException` of Bedrock, `RateLimitError` of vLLM.
 _CODES = {kind.replace("_", ""): kind for kind in ERROR_TYPES if kind != OTHER} | {
     "ratelimiterror": "rate_limit",
     "ratelimitexceeded": "rate_limit",
@@ -94,7 +94,7 @@ _CLASSES = {
     "ReadTimeoutError": "timeout",
     "APIConnectionError": "connection",
     "TransportError": "connection",
-    "ClientConnectionError": "connection",  # aiohttp, over which Google's SDK calls where it is installed
+    "ClientConnectionError": "connection",  # aiohttp, which Google's SDK uses if it is installed
     "ClientPayloadError": "connection",
     "ContentFilterFinishReasonError": "content_filter",
     "JSONDecodeError": "server",
@@ -113,14 +113,14 @@ _STATUSES = {
     529: "overloaded",
 }
 _CONTEXT_LENGTH_WORDS = ("context length", "context window", "prompt is too long", "maximum context", "context size")
-# A fault in the code around the call: the provider has no part in it.
+# Bugs in the code around the call, not failures of the provider.
 _PROGRAMMING_ERRORS = (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError)
 
 
 def error_type(error: BaseException | None) -> str:
-    """One of ERROR_TYPES for an exception of an SDK, of its HTTP client or of Python, by its shape.
+    """One of ERROR_TYPES for an exception of an SDK, its HTTP client or Python, by its attributes and class names.
 
-    An exception that is none of these is judged by its cause (`raise ... from`), a group by its first member.
+    If it has none itself, that of its cause (`raise ... from`) or, for a group, of its members is used.
     """
     for cause in _causes(error):
         kind = _own_type(cause)
@@ -145,7 +145,7 @@ def _own_type(error: BaseException) -> str:
             return kind
     if isinstance(error, OSError):
         return "connection"
-    # What an SDK raises for an error inside an answer has that error as its body; Ollama's client, as `error`.
+    # An SDK's exception for an error inside a response has that error as its body; Ollama's client has it as `error`.
     if (body := get(error, "body")) is not None:
         return error_in_answer(body)
     if isinstance(text := get(error, "error"), str):
@@ -166,7 +166,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def error_status(error: BaseException | None) -> int | None:
-    """The HTTP status that refused the request, if one did."""
+    """The HTTP status with which the request was rejected, None if there is none."""
     response = getattr(error, "response", None)
     for status in (
         getattr(error, "status_code", None),
@@ -200,9 +200,9 @@ def _by_name(code: Any) -> str | None:
 
 
 def error_in_answer(error: Any) -> str:
-    """One of ERROR_TYPES for an error in the place of an answer or inside one, with HTTP status 200.
+    """One of ERROR_TYPES for an error that a response with HTTP status 200 contains or consists of.
 
-    Names are more precise than numbers: `{"code": 400, "type": "context_length_exceeded"}`.
+    Names take precedence over numbers, which are less precise: `{"code": 400, "type": "context_length_exceeded"}`.
     """
     if isinstance(error, str):
         return _by_name(error) or ("context_length" if _mentions_context(error) else "server")
@@ -235,13 +235,13 @@ def is_cancellation(error: BaseException | str | None) -> bool:
 
 
 def is_callers_own(error: BaseException | None) -> bool:
-    """True for an exception of the code around the call, or of an SDK that refuses a request before sending it."""
+    """True for an exception of the code around the call, or of an SDK that rejects a request before sending it."""
     own = type(error).__module__ == "builtins" and isinstance(error, _PROGRAMMING_ERRORS)
     return own and error_type(error) == OTHER
 
 
 def completion_in(error: BaseException | None) -> Any:
-    """The answer that an exception carries: OpenAI's LengthFinishReasonError, Instructor's errors."""
+    """The response inside an exception: OpenAI's LengthFinishReasonError, Instructor's errors."""
     for cause in _causes(error):
         for name in ("completion", "last_completion"):
             if (completion := get(cause, name)) is not None and not isinstance(completion, str):

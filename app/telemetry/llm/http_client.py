@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Retries and rate limits, seen at the HTTP client of an SDK."""
+"""Retries and rate limits, measured at the HTTP client of an SDK."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ _RATE_LIMIT_HEADERS = (
 
 
 def watch_http(client: Client) -> Client:
-    """Watch an httpx2 or httpx client, sync or async, that is then given to an SDK as its `http_client`.
+    """Measure an httpx2 or httpx client, sync or async, and return it, to be passed to an SDK as its `http_client`.
 
-    Counts the requests that the SDK repeats by itself during a `track_call`, and reads the rate limit left from the
-    responses. Returns the client.
+    Counts the SDK's own retries during a `track_call`, and reads the remaining rate limit from response headers.
     """
     watched: Any = client
     send = watched.send

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metrics of LLM calls and the values of their labels.
 
-Every metric has the labels `provider` and `model`. The series of a model are made by the first call of it, or at 0 by
-`configure`. Seconds are seconds, tokens are tokens, cost is in US dollars.
+Every metric has the labels `provider` and `model`. The series of a model are created by its first call, or at 0 by
+`configure`. Times are in seconds, cost is in US dollars, prompt lengths are in characters.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ RATE_LIMIT_REMAINING = Gauge(
 
 
 class Series:
-    """The series of one provider and model, each found once: `labels()` takes a microsecond, a call needs a dozen."""
+    """The series of one provider and model, cached: `labels()` takes a microsecond, and a call needs a dozen."""
 
     def __init__(self, pair: tuple[str, str]) -> None:
         self.pair = pair
@@ -102,14 +102,14 @@ class Series:
         self._of_value: dict[tuple[Any, str], Any] = {}
 
     def of(self, metric: Counter | Gauge | Histogram, value: str) -> Any:
-        """A metric with a third label."""
+        """The series of a metric with a third label."""
         found = self._of_value.get((metric, value))
         if found is None:
             found = self._of_value[metric, value] = metric.labels(*self.pair, value)
         return found
 
     def ended(self, operation: str, outcome: str) -> tuple[Counter, Histogram]:
-        """Number and duration of the calls that ended so."""
+        """The number and the durations of the calls with this outcome."""
         found = self._of_outcome.get((operation, outcome))
         if found is None:
             labels = (*self.pair, operation, outcome)
@@ -134,7 +134,7 @@ class Series:
 
     @cached_property
     def tokens(self) -> tuple[Counter, Counter, Histogram, Histogram]:
-        """Input and output: in all, and per call."""
+        """Input and output tokens: total input, total output, input per call, output per call."""
         given, made = (*self.pair, "input"), (*self.pair, "output")
         return TOKENS.labels(*given), TOKENS.labels(*made), REQUEST_TOKENS.labels(*given), REQUEST_TOKENS.labels(*made)
 
@@ -147,7 +147,7 @@ class Series:
         return UNPRICED.labels(*self.pair)
 
     def start_at_zero(self, operations: Iterable[str]) -> None:
-        """Make all series, so that dashboards show 0 and the first error is seen as an increase."""
+        """Create all series, so that dashboards show 0 and `increase()` sees the first error."""
         _ = self.in_progress, self.prompt_length, self.time_to_first_token, self.time_per_output_token, self.tokens
         _ = self.cost, self.unpriced
         for metric, values in (

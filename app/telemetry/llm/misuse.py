@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors for objects that cannot be measured; they name what to pass instead."""
+"""Errors for objects that cannot be measured; the messages say what to pass instead."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 class NotAnAnswerError(TypeError):
-    """`record` or `stream` was given something that holds no answer."""
+    """`record` or `stream` was called with an object that contains no response."""
 
 
 def answer_of(response: Any) -> Any:
-    """What `record` reads: the response itself, or what an SDK's raw response holds.
+    """What `record` reads: the response itself, or the parsed content of an SDK's raw response.
 
     Raises:
-        NotAnAnswerError: it is a stream, awaitable or not yet open.
+        NotAnAnswerError: it is a stream, an awaitable or a context manager.
     """
     if isinstance(response, dict) or hasattr(type(response), "__pydantic_fields__"):
         return response
@@ -38,10 +38,10 @@ def answer_of(response: Any) -> Any:
 
 
 def check_stream(source: Any) -> None:
-    """See that `stream` can iterate over `source`.
+    """Check that `stream` can iterate over `source`.
 
     Raises:
-        NotAnAnswerError: it is a whole answer, awaitable or not yet open.
+        NotAnAnswerError: it is a complete response, an awaitable or a context manager.
     """
     if inspect.isawaitable(source):
         _close(source)
@@ -55,10 +55,10 @@ def check_stream(source: Any) -> None:
 
 
 def refuse_text(first: bool) -> None:
-    """A stream of texts (`text_stream`, lines of HTTP) holds no usage and no end.
+    """Reject a stream of text (`text_stream`, lines of HTTP), which has neither usage nor a finish reason.
 
     Raises:
-        NotAnAnswerError: it is the first item; later ones are a provider's mistake and do no harm.
+        NotAnAnswerError: at the first item; a later text is a mistake of the provider and is ignored.
     """
     if first:
         raise NotAnAnswerError(
@@ -79,6 +79,6 @@ def _is_unopened(thing: Any) -> bool:
 
 
 def _close(awaitable: Any) -> None:
-    """A coroutine that is never awaited would warn."""
+    """Close a coroutine, which would warn that it was never awaited."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()

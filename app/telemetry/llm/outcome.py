@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a call ended: its outcome, the type of an error, and why its final usage is not known."""
+"""How a call ended: its outcome, the type of an error, and why its final usage is unknown."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .readers import Answer
 
 @dataclass(slots=True)
 class Ending:
-    """What is known when one answer has ended."""
+    """What is known when one response has ended."""
 
     answer: Answer
     error: BaseException | None
-    """That the block ended with."""
+    """The exception that ended the block."""
     failure: BaseException | None
-    """That the stream ended with, which `error` may be, too."""
+    """The exception that ended the stream; may be the same as `error`."""
     streamed: bool
     begun: bool
-    """Whether something was given to record or stream."""
+    """Whether something was passed to record or stream."""
     exhausted: bool
     """Whether the stream was read to its end."""
 
@@ -40,9 +40,9 @@ def judge(ending: Ending) -> tuple[str, str | None]:
     if isinstance(cause, NotAnAnswerError):
         return "cancelled", None
     if ending.failure is None and cause is not None and not is_cancellation(cause) and readers.is_malformed(answer):
-        return "error", "server"  # the caller stumbled over what the provider sent
+        return "error", "server"  # the caller failed on a malformed response
     if cause is not None and completion_in(cause) is not None:
-        # Whole, and not to the caller's liking: its own limit of tokens was reached, or the provider's filter.
+        # Complete, but rejected by the SDK: the caller's token limit was reached, or the provider's content filter.
         kind = error_type(cause)
         return ("success", None) if kind == OTHER else ("error", kind)
     if answer.outcome is not None:
@@ -52,7 +52,7 @@ def judge(ending: Ending) -> tuple[str, str | None]:
     if ending.exhausted:
         return ("success" if answer.is_whole() else "incomplete"), None
     if cause is None or is_cancellation(cause):
-        # Whole: only the usage after it was not read. Else the caller stopped reading.
+        # If complete, only the usage after it was not read; otherwise the caller stopped reading.
         return ("success" if ending.streamed and answer.is_whole() else "cancelled"), None
     kind = error_type(cause)
     if ending.failure is None and (is_callers_own(cause) or (ending.streamed and kind == OTHER)):
@@ -61,11 +61,11 @@ def judge(ending: Ending) -> tuple[str, str | None]:
 
 
 def why_missing(ending: Ending, outcome: str, has_usage: bool, missing: str | None) -> str | None:
-    """Why the final usage is not known, if it is not; `missing` is the reason that the answer itself gives."""
+    """Why the final usage is unknown, None if it is known; `missing` is the reason found in the response itself."""
     answer = ending.answer
     complete = has_usage and missing is None
     if outcome == "error":
-        # A rejected call used no tokens; one that ended early may have used tokens that are never reported.
+        # A rejected call used no tokens; one that ended early may have used tokens that are not reported.
         rejected = not ending.streamed and not ending.begun and error_status(ending.cause) is not None
         final = complete and answer.failure is not None and (not ending.streamed or answer.is_whole())
         return None if rejected or final else "error"

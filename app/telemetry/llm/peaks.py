@@ -20,17 +20,17 @@ from .metrics import OTHER, PAIR
 
 try:
     from .. import exposition
-except ImportError:  # copied alone: one process, numbers in memory
+except ImportError:  # this package was copied alone: one process, numbers in memory
     exposition = None  # type: ignore[assignment]
 
 log = logging.getLogger("sightline_telemetry")
 
 
 def _map(path: Path, size: int) -> mmap.mmap:
-    """A private file in memory.
+    """Map a private file, created at full size.
 
     Raises:
-        OSError: the disk is full, which a write into the map could not do.
+        OSError: the disk is full. (Later, a write into the map would end the process with SIGBUS.)
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -44,9 +44,10 @@ def _map(path: Path, size: int) -> mmap.mmap:
 class Peaks(Collector):
     """The true maximum prompt length of the last 60 s per provider and model, over all workers.
 
-    Each worker keeps a ring of 5 s slots per pair, in memory or, with several workers, in a file of its own that
-    whichever worker is scraped reads. A word is `slot number << 32 | length`: written at once, and stale by itself, so
-    a worker that dies leaves nothing to clean up. One slot more than a minute has makes up for the one that is begun.
+    Each worker keeps a ring of 5 s time slots per pair, in memory or, with several workers, in its own file, which the
+    worker that is scraped reads. A word is `slot number << 32 | length`, written atomically. Old slots expire by their
+    number, so a worker that dies leaves nothing to clean up. There is one slot more than a minute has, as the current
+    one is incomplete.
     """
 
     SLOT_SECONDS = 5
@@ -58,7 +59,7 @@ class Peaks(Collector):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._words: memoryview | None = None
-        self._unshared = False  # there are other workers, and this one has no file
+        self._unshared = False  # there are other workers, but this one has no file
         self._records: dict[tuple[str, str], int] = {}
 
     def observe(self, pair: tuple[str, str], length: int) -> None:
@@ -71,12 +72,12 @@ class Peaks(Collector):
                 words[at] = slot << 32 | min(max(length, 0), 0xFFFFFFFF)
 
     def touch(self, pair: tuple[str, str]) -> None:
-        """Let the pair exist, at 0."""
+        """Create the series of the pair, at 0."""
         with self._lock:
             self._ring(self._open(), pair)
 
     def forget(self) -> None:
-        """Open again on the next use: after a fork the worker has another file."""
+        """Open again on the next use: a forked worker has its own file."""
         self._lock = threading.Lock()
         self._words = None
         self._unshared = False
@@ -100,7 +101,7 @@ class Peaks(Collector):
         return self._words
 
     def _ring(self, words: memoryview, pair: tuple[str, str]) -> int:
-        """Where the ring of the pair begins. A new pair gets a record; the last one is kept for `other`."""
+        """The index of the pair's ring. A new pair gets a record; the last record is reserved for `other`."""
         at = self._records.get(pair)
         if at is None:
             key = "\0".join(pair).encode()
@@ -147,7 +148,7 @@ class Peaks(Collector):
         if folder is not None:
             for path in folder.glob("llm_prompt_peaks_*.ring"):
                 content = path.read_bytes()
-                if len(content) == self.RECORDS * self.RECORD_WORDS * 8:  # not one that is just being made
+                if len(content) == self.RECORDS * self.RECORD_WORDS * 8:  # not one that is being created
                     yield memoryview(content).cast("Q")
 
 

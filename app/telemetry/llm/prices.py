@@ -17,13 +17,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. The four parts are subsets: of the input the caches, of the output the reasoning."""
+    """Tokens of one call. The cache fields are subsets of the input, the reasoning is a subset of the output."""
 
     input_tokens: int
     output_tokens: int
     cache_read: int = 0
     cache_write: int = 0
-    cache_write_1h: int = 0  # of cache_write, what is kept for an hour, at a price of its own
+    cache_write_1h: int = 0  # subset of cache_write that is kept for an hour, at a separate price
     reasoning: int = 0
 
     def __add__(self, other: Usage) -> Usage:
@@ -32,7 +32,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens. What is None costs as much as its more general neighbour."""
+    """US dollars per million tokens. None: cache prices default to `input`, `cache_write_1h` to `cache_write`."""
 
     input: float
     output: float
@@ -41,7 +41,7 @@ class Price:
     cache_write_1h: float | None = None
 
     def cost(self, usage: Usage) -> float:
-        """US dollars for `usage`: each token is paid once, at the price of its own kind."""
+        """US dollars for `usage`: each token counts once, at the price of its kind."""
         cache_read = self.input if self.cache_read is None else self.cache_read
         cache_write = self.input if self.cache_write is None else self.cache_write
         cache_write_1h = cache_write if self.cache_write_1h is None else self.cache_write_1h
@@ -58,7 +58,7 @@ def read_prices(path: str | Path) -> dict[tuple[str, str], Price]:
     """Read a price table: TOML, one table per `[provider."model"]`, US dollars per million tokens.
 
     Raises:
-        ValueError: the file is missing, is not TOML or has a bad price; says which entry and why.
+        ValueError: the file is missing or not TOML, or a price is invalid; the message names the entry.
     """
     try:
         providers = tomllib.loads(Path(path).read_text(encoding="utf-8"))

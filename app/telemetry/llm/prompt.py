@@ -7,15 +7,15 @@ from typing import Any
 
 from .shapes import get
 
-_TEXT_FIELDS = ("content", "text", "output", "toolResult", "parts")  # the first of them that a part has
-_DEPTH = 8
+_TEXT_FIELDS = ("content", "text", "output", "toolResult", "parts")  # the first one that a part has is used
+_DEPTH = 8  # levels of nesting
 
 
 def prompt_length(prompt: Any) -> int:
-    """Characters of `prompt`: a text, its length, or messages in the form of any SDK, as dicts or objects.
+    """Length of `prompt` in characters: of a text, an int, or messages in the format of any SDK, as dicts or objects.
 
-    Of messages, all text counts: system prompt, questions, answers, text parts, results of tools. Images, audio, files,
-    their addresses, ids and the arguments of tool calls count nothing.
+    All text of messages counts: system prompt, questions, answers, text parts, tool results. Images, audio, files,
+    their URLs, ids and the arguments of tool calls do not count.
 
     Raises:
         TypeError: it is none of these.

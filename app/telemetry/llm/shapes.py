@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading fields of SDK objects and of dicts alike; an empty value counts as absent."""
+"""Reading fields of SDK objects and dicts in the same way; an empty value counts as absent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Attributes(dict[str, Any]):
-    """Fields of an object that keeps them in slots or properties."""
+    """The fields of an object that has them in slots or properties."""
 
     def __init__(self, thing: Any) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Attributes(dict[str, Any]):
 
 
 def fields(thing: Any) -> Any:
-    """The fields of an object or a mapping, as a mapping. Of a Pydantic model also those that it does not know."""
+    """The fields of an object or a mapping, as a mapping; of a Pydantic model including extra fields."""
     if isinstance(thing, dict):
         return thing
     known = getattr(thing, "__dict__", None)
@@ -30,11 +30,11 @@ def fields(thing: Any) -> Any:
 
 
 def get(thing: Any, name: str) -> Any:
-    """A field of an object or a mapping, None where there is none or it is empty: "", {}, [] or null."""
+    """A field of an object or a mapping; None if it is missing or empty: "", {}, [] or null."""
     value = thing.get(name) if isinstance(thing, dict | Mapping) else getattr(thing, name, None)
     return None if value is None or value in ("", {}, []) else value
 
 
 def items(thing: Any) -> list[Any] | tuple[Any, ...]:
-    """A list as it is, nothing for whatever else stands in its place."""
+    """The list or tuple itself; an empty one for anything else."""
     return thing if isinstance(thing, list | tuple) else ()

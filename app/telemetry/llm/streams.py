@@ -8,7 +8,7 @@ from typing import Any
 
 
 class TwoWayStream:
-    """Decides at its first use, like the stream that it wraps."""
+    """Sync or async, decided at its first use, like the stream that it wraps."""
 
     def __init__(self, sync: Callable[[], Iterator[Any]], asynchronous: Callable[[], AsyncIterator[Any]]) -> None:
         self._make_sync = sync
@@ -33,11 +33,11 @@ class TwoWayStream:
         return await anext(aiter(self))
 
     def close(self) -> None:
-        """End a synchronous reading."""
+        """Close the synchronous iterator."""
         if self._sync is not None:
             self._sync.close()
 
     async def aclose(self) -> None:
-        """End an asynchronous reading."""
+        """Close the asynchronous iterator."""
         if self._async is not None:
             await self._async.aclose()

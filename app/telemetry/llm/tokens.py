@@ -18,12 +18,19 @@ def track_tokens(
     cache_write: int = 0,
     reasoning: int = 0,
 ) -> None:
-    """Count the tokens of one call, and their cost. For code that cannot use `track_call`, which counts them itself.
+    """Count the tokens of one call and their cost, in code that cannot use `track_call`, which does this itself.
 
-    `input_tokens` includes the cached ones, `output_tokens` the reasoning.
+    Args:
+        input_tokens: including cached tokens.
+        output_tokens: including reasoning tokens.
+        provider: the label `provider`, if `configure` allows it, otherwise `other`.
+        model: the label `model`, likewise.
+        cache_read: subset of `input_tokens` read from the provider's cache.
+        cache_write: subset of `input_tokens` written to the provider's cache.
+        reasoning: subset of `output_tokens`.
 
     Raises:
-        ValueError: a negative number, or a part that is larger than its whole.
+        ValueError: a number is negative, or a subset is larger than its total.
     """
     usage = Usage(input_tokens, output_tokens, cache_read, cache_write, 0, reasoning)
     if min(input_tokens, output_tokens, cache_read, cache_write, reasoning) < 0:

@@ -82,8 +82,8 @@ def seconds(metric: str, provider: str, model: str) -> float:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the telemetry has logged; not what libraries say, be it about what an earlier test has left."""
-    return [record.getMessage() for record in caplog.records if record.name.startswith("app.telemetry")]
+    """What the telemetry has logged; messages of libraries are ignored."""
+    return [record.getMessage() for record in caplog.records if record.name == "sightline_telemetry"]
 
 
 def call(outcome: str, prompt: int = len(PROMPT), operation: str = "chat", calls: int = 1) -> Numbers:

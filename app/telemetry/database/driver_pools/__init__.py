@@ -4,20 +4,21 @@
     pool = instrument_pool(ConnectionPool(...), "main", query_names=("list_items",))     # or AsyncConnectionPool
     pool = instrument_pool(await asyncpg.create_pool(...), "main", query_names=("list_items",))
 
-    with query_name("list_items"):                          # optional, for a query of its own
+    with query_name("list_items"):                          # optional: names the query
         rows = await connection.fetch("SELECT ...")
 
-The metrics are those of metrics.py; give every pool of a process a name of its own. What differs from an engine:
+The metrics are those of metrics.py; give each pool of a process a different name. Differences from an engine:
 
 - Not counted: transactions, which neither driver reports; prepared statements of asyncpg; COPY; server-side cursors;
-  psycopg's stream(). In psycopg's pipeline mode a query is timed until it is queued, and an error that only the end of
-  the pipeline raises is none of a query's.
-- The wait is the time until a connection was there. psycopg_pool opens connections in the background, so that waiting
-  for one that is being opened is waiting; with asyncpg the opening is left out.
-- The gauges are as of the last connection that was taken or given back; idle ones come and go without that.
-- asyncpg's BEGIN and COMMIT are queries (`OTHER`); what it sends when a connection is given back is none.
+  psycopg's stream(). In psycopg's pipeline mode a query is timed until it is queued, and an error that is raised only
+  at the end of the pipeline is not counted.
+- The checkout wait is the time until a connection was available. psycopg_pool opens connections in the background, so
+  it includes opening one; with asyncpg it does not.
+- The gauges are updated at each checkout and return; idle connections that open or close in between show later.
+- asyncpg's BEGIN and COMMIT are queries (`OTHER`); the statements it sends when a connection is returned are not
+  counted.
 
-    measure    what both have in common        psycopg, asyncpg    where each one's pools are watched
+    measure    shared by both drivers        psycopg, asyncpg    how the pools of each are measured
 """
 
 from collections.abc import Iterable
@@ -33,12 +34,17 @@ Pool = TypeVar("Pool")
 
 
 def instrument_pool(pool: Pool, name: str = "main", query_names: Iterable[str] = ()) -> Pool:
-    """Measure a pool from now on, and return it. An asyncpg pool must be initialised: `await create_pool()`.
+    """Measure a pool from now on, and return it.
+
+    Args:
+        pool: of psycopg_pool, or of asyncpg; the latter must be initialised: `await create_pool()`.
+        name: the label `pool`.
+        query_names: the allowed values of the label `query_name`; all other queries are `other`.
 
     Raises:
-        TypeError: for what is no pool of psycopg_pool or asyncpg, and for a single query name where a list belongs.
+        TypeError: `pool` is not such a pool, or `query_names` is a single string.
     """
-    if isinstance(query_names, str):  # its letters would be the names
+    if isinstance(query_names, str):  # otherwise its letters would be the names
         raise TypeError(f"query_names must be a list of names, such as ({query_names!r},)")
     packages = {cls.__module__.partition(".")[0] for cls in type(pool).__mro__}
     measure = measure_psycopg if "psycopg_pool" in packages else measure_asyncpg if "asyncpg" in packages else None

@@ -15,11 +15,13 @@ _METHODS = ("execute", "executemany", "fetch", "fetchmany", "fetchrow", "fetchva
 
 
 def measure_asyncpg(pool: Any, measure: Measure) -> None:
-    """Its objects take no attributes, but another class of the same layout. Its query loggers do not serve: they are
-    taken away from a connection that is lost, before the query that lost it is reported."""
+    """Replace the classes of the pool and its connections, as their instances allow no new attributes.
+
+    asyncpg's query loggers are not usable: they are removed from a lost connection before its last query is reported.
+    """
     kind = type(pool)
-    measure.since = {}  # its places for connections take no weak references before 0.32, and live as long as the pool
-    # Seconds spent on opening a connection in this acquire(), which may run in a task of its own.
+    measure.since = {}  # holders, its keys, live as long as the pool, and before 0.32 allow no weak references
+    # Seconds spent opening a connection in this acquire(), which may run in a separate task.
     opening: ContextVar[list[float] | None] = ContextVar("sightline_opening", default=None)
 
     @harmless
@@ -70,7 +72,7 @@ def measure_asyncpg(pool: Any, measure: Measure) -> None:
         async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
             measure.returned(getattr(connection, "_holder", measure))
             if isinstance(connection, _Lent):
-                connection.__class__ = type(connection).__mro__[2]  # what is given back must be the pool's own
+                connection.__class__ = type(connection).__mro__[2]  # the pool accepts only its own class
             try:
                 await super().release(connection, timeout=timeout)
             finally:
@@ -84,14 +86,14 @@ def measure_asyncpg(pool: Any, measure: Measure) -> None:
 
 
 class _Lent:
-    """Marks what stands for a connection until it is given back."""
+    """Marks the proxy of a connection until it is returned."""
 
     __slots__ = ()
 
 
 @functools.cache
 def _measured_connection(kind: type, measure: Measure) -> type:
-    """The class of connections, with what runs a query measured, but for what they send when they are given back."""
+    """A subclass of the connection class that measures queries, except those sent when a connection is returned."""
 
     def measured(name: str) -> Callable[..., Any]:
         method = getattr(kind, name)
@@ -109,7 +111,7 @@ def _measured_connection(kind: type, measure: Measure) -> type:
 
 @functools.cache
 def _measured_proxy(kind: type, measure: Measure) -> type:
-    """The class of what stands for a connection. It refuses a query itself once asyncpg knows that it was lost."""
+    """A subclass of the connection's proxy class that counts queries it rejects because the connection was lost."""
 
     def refused(name: str) -> Callable[..., Any]:
         method = getattr(kind, name)

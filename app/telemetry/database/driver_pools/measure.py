@@ -23,7 +23,7 @@ _query_name: ContextVar[str] = ContextVar("sightline_query_name", default=OTHER)
 
 @contextmanager
 def query_name(name: str) -> Iterator[None]:
-    """Name the queries of this block; names that the pool does not allow are `other`."""
+    """Set the label `query_name` for the queries of this block; names that the pool does not allow become `other`."""
     token = _query_name.set(name)
     try:
         yield
@@ -32,7 +32,7 @@ def query_name(name: str) -> Iterator[None]:
 
 
 def harmless(function: Callable[P, None]) -> Callable[P, None]:
-    """A fault of the measurement is logged, and never reaches who takes a connection."""
+    """Log errors of the measurement, so that they never reach the application."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -45,7 +45,7 @@ def harmless(function: Callable[P, None]) -> Callable[P, None]:
 
 
 class Measure:
-    """What both pools have in common. `connection` is what stands for one."""
+    """The metrics of one pool of either driver. `connection` is any object that identifies one."""
 
     def __init__(self, name: str, query_names: frozenset[str]) -> None:
         self._name = name
@@ -88,14 +88,14 @@ class Measure:
         name = _query_name.get()
         self.metrics.duration(operation, name if name in self._query_names else OTHER)(seconds)
         if isinstance(error, Exception):
-            # InternalClientError: asyncpg has read the server's farewell, and not yet the end of the connection.
+            # InternalClientError: asyncpg has read the server's last message, but not yet the end of the connection.
             lost = isinstance(error, OSError) or type(error).__name__ == "InternalClientError"
             lost = lost or ("closed" in str(error) and not reported_by_server(error))
             self.metrics.error(operation, sqlstate_class(error, lost))
 
 
 def _text(statement: object) -> str:
-    """Of a text, of bytes, and of psycopg's objects, which are composed of texts."""
+    """The text of a statement given as str, bytes, or a Composable object of psycopg."""
     if isinstance(statement, str):
         return statement
     if isinstance(statement, bytes):

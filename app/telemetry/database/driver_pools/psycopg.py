@@ -20,7 +20,7 @@ def measure_psycopg(pool: Any, measure: Measure) -> None:
         nonlocal known_errors
         stats = pool.get_stats()
         measure.publish(stats["pool_size"], stats["pool_available"], stats["pool_max"])
-        errors = stats.get("connections_errors", 0)  # of the workers that open connections
+        errors = stats.get("connections_errors", 0)  # of psycopg_pool's background workers, which open connections
         for _ in range(errors - known_errors):
             measure.not_connected()
         known_errors = errors

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of answers, one for each protocol, by shape: as objects of an SDK or as dicts, without importing any SDK.
+"""Readers of model responses, one per protocol, for objects of an SDK and dicts, without importing an SDK.
 
-A reader is a module with `claims(thing)`, `whole(answer, response)` and `event(answer, event)`, which note in an
-`Answer` what they find. The reader is looked up for each event: a first event that says nothing decides nothing.
+A reader is a module with `claims(thing)`, `whole(answer, response)` and `event(answer, event)`, which record in an
+`Answer` what they find. The reader is looked up for each event, as the first event may not show the protocol.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Answer", "by_class", "event", "is_malformed", "may_carry_usage", "re
 
 
 class Reader(Protocol):
-    """What each module of this package offers."""
+    """The interface of the modules of this package."""
 
     @staticmethod
     def claims(thing: Any) -> bool: ...
@@ -35,7 +35,7 @@ _READERS: tuple[Any, ...] = (langchain, chat, responses, anthropic)
 
 
 def whole(answer: Answer, response: Any) -> bool:
-    """Read a whole answer; False if no reader knows its shape."""
+    """Read a complete response; False if no reader recognizes it."""
     if by_class[response.__class__] is _chat_event:  # the other readers need not be asked
         chat.whole(answer, response)
         return True
@@ -47,12 +47,12 @@ def whole(answer: Answer, response: Any) -> bool:
         return True
     if (usage := get(response, "usage")) is None:
         return False
-    answer.usage(usage)  # embeddings and whatever else reports tokens
+    answer.usage(usage)  # embeddings, and anything else that reports tokens
     return True
 
 
 def _event(answer: Answer, event: Any) -> bool:
-    """Read an event of any protocol; always True, for a closer look was taken."""
+    """Read an event of any protocol, completely; always True (see below)."""
     if isinstance(event, str | bytes):
         refuse_text(first=answer.last is None)
     answer.last = event
@@ -70,9 +70,9 @@ def _event(answer: Answer, event: Any) -> bool:
 
 
 def _error(answer: Answer, thing: Any) -> bool:
-    """An error in the place of an answer or an event.
+    """Record an error in place of a response or an event; False if it is none.
 
-    `{"error": {...}}`, `{"type": "error", ...}`, vLLM's `{"object": "error", ...}`, Gemini's list of one such,
+    `{"error": {...}}`, `{"type": "error", ...}`, vLLM's `{"object": "error", ...}`, Gemini's list of one such error,
     Bedrock's `{"throttlingException": {...}}`.
     """
     if first := items(thing):
@@ -91,7 +91,7 @@ event: Callable[[Answer, Any], bool] = _event
 
 
 def may_carry_usage(answer: Answer) -> bool:
-    """False if the provider was not asked for usage, as far as the last event of a stream shows."""
+    """False if the last event of a stream shows that usage was not requested from the provider."""
     return not chat.claims(answer.last) or chat.may_carry_usage(answer.last)
 
 
@@ -101,12 +101,12 @@ def is_malformed(answer: Answer) -> bool:
     return isinstance(last, str | bytes | int | float | list) or (chat.claims(last) and chat.is_malformed(last))
 
 
-# Ways to read an event in less time, chosen by the class of the event before. They return True where they had to take a
-# closer look; any of them reads any event right.
+# Faster ways to read an event, chosen by the class of the previous event. Each reads any event correctly, and returns
+# True if it had to read the event completely.
 
 
 def _dict_event(answer: Answer, event: Any) -> bool:
-    """A dict. A chunk of chat completions that carries a further piece of text and nothing else is done here."""
+    """A dict. Chunks of chat completions that only contain more text are handled here."""
     try:
         if len(event) == answer.plain_chunk and "error" not in event and not event.get("usage"):
             (choice,) = event["choices"]
@@ -121,7 +121,7 @@ def _dict_event(answer: Answer, event: Any) -> bool:
 
 
 def _chat_event(answer: Answer, event: Any) -> bool:
-    """The same for an SDK's object of chat completions: a Pydantic model, which keeps unknown fields apart."""
+    """The same for an SDK's object of chat completions: a Pydantic model, which keeps extra fields separately."""
     try:
         fields = event.__dict__
         if answer.first_token and not fields["usage"] and not event.__pydantic_extra__:
@@ -143,7 +143,7 @@ def _typed_event(answer: Answer, event: Any) -> bool:
 
 
 def _content(answer: Answer, event: Any) -> bool:
-    if answer.first_token:  # known: nothing more to find
+    if answer.first_token:  # already known: nothing else to read
         answer.last = event
         return False
     return _event(answer, event)
@@ -153,7 +153,7 @@ _CONTENT = frozenset(("content_block_delta", "response.output_text.delta"))
 
 
 class _ByClass(dict[type, Callable[[Answer, Any], bool]]):
-    """How to read an event of a class, found at its first instance."""
+    """The function that reads events of a class, chosen at the first event of that class."""
 
     def __missing__(self, kind: type) -> Callable[[Answer, Any], bool]:
         fields = getattr(kind, "__pydantic_fields__", {})

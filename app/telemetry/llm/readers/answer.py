@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has been read of one model answer so far. Readers fill it in, event by event; `Call` counts it at the end."""
+"""What has been read of one model response so far. Readers fill it in, event by event; `Call` counts it at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..metrics import OTHER
 from ..prices import Usage
 from .numbers import BESIDE, UNREADABLE_PART, Numbers, reported, resolved
 
-# What providers call the reason, in small letters, and what we do.
+# The providers' finish reasons, in lower case, and ours.
 _FINISH_REASONS = {
     "stop": "stop",
     "end_turn": "stop",
@@ -36,7 +36,7 @@ _FINISH_REASONS = {
     "safety": "content_filter",
     "sensitive": "content_filter",
 }
-# Reasons that say that the answer failed, and the error type.
+# Finish reasons that mean a failure, and its error type.
 _FAILURES = {
     "error": "server",
     "failed": "server",
@@ -48,9 +48,9 @@ _FAILURES = {
 
 
 class Answer:
-    """One answer: `finish_reasons` by choice, the reported `numbers` of tokens, `failure` if the provider reported one.
+    """One response: `finish_reasons` by choice, reported `numbers` of tokens, `failure` if the provider reported one.
 
-    `ended` is True once the provider said that the answer is whole, `outcome` is set where it said something else.
+    `ended` is True once the provider has marked the response as complete. `outcome` is set if it reported another one.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Answer:
     def __init__(self) -> None:
         self.id: Any = None
         self.numbers: Numbers = {}
-        self.steps: list[Numbers] = []  # of earlier model calls within the same answer
+        self.steps: list[Numbers] = []  # of earlier model calls within the same response
         self.finish_reasons: dict[int, str] = {}
         self.open: set[int] = set()  # choices that were seen and have not finished
         self.failure: str | None = None
@@ -85,10 +85,10 @@ class Answer:
         self.has_content = False
         self.output_is_a_guess = False
         self.last: Any = None
-        self.plain_chunk = self.plain_choice = -1  # fields of a chunk, and of its choice, that carry text alone
+        self.plain_chunk = self.plain_choice = -1  # number of fields in a chunk, and in its choice, with text only
 
     def finish(self, reason: Any, choice: int = 0) -> None:
-        """A choice has ended. What is no reason changes nothing."""
+        """A choice has ended. Values that are not a reason are ignored."""
         if isinstance(reason, dict):  # SGLang's native form
             reason = reason.get("type")
         if not reason or not isinstance(reason, str):
@@ -100,30 +100,30 @@ class Answer:
         self.open.discard(choice)
 
     def token(self, reasoning: bool = False) -> None:
-        """Some output has come."""
+        """Some output has arrived."""
         self.has_content = True
         if self.first_token is None:
             self.first_token = time.perf_counter()
             self.reasoning_streamed = reasoning
 
     def usage(self, usage: Any, answer_id: Any = None) -> None:
-        """A report of tokens: the first, one more complete than those before, or one of a further model call."""
+        """A usage report: the first one, a more complete one, or one of another model call."""
         numbers = reported(usage)
         if not any(numbers.get(name) for name in ("input", "output", "total")) and self.numbers:
-            return  # a trailing empty one erases nothing
+            return  # an empty report at the end must not erase the others
         if self._is_another_step(numbers, answer_id):
             self.steps.append(self.numbers)
             self.numbers = {}
         self.id = answer_id or self.id
         if BESIDE not in numbers and 0 < numbers.get("output", 0) < self.numbers.get("output", 0):
-            # Neither the running total nor another step, as the input is the same: one of the two is wrong.
+            # Neither a running total nor another step, as the input is the same: one of the two reports is wrong.
             numbers = {**numbers, "output": self.numbers["output"], "total": 0, UNREADABLE_PART: 1}
         for name, tokens in numbers.items():
             if tokens or name not in self.numbers:
                 self.numbers[name] = tokens
 
     def _is_another_step(self, numbers: Numbers, answer_id: Any) -> bool:
-        """All reports within one model call have the same id and the same input."""
+        """Whether a report belongs to another model call: those of one call have the same id and the same input."""
         if not self.numbers or BESIDE in numbers:
             return False
         if answer_id and self.id and answer_id != self.id:
@@ -132,7 +132,7 @@ class Answer:
         return bool(given and before and given != before)
 
     def add_usage(self, usage: Any) -> None:
-        """A report to be added to those before: LangChain's."""
+        """A usage report that is added to the earlier ones: LangChain's."""
         for name, tokens in reported(usage).items():
             self.numbers[name] = self.numbers.get(name, 0) + tokens
 
@@ -141,7 +141,7 @@ class Answer:
         return not self.open and bool(self.finish_reasons or self.ended)
 
     def resolve(self) -> tuple[Usage | None, str | None]:
-        """The usage of all steps, None if it is not known; and why it is not the whole truth, if it is not."""
+        """The usage of all steps, None if it is unknown; and why it is incomplete, None if it is complete."""
         total: Usage | None = None
         missing = None
         for numbers in (*self.steps, self.numbers):

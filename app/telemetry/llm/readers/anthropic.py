@@ -6,8 +6,8 @@
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 15}}
     {"type": "message_stop"}
 
-The usage comes in parts, each a running total: what a later event leaves out, or has as 0, stands as before. The output
-in `message_start` is a guess. Bedrock's Converse API has other names for the same (`messageStop`, `metadata`).
+The usage comes in parts, each a running total: fields that a later event omits, or has as 0, keep their value. The
+output in `message_start` is a guess. Bedrock's Converse API has other names for the same (`messageStop`, `metadata`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def claims(thing: Any) -> bool:
 
 
 def whole(answer: Answer, message: Any) -> None:
-    """A whole message."""
+    """A complete message."""
     answer.last = message
     answer.id = get(message, "id") or answer.id
     if (usage := get(message, "usage")) is not None:
@@ -72,7 +72,7 @@ def event(answer: Answer, event: Any) -> None:
     elif kind == "message_delta":
         _usage(answer, get(event, "usage"))
         answer.finish(get(get(event, "delta"), "stop_reason"))
-    elif kind == "content_block_start":  # a tool's name, or a block that comes whole
+    elif kind == "content_block_start":  # a tool's name, or a complete block
         block = get(event, "content_block")
         if get(block, "text") or get(block, "name") or get(block, "data"):
             answer.token(get(block, "type") == "redacted_thinking")
@@ -86,7 +86,7 @@ def event(answer: Answer, event: Any) -> None:
 
 
 def content(answer: Answer, event: Any) -> None:
-    """Some output. Runs per event."""
+    """A piece of output. Called for each event."""
     answer.last = event
     if answer.first_token is None:
         delta = get(event, "delta")

@@ -5,8 +5,8 @@
     {"id": "1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": null}
     {"id": "1", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}}
 
-Gateways put usage and errors into a choice, into a block of their own or into every chunk: each chunk is looked at in
-all of these places (docs/llm-providers.md has the sources).
+Gateways put usage and errors into a choice, a separate block or every chunk: each chunk is checked in all of these
+places (docs/llm-providers.md has the sources).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import error_in_answer
 from ..shapes import fields, get, items
 from .answer import Answer
 
-# Where usage stands beside `usage` and a choice's `usage`: Bedrock, Gemini, Vertex.
+# Other fields with usage than `usage` and a choice's `usage`: Bedrock, Gemini, Vertex.
 _VENDOR_USAGE = ("amazon-bedrock-invocationMetrics", "usageMetadata", "usage_metadata")
 _MINIMAX_CODES = {
     1001: "timeout",
@@ -34,22 +34,22 @@ _SPECIAL = ("error", *_VENDOR_BLOCKS)
 
 
 def claims(thing: Any) -> bool:
-    """True for what has the shape of this protocol, or of a block in its place that carries the usage alone."""
+    """True for objects of this protocol, and for a block that contains only the usage."""
     if isinstance(thing, dict):
         return "choices" in thing or any(name in thing for name in _VENDOR_USAGE)
     return hasattr(thing, "choices")
 
 
 def whole(answer: Answer, response: Any) -> None:
-    """A whole answer."""
+    """A complete response."""
     event(answer, response)
     answer.ended = True
     if get(response, "choices") is None and answer.failure is None and get(response, "object") != "list":
-        answer.outcome = "incomplete"  # nothing that a caller could use
+        answer.outcome = "incomplete"  # without anything that the caller could use
 
 
 def event(answer: Answer, chunk: Any) -> None:
-    """Everything that a chunk, or a whole answer, may carry."""
+    """A chunk or a complete response, with everything that it may contain."""
     answer.last = chunk
     found = fields(chunk)
     answer_id = found.get("id")
@@ -80,21 +80,21 @@ def _vendor_block(answer: Answer, name: str, block: Any, answer_id: Any) -> None
 
 
 def may_carry_usage(chunk: Any) -> bool:
-    """False for a chunk without a field for usage: with `include_usage` each has one, if an empty one."""
+    """False for a chunk without a field for usage: with `include_usage` each has one, although it may be empty."""
     return not items(_field(chunk, "choices")) or _has(chunk, "usage") or _field(chunk, "x_groq") is not None
 
 
 def is_malformed(chunk: Any) -> bool:
-    """True for a chunk that the protocol does not allow: code that reads it may stumble."""
+    """True for a chunk that violates the protocol, so that the caller's code may fail on it."""
     choices = _field(chunk, "choices")
     if not isinstance(choices, list | tuple):
         return True
     for choice in choices:
-        said = _field(choice, "delta") if _has(choice, "delta") else _field(choice, "message")
-        if said is None and get(choice, "text") is None:
+        message = _field(choice, "delta") if _has(choice, "delta") else _field(choice, "message")
+        if message is None and get(choice, "text") is None:
             return True
-        content = _field(said, "content")
-        if not isinstance(content, str | None) or isinstance(said, str | int | float | list):
+        content = _field(message, "content")
+        if not isinstance(content, str | None) or isinstance(message, str | int | float | list):
             return True
         if content is not None and content != content.encode("utf-8", "replace").decode():  # lone surrogates
             return True
@@ -111,10 +111,10 @@ def _choice(answer: Answer, choice: Any, position: int, answer_id: Any) -> None:
         number = position
     if number not in answer.finish_reasons:
         answer.open.add(number)
-    said = fields(choice.get("delta") or choice.get("message"))
-    if any(said.get(name) for name in _REASONING):
+    message = fields(choice.get("delta") or choice.get("message"))
+    if any(message.get(name) for name in _REASONING):
         answer.token(reasoning=True)
-    elif any(said.get(name) for name in _OUTPUT) or choice.get("text"):
+    elif any(message.get(name) for name in _OUTPUT) or choice.get("text"):
         answer.token()
     if reason := choice.get("finish_reason") or choice.get("finishReason"):  # the latter is Gemini's
         answer.finish(reason, number)
@@ -131,7 +131,7 @@ def _minimax_error(status: Any) -> Any:
 
 
 def _remember_plain(answer: Answer, chunk: Any, choices: Any) -> None:
-    """How many fields a chunk has that carries text alone, so that the next ones need no closer look."""
+    """Remember the number of fields of a chunk that only contains text, so that the next ones can be read faster."""
     answer.plain_chunk = answer.plain_choice = -1
     if answer.first_token is not None and isinstance(chunk, dict) and len(choices) == 1:
         choice = choices[0]
@@ -145,7 +145,7 @@ def _field(thing: Any, name: str) -> Any:
 
 
 def _has(thing: Any, name: str) -> bool:
-    """True if the field was in the response: an SDK's object has all fields, and says which ones were."""
+    """True if the field was in the response: an SDK's object has all fields, and records which ones were set."""
     if isinstance(thing, dict):
         return name in thing
     fields = getattr(thing, "model_fields_set", None)

@@ -5,7 +5,7 @@
     AIMessageChunk(content="", response_metadata={"finish_reason": "stop"},
         usage_metadata={"input_tokens": 9, "output_tokens": 9, "total_tokens": 18, "input_token_details": {...}})
 
-Chunks are made to be added up, and so is their usage.
+Chunks are meant to be added up, and so is their usage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def claims(thing: Any) -> bool:
 
 
 def whole(answer: Answer, response: Any) -> None:
-    """A whole message, or a result with one."""
+    """A complete message, or a result that contains one."""
     event(answer, response)
     answer.ended = True
 

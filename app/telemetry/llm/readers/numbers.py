@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token counts as providers report them, and what they add up to.
+"""Token counts as providers report them, and the usage that they mean.
 
-Two steps. `reported` collects the numbers of one usage object under our names, whatever the provider calls them:
+There are two steps. `reported` collects the numbers of one usage object under our names:
 
     {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 399,
      "completion_tokens_details": {"reasoning_tokens": 386}}
         -> {"input": 12, "output": 1, "total": 399, "reasoning": 386}
 
-`resolved` decides what they mean: providers disagree on whether cached tokens are part of the input and reasoning is
-part of the output (docs/llm-providers.md says who does what). `total_tokens` decides; without it, a part that is larger
-than its whole lies beside it.
+`resolved` decides what they mean: providers differ in whether the input includes cached tokens and the output includes
+reasoning (see docs/llm-providers.md). `total_tokens` decides; without it, a part that is larger than its whole is not
+included in it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ..shapes import Attributes, fields, items
 Numbers = dict[str, int]
 
 UNREADABLE, UNREADABLE_PART = "unreadable", "unreadable_part"
-"""In Numbers: a whole or a part was reported that is no number of tokens, or an implausible one."""
+"""In Numbers: a whole or a part was reported that is not a number of tokens, or an implausible one."""
 BESIDE = "cache_beside"
 """In Numbers: by the names used, the input does not include cached tokens (Anthropic, Bedrock's Converse)."""
 
-# The fields that hold a whole, the first of several that is not 0 counts. Sources: docs/llm-providers.md.
+# The fields of wholes; of several, the first that is not 0 counts. Sources: docs/llm-providers.md.
 _WHOLE = {
     "prompt_tokens": "input",
     "completion_tokens": "output",
@@ -49,7 +49,7 @@ _WHOLE = {
     "total_token_count": "total",
 }
 _RANK = {field: rank for rank, field in enumerate(_WHOLE)}
-# The fields that hold a part, at the top of the usage or in its details; the largest of several counts.
+# The fields of parts, at the top of the usage or in its details; the largest of several counts.
 _PART = {
     "cached_tokens": "cache_read",  # OpenAI in details, Moonshot at the top
     "cache_read": "cache_read",  # LangChain
@@ -89,9 +89,9 @@ _DETAILS = frozenset(
 
 
 def number(value: Any) -> int | None:
-    """Tokens: an integer, or what is one in another notation (12.0, "12"). None for everything else.
+    """Tokens: an integer, also in another notation (12.0, "12"). None for everything else.
 
-    A number beyond `configure(max_call_tokens=...)` is none either: a gateway's mistake must not become a bill.
+    Also None beyond `configure(max_call_tokens=...)`: a gateway's mistake must not end up in the cost.
     """
     if isinstance(value, str):
         try:
@@ -156,7 +156,7 @@ def _part(numbers: Numbers, field: str, value: Any) -> None:
 
 
 def _with_iterations(numbers: Numbers, found: Any) -> Numbers:
-    """Anthropic lists each sampling of a call; what compaction or a declined fallback used may stand only there."""
+    """Add Anthropic's list of sampling iterations: the usage of compaction or a declined fallback may be only there."""
     listed: Numbers = {}
     for entry in items(found.get("iterations")):
         for name, tokens in reported(entry).items():
@@ -167,7 +167,7 @@ def _with_iterations(numbers: Numbers, found: Any) -> Numbers:
 
 
 def resolved(numbers: Numbers) -> tuple[Usage | None, str | None]:
-    """The usage that the numbers stand for, None if they do not say; and why it is not the whole truth, if it is not.
+    """The usage that the numbers mean, None if they are insufficient; and why it is incomplete, None if it is complete.
 
     The reason is one of llm_usage_missing_total: `not_returned` or `unreadable`.
     """
@@ -190,7 +190,7 @@ def resolved(numbers: Numbers) -> tuple[Usage | None, str | None]:
     agreeing = [reading for reading in possible if sum(reading) == total]
     inputs, outputs = (agreeing or possible)[0]
     if total is not None and not agreeing:
-        if total > inputs + outputs:  # hidden reasoning that nothing else mentions: Gemini's
+        if total > inputs + outputs:  # hidden reasoning that no other field reports: Gemini's
             outputs = total - inputs
         elif total != given + made:  # not even the total of what is neither cached nor reasoning
             reason = "unreadable"

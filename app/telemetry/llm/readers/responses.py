@@ -5,7 +5,7 @@
     {"type": "response.completed", "response": {"object": "response", "status": "completed", "output": [...],
         "usage": {"input_tokens": 9, "output_tokens": 9, "total_tokens": 18, "input_tokens_details": {...}}}}
 
-New kinds of output come with new events: whichever `response.*.delta` it is, it carries output.
+New kinds of output come with new events: any `response.*.delta` contains output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..metrics import OTHER
 from ..shapes import get, items
 from .answer import Answer
 
-# Output that the caller is to act upon; what the provider's own tools did is in the list as well, and is no such thing.
+# Output items that the caller must act upon. The output also lists calls of the provider's own tools, which are not.
 _CALLS = frozenset(
     (
         "function_call",
@@ -38,7 +38,7 @@ def claims(thing: Any) -> bool:
 
 
 def whole(answer: Answer, response: Any) -> None:
-    """A whole response, or the one in the last event of a stream."""
+    """A complete response, or the one in the last event of a stream."""
     answer.last = response
     answer.id = get(response, "id") or answer.id
     if (usage := get(response, "usage")) is not None:
@@ -52,7 +52,7 @@ def whole(answer: Answer, response: Any) -> None:
         answer.finish(get(get(response, "incomplete_details"), "reason") or OTHER)
     elif status == "cancelled":
         answer.outcome = "cancelled"
-    elif status in ("queued", "in_progress"):  # in the background: what is here is not the answer yet
+    elif status in ("queued", "in_progress"):  # in the background: this is not the final response yet
         answer.outcome = "incomplete"
     elif status == "completed":
         answer.finish("tool_calls" if any(get(item, "type") in _CALLS for item in output) else "stop")
@@ -77,11 +77,11 @@ def event(answer: Answer, event: Any) -> None:
     elif kind == "response.error":
         answer.failure = error_in_answer(event)
     elif kind == "response.output_item.done" or (kind.endswith(".done") and get(event, "text")):
-        answer.token()  # of a gateway that sends no deltas
+        answer.token()  # from a gateway that sends no deltas
 
 
 def delta(answer: Answer, event: Any) -> None:
-    """Some output. Runs per event."""
+    """A piece of output. Called for each event."""
     answer.last = event
     if answer.first_token is None and get(event, "delta" if get(event, "delta") else "partial_image_b64"):
         answer.token("reasoning" in get(event, "type"))
