@@ -1,7 +1,7 @@
 """`python3 -m ops COMMAND [NAME=value ...]`: what `make` calls.
 
-Docker mode, `secrets` and `adopt` need the standard library only; whatever needs packages continues with the Python of
-`.venv`. Exit code 0: success; 1: failure, the last line says why; 2: usage error.
+Docker mode, `secrets` and `adopt` use the standard library only; commands that need packages continue with the Python
+of `.venv`. Exit code 0: success; 1: failure, for the reason in the last line; 2: usage error.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Call:
         if checked:
             self.settings.check()
         if self.mode == "native":
-            self.need_packages()  # which begins the command again
+            self.need_packages()  # restarts the command with the Python of .venv
         if checked:
             self.settings.warn()
         if self.mode == "docker":
@@ -162,7 +162,7 @@ Command = tuple[Callable[[Call], int | None], tuple[str, ...]]  # what it does, 
 
 
 def _stack(function: Callable[..., int | None], *parameters: str) -> Command:
-    """A command that gets the stack and the values of its parameters, empty where they are not given."""
+    """A command that is called with the stack and the values of its parameters, empty if not given."""
     return lambda call: function(call.stack(), *(call[name] for name in parameters)), parameters
 
 
@@ -210,7 +210,7 @@ def _check_parameters(command: str, given: dict[str, str]) -> None:
         )
         if reason and os.environ.get("MAKELEVEL", "") in ("", "0", "1"):
             raise OpsError(reason)
-        if reason:  # make hands the variables of an outer make's command line on to all that it calls
+        if reason:  # a nested make inherits the variables of the outer make's command line
             log.warning("%s Ignored, as another make calls this one.", reason)
             del given[name]
 
@@ -238,7 +238,7 @@ def main(words: list[str]) -> int:
         given = dict(word.split("=", 1) for word in words[1:])
         _check_parameters(command, given)
         given |= {name: str(settings.expanded(name, given[name])) for name in PATHS if given.get(name)}
-        # Names as common as these count where they are given, not where the shell happens to have them.
+        # Names as common as these count only on the command line, not if the shell happens to export them.
         for name in PARAMETERS:
             os.environ.pop(name, None)
         os.environ.update({name: value for name, value in given.items() if name in LOAD or name not in PARAMETERS})

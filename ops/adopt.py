@@ -153,7 +153,7 @@ def misplaced(target: Path, package: Path) -> str | None:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether the folder holds an earlier copy of app/telemetry."""
+    """Whether the folder contains an earlier copy of app/telemetry."""
     install = folder / "install.py"
     return install.is_file() and "sightline_telemetry" in install.read_text(errors="replace")
 

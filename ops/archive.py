@@ -5,9 +5,9 @@
     grafana_secret_key                          what Grafana encrypts stored credentials with
     postgres.tar                                instead of the dump: PostgreSQL's folder as it is
 
-The last kind is what a restore makes of the present state before it touches anything, so that it works whatever state
-that is in. Passwords are in no archive: roles and passwords of a restored PostgreSQL are made of the present secrets.
-Only Grafana's key goes with its data: with another one it can neither read stored credentials nor store new ones.
+A restore writes an archive of the last kind before it changes anything: it works in whatever state the database is.
+Archives contain no passwords: the roles of a restored PostgreSQL get the current secrets. Only Grafana's key is
+included with its data, because with another key Grafana can neither read stored credentials nor store new ones.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ LIMIT = 1 << 20  # bytes of a manifest that can be ours
 
 
 def write(archive: Path, work: Path, made: datetime, mode: str, versions: Mapping[str, str]) -> None:
-    """Make `archive` of all files in the folder `work`, on the same file system; it appears whole or not at all.
+    """Write all files in the folder `work`, on the same file system, to `archive`, atomically.
 
-    The parts are removed from `work`, so that the disk never has to hold everything twice.
+    The parts are removed from `work`, so that the disk never has to store everything twice.
 
     Raises:
-        OSError: there is no space, or no right to write.
+        OSError: there is not enough space, or no permission to write.
     """
     parts = sorted(work.iterdir())
     manifest = {
@@ -66,12 +66,12 @@ def write(archive: Path, work: Path, made: datetime, mode: str, versions: Mappin
 
 @contextmanager
 def opened(archive: Path, folder: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
-    """An archive whose every part has been compared with its checksum.
+    """An archive, after comparing every part with its checksum.
 
-    Checksums find damage. They are no signature: who can write an archive can put anything into it.
+    Checksums detect damage. They are not a signature: whoever can write an archive can put anything into it.
 
     Raises:
-        OpsError: a part is not as it was written.
+        OpsError: a part is damaged.
     """
     try:
         tar = tarfile.open(archive, "r:")  # noqa: SIM115  closed below, behind the checks
@@ -109,10 +109,10 @@ def _manifest(tar: tarfile.TarFile) -> dict[str, Any]:
 
 
 def _read(content: IO[bytes], name: str) -> None:
-    """Read what a restore will read, as far as it can be done before anything is replaced.
+    """Read what a restore will read, as far as possible before anything is replaced.
 
     Raises:
-        ValueError, TarError: the part is not what its name says.
+        ValueError, TarError: the content does not match the part's name.
     """
     if name == KEY:
         content.read(LIMIT).decode()
@@ -122,10 +122,10 @@ def _read(content: IO[bytes], name: str) -> None:
 
 
 def _read_to_the_end(tar: tarfile.TarFile) -> None:
-    """Read every header. At a damaged or missing one behind the first, tarfile stops as if the archive ended there.
+    """Read every header. At a damaged or missing one after the first, tarfile stops as if the archive ended there.
 
     Raises:
-        TarError: where that is, there is no zero block, with which every archive ends.
+        TarError: it stopped at a place without the zero block that ends every archive.
     """
     for _ in tar:
         pass

@@ -1,6 +1,6 @@
 """Backup and restore, the same for Docker and native mode. Standard library only, as Docker mode uses it, too.
 
-What an archive holds: ops/archive.py. A restore makes one of the present state before it touches anything.
+The content of an archive: ops/archive.py. A restore writes an archive of the current state before it changes anything.
 
 Prometheus could take snapshots, but only with an API that also deletes series for every client that reaches its port,
 such as a web page. So it is stopped for the seconds that copying takes; its data have a gap of that length. A process
@@ -32,7 +32,7 @@ from ops.stack import Stack
 
 
 def backup(stack: Stack, folder: Path) -> None:
-    """Write an archive of the running stack into `folder` and say where it is."""
+    """Write an archive of the running stack into `folder` and print its path."""
     archive = _write(stack, folder, "", complete=False, key=True)
     print(f"\n{archive} ({size(archive)})")
     print("It contains all user data and the key to Grafana's credentials, but no passwords: store it safely.")

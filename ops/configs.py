@@ -66,7 +66,7 @@ def without_dns(text: str) -> str:
 
 
 def write_replicas(file: Path, addresses: Sequence[str]) -> None:
-    """Write what proxy/docker.cfg says in Docker: where HAProxy finds the service's replicas."""
+    """Write the addresses of the service's replicas for HAProxy, which proxy/docker.cfg has in Docker."""
     servers = [f"    server app-{number} {address}" for number, address in enumerate(addresses, 1)]
     checked = [f"{server} check" for server in servers]
     file.write_text("\n".join(["backend app from http", *checked, "", "backend unready from http", *servers, ""]))

@@ -22,9 +22,9 @@ log = logging.getLogger("sightline.ops")
 
 
 class _Output(io.FileIO):
-    """A standard stream that may break (`| head`, a full disk): the command still does its work to the end."""
+    """A standard stream that may break (`| head`, a full disk) without ending the command."""
 
-    broken: OSError | None = None  # the first one that says more than that the reader has left
+    broken: OSError | None = None  # the first error other than a closed pipe
 
     def write(self, data: Any) -> int:
         try:
@@ -58,7 +58,7 @@ def use_streams_that_may_break() -> None:
 
 
 def output_was_lost() -> bool:
-    """Whether something could not be written, because of more than a reader that has left; says so."""
+    """Whether output could not be written, other than to a closed pipe; logs the reason."""
     sys.stdout.flush()
     if _Output.broken:
         log.error("The output could not be written: %s", _Output.broken.strerror)

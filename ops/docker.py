@@ -89,7 +89,7 @@ class ComposeStack(Compose):
         return sorted(names)
 
     def replace_replica(self, name: str) -> None:
-        """The new one is ready before the old one drains, so that a single one can be replaced, too."""
+        """The new replica is ready before the old one drains, so that a single replica can be replaced, too."""
         before = set(self.compose("ps", "--quiet", "app").split())
         more = f"--scale=app={len(before) + 1}"
         try:
@@ -170,11 +170,11 @@ class ComposeStack(Compose):
         return [name for name in RELOADABLE if self.is_on(name)]
 
     def hang_up(self, name: str) -> None:
-        # Docker takes its own `kill` for the end, and would not start a server again that dies later.
+        # After `docker kill`, Docker would not restart the server, even if it dies again later.
         self.compose("exec", "-T", name, "kill", "-HUP", "1")
 
     def ask(self, name: str, path: str) -> str:
-        """What a server answers; asked from inside, as its port may be closed to the host."""
+        """A server's response; requested inside its container, as its port may not be published."""
         port = 8404 if name == "proxy" else PORTS[name.removesuffix(SECOND)]
         url = f"http://127.0.0.1:{port}{path}"
         return self.compose("exec", "-T", name, "wget", "-q", "-Y", "off", "-O", "-", url)
@@ -256,14 +256,14 @@ class ComposeStack(Compose):
         shell.to_file(f"Copying {server}", command, file, self.environment, PROJECT)
 
     def keep(self, server: str) -> None:
-        """Its volume stays as it is."""
+        """Nothing to do: its volume is kept."""
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         command = ["docker", "compose", *_alone(server, "sh"), "-ec", f"{_empty(server)}; exec tar -xf -"]
         shell.feed(f"Restoring {server}", command, tar, self.environment, PROJECT)
 
     def replace(self) -> None:
-        """Volumes can't be renamed: everything is in its place already."""
+        """Nothing to do: volumes can't be renamed, so the data were restored in place."""
 
     def recover(self) -> bool:
         return False

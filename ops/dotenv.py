@@ -37,7 +37,7 @@ def read(file: Path, environment: Mapping[str, str]) -> tuple[dict[str, str], tu
 
 
 def parse(text: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings in the text of a file. Values are quoted, or end at a blank and a #; ${NAME} is filled in.
+    """The settings in the text of a file. Values are quoted, or end at a space and a #; ${NAME} is expanded.
 
     Raises:
         OpsError: a line sets nothing; names file and line.
@@ -48,7 +48,7 @@ def parse(text: str, environment: Mapping[str, str]) -> dict[str, str]:
 def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     given = {name: value for name, value in environment.items() if value}
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines() knows others
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() also splits at other characters
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _LINE.fullmatch(line)
@@ -62,7 +62,7 @@ def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> lis
                 raise OpsError(f"{file}, line {number}: {found['name']} has no value; quote one that starts with #.")
             if "${" in REFERENCE.sub("", text_):
                 raise OpsError(f"{file}, line {number}: write variables as ${{NAME}} or ${{NAME:-default}}.")
-            if "\\" in (found["quoted"] or ""):  # Compose knows escapes such as \n there
+            if "\\" in (found["quoted"] or ""):  # Compose supports escapes such as \n there
                 raise OpsError(f"{file}, line {number}: put a value with a \\ between single quotes.")
             values = {**dict(pairs), **given}
             for variable in _without_default(text_, values):
@@ -77,7 +77,7 @@ def _pairs(text: str, environment: Mapping[str, str], file: str = ".env") -> lis
 
 
 def _without_default(text: str, values: Mapping[str, str]) -> Iterator[str]:
-    """The variables that `fill` fills in and that have no default, also those in the defaults that it uses."""
+    """The variables without a default that `fill` expands, including those in the defaults that it uses."""
     for found in REFERENCE.finditer(text):
         variable = found["braced"] or found["bare"]
         if variable and found["default"] is None:
@@ -87,7 +87,7 @@ def _without_default(text: str, values: Mapping[str, str]) -> Iterator[str]:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Fill in what Compose does: ${NAME}, ${NAME:-default}, whose default may hold others, and $NAME; $$ is a $."""
+    """Expand variables as Compose does: $NAME, ${NAME}, ${NAME:-default}, with nested defaults; $$ is a $."""
 
     def value(found: re.Match[str]) -> str:
         if found["dollar"]:

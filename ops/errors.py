@@ -1,4 +1,4 @@
-"""Errors that reach the user as one line that says what is wrong and what to do."""
+"""Errors that are printed as one line: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class OpsError(Exception):
 
 
 def refusal(error: OSError) -> str:
-    """Describe what the operating system refused: a full disk, another user's folder, a missing program."""
+    """Describe an error of the operating system: a full disk, another user's folder, a missing program."""
     reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError) and Path(os.fsdecode(error.filename or "")).name == "docker":
         return NO_DOCKER

@@ -1,4 +1,4 @@
-"""Health: of the servers, of Prometheus' targets, of the stores it writes to. Standard library only."""
+"""Health of the servers, of Prometheus' targets, and of the stores it writes to. Standard library only."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def first_scrapes(stack: Stack) -> dict[str, str]:
 
 
 def first_samples(stack: Stack) -> dict[str, str | None]:
-    """`stores` as soon as something has arrived or was refused, or after SENT_TIMEOUT."""
+    """`stores` as soon as samples were accepted or rejected, or after SENT_TIMEOUT."""
     return _settled(lambda: stores(stack), lambda found: any(found.values()), SENT_TIMEOUT)
 
 

@@ -1,4 +1,4 @@
-"""Requests straight to a server, such as one on this machine: through no proxy, whatever `http_proxy` says."""
+"""HTTP requests that bypass proxies, whatever `http_proxy` is."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def request(request: urllib.request.Request, timeout: float, trusted: ssl.SSLCon
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
             return response.geturl(), response.read().decode(errors="replace")
-    except HTTPException as error:  # a server of another protocol, or a response that ends in the middle
+    except HTTPException as error:  # a server of another protocol, or a truncated response
         raise OSError(f"no HTTP answer: {str(error) or type(error).__name__}") from None

@@ -40,7 +40,7 @@ SECRETS_FOLDER = f"/etc/alertmanager/secrets/{ALERTMANAGER_SECRETS}"
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the objects need to know about the cluster.
+    """The properties of the cluster that the objects depend on.
 
     Args:
         service: name of the Kubernetes Service that serves /metrics; becomes the label `job`.
@@ -151,7 +151,7 @@ def monitor(cluster: Cluster, service: str, job: str, port: str) -> dict[str, An
 
 
 def _dropped() -> list[dict[str, Any]]:
-    """What prometheus.yml does not keep of the service's series, in the words of a monitor."""
+    """The relabelling with which prometheus.yml drops series of the service, in the format of a monitor."""
     configuration = yaml.safe_load((PROJECT / "prometheus" / "prometheus.yml").read_text())
     app = next(job for job in configuration["scrape_configs"] if job["job_name"] == "app")
     return [{_camel(key): value for key, value in step.items()} for step in app["metric_relabel_configs"]]

@@ -14,7 +14,7 @@ READABLE_TYPES = ("container_file_t", "container_ro_file_t")  # SELinux's, for w
 
 
 def require_readable(places: Iterable[Path]) -> None:
-    """Check that containers' users, who have other ids, can read these files and folders.
+    """Check that the containers' users, which have other ids, can read these files and folders.
 
     Raises:
         OpsError: a place is closed to others (a strict umask); says how to open it.
@@ -25,7 +25,7 @@ def require_readable(places: Iterable[Path]) -> None:
         return path.exists() and path.stat().st_mode & needed != needed
 
     def seen(place: Path) -> Iterator[Path]:
-        """The place and what is in it, but for what is hidden (an editor's files, say): no server reads that."""
+        """The path and everything in it, except hidden files (such as an editor's), which no server reads."""
         yield place
         for path in place.rglob("*"):
             if not any(part.startswith(".") for part in path.relative_to(place).parts):

@@ -1,4 +1,4 @@
-"""The servers of native mode: which ones run, on which ports, and the configuration files they are given.
+"""The servers of native mode: which ones run, on which ports, and their configuration files.
 
 `ops.processes` starts and stops them; how each is started is in `ops.servers`.
 """
@@ -33,7 +33,7 @@ class NativeServers:
         self.settings = settings
         self.state = settings.folder("SIGHTLINE_STATE")
         self.data = self.state / "data"
-        self.longterm = self.state / "longterm"  # VictoriaMetrics' data: in no backup, and no restore replaces them
+        self.longterm = self.state / "longterm"  # VictoriaMetrics' data: not part of backups and restores
         self.secrets = settings.folder("SECRETS_DIR")
         self.replicas_file = self.state / "run" / "replicas.cfg"
         self.has_proxy = settings.replicas > 1
@@ -141,7 +141,7 @@ class NativeServers:
         }
 
     def _fixed(self) -> dict[str, str]:
-        """The service's settings that the stack decides, whatever `.env` or the environment has."""
+        """The service's settings that the stack sets itself, overriding `.env` and the environment."""
         return {
             "APP_HOST": HOST,
             "DATABASE_HOST": HOST,

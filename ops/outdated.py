@@ -1,4 +1,4 @@
-"""`make outdated`: which upstream images have newer tags, asked of their registries (Docker Registry HTTP API v2)."""
+"""`make outdated`: which upstream images have newer tags, from their registries (Docker Registry HTTP API v2)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ops.errors import OpsError
 from ops.releases import reason
 from ops.shell import run
 
-TIMEOUT = 20.0  # seconds for one answer
-PAGE = 1000  # tags asked for at once; a registry may give fewer
+TIMEOUT = 20.0  # seconds for one response
+PAGE = 1000  # tags per request; a registry may return fewer
 PAGES = 200
 
 

@@ -25,7 +25,7 @@ from ops.shell import run
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SERVERS_SINCE = (13, "trixie")  # the first Debian release whose servers the configuration files are tested with
 POSTGRES_SINCE = 15
-VALKEY_SINCE = 13  # older releases of Debian have Redis, of which Valkey is the continuation
+VALKEY_SINCE = 13  # older releases of Debian have Redis, of which Valkey is a fork
 VALKEY, REDIS = "valkey-server", "redis-server"
 
 
@@ -143,7 +143,7 @@ def _require_debian(names: Iterable[str]) -> None:
 
 
 class Apt:
-    """apt with a state of its own that knows one release of Debian, from the mirror this machine uses."""
+    """apt with a separate state that has one release of Debian, from the mirror that this machine uses."""
 
     def __init__(self, suite: str, home: Path = HOME) -> None:
         self.folder = home / "apt" / suite

@@ -24,7 +24,7 @@ def reachable(folder: Path) -> bool:
 
 
 def gone(folder: Path) -> bool:
-    """Whether there is certainly no such folder: one that this user may not look at counts as there."""
+    """Whether the folder certainly does not exist: one that this user cannot access counts as existing."""
     try:
         folder.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ def _lock(file: IO[str]) -> bool:
 
 @contextmanager
 def made_as_a_whole(final: Path) -> Iterator[Path]:
-    """A new folder to fill, which then takes the place of `final`; if filling it fails, `final` stays as it was."""
+    """A new folder to fill, which then replaces `final`; if that fails, `final` is unchanged."""
     partial = final.with_name(f"{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

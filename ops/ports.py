@@ -1,4 +1,4 @@
-"""Check ports before anything starts; a taken one is reported with its setting and the process that has it."""
+"""Check ports before anything starts; a port in use is reported with its setting and the process that uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's data folder: made on first use, by the very SQL files that the Docker image runs."""
+"""PostgreSQL's data folder: created on first use, by the same SQL files that the Docker image runs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _user() -> pwd.struct_passwd:
 
 
 def client_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Without libpq's variables: PGHOSTADDR, say, leads every client to another server, whatever its options name."""
+    """The environment without libpq's variables: PGHOSTADDR, for example, overrides the host in a client's options."""
     return {name: value for name, value in environment.items() if not name.startswith("PG")}
 
 
@@ -161,5 +161,5 @@ def _run(command: tuple[str, ...], environment: Mapping[str, str] | None = None,
         raise OpsError(f"Setting up PostgreSQL failed: {command[0]} takes longer than {STEP_TIMEOUT:.0f} s.") from None
     if result.returncode:
         lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        full = [line for line in lines if os.strerror(errno.ENOSPC) in line]  # initdb says last what it removes
+        full = [line for line in lines if os.strerror(errno.ENOSPC) in line]  # initdb then lists what it removes
         raise OpsError(f"Setting up PostgreSQL failed: {' '.join((full or lines)[-2:])}")

@@ -1,4 +1,4 @@
-"""What is checked in Docker mode before anything starts or stops: whose stack, data and ports these are, and mounts.
+"""Checks in Docker mode before anything starts or stops: whether stack, data and ports are this checkout's, and mounts.
 
 Standard library only.
 """
@@ -59,7 +59,7 @@ def require_targets(compose: Compose) -> None:
 
 
 def require_ownership(compose: Compose) -> None:
-    """Refuse to touch another stack: its containers would be stopped, its data read, its passwords replaced.
+    """Refuse to use another stack: its containers would be stopped, its data read, its passwords replaced.
 
     Raises:
         OpsError: containers of this project's name belong to another checkout, or COMPOSE_FILE to another project.
@@ -123,7 +123,7 @@ def published(compose: Compose) -> dict[str, int]:
 
 
 def _container_at(compose: Compose, port: int) -> str:
-    """The container that publishes this port, and its stack's folder: the operating system only knows the engine."""
+    """The container that publishes this port, and its stack's folder: the operating system only shows the engine."""
     show = f'container {{{{.Names}}}}{{{{with .Label "{PROJECT_LABEL}.working_dir"}}}} of {{{{.}}}}{{{{end}}}}'
     command = ["docker", "ps", "--filter", f"publish={port}", "--format", show]
     return shell.run(command, compose.environment).partition("\n")[0]

@@ -21,7 +21,7 @@ from ops.settings import DATA_FOLDERS, Settings
 from ops.stack import RELOADABLE, State
 from ops.supervise import Supervisor, config
 
-ANSWER_TIMEOUT = 15.0  # seconds that a busy machine's Prometheus has to answer; a probe is repeated, a question is not
+ANSWER_TIMEOUT = 15.0  # seconds for Prometheus to respond on a busy machine; probes are repeated, queries are not
 CHECK_TIMEOUT = 60.0  # seconds for the service to check its settings: two, on a machine that is not busy
 
 

@@ -80,7 +80,7 @@ def grafana() -> Path | None:
 
 
 def no_grafana() -> str:
-    """What to do where there is none."""
+    """What to do if a program is missing."""
     release = _releases()["grafana"]
     return (
         f"Grafana is missing: put {release.archive}, from {release.address}, into {_store().archives},"
@@ -131,7 +131,7 @@ def _dotted(found: tuple[int, ...]) -> str:
 
 
 def _present(name: str, major: int | None) -> Path | None:
-    """The best one that is there now."""
+    """The best one that is available locally."""
     if name in POSTGRES:
         return next((path for path in _postgres(name, major) if path), None)
     pinned = _pinned(name) if name in RELEASED else None

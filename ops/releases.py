@@ -38,7 +38,7 @@ READ_TIMEOUT = 30.0  # seconds without a byte until a download counts as stuck
 
 
 class UnavailableError(OpsError):
-    """The release is not available here and now; another version may serve instead."""
+    """The release is not available now; another version may be used instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Store:
         self.folder = folder
         self.archives = archives
         self.mirror = mirror.rstrip("/")
-        self._closed: set[str] = set()  # who can't be reached is not asked twice
+        self._closed: set[str] = set()  # hosts that can't be reached, not to be tried again
 
     def path(self, release: Release, program: str) -> Path | None:
         """The program, if its release is unpacked."""
@@ -173,9 +173,9 @@ class Store:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             with tarfile.open(archive) as content:
-                # Python 3.11.2, Debian 12's, knows no filters.
+                # Python 3.11.2, Debian 12's, has no filters.
                 content.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-                content.extractall(partial)  # noqa: S202  the very archive that was pinned
+                content.extractall(partial)  # noqa: S202  its checksum is the pinned one
             (top,) = partial.iterdir()
             missing = [file for file in release.programs.values() if not (top / file).exists()]
             if missing:

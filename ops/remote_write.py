@@ -1,4 +1,4 @@
-"""Remote write: where Prometheus sends every sample, so that it is kept longer than here, or beside those of others.
+"""Remote write: where Prometheus sends every sample, to be kept longer, or together with those of others.
 
 LONGTERM_RETENTION makes VictoriaMetrics a part of the stack. REMOTE_WRITE_URL names a store elsewhere; its credentials
 are files that Prometheus reads, in SECRETS_DIR/prometheus:
@@ -71,7 +71,7 @@ def _store(name: str, url: str) -> dict[str, Any]:
         "url": url,
         # External labels go with every series; these two are the addresses for links in alerts.
         "write_relabel_configs": [{"action": "labeldrop", "regex": "grafana_url|runbooks_url"}],
-        "queue_config": {"retry_on_http_429": True},  # else what a store puts off is lost
+        "queue_config": {"retry_on_http_429": True},  # otherwise samples that a store rejects with 429 are lost
     }
 
 
@@ -90,12 +90,12 @@ def _elsewhere(settings: Settings) -> dict[str, Any]:
 
 
 def write(file: Path, settings: Settings, own: str) -> None:
-    """Make `file` the project's prometheus.yml and the section. Changed in its place: a container has it mounted."""
+    """Write the project's prometheus.yml and the section to `file`, in place: a container has it mounted."""
     file.write_text(PROMETHEUS.read_text() + section(settings, own))
 
 
 def check(settings: Settings) -> None:
-    """Look for what would keep samples from arriving; warn where the store does not answer now.
+    """Check for errors that would keep samples from arriving; warn if a store does not respond now.
 
     Raises:
         OpsError: the configuration or the secrets are wrong.
@@ -176,7 +176,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def report(metrics: str) -> dict[str, str | None]:
-    """Store -> what is wrong with the way there, None for nothing, by Prometheus' own metrics; empty without a store.
+    """Store -> its problem or None, by Prometheus' own metrics; empty without a store.
 
     Names of 2.53 and of 3.13, where the first one is deprecated.
     """

@@ -1,4 +1,4 @@
-"""A plugin of supervisord: what keeps crashing is restarted every ten seconds.
+"""A plugin of supervisord: servers that keep crashing are restarted every ten seconds.
 
 By itself supervisord waits a second longer each time, without end, and so notices ever later that a cause is gone.
 """

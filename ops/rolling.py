@@ -15,7 +15,7 @@ ACTIVE = re.compile(r'^haproxy_backend_active_servers\{proxy="app"\} (\d+)', re.
 
 
 def restart(stack: Stack) -> None:
-    """Replace each replica by one with the present code and settings.
+    """Replace each replica by one with the current code and settings.
 
     Where a proxy is in front no request fails: a replica that is to end drains first.
 
@@ -31,7 +31,7 @@ def restart(stack: Stack) -> None:
 
 
 def wait_until_active(stack: Stack, count: int) -> None:
-    """Return once the proxy sends requests to so many replicas.
+    """Return once the proxy sends requests to this many replicas.
 
     Raises:
         OpsError: that takes too long.
@@ -45,7 +45,7 @@ def wait_until_active(stack: Stack, count: int) -> None:
 
 
 def wait_until_ready(name: str, probe: Callable[[], str | None]) -> None:
-    """Return once the server of this name answers: its probe finds no problem.
+    """Return once the server of this name is healthy: its probe finds no problem.
 
     Raises:
         OpsError: that takes too long.

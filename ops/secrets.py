@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-METRICS_TOKEN = "prometheus/metrics_token"  # noqa: S105  a file: what /metrics asks for, and Prometheus brings
+METRICS_TOKEN = "prometheus/metrics_token"  # noqa: S105  a file: the token that /metrics requires and Prometheus sends
 GRAFANA_KEY = "grafana_secret_key"
 NAMES = (
     "postgres_password",
@@ -27,7 +27,7 @@ FOLDERS = ("prometheus", "alertmanager")  # whose configuration names files in `
 
 
 def make(folder: Path) -> list[str]:
-    """`generate`, and say where they are; a new password of Grafana is shown at once, whatever fails afterwards."""
+    """`generate`, and print their folder; a new Grafana password is shown now, even if a later step fails."""
     made = generate(folder)
     if PASSWORD_TO_SHOW in made:
         password = (folder / PASSWORD_TO_SHOW).read_text()

@@ -39,7 +39,7 @@ NO_SETTINGS: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is not running yet: `probe()` returns what is wrong with it once it runs, None if nothing."""
+    """A server to be started; `probe()` returns the problem of the running server, None if it is healthy."""
 
     name: str
     port: int
@@ -74,7 +74,7 @@ def http_probe(url: str, contains: str = "") -> Callable[[], str | None]:
 
 @cache
 def _container(service: str) -> dict[str, Any]:
-    """What docker-compose.yml says of a service."""
+    """A service's definition in docker-compose.yml."""
     services: dict[str, dict[str, Any]] = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
     return services[service]
 
@@ -249,7 +249,7 @@ def grafana(
     longterm_url: str,
     settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Server:
-    """Grafana from `home` (the folder of a release) or, where that is empty, as installed; the container's settings."""
+    """Grafana from `home` (the folder of a release) or, if empty, as installed; with the container's settings."""
     program = Path(home, "bin", "grafana") if home else Path(shutil.which("grafana") or "grafana").resolve()
     release = program.parent.parent
     environment = {
@@ -282,7 +282,7 @@ def grafana(
 
 
 def victoriametrics(data: Path, port: int, settings: Mapping[str, str] = NO_SETTINGS) -> Server:
-    """VictoriaMetrics, the store for years; flags are the container's, as far as they are no places."""
+    """VictoriaMetrics, the long-term store, with the container's flags except paths and addresses."""
     service = _container("victoriametrics")
     start, *words = (fill(word, settings) for word in service["command"])
     program = find("victoria-metrics")["victoria-metrics"]
@@ -298,7 +298,7 @@ def victoriametrics(data: Path, port: int, settings: Mapping[str, str] = NO_SETT
 
 
 def plain_environment() -> dict[str, str]:
-    """What every server inherits of the user's environment: no secrets, and no proxy for what is on this machine."""
+    """What every server inherits from the user's environment: no secrets, and no proxy for this machine's addresses."""
     proxies = {name.upper(): os.environ.get(name) or os.environ.get(name.upper(), "") for name in PROXIES}
     if proxies["HTTP_PROXY"] or proxies["HTTPS_PROXY"]:
         given = re.sub(r"\[([0-9A-Fa-f:.]+)\]", r"\1", proxies["NO_PROXY"])  # [::1], which httpx takes for a bad port

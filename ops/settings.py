@@ -61,7 +61,7 @@ OWN = {
 DATA_FOLDERS = ("data", "run", "logs", "longterm")  # of native mode, in SIGHTLINE_STATE: `make clean` removes them
 REMOTE_WRITE_FOLDER = "remote-write"  # likewise in SIGHTLINE_STATE: `make up` writes it in Docker mode
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
-# What the servers' command lines and files take as it is: a port is a number, and nothing in it needs quotes.
+# Settings that are inserted into command lines and files unquoted, so their format is checked.
 _ADDRESS = (
     r"https?://([^\s/?#@:%$<>\[\]\"'\\^`{|}]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/([\w.~!&()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?",
     "an address such as https://grafana.example",
@@ -181,7 +181,7 @@ class Settings:
             raise OpsError("\n".join(problems))
 
     def warn(self) -> None:
-        """Warn of settings that pass `check`, but are hardly intended."""
+        """Warn of settings that pass `check`, but are probably not intended."""
         for name in self.doubled:
             log.warning(".env: %s is set more than once; the last line counts.", name)
         for reason in self._not_settings():
@@ -235,7 +235,7 @@ def load(environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Sett
 
 
 def _keep_apart(places: Mapping[str, Path]) -> None:
-    """Check that no folder is one that another setting has closed, opened or emptied.
+    """Check that no folder is also used by another setting with different permissions, or emptied by the stack.
 
     Raises:
         OpsError: one is.
@@ -298,7 +298,7 @@ def _absolute(name: str, path: str, environment: Mapping[str, str]) -> Path:
 
 
 def expanded(name: str, path: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """A path of a setting or parameter: `~` and $NAME are filled in, relative ones start in the project's folder.
+    """A path of a setting or parameter: `~` and $NAME are expanded, relative paths start in the project's folder.
 
     Raises:
         OpsError: a home folder or a variable is unknown, or it is no path of this system.

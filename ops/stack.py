@@ -1,4 +1,4 @@
-"""The one interface of the stack, whichever way it runs: `ops.docker` in Docker, `ops.processes` without.
+"""The interface of the stack; implemented for Docker (`ops.docker`) and for ordinary processes (`ops.processes`).
 
 What is done with it is written once, in `ops.commands` and `ops.backup`.
 """
@@ -18,7 +18,7 @@ RELOADABLE = ("alertmanager", "prometheus")
 
 @dataclass(frozen=True)
 class State:
-    """One server now: what its process or container does, what is wrong with it (None: nothing), where it is.
+    """The current state of one server: its process or container, its problem (None: healthy), its address.
 
     An `address` that begins with http is for a browser.
     """
@@ -55,7 +55,7 @@ class Stack(Servers, Protocol):
         """Remarks on this stack for the user."""
 
     def check(self) -> None:
-        """Check for what would make a start fail, before anything starts or stops.
+        """Check for problems that would make a start fail, before anything starts or stops.
 
         Raises:
             OpsError: a start would fail.
@@ -69,13 +69,13 @@ class Stack(Servers, Protocol):
         """
 
     def start(self) -> bool:
-        """Start what does not run; returns whether it ran already, so that edited files are to be read again."""
+        """Start servers that do not run; True if the stack was running already, so edited files must be reloaded."""
 
     def write_configs(self) -> None:
         """Rewrite the configuration that depends on settings: that of Prometheus."""
 
     def replicas(self) -> list[str]:
-        """The running replicas of the service, by names that `replace_replica` knows."""
+        """The names of the service's running replicas, for `replace_replica`."""
 
     def replace_replica(self, name: str) -> None:
         """Replace this replica by a new one.
@@ -141,16 +141,16 @@ class Stack(Servers, Protocol):
         """An empty database with the current secrets, and a `client` for it; effective after `replace()`."""
 
     def pack(self, server: str, file: Path) -> None:
-        """Write a server's folder into a tar file."""
+        """Write a server's data folder into a tar file."""
 
     def keep(self, server: str) -> None:
-        """Restore nothing of a server: what it has stays."""
+        """Keep a server's data, of which the archive has none."""
 
     def unpack(self, server: str, tar: IO[bytes]) -> None:
         """Replace a server's data by the files in the archive; effective after `replace()`."""
 
     def replace(self) -> None:
-        """Replace the current data by what was unpacked and loaded; nothing may run."""
+        """Replace the current data by the unpacked and loaded data; nothing may be running."""
 
     def recover(self) -> bool:
         """Remove what an unfinished restore has left; returns whether the data are complete, as before it."""

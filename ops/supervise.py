@@ -68,7 +68,7 @@ killasgroup=true
 
 
 class Supervisor:
-    """The supervisor of one state folder, running or not."""
+    """The supervisor of one state folder, whether it runs or not."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -152,7 +152,7 @@ class Supervisor:
         return [one for one in processes if (one.info["environ"] or {}).get(MARK) in marks]
 
     def _moved_from(self) -> list[str]:
-        """Where the state was when its processes were started, if that is gone: they came along with the folder."""
+        """The former path of the state folder, if processes were started there before the folder was moved."""
         text = self.config.read_text() if self.config.exists() else ""
         before = re.findall(r"^pidfile=(.+)/run/supervisord\.pid$", text, re.MULTILINE)
         return [place for place in before if gone(Path(place))]
@@ -192,7 +192,7 @@ class _Connection(HTTPConnection):
 
 
 def config(supervisor: Supervisor, servers: Iterable[Server], files: str) -> str:
-    """supervisord's configuration for these servers; `files`: the checksum of those that they read at their start."""
+    """supervisord's configuration for these servers; `files`: the checksum of files that they read at startup."""
     places = {"run": supervisor.run, "logs": supervisor.logs, "project": PROJECT}
     text = f"; started with {files}\n" + DAEMON.format(**places, user="user=root" if os.geteuid() == 0 else "")
     for server in servers:
@@ -210,7 +210,7 @@ def config(supervisor: Supervisor, servers: Iterable[Server], files: str) -> str
 
 
 def _quoted(name: str, value: str) -> str:
-    """A value as supervisord's configuration wants it; it knows no escapes but the doubled percent sign."""
+    """A value in the format of supervisord's configuration, whose only escape is the doubled percent sign."""
     if any(character in value for character in '"\n\r') or value.strip("'") != value:
         raise OpsError(
             f"{name} contains a quotation mark or a line break, which supervisord cannot pass on; use a file instead."

@@ -19,10 +19,10 @@ class Plan:
     drills: dict[str, tuple[str, ...]]
     undrilled: dict[str, str]
     lasting: dict[str, str]
-    """How long an alert stays when its cause is gone, where that is long."""
+    """How long an alert keeps firing after its cause has ended, if that is long."""
 
     def alerts(self, drill: str) -> tuple[str, ...]:
-        """The alerts that must come of a drill; a drill may show an incident that no alert of its own is meant for."""
+        """The alerts that a drill must cause; may be empty for a drill that shows an incident without its own alert."""
         return self.drills.get(drill, ())
 
 

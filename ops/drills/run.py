@@ -22,7 +22,7 @@ PATIENCE = 15 * 60.0  # seconds to wait for the alerts to fire, and again to res
 LOAD_STARTS = 60.0  # seconds for the load test to open its metrics port
 LATER = 10 * 60.0  # alerts with a longer `for` are named, not waited for
 LOOK_EVERY = 2.0
-SAY_EVERY = 30.0  # seconds between lines that say what is waited for
+SAY_EVERY = 30.0  # seconds between progress lines
 HOLD = 3 * 60.0  # how long a fault without expected alerts lasts
 WARM_UP = 60.0  # seconds of normal traffic before the fault, as a baseline for the alerts
 

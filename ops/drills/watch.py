@@ -52,7 +52,7 @@ class Watch:
         self.before = {alert["labels"]["alertname"] for alert in target.alerts()}
 
     def look(self) -> None:
-        """Poll the alerts; a server that does not answer (as the drill may want) changes nothing."""
+        """Poll the alerts; ignores a server that does not respond, as the drill may have stopped it."""
         now = time.time()
         with suppress(OSError, ValueError, KeyError):
             alerts = self.target.alerts()
@@ -69,7 +69,7 @@ class Watch:
             for name in {*delivered, *muted}:
                 if (arrived := self.courses.get(name)) and arrived.firing is not None:
                     if arrived.muted and name in delivered:
-                        arrived.delivered = None  # it was muted until now
+                        arrived.delivered = None  # muted until now
                     if arrived.delivered is None:
                         arrived.muted = name not in delivered
                     self._reach(arrived, "delivered", now)
