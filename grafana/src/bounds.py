@@ -1,4 +1,4 @@
-"""The bounds of the service's histograms: a percentile is no more exact than they are close, so tiles show the bound.
+"""The bounds of the service's histograms: percentiles are only as exact as these, so tiles show the bound.
 
 These are the telemetry's default bounds. A service with others sets them where these are defined, then `make generate`.
 """

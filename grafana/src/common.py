@@ -6,7 +6,7 @@ from . import slo
 from .document import Dashboard
 from .model import Annotation, AnyVariable, Constant, Json, Link, Row, Variable
 
-# One meaning, one colour, on all dashboards.
+# Each meaning has the same colour on all dashboards.
 SLO_COLOURS = {"availability": "green", "latency": "blue"}
 STATUS_COLOURS = {"1xx": "text", "2xx": "green", "3xx": "blue", "4xx": "yellow", "5xx": "red"}
 TOKEN_COLOURS = {"input": "blue", "output": "purple"}
@@ -24,7 +24,7 @@ ENDPOINT = Variable(
 )
 PROVIDER = Variable("provider", "Provider", 'label_values(llm_requests_total{job=~"$job"}, provider)')
 MODEL = Variable("model", "Model", 'label_values(llm_requests_total{job=~"$job", provider=~"$provider"}, model)')
-# Database has most drop-downs: of its own two, one choice each, so that the controls take two lines at 1280 pixels.
+# Database has the most drop-downs: two of them are single-valued, so that the controls take two lines at 1280 pixels.
 POOL = Variable("pool", "Pool", 'label_values(db_pool_connections_max{job=~"$job"}, pool)', multi=False)
 NODE = Variable("node", "Host", "label_values(node_uname_info, instance)")
 SERVER = Variable("server", "Postgres", "label_values(pg_up, instance)")
@@ -35,8 +35,8 @@ DATNAME = Variable(
     multi=False,
 )
 
-# The endpoints that the objectives leave out (no scrape, no probe, no drill's switches, no scanner's guesses), and
-# those that are judged by when their answer starts. The recording rules name the same; a test keeps them together.
+# The endpoints that the objectives exclude (scrapes, probes, fault switches, unmatched paths), and those with an
+# objective for the start of the response. The recording rules have the same; a test compares them.
 IGNORED = Constant(
     "ignored",
     "Ignored endpoints",
@@ -71,7 +71,7 @@ _KEEP_TIME = "${__url_time_range}"
 def drill(to: str, extra: str = "", title: str = "") -> Link:
     """A data link to the dashboard called `to` with all variables and the time range; `extra` adds parameters.
 
-    `extra` must name no variable that this dashboard has: twice in an address, All would win.
+    `extra` must not set a variable that this dashboard has: if it is in an address twice, All wins.
     """
     variables = "" if to == "Monitoring" else "&${__all_variables}"
     return Link(title or f"Open {to}", f"/d/{UIDS[to]}?{_KEEP_TIME}{variables}{f'&{extra}' if extra else ''}")
@@ -87,16 +87,16 @@ def only(title: str, on: str, variables: tuple[AnyVariable, ...], chosen: Variab
     return Link(title, address)
 
 
-# Where an alert began to fire, not for how long: regions of many alerts would hide the graphs just when
-# they have to be read. All annotations look back as far as their step is long, which Grafana sets by the
-# time range: a fixed minute would be too short in a graph of a week. Of `changes`, the window needs a scrape more.
+# Marks where an alert started firing, not how long: the regions of many alerts would hide the graphs during an
+# incident. All annotations look back by their step, which Grafana derives from the time range: a fixed minute would
+# be too short in a graph of a week. The window of `changes` needs one scrape more.
 def _appeared(by: str, selector: str, age: str) -> str:
-    """The kinds of `selector` that are there and were not some time before."""
+    """The label sets of `selector` that exist now and did not exist at `age` before."""
     return f"count by ({by}) ({selector}) unless count by ({by}) ({selector} offset {age})"
 
 
 def _new_version(age: str) -> str:
-    """Versions that are there and were not some time before.
+    """Versions that exist now and did not exist at `age` before.
 
     If no version was there then, as after a scrape that failed or a stop, one that was there in the hour before is
     not new.
@@ -165,9 +165,9 @@ def dashboard(
 
 
 def _others(variables: bool) -> Json:
-    """A menu of all dashboards of this kind that there are: a single one that was copied links to none.
+    """A menu of all dashboards with the tag `sightline` that exist: empty for a dashboard that was copied alone.
 
-    variables: whether choices are carried over. On Monitoring, a job may be an exporter's, which others do not know.
+    variables: whether selections are carried over. On Monitoring, a job may be an exporter, which the others lack.
     """
     return {
         "type": "dashboards",

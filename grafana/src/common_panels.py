@@ -35,8 +35,8 @@ from .tables import Column, table
 service_stat = partial(stat, source=SERVICE)  # a tile of what the service counts
 
 
-# Runbooks lie beside Prometheus, which serves them; through Grafana's way to its data source they are reached from
-# wherever Grafana is, whatever Prometheus' address.
+# Prometheus serves the runbooks. Through Grafana's data source proxy they can be opened wherever Grafana can be opened,
+# whatever Prometheus' address is.
 RUNBOOK = Link(
     "Runbook",
     "/api/datasources/proxy/uid/${datasource}/user/runbooks/${__value.text}.md",
@@ -51,7 +51,7 @@ _WHERE = (
 _OTHERS = 'unless on (job) (app_info unless app_info{job=~"$job"})'
 
 
-# That nothing fires is known by the one that always does.
+# Shown if nothing else fires; it depends on the Watchdog, which always fires.
 _NOTHING_ELSE = (
     'label_replace(time() - min by (alertname, severity) (ALERTS_FOR_STATE{alertname="Watchdog"}), '
     '"where", "nothing else fires", "", "")'
@@ -63,7 +63,7 @@ def _alerts_table(others: str) -> Panel:
         "Firing alerts",
         "Alerts of severity warning or critical, of the chosen services and of what they run on, and for how long "
         "their condition has held; if there are none, the Watchdog, which always fires. A click on a name opens its "
-        "runbook, a click on a column's head sorts by it.",
+        "runbook, a click on a column header sorts by it.",
         f"label_join((time() - ALERTS_FOR_STATE {others}) and ignoring (alertstate) "
         'ALERTS{alertstate="firing", severity=~"critical|warning"}, '
         f'"where", " ", {_WHERE}) or on () {_NOTHING_ELSE}',
@@ -116,9 +116,9 @@ def alerts(*links: Link) -> Panel:
 
     def firing(severity: str, word: str, value: int) -> str:
         counts = f'count_values("count", count(ALERTS{{alertstate="firing", severity="{severity}"}} {_OTHERS}))'
-        return f'label_replace({counts} * 0 + {value}, "said", "$1 {word}", "count", "(.*)")'
+        return f'label_replace({counts} * 0 + {value}, "state", "$1 {word}", "count", "(.*)")'
 
-    none = f'label_replace(0 * max({WATCHDOG}), "said", "none", "", "")'
+    none = f'label_replace(0 * max({WATCHDOG}), "state", "none", "", "")'
     return stat(
         "Alerts",
         "Critical alerts that fire now, which page on-call; if there are none, warnings. The table below lists "
@@ -126,7 +126,7 @@ def alerts(*links: Link) -> Panel:
         f"{firing('critical', 'critical', 2)} or on () {firing('warning', 'warn', 1)} or on () {none}",
         unit="none",
         steps=Steps(1, 2),
-        name="said",
+        name="state",
         no_value="no rules",
         links=links,
     )
@@ -135,22 +135,22 @@ def alerts(*links: Link) -> Panel:
 def up_of(
     title: str, description: str, up: str, no_value: str, *links: Link, value: str = "avg(%)", unseen: str = ""
 ) -> Panel:
-    """How many are up of how many there are, as 2/2: green if all, red below a half of `value`.
+    """The number that is up, of all, as 2/2: green if all are, red if `value` is below a half.
 
     up: 0 or 1 for each. unseen: series of exporters that do not respond, whose state is unknown ("no exporter").
     """
     counts = f'count_values("up", sum({up})) * on () group_left (known) count_values("known", count({up}))'
     shown = f"{counts} * on () group_left () ({value.replace('%', up)})"
-    shown = f'label_join({shown}, "said", "/", "up", "known")'
+    shown = f'label_join({shown}, "state", "/", "up", "known")'
     if unseen:
-        shown = f'label_replace(0 * count({unseen}) + 0.5, "said", "no exporter", "", "") or on () {shown}'
+        shown = f'label_replace(0 * count({unseen}) + 0.5, "state", "no exporter", "", "") or on () {shown}'
     return stat(
         title,
         description,
         shown,
         unit="none",
         steps=Steps(1, 0.5),
-        name="said",
+        name="state",
         no_value=no_value,
         links=links,
     )
@@ -163,9 +163,9 @@ _TARGETS = 'up{job!="locust"}'
 def targets_up(*links: Link) -> Panel:
     return up_of(
         "Targets up",
-        "Targets that answer Prometheus, of all that it scrapes: replicas, exporters, the proxy, Alertmanager and "
-        "so on; a load test is optional. Orange while some do not respond, red while a job has none that responds: "
-        "what it monitors is unknown.",
+        "Targets that respond to scrapes, of all: replicas, exporters, the proxy, Alertmanager and so on; Locust is "
+        "optional. Orange while some do not respond, red while a job has none that responds: the state of what it "
+        "monitors is unknown.",
         _TARGETS,
         "none",
         *links,
@@ -259,9 +259,8 @@ def worst_endpoint(matchers: str, quick: Matchers, *links: Link) -> Panel:
     red = slo.threshold("endpoint_error_ratio")
     return service_stat(
         "Worst 5xx",
-        "The endpoint of which the largest share of requests is answered with a 5xx status, average of 5 minutes: one "
-        "with a small share of the traffic does not show in the total. Orange from the objective on, red from "
-        f"{100 * red:g} % on.",
+        "The endpoint with the largest share of 5xx responses, average of 5 minutes: a failing endpoint with little "
+        f"traffic does not show in the total. Orange from the objective on, red from {100 * red:g} % on.",
         f"{waiting} or on () topk(1, ({error_ratio(matchers, 'job')}) > 0) or on () {well}",
         unit="percentunit",
         decimals=2,

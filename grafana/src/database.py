@@ -63,7 +63,7 @@ STRIP = (
     ),
     stat(
         "Backends",
-        "Share of the connections that PostgreSQL accepts which are in use, for the fullest server.",
+        "Connections in use as a share of max_connections, for the fullest server.",
         "max(sum by (instance) (pg_stat_activity_count{@db}) / sum by (instance) (pg_settings_max_connections{@db}))",
         unit="percentunit",
         no_value=NO_ANSWER,

@@ -1,4 +1,4 @@
-"""Database, the application's view: its pool, queries and transactions, beside what PostgreSQL says of the same."""
+"""Database, the application's view: its pool, queries and transactions, beside PostgreSQL's view of the same."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .panels import heatmap, timeseries
 from .promql import Outcomes, happened, heat, moved, occurring, or_failing, or_zero, percentile, speed
 
 ONE_POOL = only("Only ${__field.labels.pool}", "Database", VARIABLES, POOL, "__field.labels.pool")
-# Why the two counts of transactions never agree.
+# Why the two transaction counts differ.
 PER_CHECKOUT = (
-    "PostgreSQL counts all clients, including the exporter, and with pool_pre_ping the check of each connection "
-    "that leaves the pool: about twice the application's count."
+    "PostgreSQL counts all clients, including the exporter, and with pool_pre_ping the ping at each checkout: about "
+    "twice the application's count."
 )
 
 
 def top(number: int) -> str:
-    """The names that took the most time in the time range: the same ones on every panel, whatever the moment."""
+    """The names that took the most time in the whole time range, so that all panels show the same ones."""
     times = f'avg_over_time({recorded.QUERY_BY_NAME.sum.name}{{job=~"$job", pool=~"$pool"}}[$__range] @ end())'
     return f"topk({number}, sum by (query_name) ({times}))"
 
@@ -35,11 +35,11 @@ def transactions(matchers: str) -> str:
     return occurring(f"sum by (outcome) ({recorded.TRANSACTIONS.of(matchers)})", kinds, "outcome")
 
 
-SQLSTATE = 'sqlstate_class!="23"'  # a violated constraint is no failure
+SQLSTATE = 'sqlstate_class!="23"'  # a violated constraint is not a failure
 
 
 def pool_use(matchers: str) -> str:
-    """Share of its connections in use, of the fullest pool: an average would hide the one that is exhausted."""
+    """Share of connections in use, of the fullest pool: an average would hide an exhausted one."""
     used = f'sum without (state) (db_pool_connections{{{matchers}, state="used"}})'
     return or_zero(f"max({used} / (db_pool_connections_max{{{matchers}}} > 0))")
 
@@ -68,9 +68,8 @@ def pool_in_use(matchers: str, *links: Link) -> Panel:
     in_use = pool_use(matchers)
     return service_stat(
         "Pool in use",
-        "Share of the connections that a pool may open which are checked out, for the fullest of the application's "
-        "pools.",
-        # A pool without connections is not an idle one; that a full one lets nothing through, its number says.
+        "Checked-out connections as a share of the pool's maximum, for the fullest of the application's pools.",
+        # A pool without connections is not idle; a full one shows 100 %.
         f"({in_use}) >= {slo.threshold('pool_used_ratio')} or {or_failing(in_use, checkouts(matchers))}",
         unit="percentunit",
         decimals=0,
@@ -96,9 +95,9 @@ def query_errors(matchers: str, *links: Link) -> Panel:
 def query_p95(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Query p95",
-        "95 of 100 queries are answered within this time, with a result or an error, average of 5 minutes; idle where "
-        "none was within the last minute, waiting where a connection was checked out all of it: also one that the "
-        "service holds for LISTEN or a lock, beside no other query.",
+        "95 of 100 queries complete within this time, with a result or an error, average of 5 minutes. idle: no query "
+        "within the last minute. waiting: none completed while a connection was checked out all the time, which may be "
+        "one that the service holds for LISTEN or a lock.",
         speed(percentile(0.95, recorded.QUERY, matchers=matchers), queries(matchers)),
         unit="s",
         steps=slo.red_at("query_seconds", 0.2),
@@ -253,7 +252,7 @@ TRANSACTIONS = (
 POOL_DETAIL = (
     timeseries(
         "Checkout timeouts",
-        "Checkouts per minute that ran into the pool's timeout.",
+        "Checkouts per minute that timed out.",
         Query(f"60 * sum by (pool) ({recorded.CHECKOUT_TIMEOUTS.of('@pool')})", "{{pool}}"),
         unit=PER_MINUTE,
         links=(ONE_POOL,),

@@ -21,7 +21,7 @@ UP = "on (instance) pg_up{@db} == 1"
 
 
 def server_rate(counter: str, matchers: str = "@data") -> str:
-    """Events per second of a counter of the server, while PostgreSQL answers: five minutes outlive their source."""
+    """Events per second of a counter of the server, while PostgreSQL responds: its rate would continue."""
     return f"rate({exported(counter)}{{{matchers}}}[5m]) and {UP}"
 
 
@@ -71,8 +71,7 @@ WAITED = f"last_over_time({WAITING}[$__range] @ end())"
 SERVER_ROW = (
     timeseries(
         "Tuples",
-        "Tuples (rows) per second by what was done to them. Far more returned than fetched means that whole tables "
-        "are scanned.",
+        "Tuples (rows) per second by operation. Far more returned than fetched means that whole tables are scanned.",
         tuple(
             Query(f"sum({server_rate(f'pg_stat_database_tup_{kind}')})", kind)
             for kind in ("returned", "fetched", "inserted", "updated", "deleted")
@@ -145,8 +144,8 @@ SERVER_ROW = (
 
 LAG_STEPS = slo.red_at("replication_lag_seconds", 0.3)
 ROLE = values({"0": ("primary", "green"), "1": ("replica", "blue")})
-WRAPAROUND = 2_000_000_000  # transactions; PostgreSQL stops taking writes 3 million before 2^31
-# 180006 is 18.6, and 160011 is 16.11. Of a server that does not answer it is unknown.
+WRAPAROUND = 2_000_000_000  # transactions; PostgreSQL refuses writes 3 million before 2^31
+# 180006 is 18.6, and 160011 is 16.11. Unknown for a server that does not respond.
 VERSION = (
     'label_replace(count_values by (instance) ("number", pg_settings_server_version_num{@db}), '
     '"version", "$1.$2", "number", "(..)0{0,3}(.+)") or on (instance) label_replace(pg_up{@db}, "version", "-", "", "")'
@@ -154,8 +153,8 @@ VERSION = (
 SERVERS = (
     table(
         "Servers",
-        "Every PostgreSQL server at the end of the time range: whether it answers its exporter, since when it runs, "
-        "its role and the settings that matter most. Each sort or hash may take as much memory as work_mem.",
+        "Every PostgreSQL server at the end of the time range: whether it responds to its exporter, its uptime, role "
+        "and most important settings. Each sort or hash may use as much memory as work_mem.",
         tuple(
             f"max by (instance, version) ({expr})"
             for expr in (
@@ -190,7 +189,7 @@ SERVERS = (
 REPLICATION = (
     timeseries(
         "Replication lag",
-        "How far a replica is behind its primary; a primary is not. From the line on, an alert fires.",
+        "How far a replica is behind its primary. Above the line an alert fires.",
         Query("max by (instance) (pg_replication_lag_seconds{@db})", "{{instance}}"),
         unit="s",
         limit=slo.threshold("replication_lag_seconds"),
@@ -213,7 +212,7 @@ REPLICATION = (
     ),
     timeseries(
         "WAL archiving",
-        "Segments of the write-ahead log archived and failed per minute. None where archive_mode is off.",
+        "Segments of the write-ahead log archived and failed per minute. None if archive_mode is off.",
         (
             Query(f"60 * sum({server_rate('pg_stat_archiver_archived_count', '@db')})", "archived"),
             Query(f"60 * sum({server_rate('pg_stat_archiver_failed_count', '@db')})", "failed"),
@@ -270,7 +269,7 @@ STORAGE = (
 
 
 def _since(*times: str) -> str:
-    """Seconds since the latest of some times; nothing for a table where it never happened (0)."""
+    """Seconds since the latest of several times; no value for a table where it never happened (0)."""
     latest = " or ".join(f"pg_stat_user_tables_last_{time}{{@data}}" for time in times)
     return f"time() - (max by (datname, relname) ({latest}) > 0)"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from .layout import place
 from .model import Annotation, AnyVariable, Json, Row
 
-# 41 is what Grafana 12.0 writes; newer ones, 13 included, migrate from it. A higher number would be a claim about
-# fields that 12.0 does not know.
+# Grafana 12.0 writes 41; newer versions, 13 included, migrate from it. A higher number would stand for fields that 12.0
+# does not have.
 SCHEMA_VERSION = 41
 
 
@@ -63,7 +63,7 @@ _DATASOURCE_VARIABLE: Json = {
     "type": "datasource",
     "name": "datasource",
     "label": "Data source",
-    "description": "The Prometheus that all panels ask",
+    "description": "The Prometheus that all panels query",
     "query": "prometheus",
     "regex": "",
     "options": [],

@@ -2,4 +2,4 @@
 
 
 class DashboardError(Exception):
-    """What is wrong with a dashboard's source, in one sentence that says what to change."""
+    """An error in a dashboard's source; the message is one sentence with what to change."""

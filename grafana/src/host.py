@@ -41,23 +41,23 @@ from .model import Row
 from .tables import Column, table
 
 LOAD_STEPS = slo.red_at("load_per_cpu", 0.5)
-# How long a file system lasts if it fills as in the last 6 hours; one that does not fill has no answer.
+# The time until a file system is full at the rate of the last 6 hours; no value if it does not fill.
 FULL_IN = f"min by (instance) ({FREE} / (deriv({FREE}[6h]) < 0) * -1 and {KNOWN})"
 
-# A host that is silent is one, too.
+# Includes hosts that do not respond.
 KNOWN_HOSTS = "max by (instance) (up{@host} and on (job, instance) last_over_time(node_uname_info{@host}[1d]))"
 STRIP = (
     up_of(
         "Hosts up",
-        "Hosts whose exporter answers, of those that did within the last day. Of one that does not, nothing is known "
-        "below: the fullest one may be it.",
+        "Hosts whose exporter responds, of those that did within the last day. A host that does not respond is missing "
+        "below: it may be the fullest one.",
         KNOWN_HOSTS,
         "none known",
     ),
     cpu(),
     host_stat(
         "Load/core",
-        "Runnable processes per processor; above 1 some wait. Of the worst host.",
+        "Runnable processes per core, of the worst host; above 1 some wait.",
         f"max({LOAD})",
         unit="none",
         decimals=2,
@@ -65,8 +65,8 @@ STRIP = (
     ),
     host_stat(
         "CPU PSI",
-        "Pressure stall information: share of time in which a task waited for a processor, of the worst host. "
-        "Kernels without it have no number.",
+        "Pressure stall information: share of time in which a task waited for the CPU, of the worst host. No value if "
+        "the kernel does not support it.",
         "max(rate(node_pressure_cpu_waiting_seconds_total{@host}[@rate]))",
         unit="percentunit",
         decimals=0,
@@ -100,8 +100,8 @@ STRIP = (
     ),
     host_stat(
         "Net util.",
-        "Share of its speed that the busiest network card sends or receives; no number where no card has a known "
-        "speed, as virtual ones.",
+        "Utilization of the busiest network interface, relative to its speed; no value if no speed is known, as for "
+        "virtual interfaces.",
         f"max({SATURATION})",
         unit="percentunit",
         decimals=0,
@@ -110,7 +110,7 @@ STRIP = (
     ),
     host_stat(
         "Net errors",
-        "Packets per second that were dropped or damaged, on all network cards.",
+        "Packets per second that were dropped or corrupted, on all network interfaces.",
         f"sum({NETWORK_ERRORS})",
         unit="count:/s",
         decimals=1,
@@ -118,7 +118,7 @@ STRIP = (
     ),
     host_stat(
         "TCP resent",
-        "Share of TCP segments that had to be sent again, of the worst host.",
+        "Share of TCP segments that were retransmitted, of the worst host.",
         f"max({RETRANSMITTED})",
         unit="percentunit",
         decimals=1,

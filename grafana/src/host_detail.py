@@ -1,4 +1,4 @@
-"""Host, row by row: processors, memory, disks, network, limits of the kernel."""
+"""Host, row by row: CPU, memory, disks, network, limits of the kernel."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .model import Query
 from .panels import timeseries
 
 FREE = f"node_filesystem_avail_bytes{{@host, {DATA}}}"
-KNOWN = f"{FREE} offset 1h"  # a trend of minutes says nothing of a day
+KNOWN = f"{FREE} offset 1h"  # a trend over minutes does not predict a day
 ONE_HOST = only("Only ${__field.labels.nodename}", "Host", (NODE,), NODE, "__field.labels.instance")
 
 
 PACKETS = "count:packets/s"
-# A virtual card has no speed, or -1.
+# A virtual interface has no speed, or -1.
 SATURATION = " or ".join(
     f"rate(node_network_{kind}_bytes_total{{@host, {CARDS}}}[@rate]) / (node_network_speed_bytes{{@host, {CARDS}}} > 0)"
     for kind in ("receive", "transmit")
@@ -43,7 +43,7 @@ NETWORK_ERRORS = " + ".join(
     for kind in ("receive_errs", "transmit_errs", "receive_drop", "transmit_drop")
 )
 
-# Of little free memory the kernel keeps some back: less may be available than is free.
+# The kernel reserves some memory: if little is free, less may be available than is free.
 FILES = "clamp_min(node_memory_MemAvailable_bytes{@host} - node_memory_MemFree_bytes{@host}, 0)"
 SWAPPED = (
     f"rate({exported('node_vmstat_pswpin')}{{@host}}[@rate]) + rate({exported('node_vmstat_pswpout')}{{@host}}[@rate])"
@@ -68,8 +68,8 @@ PROCESSOR = (
     cpu_by_host(ONE_HOST),
     timeseries(
         "CPU by mode",
-        "Processor time by mode, averaged over the chosen hosts, without idle. Waiting for disks is iowait, time "
-        "taken by other virtual machines is steal.",
+        "CPU time by mode without idle, averaged over the chosen hosts. iowait: waiting for disks; steal: taken by "
+        "other virtual machines.",
         Query(
             'sum by (mode) (rate(node_cpu_seconds_total{@host, mode!="idle"}[@rate]))'
             ' / scalar(count(node_cpu_seconds_total{@host, mode="idle"}))',
@@ -82,8 +82,7 @@ PROCESSOR = (
     ),
     by_host(
         "Load per core by host",
-        "Runnable processes per processor, averaged over 1 and 15 minutes. A host that stays above the line is "
-        "overloaded.",
+        "Runnable processes per core, averaged over 1 and 15 minutes. A host that stays above the line is overloaded.",
         (
             Query(named(LOAD), "{{nodename}} 1 m"),
             Query(named(LOAD.replace("load1", "load15")), "{{nodename}} 15 m"),
@@ -93,8 +92,8 @@ PROCESSOR = (
     ),
     by_host(
         "Pressure stall (PSI)",
-        "Pressure stall information: share of time in which at least one task waited for a processor, for memory "
-        "or for a disk. Kernels without it show no lines.",
+        "Pressure stall information: share of time in which at least one task waited for the CPU, for memory or for a "
+        "disk. No lines if the kernel does not support it.",
         tuple(
             Query(
                 named(f"max by (instance) (rate(node_pressure_{resource}_waiting_seconds_total{{@host}}[@rate]))"),
@@ -223,23 +222,23 @@ NETWORK = (
     network_throughput(ONE_HOST),
     by_host(
         "Network saturation",
-        "Share of its speed at which each network card sends or receives, whichever is more. Virtual cards have no "
-        "known speed and no line.",
+        "Utilization of each network interface, sent or received, whichever is higher, relative to its speed. Virtual "
+        "interfaces have no known speed and no line.",
         Query(named(f"max by (instance, device) ({SATURATION})"), "{{nodename}} {{device}}"),
         unit="percentunit",
         soft_highest=0.1,
-        no_value="No network card has a known speed",
+        no_value="No network interface has a known speed",
     ),
     by_host(
         "Errors and drops",
-        "Packets per second that were damaged or dropped, by network card.",
+        "Packets per second that were corrupted or dropped, by network interface.",
         Query(named(NETWORK_ERRORS), "{{nodename}} {{device}}"),
         unit=PACKETS,
         soft_highest=1,
     ),
     by_host(
         "TCP retransmissions",
-        "Share of TCP segments that had to be sent again: the network loses some, or a peer is slow.",
+        "Share of TCP segments that were retransmitted: the network loses some, or a peer is slow.",
         Query(named(f"max by (instance) ({RETRANSMITTED})"), "{{nodename}}"),
         unit="percentunit",
         limit=0.02,
@@ -265,7 +264,7 @@ LIMITS = (
     ),
     by_host(
         "Clock offset",
-        "Offset between the host's clock and its time server; also 0 if the kernel does not know it.",
+        "Offset between the host's clock and its time server; also 0 if the kernel does not report it.",
         Query(named("node_timex_offset_seconds{@host}"), "{{nodename}}"),
         unit="s",
         lowest=None,

@@ -11,7 +11,7 @@ from .model import Link, Panel, Query
 from .panels import stat, timeseries
 from .promql import HOSTS
 
-# File systems that hold data; what lives in memory or is layered over another one fills up by design.
+# File systems that hold data; those in memory or layered over another one fill up by design.
 DATA = 'fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|iso9660|erofs|fuse.*|autofs|nsfs"'
 DISKS = 'device!~"loop.*|ram.*|zram.*|sr.*|fd.*"'
 CARDS = 'device!~"lo|veth.*|docker.*|br-.*|ifb.*"'
@@ -19,7 +19,7 @@ CPU = '1 - avg by (instance) (rate(node_cpu_seconds_total{@host, mode="idle"}[@r
 CORES = 'count by (instance) (node_cpu_seconds_total{@host, mode="idle"})'
 LOAD = f"max by (instance) (node_load1{{@host}}) / {CORES}"
 MEMORY = "1 - node_memory_MemAvailable_bytes{@host} / node_memory_MemTotal_bytes{@host}"
-# What is read-only by design is full by design.
+# Read-only file systems are full by design.
 _WRITABLE = f"and node_filesystem_readonly{{@host, {DATA}}} == 0"
 SPACE = (
     f"(1 - node_filesystem_avail_bytes{{@host, {DATA}}} / (node_filesystem_size_bytes{{@host, {DATA}}} > 0)"
@@ -27,9 +27,9 @@ SPACE = (
 )
 INODES = f"(1 - node_filesystem_files_free{{@host, {DATA}}} / (node_filesystem_files{{@host, {DATA}}} > 0) {_WRITABLE})"
 FULLEST = f'{SPACE} or label_replace({INODES}, "of", "inodes", "", "")'
-# A tile that has no number while no host answers: a rate outlives its host by its window.
+# A tile without a value while no host responds: a rate continues for the length of its window.
 host_stat = partial(stat, source=HOSTS)
-# Orange where it is worth a look, red where an alert fires.
+# Orange where attention is needed, red where an alert fires.
 FREE_DISK, FREE_MEMORY = slo.threshold("disk_free_ratio"), slo.threshold("memory_available_ratio")
 CPU_STEPS = slo.red_at("cpu_busy_ratio", 0.8)
 MEMORY_STEPS = Steps(1 - 2 * FREE_MEMORY, 1 - FREE_MEMORY)
@@ -47,7 +47,7 @@ def disks(metric: str) -> str:
 
 
 def each_host(title: str, description: str, expr: str, *links: Link) -> Panel:
-    """A share of something, a line for each host."""
+    """A ratio, with one line per host."""
     return timeseries(
         title,
         description,
@@ -59,7 +59,7 @@ def each_host(title: str, description: str, expr: str, *links: Link) -> Panel:
 
 
 def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link) -> Panel:
-    """A share of something, of what has most of it."""
+    """A ratio, of the host or disk with the highest value."""
     return host_stat(
         title,
         description,
@@ -72,7 +72,7 @@ def fullest(title: str, description: str, expr: str, steps: Steps, *links: Link)
 
 
 def cpu(*links: Link) -> Panel:
-    description = "Busy share of all processors, of the busiest host. A load generator on the same host is included."
+    description = "CPU utilization of the busiest host. A load generator on the same host is included."
     return fullest("CPU", description, CPU, CPU_STEPS, *links)
 
 
@@ -87,7 +87,7 @@ def disk(*links: Link) -> Panel:
 
 
 def cpu_by_host(*links: Link) -> Panel:
-    return each_host("CPU by host", "Busy share of all processors of each host.", CPU, *links)
+    return each_host("CPU by host", "CPU utilization of each host.", CPU, *links)
 
 
 def memory_by_host(*links: Link) -> Panel:
@@ -118,7 +118,7 @@ def network_throughput(*links: Link) -> Panel:
     kinds = {"received": "receive", "sent": "transmit"}
     return timeseries(
         "Network throughput",
-        "Bytes per second that each network card receives (up) and sends (down).",
+        "Bytes per second that each network interface receives (up) and sends (down).",
         tuple(
             Query(
                 named(f"sum by (instance, device) (rate(node_network_{kind}_bytes_total{{@host, {CARDS}}}[@rate]))"),

@@ -38,7 +38,7 @@ from .panels import timeseries
 from .promql import SERVICE, fraction, http_outcomes, or_named, or_zero, quantile, share, speed, total
 from .tables import Column, table
 
-# One endpoint that waits for a model would hide all others in a percentile; it is in where it is chosen.
+# An endpoint that waits for a model would dominate the percentiles; it is included only if it is selected.
 QUICK = ('@judged, endpoint!~"$streaming"', '@judged, job!~"$endpoint"')
 
 
@@ -87,7 +87,7 @@ RED = (
 )
 
 BY = ("method", "endpoint")
-# By method, too, which nothing records: a table asks for one moment, and raw buckets of one moment are quick to read.
+# Also by method, from raw series: a table queries a single point in time, for which raw buckets are fast to read.
 DURATION = "request_duration_seconds"
 RAW_REQUESTS = "rate(http_requests_total{@judged}[5m])"
 RAW_ERRORS = f"rate(http_requests_total{{@judged, {SERVER_ERRORS}}}[5m])"

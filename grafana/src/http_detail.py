@@ -22,7 +22,7 @@ from .panels import heatmap, timeseries
 from .promql import happened, heat, mean, occurrences, or_named, or_zero, percentile, total
 from .tables import Column, table
 
-# Not 499: a client that left is counted beside the errors, for it caused none.
+# Without 499: a client that disconnected is not an error.
 CLIENT_ERRORS = 'status_code=~"4..", status_code!="499"'
 REQUESTS = recorded.REQUESTS.of("@judged")
 SLOW_MEANS = (
@@ -35,7 +35,7 @@ ONE_ENDPOINT = only("Only ${__field.labels.endpoint}", "HTTP", VARIABLES, ENDPOI
 
 
 def slow_share(*by: str) -> str:
-    """Share of slow requests among those that do not fail; nothing where there are none."""
+    """Share of slow requests among those that do not fail; no value if there are none."""
 
     def within(whole: str, start: str) -> str:
         whole_answers = recorded.RESPONSE.buckets.of(f'@judged, endpoint!~"$streaming", le="{whole}"')
@@ -171,7 +171,7 @@ USERS = (
     active_users(),
     timeseries(
         "Requests in progress",
-        "Requests in progress, by endpoint. A steady climb means that they no longer complete.",
+        "Requests in progress, by endpoint. A steady increase means that they no longer complete.",
         Query(
             or_named(f"sum by (endpoint) ({recorded.IN_PROGRESS.of('@judged')})", "endpoint", ANY, "no requests"),
             "{{endpoint}}",

@@ -1,4 +1,4 @@
-"""HTTP: what HAProxy in front of the replicas sees, and the service cannot; docs/scale.md says when there is one."""
+"""HTTP: what only HAProxy, in front of the replicas, can measure; docs/scale.md describes when there is one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATES = {"UP": 1, "DRAIN": 0.5, "NOLB": 0.5, "DOWN": 0}  # as HAProxy calls the
 
 
 def _counted(counter: str, *by: str) -> str:
-    """Events per second, while the proxy responds: five minutes outlive their source."""
+    """Events per second, while the proxy responds: a rate continues for its five minutes."""
     of_whom = f" by ({', '.join(by)})" if by else ""
     up = f"on (job, instance) up{{{BACKENDS}}} == 1"
     return f"sum{of_whom} (rate(haproxy_backend_{counter}_total{{{BACKENDS}}}[5m]) and {up})"
@@ -52,7 +52,8 @@ PROXY = (
     timeseries(
         "Proxy: responses",
         "Responses per second to clients by class of status. More 5xx than the service counts are the proxy's own: "
-        "502 if a replica left in its headers, 503 if none accepted the request, 504 if it took too long.",
+        "502 if a replica disconnected before the end of its headers, 503 if none accepted the request, 504 if it took "
+        "too long.",
         Query(_counted("http_responses", "code"), "{{code}}"),
         unit="reqps",
         stacked=True,
@@ -61,8 +62,8 @@ PROXY = (
     ),
     timeseries(
         "Proxy: retries",
-        "Retries: connections that a replica refused and that were tried again, redispatched: on another replica; a "
-        "client sees neither. Not connected: no try succeeded. Broken off: a replica's response was incomplete.",
+        "Retries: connections that a replica refused and that were retried; redispatched: on another replica. Clients "
+        "notice neither. Not connected: no attempt succeeded. Broken off: a replica's response was incomplete.",
         tuple(
             Query(f"60 * {_counted(counter)}", name)
             for name, counter in (

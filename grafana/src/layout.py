@@ -1,4 +1,4 @@
-"""Where panels stand: so many to a line, in rows of 24 columns without gaps."""
+"""The layout of panels: one to six per line, in rows of 24 columns without gaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LLM: what the language models cost, how fast they answer, and how they fail, by provider and model."""
+"""LLM: cost, latency and errors of calls, by provider and model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ TOKENS_OUT = recorded.TOKENS.of('@llm, type="output"')
 def model_p95(matchers: str, *links: Link) -> Panel:
     return service_stat(
         "Model p95",
-        "95 of 100 calls of a language model that succeed are complete within this time, average of 5 minutes; idle "
-        "where none succeeded within the last minute.",
+        "95 of 100 successful LLM calls complete within this time, average of 5 minutes; idle if none succeeded within "
+        "the last minute.",
         speed(percentile(0.95, DURATION, matchers=matchers), llm_outcomes(matchers)),
         unit="s",
         steps=slo.red_at("llm_response_seconds", 0.5),
@@ -51,8 +51,8 @@ def failed_calls(matchers: str, *links: Link) -> Panel:
     failed = recorded.CALLS.of(f"{matchers}, {LLM_FAILED}")
     return service_stat(
         "LLM errors",
-        "Share of calls of language models that ended with an error, after all retries, or in the middle of the "
-        "answer, average of 5 minutes.",
+        "Share of LLM calls that ended with an error after all retries, or broke off in the middle of the answer, "
+        "average of 5 minutes.",
         share(failed, recorded.CALLS.of(matchers), llm_outcomes(matchers)),
         unit="percentunit",
         decimals=1,
@@ -72,7 +72,7 @@ def spent(window: str, *by: str) -> str:
 STRIP = (
     service_stat(
         "Calls",
-        "Calls of language models that ended per minute, all outcomes, average of 5 minutes.",
+        "LLM calls that ended per minute, all outcomes, average of 5 minutes.",
         or_zero(f"60 * sum({CALLS})"),
         unit=PER_MINUTE,
         decimals=1,
@@ -265,8 +265,8 @@ MODELS = (
 
 DASHBOARD = dashboard(
     "LLM",
-    "Tokens, cost, speed and failures of language models by provider and model. Rates and percentiles are "
-    "averages of 5 minutes.",
+    "Tokens, cost, latency and errors of LLM calls by provider and model. Rates and percentiles are averages of "
+    "5 minutes.",
     variables=VARIABLES,
     rows=(
         Row("", sixths(STRIP)),

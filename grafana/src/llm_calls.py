@@ -1,4 +1,4 @@
-"""LLM, call by call: how long they take, what streams, how long texts are, what fails, what is not accounted for."""
+"""LLM, the details: response time, streaming, errors, spend, lengths, calls without usage or price."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .model import Query
 from .panels import heatmap, timeseries
 from .promql import LLM_FAILED, happened, heat, mean, percentile, ratio
 
-# How long a failed call took says nothing about how fast a model answers: the record has successful calls only.
+# The duration of failed calls does not show how fast a model is: the recorded series has successful calls only.
 DURATION = recorded.CALL
 CALLS = recorded.CALLS.of("@llm")
 FAILED = recorded.CALLS.of(f"@llm, {LLM_FAILED}")
@@ -161,7 +161,7 @@ RELIABILITY = (
     ),
     timeseries(
         "Calls in progress",
-        "Calls that wait for a model. A steady climb means that they no longer complete.",
+        "Calls that wait for a model. A steady increase means that they no longer complete.",
         Query(f"sum by (provider, model) ({recorded.CALLS_IN_PROGRESS.of('@llm')})", NAME),
         unit="none",
         stacked=True,

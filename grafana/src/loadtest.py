@@ -1,4 +1,4 @@
-"""Load test: what Locust sends (client side), over what the service answers at the same time (server side)."""
+"""Load test: Locust's requests (client side), above the service's responses at the same time (server side)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from .tables import Column, table
 
 # A load test changes within seconds: a minute is the window here, on both sides.
 SENT = "rate(locust_requests_total[1m])"
-# By outcome, which is counted from 0 on: a kind of failure appears with its first one.
+# By outcome, whose series start at 0; the series of a kind of failure starts with the first one.
 FAILED = 'rate(locust_response_time_seconds_count{outcome="failure"}[1m])'
-QUICK = 'name!~".*($streaming).*"'  # what waits for a language model has its own panels
+QUICK = 'name!~".*($streaming).*"'  # requests that wait for a language model have their own panels
 # Failures are not speed.
 SUCCEEDED = f'{QUICK}, outcome="success"'
 TIMES = f"rate(locust_response_time_seconds_bucket{{{SUCCEEDED}}}[1m])"
@@ -55,7 +55,7 @@ BEFORE = Choice(
     "before",
     "Compare with",
     ("15m", "30m", "1h", "3h", "6h", "12h", "1d", "7d"),
-    "How much earlier the run began that the comparison is with",
+    "How much earlier the run to compare with began",
 )
 
 STRIP = (
@@ -84,7 +84,7 @@ STRIP = (
     ),
     stat(
         "Failed",
-        "Share of requests that failed for Locust, average of a minute: wrong status, broken connection, wrong "
+        "Share of requests that Locust counted as failed, average of a minute: wrong status, broken connection, wrong "
         "content.",
         share(FAILED, SENT, outcomes("")),
         unit="percentunit",
@@ -133,7 +133,7 @@ CLIENT = (
     timeseries(
         "Response time, client side",
         "As the client measures it, to the last byte, average and percentiles of requests that do not fail, and p95 of "
-        "those that do (dashed); without what waits for a model. The line is the latency objective.",
+        "those that do (dashed); without requests that wait for a model. The line is the latency objective.",
         (
             Query(
                 f"sum(rate(locust_response_time_seconds_sum{{{SUCCEEDED}}}[1m]))"
@@ -151,7 +151,7 @@ CLIENT = (
     ),
     timeseries(
         "Failures by kind",
-        "Requests per minute that failed for Locust.",
+        "Failed requests per minute, as counted by Locust.",
         Query(happened_raw("locust_failures_total", "error_class", source=PROMETHEUS), "{{error_class}}"),
         unit=PER_MINUTE,
         stacked=True,
@@ -206,7 +206,7 @@ SERVICE = (
     ),
     timeseries(
         "Model response time p95",
-        "95 of 100 calls of language models that succeed are complete within this time.",
+        "95 of 100 successful LLM calls complete within this time.",
         percentile_lines(recorded.CALL_1M, 0.95),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),
@@ -229,7 +229,7 @@ COMPARISON = (
     ),
     timeseries(
         "p95, compared",
-        "The client's p95 of this run, over that of an earlier one, without what waits for a model.",
+        "The client's p95 of this run, over that of an earlier one, without requests that wait for a model.",
         (Query(quantile(0.95, TIMES), "this run"), Query(quantile(0.95, EARLIER), "earlier run")),
         unit="s",
         overrides=(*coloured({"this run": "purple"}), *_EARLIER),
@@ -331,7 +331,7 @@ DETAIL = (
 
 DASHBOARD = dashboard(
     "Load test",
-    "What a load test sends (client side), over what the service answers at the same time (server side). Rates and "
+    "Requests of a load test (client side), and the service's responses at the same time (server side). Rates and "
     "percentiles are averages of a minute.",
     variables=(JOB, INSTANCE, NODE, BEFORE, STREAMING, IGNORED),
     rows=(

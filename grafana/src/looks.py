@@ -1,4 +1,4 @@
-"""Units, colours, thresholds and overrides: what panels of all kinds look like."""
+"""Units, colours, thresholds and overrides: the look of all kinds of panels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .model import Json
 
-PER_MINUTE = "count:/min"  # what happens seldom is easier to read per minute than per second
+PER_MINUTE = "count:/min"  # rates of rare events are easier to read per minute than per second
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ UP_OR_DOWN = values({"0": ("down", "red"), "1": ("up", "green")})
 
 
 def no_answer(text: str, index: int) -> Json:
-    """The mapping of null, which a query without an answer is: `text`, neither good nor bad."""
+    """The mapping of null, the value of a query without a result: `text`, in a neutral colour."""
     return {"type": "special", "options": {"match": "null", "result": {"text": text, "color": "text", "index": index}}}
 
 

@@ -191,7 +191,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Choice:
-    """A drop-down of fixed values, one of which is chosen."""
+    """A drop-down with fixed values and a single selection."""
 
     name: str
     label: str
@@ -217,7 +217,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Annotation:
-    """Marks on every time series: a line where the query returns one point, a region where it goes on."""
+    """Marks on every time series: a line for a single point, a region for consecutive points."""
 
     name: str
     expr: str
@@ -232,7 +232,7 @@ class Annotation:
             "name": self.name,
             "datasource": DATASOURCE,
             "enable": True,
-            "hide": True,  # no switch at the top, where the choices need the room
+            "hide": True,  # no switch at the top, where the variables need the space
             "iconColor": self.colour,
             # Grafana 12.0 reads expr and step, later versions read target.
             "expr": expr,

@@ -17,13 +17,13 @@ ONE_JOB = only("Only ${__field.labels.job}", "Monitoring", VARIABLES, TARGET_JOB
 ONE_TARGET = only("Only ${__field.labels.instance}", "Monitoring", VARIABLES, TARGET, "__field.labels.instance")
 OK = values({"0": ("failed", "red"), "1": ("ok", "green")})
 
-# Of one that it holds; each of two Alertmanagers has it.
+# The Watchdog as received by Alertmanager; each of two Alertmanagers has it.
 ARRIVED = 'sum by (instance) (alertmanager_alerts{state=~"active|suppressed"})'
 STRIP = (
     targets_up(),
     stat(
         "Watchdog",
-        "Whether alerts reach Alertmanager: it must hold the Watchdog, which always fires.",
+        "Whether alerts reach Alertmanager: it must have the Watchdog alert, which always fires.",
         f'clamp_max(max({ARRIVED}), 1) or 0 * max(up{{job="alertmanager"}})',
         unit="none",
         mappings=(values({"0": ("lost", "red"), "1": ("arrives", "green")}),),
@@ -42,7 +42,7 @@ STRIP = (
     ),
     stat(
         "Unsent",
-        "Alerts that Prometheus could not hand to Alertmanager, and notifications that Alertmanager could not "
+        "Alerts that Prometheus could not send to Alertmanager, and notifications that Alertmanager could not "
         "deliver, in the last hour.",
         "(sum(increase(prometheus_notifications_dropped_total[1h])) or vector(0))"
         " + (sum(increase(alertmanager_notifications_failed_total[1h])) or vector(0))",
@@ -86,7 +86,7 @@ STRIP = (
     ),
     stat(
         "Series",
-        "Time series that Prometheus holds in memory. A jump means a label that grows without bound.",
+        "Time series in Prometheus' memory. A jump usually means a label with unbounded values.",
         "sum(prometheus_tsdb_head_series)",
         unit="short",
         steps=Steps(100_000, 500_000),
@@ -123,7 +123,7 @@ TARGETS = (
     ),
     timeseries(
         "Samples per scrape",
-        "Samples that a target returns, the largest of each job. A steady climb is a label without bound.",
+        "Samples that a target returns, the most of each job. A steady increase means a label with unbounded values.",
         Query(
             "max by (job) (scrape_samples_post_metric_relabeling{@target})",
             "{{job}}",
@@ -154,7 +154,7 @@ FAILED = "alertmanager_notifications_failed_total"
 NOTIFICATIONS = (
     timeseries(
         "Sent to Alertmanager, 5 min",
-        "Alerts that Prometheus handed to Alertmanager in the last 5 minutes (each firing one is repeated about "
+        "Alerts that Prometheus sent to Alertmanager in the last 5 minutes (each firing one is repeated about "
         "once a minute), and those it could not send.",
         tuple(
             Query(or_zero(f"sum(increase(prometheus_notifications_{kind}_total[5m]))", PROMETHEUS), name)
@@ -229,7 +229,7 @@ RULES = (
 STORAGE = (
     timeseries(
         "Series in memory",
-        "Time series that Prometheus holds in memory.",
+        "Time series in Prometheus' memory.",
         Query("sum(prometheus_tsdb_head_series)", "series"),
         unit="short",
     ),
@@ -275,7 +275,7 @@ STORAGE = (
     ),
     timeseries(
         "CPU",
-        "Processor time of Prometheus, Alertmanager and the exporters; 100 % is one processor.",
+        "CPU time of Prometheus, Alertmanager and the exporters; 100 % is one core.",
         Query("sum by (job, instance) (rate(process_cpu_seconds_total{@target}[@rate]))", "{{job}} {{instance}}"),
         unit="percentunit",
         soft_highest=0.1,

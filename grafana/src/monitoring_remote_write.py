@@ -1,4 +1,4 @@
-"""Monitoring: whether a second store receives the samples; docs/remote-write.md says how it is set up."""
+"""Monitoring: whether a second store receives the samples; docs/remote-write.md describes its setup."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ KNOWN = f'up{{@app}} and on (job) last_over_time({recorded.ALIVE.name}{{job=~"$j
 
 
 def error_budget(title: str, name: str, objective_of: str) -> Panel:
-    """What is left of one objective's error budget, of the service that is worse off."""
+    """The remaining error budget of one objective, of the service with the least."""
     return service_stat(
         title,
         f"Error budget remaining of the {name} objective: {objective_of} 100 % is untouched, at 0 the objective of 30 "
@@ -170,7 +170,7 @@ MODELS = (
     ),
     timeseries(
         "Model response time",
-        "Duration of calls of language models that succeeded, to the end of the answer.",
+        "Duration of successful LLM calls, to the end of the answer.",
         average_and_percentiles(recorded.CALL, 0.5, 0.95),
         unit="s",
         overrides=coloured(LATENCY_COLOURS),

@@ -40,14 +40,14 @@ def stat(
     with_value: bool = False,
     bounds: Sequence[float] = (),
 ) -> Panel:
-    """The number of now; `steps` colour it, otherwise it is `colour`.
+    """The current value, coloured by `steps`, otherwise in `colour`.
 
-    An instant query: where there is nothing now, `no_value` stands there, and no number of some minutes ago. What
-    `promql.Outcomes` complete says "failing" in red, or "waiting" in orange.
-    source: what must be alive, such as `promql.SERVICE`: an average of 5 minutes outlives what it is of. While it is
-        not, "no data" stands there instead of `no_value`.
+    An instant query: if there is no value now, the tile shows `no_value`, not a value from some minutes ago. Values that
+    use `promql.Outcomes` may also show "failing" in red, or "waiting" in orange.
+    source: what must be alive, such as `promql.SERVICE`, as an average of 5 minutes continues after its source is down.
+        While it is not alive, the tile shows "no data" instead of `no_value`.
     name: a label to show instead of the value, in the colour of the value. with_value: small, below the value.
-    bounds: of the histogram that a percentile is of; it is shown as the bound of its bucket, such as "≤ 250 ms".
+    bounds: of a percentile's histogram; the percentile is shown as the bound of its bucket, such as "≤ 250 ms".
     """
     words = {str(NOTHING): (NO_DATA if source else no_value, "text")}
     if source and no_value != NO_DATA:
@@ -55,12 +55,13 @@ def stat(
     for value, word, colour_of_word in ((FAILING, "failing", "red"), (WAITING, "waiting", "orange")):
         if f"vector({value})" in expr:
             words[str(value)] = (word, colour_of_word)
-    # Without an answer, as while Prometheus is down, the words would have the colour of the lowest threshold: green.
+    # Without a result, for example while Prometheus is down, the text would be green, the colour of the lowest
+    # threshold.
     mappings = (values(words), no_answer("no answer", index=len(words)), *mappings)
     if bounds:
         mappings = (*mappings, *at_most(bounds, first=len(words) + 1))
 
-    # Without a number Grafana would show the words in the colour of the lowest threshold.
+    # Without a value Grafana would show the text in the colour of the lowest threshold.
     def instead(value: int) -> str:
         named = "-" if with_value else words[str(value)][0]
         return f'on () label_replace(vector({value}), "{name}", "{named}", "", "")' if name else f"vector({value})"
@@ -102,7 +103,7 @@ def stat(
     )
 
 
-# How far an axis goes at least, so that an idle service's zero is not drawn under a hundred.
+# The minimum extent of an axis, so that an idle service's 0 is not drawn on an axis that ends at 100.
 _SOFT_HIGHEST = {
     "none": 1,
     "short": 1,
@@ -173,19 +174,19 @@ def timeseries(
         "thresholdsStyle": {"mode": "dashed" if limit is not None else "off"},
     }
     if log:
-        lowest = None  # there is no zero on it
+        lowest = None  # it has no zero
     elif lowest is None and soft_lowest is None:
         soft_lowest = 0
     if soft_highest is None and highest is None:  # beside a soft end of the axis, a hard one would only be a cap
         soft_highest = _SOFT_HIGHEST.get(unit)
-    if limit is not None and highest is None:  # the line is in the picture
+    if limit is not None and highest is None:  # keep the line visible
         soft_highest = max(soft_highest or 0, 1.1 * limit)
     set_known(custom, axisSoftMin=soft_lowest, axisSoftMax=soft_highest)
     thresholds: Json = {"mode": "absolute", "steps": [{"color": "transparent", "value": None}]}
     if limit is not None:
         thresholds["steps"].append({"color": "red", "value": limit})
     quiet = any(f'"{name}"' in q.expr for q in _tuple(query) for name in ("none", "no requests"))
-    # What `or_named` adds is neither good nor bad, and leads nowhere.
+    # The series that `or_named` adds has a neutral colour and no link.
     nothing = (override_matching("^(none ?|no requests)$", color=fixed("text"), links=[]),) if quiet else ()
     defaults: Json = {
         "color": {"mode": "shades", "fixedColor": shades} if shades else {"mode": "palette-classic"},

@@ -18,7 +18,7 @@ _HTTP = f'{_APP}, endpoint=~"$endpoint"'
 ABBREVIATIONS = {
     "app": _APP,
     "traffic": f'{_APP}, endpoint!~"$ignored"',
-    # Endpoints that wait for a language model take seconds by nature; the objective judges them by their own measure.
+    # Endpoints that wait for a language model always take seconds; their objective uses the start of the response.
     "quick": f'{_APP}, endpoint!~"$ignored", endpoint!~"$streaming"',
     "http": _HTTP,
     "judged": f'{_HTTP}, endpoint!~"$ignored"',
@@ -31,19 +31,19 @@ ABBREVIATIONS = {
     "rate": "$__rate_interval",
 }
 
-# Where zero is the truth and not the silence of a dead source: what has a value while the source is there to count.
+# Distinguish a measured zero from a missing source: series that exist while the source is alive.
 SERVICE = ALIVE.of("@app")
 POSTGRESQL = "pg_up{@db} == 1"
 HOSTS = "node_uname_info{@host}"
-PROMETHEUS = ""  # answers itself
-SELF_SCRAPE = "prometheus_build_info"  # what Prometheus knows of itself, it scrapes
+PROMETHEUS = ""  # it answers the query itself
+SELF_SCRAPE = "prometheus_build_info"  # metrics of Prometheus exist only if it scrapes itself
 WATCHDOG = 'ALERTS{alertname="Watchdog", alertstate="firing"}'  # always fires while rules are evaluated
 
 NOTHING = -1_000_000_000  # the value of a tile without data; not NaN, which VictoriaMetrics drops
-QUIET = -2_000_000_000  # of a tile whose source is alive, and has nothing to measure
-FAILING = -1  # the value of a tile while everything fails, which shows it as "failing"
-WAITING = -2  # while nothing ends that was asked for: "waiting"
-LLM_FAILED = 'outcome=~"error|incomplete"'  # an answer that ends in the middle is a failure to who reads it
+QUIET = -2_000_000_000  # the value of a tile whose source is alive and has nothing to measure
+FAILING = -1  # the value of a tile while everything fails, shown as "failing"
+WAITING = -2  # the value while requests are in progress and none completes, shown as "waiting"
+LLM_FAILED = 'outcome=~"error|incomplete"'  # an answer that breaks off is a failure for its reader
 
 
 Matchers = str | tuple[str, ...]  # several: series that one of them matches
@@ -75,28 +75,28 @@ def total(expr: str, *by: str) -> str:
 
 
 def zero(source: str) -> str:
-    """Zero without labels while `source` is alive, else nothing."""
+    """Zero without labels while `source` is alive, otherwise no value."""
     return f"vector(0) and on () {source}" if source else "vector(0)"
 
 
 def or_zero(expr: str, source: str = SERVICE) -> str:
-    """Zero where there is no series but its source is alive. Only for results without labels: zero has none."""
+    """Zero if there is no series but its source is alive. Only for results without labels, as the zero has none."""
     return f"{expr} or {zero(source)}"
 
 
 def fraction(part: str, whole: str, *by: str) -> str:
-    """Share of `part` in `whole`, 0 to 1; 0 where nothing of `part` exists, nothing where `whole` is 0."""
+    """Share of `part` in `whole`, 0 to 1; 0 if `part` does not exist, no value if `whole` is 0."""
     wholes = total(whole, *by)
     return f"({total(part, *by)} or 0 * {wholes}) / ({wholes} > 0)"
 
 
 def ratio(part: str, whole: str, *by: str) -> str:
-    """The same for graphs, whose lines go on while nothing comes: 0 where `whole` is 0, unless the service is dead."""
+    """The same for graphs, whose lines continue without traffic: 0 if `whole` is 0, unless the service is down."""
     return f"{fraction(part, whole, *by)} or {f'0 * {total(whole, *by)}' if by else zero(SERVICE)}"
 
 
 def quantile(q: float, buckets: str, *by: str) -> str:
-    """Quantile of a classic histogram's bucket rates, interpolated in its bucket; nothing while it does not move."""
+    """Quantile of a classic histogram's bucket rates, interpolated; no value without new observations."""
     # The comparison drops NaN, which stats and legends would print.
     return f"histogram_quantile({q}, {total(buckets, 'le', *by)}) >= 0"
 
@@ -108,7 +108,7 @@ def percentile(q: float, histogram: Histogram, *by: str, matchers: Matchers = "@
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Selectors of what became of requests, calls or queries; several are alternatives.
+    """Selectors of requests, calls or queries by outcome; several selectors are alternatives.
 
     failed, succeeded, left: of counters; left: by clients who waited no longer. under_way: of gauges. not_succeeded:
     of counters of what `succeeded` counts, too.
@@ -122,7 +122,7 @@ class Outcomes:
 
     @property
     def success(self) -> str:
-        """Has a value where something succeeded within the last minute."""
+        """Has a value if something succeeded within the last minute."""
         if not self.not_succeeded:
             return f"sum({_rates(self.succeeded)}) > 0"
         # Both are counted together, so that their difference is 0 but for rounding; once a minute is 0.017 a second.
@@ -130,12 +130,12 @@ class Outcomes:
 
     @property
     def failing(self) -> str:
-        """`FAILING` where something failed within the last minute, and nothing succeeded."""
+        """`FAILING` if something failed within the last minute, and nothing succeeded."""
         return f"vector({FAILING}) and on () (sum({_rates(self.failed)}) > 0 unless on () {self.success})"
 
     @property
     def waiting(self) -> str:
-        """`WAITING` where something was under way all of the last minute, or was left, and nothing ended."""
+        """`WAITING` if something was in progress all of the last minute, or was abandoned, and nothing completed."""
         waits = [f"min_over_time({one}[1m])" for one in self.under_way]
         some = " or ".join((*waits, *((_rates(self.left),) if self.left else ())))
         ended = f"unless on () {self.success} unless on () sum({_rates(self.failed)}) > 0"
@@ -146,8 +146,8 @@ def _rates(selectors: tuple[str, ...]) -> str:
     return " or ".join(f"rate({one}[1m])" for one in selectors)
 
 
-# What became of the last minute, for tiles, as an average of 5 minutes outlives by them what it is of: the speed of
-# what succeeded before an outage says nothing of now, nor the share of failures before everything hangs.
+# The outcomes of the last minute, for tiles: an average of 5 minutes still shows values from before an outage, such as
+# the duration of earlier successes, or the share of failures from before everything hung.
 
 
 def or_failing(expr: str, outcomes: Outcomes) -> str:
@@ -156,12 +156,12 @@ def or_failing(expr: str, outcomes: Outcomes) -> str:
 
 
 def speed(expr: str, outcomes: Outcomes) -> str:
-    """What is of successes: `FAILING`, `WAITING`, or nothing where nothing succeeded within the last minute."""
+    """A value of successes; `FAILING`, `WAITING` or no value if nothing succeeded within the last minute."""
     return or_failing(f"(({expr}) and on () ({outcomes.success}))", outcomes)
 
 
 def share(part: str, whole: str, outcomes: Outcomes) -> str:
-    """Share of `part` in `whole`, 0 to 1, `WAITING`, or nothing where there is nothing that it could be of."""
+    """Share of `part` in `whole`, 0 to 1; `WAITING` or no value if `whole` is 0."""
     return f"{outcomes.waiting} or {fraction(part, whole)}"
 
 
@@ -190,7 +190,7 @@ def llm_outcomes(matchers: str) -> Outcomes:
 
 
 def mean(histogram: Histogram, *by: str, matchers: Matchers = "@app") -> str:
-    """Average of what a recorded histogram observed; nothing while it does not move."""
+    """Average of a recorded histogram's observations; no value without new observations."""
     sums, counts = histogram.sum.of(*each(matchers)), histogram.count(*each(matchers))
     return f"{total(sums, *by)} / ({total(counts, *by)} > 0)"
 
@@ -252,7 +252,7 @@ def occurrences(counter: str, matchers: str, *by: str) -> str:
 
 
 def exemplars(*buckets: str) -> str:
-    """No series, and names raw buckets: Grafana draws the exemplars of what a query names. Evaluated once per graph.
+    """A query without series that selects raw buckets: Grafana draws their exemplars. Evaluated once per graph.
 
     What is recorded has no exemplars.
     """
@@ -260,7 +260,7 @@ def exemplars(*buckets: str) -> str:
 
 
 def heat(histogram: Histogram, matchers: str = "@app") -> str:
-    """Observations per second in each bucket, for a heatmap; an empty one where the time range knows no histogram."""
+    """Observations per second in each bucket, for a heatmap; empty if there is no histogram in the time range."""
     known = f'last_over_time({histogram.buckets.name}{{{matchers}, le="+Inf"}}[$__range] @ end())'
     return f"{total(histogram.buckets.of(matchers), 'le')} or on () ({EMPTY_HEATMAP} unless on () {known})"
 

@@ -1,4 +1,4 @@
-"""The objectives and what they judge, as prometheus/slo.toml has them, and the colours that follow from thresholds."""
+"""The objectives and their endpoints, from prometheus/slo.toml, and the colours that follow from thresholds."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def threshold(name: str) -> float:
 
 
 def red_at(name: str, orange: float) -> Steps:
-    """Red where an alert fires, by the name of its threshold in slo.toml; orange from that share of it on."""
+    """Red from the alert's threshold on, by its name in slo.toml; orange from this share of it on."""
     limit = threshold(name)
     return Steps(round(orange * limit, 10), limit)

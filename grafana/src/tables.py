@@ -1,4 +1,4 @@
-"""Tables: columns, and what their cells look like."""
+"""Tables: columns, and the look of their cells."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Column:
     bounds: Sequence[float] = ()  # as of `stat`
 
     def override(self) -> Json:
-        # The table's own words for "nothing" are meant for the table, not for an empty cell.
+        # The table's text for "no data" is for an empty table, not for an empty cell.
         properties: dict[str, Any] = {"unit": self.unit or "string", "noValue": "-"}
         if self.decimals is not None:
             properties["decimals"] = self.decimals
@@ -64,7 +64,7 @@ def table(
     no_value: str = "-",
     source: str = "",
 ) -> Panel:
-    """A table of what expressions say at the end of the time range, joined on labels; shows `columns` and nothing else.
+    """A table of the values of expressions at the end of the time range, joined on labels; shows only `columns`.
 
     With several expressions their values are the fields "Value #A", "Value #B" and so on, else "Value".
     sort_by: titles of columns, and whether the largest comes first. source: what must be alive, as of `stat`.
@@ -99,7 +99,7 @@ def table(
             "cellOptions": {"type": "auto"},
             "inspect": False,
             "filterable": False,
-            "minWidth": 60,  # 150 if not said, and a table in a third of the width would scroll sideways
+            "minWidth": 60,  # the default, 150, would make a table in a third of the width scroll sideways
         },
         defaults={
             "color": {"mode": "thresholds"},

@@ -164,9 +164,9 @@ def test_that_nothing_fires_is_known_from_the_alert_that_always_does(an_hour: Pr
             quiet: [("Watchdog", "nothing else fires", 600)],
             firing: [("Other", "main", 600)],
         }
-    assert answer("overview", "Alerts", without_rules) == [({"said": "no rules"}, NOTHING)]
-    assert answer("overview", "Alerts", quiet) == [({"said": "none"}, 0)]
-    assert [(said["said"], value) for said, value in answer("overview", "Alerts", firing)] == [("1 warn", 1)]
+    assert answer("overview", "Alerts", without_rules) == [({"state": "no rules"}, NOTHING)]
+    assert answer("overview", "Alerts", quiet) == [({"state": "none"}, 0)]
+    assert [(said["state"], value) for said, value in answer("overview", "Alerts", firing)] == [("1 warn", 1)]
     for title, warnings in (("Critical", 0), ("Warnings", 1)):
         assert answer("monitoring", title, without_rules) == [({}, NOTHING)]
         assert answer("monitoring", title, quiet) == [({}, 0)]

@@ -288,7 +288,7 @@ def test_nothing_of_a_dead_service_is_zero(answers: Answers) -> None:
             numbers = list(filter(is_number, found.values()))
             if (target.dashboard, target.panel) == ("overview", "Instances"):
                 assert numbers == [0]
-                assert [dict(labels) for labels in found] == [{"up": "0", "known": "1", "said": "0/1"}]
+                assert [dict(labels) for labels in found] == [{"up": "0", "known": "1", "state": "0/1"}]
             counted = {s.metric for s in selectors(target.expr)}
             if numbers and all(COUNTED_BY_THE_SERVICE.match(metric) for metric in counted):
                 shown.append(str(target))
