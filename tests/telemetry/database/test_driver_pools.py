@@ -184,5 +184,5 @@ def test_threads(dsn: str) -> None:
 def test_mistakes_are_refused(dsn: str) -> None:
     with pytest.raises(TypeError, match="a pool of psycopg_pool or asyncpg, not a str"):
         instrument_pool(dsn)
-    with ConnectionPool(dsn, min_size=1) as opened, pytest.raises(TypeError, match=r"list of names, such as \("):
+    with ConnectionPool(dsn, min_size=1) as opened, pytest.raises(TypeError, match=r"list of names.* \('one',\)"):
         instrument_pool(opened, new_pool(), query_names="one")
