@@ -44,13 +44,13 @@ def main() -> int:
 
 
 def _check(settings: Settings) -> None:
-    """Build the application as a worker does, outside of the folder in which the workers of a running service count.
+    """Build the application as a worker does, without the shared metrics folder of a running service.
 
     Raises:
-        SettingsError: every worker would refuse the settings.
+        SettingsError: every worker would reject the settings.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    # Imported here: this process must not register in the metrics as a worker, whatever it does.
+    # Imported here: this process must not register in the metrics as a worker.
     from app.main import create_app
 
     create_app(settings)

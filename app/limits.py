@@ -1,7 +1,7 @@
 """Limits on what a client may send: size, time, structure and rate, checked before anything is parsed.
 
-Whatever the request, it costs at most 50 ms of CPU time and 16 MiB (tests/app/test_cost.py). A pure size limit does not
-give that: 930 kB of JSON may be 100,000 keys, each of them an error to report, or 300,000 empty lists of 56 bytes.
+Any request costs at most 50 ms of CPU time and 16 MiB (tests/app/test_cost.py). A size limit alone does not guarantee
+that: 930 kB of JSON may be 100,000 keys, each of them an error to report, or 300,000 empty lists of 56 bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.proxies import TrustedProxies
 
-MAX_URL_BYTES = 8 * 1024  # path and query; what most servers and proxies allow
+MAX_URL_BYTES = 8 * 1024  # path and query; the limit of most servers and proxies
 MAX_HEADERS = 100
 DEFAULT_BODY_BYTES = 16 * 1024
 # Of all bodies that a worker has at once, beyond DEFAULT_BODY_BYTES of each: its clients could hold 1 GiB otherwise.
 HELD_BODY_BYTES = 64 * 1024 * 1024
-# What the largest valid body of a route takes, if JSON has each character as "\uXXXX\uXXXX"; the others: the default.
+# The size of the largest valid body of a route, with each character as "\uXXXX\uXXXX"; other routes: the default.
 BODY_BYTES = {"/users": 4 * 1024, "/items": 128 * 1024}
 
 # Of JSON, outside of its strings. The API's own bodies have up to 4 keys and no list.
@@ -37,7 +37,7 @@ MAX_JSON_STRUCTURE_BYTES = 4 * 1024  # punctuation, numbers and blanks
 
 
 def json_excess(body: bytes) -> str | None:
-    """What of a JSON body is beyond the limits, None if nothing is. Linear, in C: 2 ms for 1 MiB of the worst."""
+    """Which limit a JSON body exceeds, None if none. Linear, in C: at most 2 ms for 1 MiB."""
     if b"\x00" in body or not _is_utf8(body):
         # RFC 8259 allows nothing else. json.loads would read UTF-16, UTF-32 and surrogates, 1 MiB of these in 60 ms.
         return "The body is not UTF-8"
@@ -64,7 +64,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 class RequestLimitsMiddleware:
-    """Refuses what is too large, too slow or too intricate.
+    """Rejects requests that are too large, too slow or too complex.
 
     414: path and query; 431: number of headers (the server limits their size); 413: the body, by route, before any of
     it is read where its length is declared; 408: a body that takes longer than `timeout` seconds; 422: JSON beyond
@@ -134,7 +134,7 @@ class RequestLimitsMiddleware:
         """The whole body in one message; `hold` is called with its size so far.
 
         Raises:
-            HTTPException: it is too large, too slow or too intricate, or there are too many others.
+            HTTPException: it is too large, too slow or too complex, or too many others are being read.
         """
         pieces: list[bytes] = []
         size = 0
@@ -173,8 +173,8 @@ def _too_large(max_bytes: int) -> str:
 class SignUpLimitMiddleware:
     """At most `per_minute` sign-ups from one client, then 429: each creates a row, and needs no credentials.
 
-    Counted in each worker by itself, in memory. A client is an IPv4 address or an IPv6 network of 64 bits; behind a
-    proxy that is not trusted all clients are one.
+    Counted per worker, in memory. A client is an IPv4 address or an IPv6 network of 64 bits; behind an untrusted proxy
+    all clients count as one.
     """
 
     def __init__(self, app: ASGIApp, per_minute: int, proxies: str = "") -> None:

@@ -107,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _users_store(settings: Settings) -> UsersStore | None:
-    """What counts active users over several replicas, if it is wanted.
+    """The store that counts active users over several replicas, None if it is not configured.
 
     Raises:
         SettingsError: the store's address or key is not usable.

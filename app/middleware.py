@@ -31,7 +31,7 @@ def request_id() -> str:
 class RequestLogMiddleware:
     """Gives every request an id (a well-formed X-Request-ID is kept) and logs one line when it ends.
 
-    The line has the path without its query string, which may hold secrets.
+    The line has the path without its query string, which may contain secrets.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -9,14 +9,14 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-TTL = 5.0  # seconds that the names' addresses are kept: a proxy that is started anew may have another one
+TTL = 5.0  # seconds that resolved addresses are cached: a restarted proxy may have another one
 
 
 class TrustedProxies:
-    """The proxies of these names or addresses. uvicorn's own `forwarded_allow_ips` knows addresses only.
+    """Trusted proxies, by name or address. uvicorn's own `forwarded_allow_ips` supports addresses only.
 
-    Each request's last proxy writes the address that it has seen at the end of X-Forwarded-For; what stands before it
-    is the client's claim.
+    The last proxy appends the address of its client to X-Forwarded-For; everything before it is only claimed by the
+    client.
     """
 
     def __init__(self, names: str) -> None:
@@ -25,7 +25,7 @@ class TrustedProxies:
         self._expires = 0.0
 
     async def client(self, scope: Scope) -> str:
-        """The client's address; empty where the server knows none."""
+        """The client's address; empty if the server has none."""
         peer = scope["client"][0] if scope.get("client") else ""
         forwarded = Headers(scope=scope).getlist("x-forwarded-for")
         if not forwarded or not self._names or peer not in await self._resolved():

@@ -29,32 +29,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("app.server")
 
-WORKER_TIMEOUT = 60  # seconds without a sign of life until a worker is replaced; on a busy machine importing takes some
-# Of a connection, in the kernel; it would grow to megabytes. After a moment in which the worker had no time, up to
-# 256 KiB of each would be read at once, before a request can see that there is too much (limits.HELD_BODY_BYTES).
+WORKER_TIMEOUT = 60  # seconds without a response until a worker is replaced; imports take long on a busy machine
+# Of a connection, in the kernel, where it would grow to megabytes. After a moment in which the worker was busy, up to
+# 256 KiB of each connection would be read at once, before a request can detect the excess (limits.HELD_BODY_BYTES).
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
 
 class ServeError(Exception):
-    """The server could not start; the message says why."""
+    """The server could not start; the message gives the reason."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients, headers, pieces of a body, pipelining.
+    """uvicorn's HTTP/1.1 protocol with the limits that it lacks: slow clients, headers, body chunks, pipelining.
 
-    A connection is closed when it has had `timeout` seconds, counted from its start or from the end of the last
-    response, and no complete request headers have come, or when the client has not read for that long what was sent:
-    earlier if responses that nobody reads take up MAX_UNREAD_BYTES, the longest unread first. That counts write
-    buffers; of each connection with pipelined requests, one more response may wait for room in them.
+    A connection is closed if complete request headers have not arrived within `timeout` seconds after its start or the
+    end of the last response, or if the client has not read a response for that long. If unread responses take up
+    MAX_UNREAD_BYTES, the one that has been unread the longest is closed earlier. That counts write buffers; per
+    connection with pipelined requests, one more response may wait for space in them.
     """
 
     MAX_HEADER_BYTES = 64 * 1024
-    MAX_BODY_PIECES = 16 * 1024  # each is a call: 1 MiB in chunks of a byte would take 0.2 s of CPU time
-    MAX_UNREAD_BYTES = 64 * 1024 * 1024  # of a worker; 1,000 clients could leave 2 MiB each
-    MAX_PIPELINED = 64  # requests that wait for their turn; a read of 256 KiB could have 15,000, 30 MiB as objects
-    MAX_LATE_BYTES = 1024 * 1024  # of a body whose request has been answered: it is thrown away, and could be endless
+    MAX_BODY_PIECES = 16 * 1024  # chunks; each is a call: 1 MiB in chunks of a byte would take 0.2 s of CPU time
+    MAX_UNREAD_BYTES = 64 * 1024 * 1024  # per worker; otherwise 1,000 clients could leave 2 MiB each
+    MAX_PIPELINED = 64  # waiting requests; a read of 256 KiB could contain 15,000, which take 30 MiB as objects
+    MAX_LATE_BYTES = 1024 * 1024  # of a body whose request has been answered: it is discarded, and could be endless
 
-    _unread: ClassVar[dict[BoundedHttpProtocol, None]] = {}  # those whose client does not read; the first one, longest
+    _unread: ClassVar[dict[BoundedHttpProtocol, None]] = {}  # connections whose client does not read, longest first
 
     def __init__(self, *args: Any, timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -172,11 +172,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor, which waits as long for the answer of a worker that has ended as for one that is busy."""
+    """uvicorn's supervisor, which would wait as long for a worker that has ended as for one that is busy."""
 
     def keep_subprocess_alive(self) -> None:
         for worker in self.processes:
-            worker.child_conn.close()  # the worker has its own: now its end closes the pipe, which ends the waiting
+            worker.child_conn.close()  # the worker has its own copy: its end now closes the pipe, which ends the wait
         super().keep_subprocess_alive()
 
 
@@ -197,7 +197,7 @@ def serve(settings: Settings) -> None:
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,  # app.middleware logs requests, without query strings
         server_header=False,
-        proxy_headers=False,  # app.proxies, which knows proxies by name
+        proxy_headers=False,  # app.proxies, which also supports names
         limit_concurrency=settings.app_max_connections,
         timeout_graceful_shutdown=settings.app_shutdown_timeout,
         timeout_worker_healthcheck=WORKER_TIMEOUT,
@@ -222,7 +222,7 @@ def app_or_exit() -> FastAPI:
     if supervisor := multiprocessing.parent_process():
         # A killed supervisor leaves its workers running, and they would keep the port occupied.
         threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    gc.disable()  # modules and routes stay until the end: the garbage collector need not look at them, now or later
+    gc.disable()  # modules and routes are never freed: the garbage collector need not scan them, now or later
     # Imported here: the supervisor must not register in the metrics as a worker.
     from app.main import create_app
 

@@ -136,7 +136,7 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> URL:
-        from sqlalchemy import URL  # here, as `make` reads these settings' names and would wait for it each time
+        from sqlalchemy import URL  # here, as `make` reads the names of these settings, and the import is slow
 
         given = self.database
         return URL.create(

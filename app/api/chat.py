@@ -1,4 +1,4 @@
-"""POST /chat: ask the LLM, whole or streamed, and store question and answer."""
+"""POST /chat: ask the LLM, streamed or not, and store question and answer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from app.middleware import CLIENT_GONE
 
 logger = logging.getLogger("app.chat")
 
-HISTORY = 20  # earlier messages of the conversation that the model gets to see, fewer if they are long
+HISTORY = 20  # earlier messages of the conversation that are sent to the model, fewer if they are long
 _STORE_TIMEOUT = 10  # seconds to store an answer
 _storing: set[asyncio.Task[None]] = set()  # the event loop itself does not keep its tasks
 
-# Kinds of app.llm.LLMError that the caller can do something about, or that pass; all others are the provider's failure.
+# Kinds of app.llm.LLMError that the client can fix, or that are temporary; all others are failures of the provider.
 _STATUS = {
     "bad_request": 400,
     "content_filter": 400,
@@ -71,7 +71,7 @@ router = APIRouter(prefix="/chat", tags=["chat"])
 
 @router.post("", response_model=ChatAnswer, responses=_ANSWERS | responses(401, 404, *BODY_ERRORS, 502, 503, 504))
 async def chat(question: ChatRequest, request: Request, user: CurrentUser, session: Session) -> ChatAnswer | Response:
-    """Ask the LLM. Question and answer are stored in a conversation, also the part of an answer that broke off."""
+    """Ask the LLM. Question and answer are stored in a conversation, even a partial answer that broke off."""
     service: llm.LLMService = request.app.state.llm
     if question.model is not None and question.model not in service.models:
         # Otherwise a client could choose the most expensive model at the operator's cost.
@@ -147,7 +147,7 @@ async def _while_connected(request: Request, answer: Awaitable[T]) -> T:
 async def _stream(
     request: Request, conversation_id: int, messages: list[llm.Message], model: str | None
 ) -> StreamingResponse:
-    """Wait for the first piece, so that a provider that fails at once gives an honest status code, then stream."""
+    """Wait for the first piece, so that an immediate failure of the provider gets a proper status code, then stream."""
     service: llm.LLMService = request.app.state.llm
     sessions: Sessions = request.app.state.sessions
     open_streams: OpenStreams = request.app.state.open_streams
@@ -169,7 +169,7 @@ async def _stream(
                 complete = True
             except llm.LLMError as error:
                 yield _event("error", detail=str(error))
-            except Exception:  # a defect of ours: the client has an event, and the middleware counts what is raised
+            except Exception:  # a bug in this service: the client gets an event, the middleware counts it
                 yield _event("error", detail="Internal Server Error")
                 raise
             finally:
@@ -188,12 +188,12 @@ async def _stream(
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; the generator is closed at once when the client leaves, wherever it was at that moment."""
+    """Server-sent events; the generator is closed immediately when the client leaves, wherever it is."""
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[bytes]) -> None:
-        super().__init__(events, headers={"X-Accel-Buffering": "no"})  # nginx would hold the pieces back
+        super().__init__(events, headers={"X-Accel-Buffering": "no"})  # otherwise nginx buffers the stream
         self._events = events
 
     async def stream_response(self, send: Send) -> None:
@@ -229,8 +229,7 @@ async def _store_question(
 async def _store_answer(
     sessions: Sessions, conversation_id: int, text: str, model: str, provider: str, complete: bool = True
 ) -> bool:
-    """Store the answer, in a bounded time; False, with a line in the log, if that fails: the answer is paid for, and
-    the client still gets it."""
+    """Store the answer, in a bounded time. False, with a log line, if that fails: the client still gets the answer."""
 
     async def store() -> None:
         async with sessions.begin() as session:
@@ -238,14 +237,14 @@ async def _store_answer(
                 session,
                 conversation_id=conversation_id,
                 role="assistant",
-                # What a model writes need not be what PostgreSQL takes: no NUL, no lone surrogates.
+                # PostgreSQL accepts neither NUL nor lone surrogates, which a model may write.
                 content=text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8"),
                 complete=complete,
                 model=model,
                 provider=provider,
             )
 
-    # A task of its own, as a server that hangs also holds up the rollback of what is cancelled: that is not waited for.
+    # A separate task: if the server hangs, so does the rollback after a cancellation, which must not be awaited.
     storing = asyncio.create_task(store())
     _storing.add(storing)
     storing.add_done_callback(_ended)
@@ -268,7 +267,7 @@ async def _store_answer(
 def _ended(storing: asyncio.Task[None]) -> None:
     _storing.discard(storing)
     if not storing.cancelled():
-        storing.exception()  # looked at: asyncio would report it a second time
+        storing.exception()  # retrieved, or asyncio would report it a second time
 
 
 async def _store(session: AsyncSession, **values: Any) -> None:

@@ -1,4 +1,4 @@
-"""Dependencies of the routes: a database session, and the user whose API key the request carries."""
+"""Dependencies of the routes: a database session, and the user whose API key the request has."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _short(loc: Sequence[int | str]) -> list[int | str]:
-    """Where the error is. The name of an unknown key comes from the client: it need not come back whole."""
+    """The location of the error. The name of an unknown key comes from the client and is shortened."""
     return [part if isinstance(part, int) else part[:MAX_NAME] for part in loc[:MAX_DEPTH]]
 
 

@@ -22,7 +22,7 @@ router = APIRouter(tags=["health"])
 
 
 class DatabaseProbe:
-    """Checks that the database answers; concurrent probes share one query.
+    """Checks that the database responds; concurrent probes share one query.
 
     So a hung database occupies one connection and one task, however often the service is probed.
     """
@@ -34,7 +34,7 @@ class DatabaseProbe:
     async def answers(self) -> bool:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._ask())
-        asked = self._running  # the next probe may replace it before this one sees that it is done
+        asked = self._running  # the next probe may replace it before this one has its result
         # Not wait_for(): it waits for the cancelled driver, which waits for the database.
         done, _ = await asyncio.wait({asked}, timeout=READY_TIMEOUT)
         if not done:
@@ -57,7 +57,7 @@ class DatabaseProbe:
 def drain_before_the_end(app: FastAPI, seconds: float) -> None:
     """Be unready from SIGTERM on; after `seconds`, or a second SIGTERM, the server's own handler ends it.
 
-    A server that stops listening at once would refuse what a load balancer, which does not know yet, still sends.
+    A server that stops listening immediately would refuse requests that a load balancer still sends meanwhile.
     """
     loop = asyncio.get_running_loop()
     end = signal.getsignal(signal.SIGTERM)
@@ -82,7 +82,7 @@ async def healthz() -> Status:
 
 @router.get("/readyz", responses=responses(503))
 async def readyz(request: Request) -> Status:
-    """Readiness: the service goes on for a while, and the database answers."""
+    """Readiness: the service is not shutting down, and the database responds."""
     if request.app.state.draining:
         raise HTTPException(503, "The service is shutting down")
     probe: DatabaseProbe = request.app.state.database_probe

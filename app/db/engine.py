@@ -8,7 +8,7 @@ from app.settings import Settings
 
 Sessions = async_sessionmaker[AsyncSession]
 
-# The values of the label `query_name`; `named()` refuses anything else.
+# The values of the label `query_name`; `named()` rejects anything else.
 QUERY_NAMES = (
     "user_create",
     "user_by_key",

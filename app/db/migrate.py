@@ -22,7 +22,7 @@ FOLDER = Path(__file__).with_name("migrations")
 
 
 class MigrationError(Exception):
-    """The migration failed; the message says why."""
+    """The migration failed; the message gives the reason."""
 
 
 def migrate(settings: Settings) -> None:
@@ -32,13 +32,13 @@ def migrate(settings: Settings) -> None:
         MigrationError: the database is not reachable, its schema is unknown, or a migration failed.
     """
     with _connect(settings) as connection:
-        up_to_date = _revisions(connection) == {newest_revision()}  # what is not certain, Alembic decides
+        up_to_date = _revisions(connection) == {newest_revision()}  # in doubt, Alembic decides
     if not up_to_date:
         _upgrade(settings)
 
 
 def newest_revision(folder: Path = FOLDER) -> str | None:
-    """The revision of the migration that no other one follows; None where it is not plain which one that is."""
+    """The revision of the last migration; None if that is ambiguous."""
     files = [file.read_text() for file in folder.glob("versions/*.py")]
     own, followed = (
         [
@@ -54,10 +54,10 @@ def newest_revision(folder: Path = FOLDER) -> str | None:
 
 
 def _revisions(connection: psycopg.Connection) -> set[str]:
-    """The revisions that Alembic has noted in the database; none in a new one."""
+    """The revisions that Alembic has stored in the database; none in a new one."""
     try:
         return {str(row[0]) for row in connection.execute("SELECT version_num FROM alembic_version")}
-    except psycopg.Error:  # there is no such table yet; whatever else it is, Alembic meets it, too
+    except psycopg.Error:  # the table does not exist yet; Alembic will report any other error
         return set()
 
 

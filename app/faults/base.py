@@ -1,4 +1,4 @@
-"""The base class of faults, and what they act on."""
+"""The base class of faults, and the parts of the service they act on."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ class Fault(BaseModel):
 
 
 def switch_file(folder: Path, name: str) -> Path:
-    """The file that is there while a fault is switched on."""
+    """The file that exists while a fault is switched on."""
     return folder / f"{name}.json"

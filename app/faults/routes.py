@@ -1,4 +1,4 @@
-"""The routes of /faults, and the dependency by which requests are hit."""
+"""The routes of /faults, and the dependency that applies faults to requests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A bound for the time that the SDKs sleep between two attempts.
 
-A provider may ask for any wait by Retry-After. Anthropic's SDK waits that long, outside of every timeout;
-OpenAI's obeys up to 120 s. No client waits that long: the request fails with the provider's error instead.
+A provider may request any wait in Retry-After. Anthropic's SDK waits that long, regardless of timeouts; OpenAI's waits
+up to 120 s. No client waits that long, so the request fails with the provider's error instead.
 """
 
 from __future__ import annotations

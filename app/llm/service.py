@@ -17,13 +17,14 @@ from .types import Chunk, Completion, LLMError, Message, Provider
 
 logger = logging.getLogger(__name__)
 
-# Seconds for a whole answer, attempts and waits included: a read timeout alone lets a provider send a byte a minute.
+# Seconds for a complete answer, attempts and waits included: with a read timeout alone, a provider could send one byte
+# per minute.
 ANSWER_TIMEOUT = 300.0
 PRICES = Path(__file__).with_name("prices.toml")
 
 
 class LLMService:
-    """Answers of a language model, with metrics. `provider` may be replaced, its calls under way end as they began.
+    """Answers of a language model, with metrics. `provider` may be replaced; calls in progress finish with the old one.
 
     `models` are those that clients may request; the default one is always among them.
     """
@@ -53,10 +54,10 @@ class LLMService:
         return Completion(text, model, provider.name, call.usage, finish_reason)
 
     async def stream(self, messages: Sequence[Message], model: str | None = None) -> AsyncGenerator[Chunk]:
-        """The answer piece by piece. Close the generator to leave early: the provider's request is closed with it.
+        """The answer piece by piece. Closing the generator early also closes the provider's request.
 
         Raises:
-            LLMError: the provider fails, also in the middle; of kind `incomplete` if the answer is cut off.
+            LLMError: the provider fails, even during the answer; of kind `incomplete` if the answer is cut off.
         """
         provider, model = self.provider, model or self.default_model
         try:
@@ -72,7 +73,7 @@ class LLMService:
         yield Chunk("", call.usage, (call.finish_reasons or ["other"])[0])
 
     def track_tokens(self, input_tokens: int, output_tokens: int, provider: str, model: str) -> None:
-        """Count tokens of a call that was made elsewhere; `complete` and `stream` count theirs by themselves."""
+        """Count tokens of a call that was made elsewhere; `complete` and `stream` count their own."""
         telemetry.track_tokens(input_tokens, output_tokens, provider, model)
 
     async def aclose(self) -> None:
@@ -88,9 +89,9 @@ def create_service(settings: Settings) -> LLMService:
     """
     try:
         provider = _create_provider(settings)
-    except (SettingsError, TypeError, AttributeError, NameError):  # the latter are no mistake of the operator
+    except (SettingsError, TypeError, AttributeError, NameError):  # the last three are bugs, not configuration errors
         raise
-    except Exception as error:  # of the SDK's HTTP client: it has an exception of its own, and others, for addresses
+    except Exception as error:  # of the SDK's HTTP client, which raises several types for invalid URLs
         raise SettingsError(
             f"The LLM provider's client rejects its base URL or the URL of a proxy ({type(error).__name__}: {error})."
             " See OPENAI_BASE_URL, ANTHROPIC_BASE_URL, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
@@ -129,7 +130,7 @@ def _create_openai(settings: Settings) -> Provider:
         from .openai_compatible import OpenAIProvider
     except ImportError:
         raise SettingsError("LLM_PROVIDER=openai needs its SDK: pip install openai") from None
-    # A server of one's own, like Ollama or vLLM, takes any key, but the SDK insists on one.
+    # A self-hosted server, such as Ollama or vLLM, accepts any key, but the SDK requires one.
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
     return OpenAIProvider(key, settings.openai_base_url)
 
@@ -145,15 +146,15 @@ def _create_anthropic(settings: Settings) -> Provider:
 
 
 def _prompt(messages: Sequence[Message]) -> str:
-    """What the user wrote last: the conversation before it was measured when it was new."""
+    """The user's last message: earlier ones were measured when they were new."""
     return next((message.content for message in reversed(messages) if message.role == "user"), "")
 
 
 def _check(call: telemetry.Call) -> None:
-    """See that the answer is one: providers report errors inside answers, too, and streams may end without a word.
+    """Check that the call succeeded: providers also report errors inside answers, and streams may end silently.
 
     Raises:
-        LLMError: it is not.
+        LLMError: it did not.
     """
     if call.outcome != "success":
         kind = call.error or "incomplete"

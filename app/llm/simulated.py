@@ -44,11 +44,11 @@ class SimulatedBehaviour:
     error_kind: str = "server"
     """How they fail: an error type of llm_errors_total."""
     incomplete_share: float = 0.0
-    """Share of the answers that break off: a stream without a word, a whole answer with a `connection` error."""
+    """Share of the answers that break off: a stream silently, a complete answer with a `connection` error."""
     requests_per_minute: int = 60_000
-    """Rate limit per worker: what is over it fails with `rate_limit`."""
+    """Rate limit per worker: calls above it fail with `rate_limit`."""
     timeout_seconds: float = 60.0
-    """A first token that takes longer is not waited for: the call fails with `timeout`."""
+    """If the first token takes longer, the call fails with `timeout`."""
 
     def __post_init__(self) -> None:
         for name in ("first_token_seconds", "spread", "timeout_seconds"):
@@ -67,7 +67,7 @@ class SimulatedBehaviour:
 
 
 class SimulatedError(Exception):
-    """A failure that was asked for. `code` is read by the telemetry as that of an SDK's exception would be."""
+    """A simulated failure. The telemetry reads `code` like that of an SDK's exception."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"simulated failure: {kind}")
@@ -95,7 +95,7 @@ class SimulatedProvider:
                 finish_reason = choice["finish_reason"]
             usage = chunk["usage"]
         if finish_reason is None:
-            raise SimulatedError("connection")  # as a whole response that breaks off is an error to any HTTP client
+            raise SimulatedError("connection")  # a complete response that breaks off is an error for any HTTP client
         call.record({"choices": [{"finish_reason": finish_reason}], "usage": usage})
         return text
 

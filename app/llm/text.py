@@ -6,7 +6,7 @@ from typing import Any
 
 
 class MalformedAnswerError(Exception):
-    """The provider sent what its protocol does not allow. `code` is read like that of an SDK's exception."""
+    """The provider violated its protocol. The telemetry reads `code` like that of an SDK's exception."""
 
     code = "server"
 

@@ -51,7 +51,7 @@ class LLMError(Exception):
 
 
 class Provider(Protocol):
-    """A way to a model. Each method hands what the provider returns to `call`, which measures it."""
+    """An interface to models. Each method passes the provider's response to `call`, which measures it."""
 
     name: str
     default_model: str

@@ -42,10 +42,10 @@ def stat(
 ) -> Panel:
     """The current value, coloured by `steps`, otherwise in `colour`.
 
-    An instant query: if there is no value now, the tile shows `no_value`, not a value from some minutes ago. Values that
-    use `promql.Outcomes` may also show "failing" in red, or "waiting" in orange.
-    source: what must be alive, such as `promql.SERVICE`, as an average of 5 minutes continues after its source is down.
-        While it is not alive, the tile shows "no data" instead of `no_value`.
+    An instant query: if there is no value now, the tile shows `no_value`, not a value from minutes ago. Values that use
+    `promql.Outcomes` may also show "failing" in red, or "waiting" in orange.
+    source: what must be alive, such as `promql.SERVICE`, as an average of 5 minutes outlasts its source. While it is
+        not alive, the tile shows "no data" instead of `no_value`.
     name: a label to show instead of the value, in the colour of the value. with_value: small, below the value.
     bounds: of a percentile's histogram; the percentile is shown as the bound of its bucket, such as "≤ 250 ms".
     """
