@@ -2,9 +2,9 @@
 
     from prometheus.src.settings import SETTINGS
 
-    SETTINGS.budget_days                            # 30, that the objectives are over
+    SETTINGS.budget_days                            # 30, the window of the objectives
     SETTINGS.objectives["availability"].ratio       # 0.999, of requests over these days
-    SETTINGS.objectives["availability"].budget      # 0.001, the share of bad requests that it bears
+    SETTINGS.objectives["availability"].budget      # 0.001, the allowed ratio of bad requests
     SETTINGS.objectives["availability"].percent     # 99.9, for texts
     SETTINGS.latency_seconds                        # 0.5; .latency_le is "0.5", the bucket's label
     SETTINGS.start_seconds                          # 30.0; .start_le is "30.0"
@@ -84,10 +84,10 @@ class Window:
 
 
 class Thresholds(dict[str, float]):
-    """Name -> value; remembers which were read, as one that nothing reads is a mistake.
+    """Name -> value; records which were read, as a threshold that no rule reads is a mistake.
 
     Raises:
-        SettingsError: the file lacks the one that is asked for.
+        SettingsError: the file does not have the threshold.
     """
 
     def __init__(self, values: dict[str, float]) -> None:
@@ -107,7 +107,7 @@ class Settings:
     """The content of slo.toml."""
 
     budget_days: int
-    """That the objectives and their error budgets are over."""
+    """The window of the objectives and their error budgets, in days."""
     objectives: dict[str, Objective]
     latency_seconds: float
     start_seconds: float
@@ -142,7 +142,7 @@ class Settings:
 
     @property
     def spans(self) -> list[str]:
-        """Every window, long or short, that a burn rate is recorded for; the shortest first."""
+        """All windows, long and short, for which a burn rate is recorded; the shortest first."""
         return sorted({*SHOWN, *(span for window in self.windows for span in (window.long, window.short))}, key=seconds)
 
 
@@ -283,7 +283,7 @@ def load(text: str) -> Settings:
     """The settings in `text`, TOML as in slo.toml.
 
     Raises:
-        SettingsError: the text is no TOML, a setting is missing or unknown, or its value can't be.
+        SettingsError: the text is not TOML, or a setting is missing, unknown or invalid.
     """
     try:
         file = _File.model_validate(tomllib.loads(text))
