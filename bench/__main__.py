@@ -38,8 +38,8 @@ PACKAGES = (
 REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`. All of a section is measured in one run on one machine: the ratios are what carries over.
-A target is met only where the whole interval of what was measured is on its right side, beyond the noise.
+Written by `make bench`. All values of a section are measured in one run on one machine: only ratios are comparable
+between machines. A target is met only if the whole confidence interval meets it, beyond the noise.
 """
 
 

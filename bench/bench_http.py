@@ -110,12 +110,12 @@ def report_costs(targets: Targets) -> None:
     unit = "thousand instructions" if shutil.which("valgrind") else "microseconds of CPU time (noisy: no valgrind)"
     print(f"### Added cost per request, {unit}\n")
     print(
-        "In one process, the same application with and without the middleware in turn; the last route is asked for.\n"
-        f"The median of at least {SEEDS} processes with other hash seeds and, in brackets, the interval that holds\n"
+        "In one process, the same application with and without the middleware in turn; requests go to the last route.\n"
+        f"The median of at least {SEEDS} processes with different hash seeds; in brackets, the interval that contains\n"
         "it with 95 % probability; the other peers, far from the targets, are measured with one seed only.\n"
         "`cached children` is the floor: prometheus_client's objects looked up once, in a bare ASGI wrapper, counting\n"
         "requests by method, route and status, durations, and requests in progress by method, and nothing else.\n"
-        "Sightline counts that, and the response's start, both sizes, failures, exceptions and clients that left.\n"
+        "Sightline also counts the response's start, both sizes, failures, exceptions and clients that left.\n"
     )
     titles = [f"{routes} routes, {'several workers' if workers else 'one process'}" for routes, workers in COLUMNS]
     print("| | " + " | ".join(titles) + " |\n|---|" + "---:|" * len(COLUMNS))
@@ -176,10 +176,8 @@ def report_throughput(targets: Targets) -> None:
             stop(process)
     print("### Throughput over HTTP (uvicorn, keep-alive, one worker)\n")
     print(f"{ROUNDS} interleaved rounds of {BATCH} requests on {CONNECTIONS} connections: the median of the rounds'")
-    print("ratios, and the interval that holds it with 95 % probability.")
-    print(
-        "The second column has the server's processor time instead of the clock's: other programs matter less to it.\n"
-    )
+    print("ratios, and the interval that contains it with 95 % probability.")
+    print("The second column uses the server's CPU time instead of wall time: other programs affect it less.\n")
     print(f"| | of the bare application's {estimate(rates['bare']).value:.0f} requests a second | by processor time |")
     print("|---|---:|---:|")
     for peer in peers[1:]:
@@ -211,7 +209,7 @@ def scrape_job(engine: str, combinations: int, workers: int, times: int = 5) -> 
 
 def report_scrapes(targets: Targets) -> None:
     print("### A scrape: time to render a histogram of 17 buckets\n")
-    print("The median of the renderings of one process; the ratio is that of our slowest to their fastest.\n")
+    print("The median of the renderings in one process; ratio: prometheus_client's fastest to Sightline's slowest.\n")
     print("| combinations | worker files | lines, both | Sightline, ms | prometheus_client, ms | ratio, at least |")
     print("|---:|---:|---:|---:|---:|---:|")
     worst = []

@@ -23,7 +23,7 @@ from ops import servers
 from ops.paths import reachable
 
 T = TypeVar("T")
-PATIENCE = 240.0  # seconds; two loaded cores need some, and where all is well nobody waits for its end
+PATIENCE = 240.0  # seconds; loaded machines need many, and in a successful run none of these waits lasts that long
 NOT_YET = (OSError, AssertionError, LookupError, ValueError, httpx2.TransportError, psutil.Error)
 
 

@@ -29,7 +29,7 @@ def test_postgres_has_the_roles_of_the_stack(postgres: Postgres) -> None:
     assert stat.S_IMODE(postgres.secrets.stat().st_mode) == 0o700
 
 
-def test_postgres_lets_nobody_in_without_the_password(postgres: Postgres) -> None:
+def test_postgres_rejects_logins_without_the_password(postgres: Postgres) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(postgres.superuser_dsn.replace(":" + postgres.superuser_dsn.split(":")[2].split("@")[0], ":x"))
 

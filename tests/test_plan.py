@@ -1,4 +1,4 @@
-"""tests/plan.py speaks of modules that exist."""
+"""The modules in tests/plan.py exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""alertmanager/alertmanager.yml for the tests: as it comes, with receivers switched on, and what amtool says of it."""
+"""alertmanager/alertmanager.yml for the tests: unchanged, with receivers switched on, and as amtool reads it."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def receiver() -> Iterator[tuple[str, list[Json]]]:
 
 
 class Mailbox:
-    """What an SMTP server received from whoever knew the password."""
+    """What an SMTP server received from clients with the password."""
 
     def __init__(self, password: str) -> None:
         self.password = password.encode()

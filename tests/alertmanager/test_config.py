@@ -115,7 +115,7 @@ def test_the_watchdog_goes_to_the_heartbeat_alone(tmp_path: Path) -> None:
     assert receiver_of(config, alertname="TargetDown", severity="warning", area="monitoring") == "null"
 
 
-def test_two_ways_at_once_as_the_guide_has_them(tmp_path: Path) -> None:
+def test_two_receivers_at_once_as_in_the_guide(tmp_path: Path) -> None:
     """docs/notifications.md: one receiver with the parts of two."""
     guide = " ".join((PROJECT / "docs" / "notifications.md").read_text().split())
     anchors = {name: f"{name}: &{name.partition('_')[0]}" for name in ("slack_configs", "pagerduty_configs")}
@@ -133,7 +133,7 @@ def test_two_ways_at_once_as_the_guide_has_them(tmp_path: Path) -> None:
     assert as_it_comes(config) == CONFIG
 
 
-def test_who_has_switched_receivers_on_has_no_failing_tests(project_copy: Path) -> None:
+def test_tests_pass_with_receivers_switched_on(project_copy: Path) -> None:
     """In a copy of the project, with all that the guide describes; test_delivery.py knows nothing but CONFIG, too."""
     text = CONFIG
     for matcher, receiver in {"alertname=": "heartbeat", "severity=": "pagerduty"}.items():
@@ -191,7 +191,7 @@ def write_test(test: Json, file: Path) -> None:
     file.write_text(yaml.dump({**test, "rule_files": list(map(str, rules))}, Dumper=yaml.CSafeDumper))
 
 
-def test_what_says_where_a_target_is_stays_on_the_alerts_that_compare_it(tmp_path: Path) -> None:
+def test_alerts_keep_the_location_labels_that_inhibitions_compare(tmp_path: Path) -> None:
     """The alerts' own unit tests, with two labels more on every series."""
     placed = [rule for rule in INHIBITIONS if PLACE.keys() <= set(rule["equal"])]
     assert [rule for rule in INHIBITIONS if rule not in placed and "instance" not in rule["equal"]] == []

@@ -73,8 +73,8 @@ class Pairs:
         new.write_text(json.dumps(entries))
         new.replace(self.config / "targets" / f"{job}.yml")
 
-    def heard(self, number: int) -> float:
-        """How many notifications of the other Alertmanager this one knows of."""
+    def propagated(self, number: int) -> float:
+        """The number of notifications that this Alertmanager has received from the other one by gossip."""
         with urllib.request.urlopen(f"{self.alertmanagers[number].url}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         found = re.search(r"^alertmanager_nflog_gossip_messages_propagated_total (\S+)$", text, re.MULTILINE)
@@ -115,7 +115,7 @@ def test_each_alert_is_notified_once_also_while_one_of_each_is_killed(tmp_path: 
         both.down("a", "b")
         wait_until(lambda: firing("a") and firing("b"))
         # Killed before its next gossip, 0.2 s after a notification, the other one would send that again.
-        wait_until(lambda: both.heard(1) >= len("ab"))
+        wait_until(lambda: both.propagated(1) >= len("ab"))
 
         both.kill(0)  # the one that has notified: the other one was waiting for it
         both.down("a", "b", "c")
@@ -123,9 +123,9 @@ def test_each_alert_is_notified_once_also_while_one_of_each_is_killed(tmp_path: 
 
         both.start(0)
         wait_until(lambda: both.members() == [2, 2])
-        known = both.heard(0)
+        known = both.propagated(0)
         both.down("a", "b", "c", "d")
-        wait_until(lambda: firing("d") and both.heard(0) > known)
+        wait_until(lambda: firing("d") and both.propagated(0) > known)
         # What a Prometheus has never seen firing it does not resolve.
         wait_until(lambda: len(both.prometheis[0].query('ALERTS{alertstate="firing"}')) == len("abcd"))
         both.kill(1)

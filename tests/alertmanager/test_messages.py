@@ -1,4 +1,4 @@
-"""What each service is sent: within its limits, and with nothing of a label's that it would take for markup.
+"""The messages to each service: within its limits, and without markup from labels.
 
 A real Alertmanager sends to a local server that answers as Slack, Teams, Discord and Telegram do, and refuses what they
 refuse.
@@ -174,9 +174,7 @@ def read(service: str, text: str) -> tuple[str, list[str]]:
     )
 
 
-def test_each_service_is_told_what_is_wrong_and_when_it_is_over(
-    start_alertmanager: StartAlertmanager, tmp_path: Path
-) -> None:
+def test_each_service_gets_firing_and_resolved_messages(start_alertmanager: StartAlertmanager, tmp_path: Path) -> None:
     firing = shown("DbPoolTimeouts", "DbQueryErrors")
     with services() as (url, kept):
         alertmanager = start_alertmanager(to_all(url, tmp_path))
@@ -247,7 +245,7 @@ def test_hundreds_of_hostile_alerts_are_one_message_within_every_limit(
             assert len(message) < 4_500, service
             seen, links = read(service, message)
             assert not [link for link in links if "evil" in link]
-            assert "@everyone" not in message or service in ("slack", "telegram")  # where it mentions nobody
+            assert "@everyone" not in message or service in ("slack", "telegram")  # where it mentions no one
     for service, message in complete.items():
         seen, links = read(service, message)
         assert "The first ones of 240: all in Alertmanager" in seen

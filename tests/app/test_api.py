@@ -37,7 +37,7 @@ def test_sign_up_shows_the_key_once_and_stores_its_hash(
     [None, "", "Bearer", "Bearer sl_wrong", "Basic c2w6c2w=", "Bearer " + "x" * 5000, b"Bearer \xff\xfe"],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "/users/me"), ("GET", "/items"), ("POST", "/chat")])
-def test_without_a_valid_key_there_is_nothing(
+def test_without_a_valid_key_nothing_is_accessible(
     client: httpx2.Client, method: str, path: str, authorization: str | bytes | None
 ) -> None:
     headers = [("Authorization", authorization)] if authorization is not None else []
@@ -65,7 +65,7 @@ def test_an_item_lives_and_goes(user: httpx2.Client) -> None:
     assert user.put(path, json={"title": "Gone"}).status_code == 404
 
 
-async def test_what_could_not_be_committed_is_not_reported_as_done(
+async def test_a_failed_commit_is_not_reported_as_success(
     inside: httpx2.AsyncClient, settings: Settings, postgres: Postgres
 ) -> None:
     with psycopg.connect(postgres.dsn(settings.database_name)) as connection:
@@ -140,7 +140,7 @@ def test_a_wrong_item_is_refused_without_sending_it_back(
     assert user.get("/items").json()["items"] == []
 
 
-def test_a_wrong_method_is_told_the_right_ones(client: httpx2.Client) -> None:
+def test_a_wrong_method_lists_the_allowed_ones(client: httpx2.Client) -> None:
     allowed = {path: client.request("PATCH", path).headers["Allow"] for path in ("/items", "/items/1", "/metrics")}
     assert allowed == {"/items": "GET, POST", "/items/1": "DELETE, GET, PUT", "/metrics": "GET, HEAD"}
 
@@ -151,7 +151,7 @@ def test_text_comes_back_as_it_was(user: httpx2.Client) -> None:
     assert user.get(f"/items/{item['id']}").json()["description"] == text
 
 
-def test_the_index_says_where_to_look_and_that_the_llm_is_simulated(client: httpx2.Client) -> None:
+def test_the_index_has_links_and_shows_that_the_llm_is_simulated(client: httpx2.Client) -> None:
     index = client.get("/").json()
     assert index["llm"]["simulated"] is True
     assert "simulator" in index["llm"]["note"]

@@ -82,7 +82,7 @@ def never_answering(postgres: Postgres) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def answering_slowly(postgres: Postgres) -> Iterator[Running]:
-    """In about six seconds: whoever looks meanwhile may be on a busy machine."""
+    """In about six seconds: on a busy machine the check may come late."""
     with answering(postgres, first_token_seconds=0, tokens_per_second=10) as running:
         yield running
 
@@ -154,7 +154,7 @@ def test_a_client_that_leaves_before_the_answer_ends_the_call(never_answering: R
 
 
 def test_only_the_models_of_the_service(user: httpx2.Client) -> None:
-    # Else the most expensive one would be there for everybody.
+    # Otherwise any client could use the most expensive one.
     for stream in (False, True):
         answer = user.post("/chat", json={"message": "Hello", "model": "simulated-huge", "stream": stream})
         assert answer.status_code == 404

@@ -187,7 +187,7 @@ async def test_a_defect_on_the_way_ends_the_stream_with_an_error_event(
         answer = await client.post("/chat", json={"message": "Hello", "stream": True})
     (_, start), *_, (last, error) = events(answer.text.split("\n")[:-1])
     assert (last, error) == ("error", {"detail": "Internal Server Error"})
-    assert defects() == before + 1, "HttpNewException and AvailabilityBurn must hear of it"
+    assert defects() == before + 1, "HttpNewException and AvailabilityBurn must fire for it"
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     messages = (await inside.get(f"/conversations/{start['conversation_id']}")).json()["messages"]
     assert [(message["content"], message["complete"]) for message in messages][1] == ("Half an answer", False)

@@ -83,7 +83,7 @@ def test_without_the_setting_there_is_nothing(postgres: Postgres) -> None:
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer ", "Bearer  "])
-async def test_an_empty_token_lets_nobody_in(settings: Settings, authorization: str | None) -> None:
+async def test_an_empty_token_is_rejected(settings: Settings, authorization: str | None) -> None:
     app = create_app(settings.model_copy(update={"faults_enabled": True, "faults_token": SecretStr("")}))
     headers = {"Authorization": authorization} if authorization else {}
     async with httpx2.AsyncClient(

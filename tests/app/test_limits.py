@@ -43,7 +43,7 @@ PATIENT = {"APP_SIGN_UPS_PER_MINUTE": "0", "APP_REQUEST_TIMEOUT": "3600", "DATAB
 
 
 @pytest.mark.attack("many clients that hold what is large", tried=400)
-def test_large_bodies_that_do_not_end_fill_no_worker(postgres: Postgres) -> None:
+def test_large_endless_bodies_do_not_exhaust_a_worker(postgres: Postgres) -> None:
     """The service has more patience with them than the test; it finds all of them at once, as after a busy moment."""
     size = 2**20 - 100
     head = f"POST /chat HTTP/1.1\r\nHost: any\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
@@ -85,7 +85,7 @@ def for_a_large_answer(user: httpx2.Client) -> bytes:
 
 
 @pytest.mark.attack("many clients that hold what is large", tried=250)
-def test_answers_that_nobody_reads_fill_no_worker(postgres: Postgres) -> None:
+def test_unread_responses_do_not_exhaust_a_worker(postgres: Postgres) -> None:
     """Each client asks for an answer of 2 MB; the service has more patience with them than the test."""
     with (
         servers.app({**postgres.environment(postgres.create_database()), **PATIENT}) as service,

@@ -65,9 +65,7 @@ def test_the_newest_revision_is_alembics_head() -> None:
         ({'"1"': "None", "computed()": '"1"'}, None),
     ],
 )
-def test_what_follows_what_is_left_to_alembic_where_it_is_not_plain(
-    files: dict[str, str], newest: str | None, tmp_path: Path
-) -> None:
+def test_ambiguous_revisions_are_left_to_alembic(files: dict[str, str], newest: str | None, tmp_path: Path) -> None:
     (tmp_path / "versions").mkdir()
     for number, (own, follows) in enumerate(files.items()):
         text = f"revision: str = {own}\ndown_revision: str | None = {follows}\n"
@@ -84,9 +82,7 @@ def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) ->
         ThreadPoolExecutor(3) as pool,
         psycopg.connect(dsn) as obstacle,
     ):
-        obstacle.execute(
-            "CREATE TABLE users ()"
-        )  # until this is rolled back, whoever makes the table waits in the middle
+        obstacle.execute("CREATE TABLE users ()")  # until this is rolled back, migrations that create the table wait
         runs = [pool.submit(run, environment, "migrate") for _ in range(3)]
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -98,7 +94,7 @@ def test_replicas_may_migrate_at_once(settings: Settings, postgres: Postgres) ->
     assert revision(postgres, environment) == "0001"
 
 
-def test_migrations_make_what_the_models_say(settings: Settings) -> None:
+def test_migrations_create_the_tables_of_the_models(settings: Settings) -> None:
     from alembic.autogenerate import compare_metadata  # not by every process that collects the tests
     from alembic.migration import MigrationContext
 

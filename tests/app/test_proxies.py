@@ -18,7 +18,7 @@ def sign_ups(url: str, source: str, **headers: str) -> list[int]:
 
 def test_clients_behind_the_proxy_have_a_limit_each(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
-    # localhost: the addresses of the name are asked for; as `proxy` in Docker. A name that nobody knows does no harm.
+    # localhost: the addresses of the name are asked for; as `proxy` in Docker. An unknown name does no harm.
     trusted = {"APP_PROXIES": "no-such-proxy.invalid, localhost", "APP_SIGN_UPS_PER_MINUTE": str(LIMIT)}
     limited = [201] * LIMIT + [429]
     with app({**environment, **trusted}) as service, proxy(service) as (_, url):
@@ -30,7 +30,7 @@ def test_clients_behind_the_proxy_have_a_limit_each(postgres: Postgres) -> None:
         assert sign_ups(service.url, "127.0.0.4", X_Forwarded_For="192.0.2.3") == [429] * (LIMIT + 1)
 
 
-def test_without_trusted_proxies_headers_say_nothing(postgres: Postgres) -> None:
+def test_without_trusted_proxies_headers_are_ignored(postgres: Postgres) -> None:
     environment = postgres.environment(postgres.create_database())
     with app({**environment, "APP_SIGN_UPS_PER_MINUTE": str(LIMIT)}) as service:
         assert sign_ups(service.url, "127.0.0.1", X_Forwarded_For="192.0.2.1") == [201] * LIMIT + [429]

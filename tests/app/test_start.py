@@ -89,7 +89,7 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert "s3cret" not in str(failure.value)
 
 
-def test_a_wrong_setting_is_told_without_a_traceback() -> None:
+def test_a_wrong_setting_is_reported_without_a_traceback() -> None:
     result = run({"APP_PORT": "eighty"})
     assert result.returncode == 1
     assert result.stderr.startswith("Cannot start: APP_PORT: Input should be a valid integer")
@@ -130,7 +130,7 @@ def test_a_port_that_is_taken_is_named(postgres: Postgres) -> None:
 
 
 @pytest.mark.parametrize("change", [{"DATABASE_PORT": "1"}, {"DATABASE_USER": "nobody"}, {"DATABASE_NAME": "nothing"}])
-def test_a_database_that_does_not_let_us_in_is_waited_for_and_named(postgres: Postgres, change: dict[str, str]) -> None:
+def test_a_database_that_rejects_the_login_is_waited_for_and_named(postgres: Postgres, change: dict[str, str]) -> None:
     result = run({**postgres.environment(), **change, "DATABASE_WAIT": "2"})
     assert result.returncode == 1
     assert "Waiting for PostgreSQL at 127.0.0.1:" in result.stderr

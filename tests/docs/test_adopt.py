@@ -1,4 +1,4 @@
-"""docs/adopt.md, step by step and literally, on a service that knows nothing of this project."""
+"""docs/adopt.md, step by step and literally, on a service that is unrelated to this project."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def serving(folder: Path, port: int, dsn: str) -> Iterator[str]:
         process.wait(60)
 
 
-def test_a_strange_service_has_metrics_dashboards_and_alerts(
+def test_an_unrelated_service_has_metrics_dashboards_and_alerts(
     tmp_path: Path,
     postgres: Postgres,
     start_alertmanager: Callable[..., Alertmanager],

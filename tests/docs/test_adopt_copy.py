@@ -64,7 +64,7 @@ def test_a_grafana_that_has_data_sources_keeps_them(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert adopt(tmp_path).returncode == 0
-    assert adopt(tmp_path).returncode == 0, "what is equal is in nobody's way"
+    assert adopt(tmp_path).returncode == 0, "identical files are not a conflict"
     mine = tmp_path / "telemetry" / "http" / "middleware.py"
     mine.write_text("# mine\n")
     (tmp_path / "telemetry" / "users.py").unlink()
@@ -100,7 +100,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (str(PROJECT / "docs"), (), "inside this project"),
     ],
 )
-def test_a_wrong_call_says_what_to_do(tmp_path: Path, target: str, options: tuple[str, ...], says: str) -> None:
+def test_a_wrong_call_shows_what_to_do(tmp_path: Path, target: str, options: tuple[str, ...], says: str) -> None:
     for file in ("src/service/__init__.py", "src/service/metrics.py", "src/script.py", "files/monitoring"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()

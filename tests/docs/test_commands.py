@@ -25,7 +25,7 @@ SHORT_LOAD = {"MAKEFLAGS": "-- DURATION=10s USERS=5 LOADTEST_LINGER=0"}
 
 @dataclass(frozen=True)
 class Checkout:
-    """A fresh copy of the project, with ports of its own in its .env and nothing of the user's environment."""
+    """A fresh copy of the project, with its own ports in its .env and without the user's environment."""
 
     folder: Path
     ports: dict[str, int]

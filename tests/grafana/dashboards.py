@@ -28,7 +28,7 @@ BUILT_IN = {
     "__data",
     "__url_time_range",
 }
-# Values that nobody chooses: hidden variables with one value each, the same on every dashboard that has them.
+# Hidden variables with one constant value each, the same on every dashboard that has them.
 CONSTANTS: dict[str, str] = {
     variable["name"]: variable["query"]
     for dashboard in DASHBOARDS.values()

@@ -31,7 +31,7 @@ APPEARS_LATER = {
         for what in ("request_duration_seconds", "response_start_seconds")
         for part in ("bucket", "sum", "count")
     },
-    "http_exceptions_total": "the first exception that nobody catches",
+    "http_exceptions_total": "the first unhandled exception",
     "llm_unpriced_requests_total": "the first call of a model without a price",
     "locust_failures_total": "the first failure of a load test",
     "alertmanager_notifications_failed_total": "the first message that cannot be delivered",

@@ -144,7 +144,7 @@ def test_without_a_proxy_nothing_of_it_is_zero(an_hour: Prometheus) -> None:
     assert (band["metric"]["server"], mappings[0]["options"][value]["text"]) == ("proxy", "none in this range")
 
 
-def test_that_nothing_fires_is_known_from_the_alert_that_always_does(an_hour: Prometheus) -> None:
+def test_the_watchdog_shows_that_no_other_alert_fires(an_hour: Prometheus) -> None:
     def answer(dashboard: str, panel: str, second: int) -> list[tuple[dict[str, str], float]]:
         (expr,) = (t.expr for t in TARGETS if (t.dashboard, t.panel) == (dashboard, panel))
         found = an_hour.api("query", query=substituted(expr), time=str(START + second))["result"]

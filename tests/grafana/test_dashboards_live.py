@@ -177,7 +177,7 @@ def _load_test(url: str, metrics_port: int) -> Iterator[None]:
     try:
         yield
     finally:
-        locust.kill()  # its own report of a run that nobody wanted to the end is of no use
+        locust.kill()  # the report of an interrupted run is not needed
         locust.wait()
 
 

@@ -90,7 +90,7 @@ def test_a_run_that_began_gets_a_verdict_even_if_no_request_ended(
 
 
 @pytest.mark.attack("a load test whose users fail")
-def test_a_run_whose_output_nobody_reads_any_more_gets_its_verdict() -> None:
+def test_a_run_with_closed_output_still_gets_its_verdict() -> None:
     """It is in the exit code; lines that can't be printed were tracebacks, and the first ended the progress."""
 
     class Refusing(BaseHTTPRequestHandler):

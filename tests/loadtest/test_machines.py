@@ -131,7 +131,7 @@ def test_workers_of_other_machines_are_led_counted_and_judged(postgres: Postgres
         assert sum(map(int, rows)) == counted(remote) > USERS, output
 
 
-def test_a_worker_without_a_leader_says_so() -> None:
+def test_a_worker_without_a_coordinator_reports_it() -> None:
     cases: tuple[tuple[dict[str, str], str], ...] = (
         ({}, "loadtest: set MASTER= to the coordinating machine, where `make loadtest MASTER=...` runs.\n"),
         ({"MASTER": "127.0.0.1:1"}, "loadtest: no load test at 127.0.0.1:1 "),

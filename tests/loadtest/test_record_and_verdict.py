@@ -76,7 +76,7 @@ def test_what_prometheus_reads_is_what_was_counted() -> None:
     assert samples["locust_streams_abandoned_total", "/chat (streamed)"] == 1
 
 
-def test_a_quantile_is_never_flattering() -> None:
+def test_a_quantile_is_never_underestimated() -> None:
     series = Series()
     assert series.quantile(0.95) == 0.0
     record = Record()

@@ -70,7 +70,7 @@ def test_where_every_step_is_kept_the_limit_is_unknown() -> None:
         (lambda second, users: (20 if users == 1 else 3, 0), 1),
     ],
 )
-def test_the_capacity_ends_where_the_service_stands_still(service: Service, users: int) -> None:
+def test_the_capacity_ends_where_throughput_stops_growing(service: Service, users: int) -> None:
     test = Driven("step")
     test.drive(service)
     assert len(test.run.steps) == STEPS
@@ -88,7 +88,7 @@ def test_a_service_that_never_answers_has_no_capacity() -> None:
     assert "no request completed" in text
 
 
-def test_a_run_that_is_broken_off_says_what_it_knows() -> None:
+def test_an_interrupted_run_reports_its_results_so_far() -> None:
     test = Driven("step")
     assert "unknown" in test.run.capacity()
     test.drive(well, seconds=35)

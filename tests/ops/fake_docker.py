@@ -1,4 +1,4 @@
-"""A `docker` on PATH that answers as Compose does, and notes what it is asked."""
+"""A `docker` on PATH that responds like Compose, and records its calls."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_container_has_recovered_when_it_runs_for_long_enough(
     assert containers.problem(container, run, ours=True) == expected
 
 
-def test_a_server_that_others_wait_for_in_vain_is_heard(docker: Docker) -> None:
+def test_the_log_of_a_server_that_does_not_become_healthy_is_shown(docker: Docker) -> None:
     """Compose says no more than that it is unhealthy: in its log is why, such as passwords of another checkout."""
     docker.write()
     script = docker.folder / "bin" / "docker"

@@ -37,7 +37,7 @@ def test_a_store_for_years_adds_its_file_and_profile_to_those_of_the_user(tmp_pa
     assert "COMPOSE_FILE" not in made(LONGTERM_RETENTION="")
 
 
-def test_a_store_of_the_first_prometheus_alone_is_said_to_be(docker: Docker) -> None:
+def test_a_store_for_the_first_prometheus_only_is_reported(docker: Docker) -> None:
     """docker-compose.remote-write.yml gives its section to no second one: stores would get everything twice."""
     docker.override = {"services": {"prometheus-2": {}}}
     sentence = "The first Prometheus alone sends samples to the store"
@@ -58,7 +58,7 @@ def test_what_prometheus_reads_is_written_before_it_starts_and_with_each_reload(
     assert written.stat().st_ino == before
 
 
-def test_settings_that_no_container_is_given_are_said(
+def test_settings_that_no_container_gets_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Natively the service reads them; in Docker docker-compose.yml decides what it is given."""

@@ -37,7 +37,7 @@ def test_samples_are_there_when_everything_is_healthy(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/admin/tsdb/delete_series?match[]=up", "/snapshot/create"])
-def test_nobody_deletes_series_or_fills_the_disk_by_a_request(path: str, stack: Stack) -> None:
+def test_requests_cannot_delete_series_or_fill_the_disk(path: str, stack: Stack) -> None:
     assert store(stack, path).status_code == 401
 
 

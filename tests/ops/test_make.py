@@ -67,7 +67,7 @@ def test_parameters_of_a_make_that_calls_this_one_are_ignored(docker: Docker, tm
         {"APP_PORT": "tcp://10.0.0.1:80", "USERS": "many", "FROM": "x", "OUT": "x", "CONFIRM": "1"},
     ],
 )  # fmt: skip
-def test_what_an_environment_has_left_over_keeps_nothing_from_starting(
+def test_leftover_environment_variables_do_not_prevent_a_start(
     docker: Docker, left_over: dict[str, str], tmp_path: Path
 ) -> None:
     shadows = tmp_path / "shadows"  # as of another project's tools
@@ -80,7 +80,7 @@ def test_what_an_environment_has_left_over_keeps_nothing_from_starting(
 
 
 @pytest.mark.parametrize("flags", ["-j4", "-j -k", "-B --output-sync=target"])
-def test_targets_are_made_in_their_order_whatever_make_is_told(docker: Docker, flags: str) -> None:
+def test_targets_run_in_order_also_with_make_j(docker: Docker, flags: str) -> None:
     result = docker.make("down", "up", MAKEFLAGS=flags)
     assert result.returncode == 0, result.stderr
     calls = [line for line in (docker.folder / "asked").read_text().splitlines() if " down " in line or " up " in line]

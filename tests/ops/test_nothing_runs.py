@@ -46,7 +46,7 @@ def test_taken_ports_are_all_named_before_anything_starts(made: Stack) -> None:
         ("SECRETS_DIR", "/dev/null", "SECRETS_DIR is '/dev/null', which is not a folder."),
     ],
 )
-def test_wrong_settings_are_said_in_one_line(made: Stack, name: str, value: str, says: str) -> None:
+def test_wrong_settings_are_reported_in_one_line(made: Stack, name: str, value: str, says: str) -> None:
     result = made.run("up", **{name: value})
     assert result.returncode == 1
     assert says in result.stderr
@@ -84,7 +84,7 @@ def test_what_an_archive_lacks_is_kept_and_copies_of_the_users_are_not_removed(m
         ("exec sleep 600", "The service has not checked its settings within 0.5 s."),
     ],
 )
-def test_a_service_that_cannot_check_its_settings_says_why(
+def test_a_service_that_cannot_check_its_settings_reports_why(
     monkeypatch: pytest.MonkeyPatch, script: str, says: str
 ) -> None:
     with folder("state") as state:

@@ -1,4 +1,4 @@
-"""`make outdated` against a registry that speaks the tags API as registries do: a token first, then page by page."""
+"""`make outdated` against a registry with the usual tags API: a token first, then page by page."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_image_is_compared_with_its_registry(registry: Registry) -> None:
     assert sum(path.startswith("/token") for path in registry.requests) == len(rows)
 
 
-def test_who_cannot_be_asked_is_said_in_one_line(registry: Registry) -> None:
+def test_an_unreachable_registry_is_reported_in_one_line(registry: Registry) -> None:
     for address, reason in (
         (f"http://127.0.0.1:{free_port()}", "does not list the tags of library/python: the connection failed"),
         (registry.url, "does not list the tags of library/python: the answer is 404"),

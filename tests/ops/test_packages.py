@@ -56,7 +56,7 @@ def test_templates_are_found_without_root(amtool: Path) -> None:
     assert not Path(TEMPLATES).exists(), "nothing is left on the machine"
 
 
-def test_a_machine_that_allows_no_mount_namespace_is_told_what_to_do(amtool: Path, tmp_path: Path) -> None:
+def test_without_mount_namespaces_the_message_shows_what_to_do(amtool: Path, tmp_path: Path) -> None:
     (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "unshare").chmod(0o755)
     result = check_config(amtool, path=f"{tmp_path}:")

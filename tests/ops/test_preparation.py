@@ -97,7 +97,7 @@ def test_what_the_containers_users_cannot_read_is_named(tmp_path: Path) -> None:
         place.chmod(before)
 
 
-def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
+def test_errors_of_the_machine_are_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "secrets").write_text("a file where a folder should be")
     result = subprocess.run(
         [sys.executable, "-m", "ops", "secrets"],
@@ -123,9 +123,7 @@ def test_what_the_machine_refuses_is_said_in_one_line(tmp_path: Path) -> None:
         ("> /dev/full 2>&1", 1, ""),
     ],
 )
-def test_where_nobody_reads_the_output_the_work_is_done_all_the_same(
-    tmp_path: Path, streams: str, code: int, says: str
-) -> None:
+def test_work_is_done_even_if_output_is_closed(tmp_path: Path, streams: str, code: int, says: str) -> None:
     """Closed (by some schedulers), read by a program that ends (`| head`), on a full disk."""
     command = f'set -o pipefail; "{sys.executable}" -m ops secrets {streams}'
     for name in ("first", "second"):  # it also logs a warning, on standard error
@@ -274,7 +272,7 @@ def with_first_on_path(folder: Path) -> dict[str, str]:
     return {**environment, "PATH": f"{folder}:{environment['PATH']}"}
 
 
-def test_an_old_python_is_refused_in_one_line_whatever_is_made(tmp_path: Path) -> None:
+def test_an_old_python_is_rejected_in_one_line_for_every_target(tmp_path: Path) -> None:
     """The one that is first on PATH says of itself that it is too old, and can't do anything else."""
     (tmp_path / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "SyntaxError" >&2\nexit 1\n')
     (tmp_path / "python3").chmod(0o755)

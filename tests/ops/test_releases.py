@@ -94,7 +94,7 @@ def test_a_page_instead_of_the_archive(store: Store, publisher: Publisher) -> No
     assert nothing_but(store)
 
 
-def test_a_cut_download_is_tried_again_and_said(store: Store, publisher: Publisher) -> None:
+def test_an_interrupted_download_is_retried_and_reported(store: Store, publisher: Publisher) -> None:
     content = archive(padding=300_000)
     publisher.serve(content, only=100_000)
     with pytest.raises(UnavailableError, match=f"{NAME} can't be fetched from 127.0.0.1:.*, the connection failed$"):
@@ -169,7 +169,7 @@ def test_every_pinned_version_has_its_sums() -> None:
     assert all(len(one) == 64 and set(one) <= set("0123456789abcdef") for one in sums)
 
 
-def test_a_pin_without_sums_is_said() -> None:
+def test_a_pin_without_checksums_is_reported() -> None:
     pinned = {**images.upstream(), "prometheus": "prom/prometheus:v33.1.0"}
     with pytest.raises(OpsError, match=r"releases.toml has no SHA-256 of prometheus 33\.1\.0"):
         releases.releases(pinned=pinned)

@@ -102,7 +102,7 @@ def test_credentials_that_are_not_whole_are_named(files: dict[str, str], says: s
         remote_write.check(made(secrets, REMOTE_WRITE_URL=URL))
 
 
-def test_a_store_that_takes_samples_is_not_complained_of(
+def test_a_store_that_accepts_samples_causes_no_message(
     store: VictoriaMetrics, secrets: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, log.name):
@@ -156,7 +156,7 @@ def test_a_server_of_another_protocol_is_no_store(secrets: Path, caplog: pytest.
     assert f"{address} cannot be reached from here now (no HTTP answer: SSH-2.0" in caplog.text
 
 
-def test_a_certificate_that_nobody_vouches_for_is_said(secrets: Path, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_reported(secrets: Path, tmp_path: Path) -> None:
     """Samples would never arrive: waiting does not help."""
     certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
@@ -203,7 +203,7 @@ def test_a_section_of_the_users_own_is_not_doubled(
         ({"sent": 700, "failed": 12}, "has refused 12 samples since Prometheus started"),
     ],
 )
-def test_prometheus_metrics_say_what_is_wrong(values: dict[str, int], problem: str | None) -> None:
+def test_problems_are_derived_from_prometheus_metrics(values: dict[str, int], problem: str | None) -> None:
     labels = f'remote_name="remote",url="{URL}"'
     name = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"
     sent = f"{name}{{{labels}}} {values['sent']}\n" if values["sent"] else ""  # as Prometheus does

@@ -141,7 +141,7 @@ def test_streams_pass_unbuffered_and_who_leaves_is_counted_499(stack: Stack, pro
     wait_until(lambda: prometheus.value(gone) == before + 1)
 
 
-def test_what_no_replica_can_serve_the_service_says_itself(stack: Stack, prometheus: PrometheusApi) -> None:
+def test_without_a_ready_replica_the_service_responds_itself(stack: Stack, prometheus: PrometheusApi) -> None:
     """All are unready: the proxy passes their answers on, so that their metrics count them."""
     failed = 'sum(http_requests_total{job="app", endpoint="/items", status_code="503"}) or vector(0)'
     before = prometheus.value(failed)

@@ -31,7 +31,7 @@ def test_the_environment_overrides_the_file_and_the_file_the_defaults(tmp_path: 
     assert made.environment()["PROMETHEUS_PORT"] == "2222", "what Compose is given"
 
 
-def test_bad_settings_and_unknown_ones_are_all_said_with_the_nearest_name(tmp_path: Path) -> None:
+def test_bad_and_unknown_settings_are_all_reported_with_the_nearest_name(tmp_path: Path) -> None:
     key = tmp_path / "no-key"
     text = f"""\
 FAULTS_ENABLE=true
@@ -155,21 +155,21 @@ def test_a_line_ends_where_composes_lines_end(tmp_path: Path, mark: str) -> None
     )
 
 
-def test_a_file_with_zero_bytes_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_file_with_nul_bytes_is_reported(tmp_path: Path) -> None:
     """As a disk that was full, or a crash of the machine, leaves it."""
     with pytest.raises(OpsError, match=r"^\.env contains NUL bytes"):
         load(tmp_path, "APP_PORT=8001\nLLM_MODEL=\0\0\0")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_file_in_another_encoding_is_said_to_be(tmp_path: Path, encoding: str) -> None:
+def test_a_file_in_another_encoding_is_reported(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / ".env"
     file.write_bytes("# Größe\nAPP_PORT=8001\n".encode(encoding))
     with pytest.raises(OpsError, match=r"^\.env is not UTF-8 text"):
         settings.load({}, file)
 
 
-def test_a_setting_that_stands_twice_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_that_is_set_twice_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, log.name):
         load(tmp_path, "APP_PORT=8001\n#APP_PORT=1\nLOG_LEVEL=info\nexport APP_PORT='8002'\n").warn()
     said = [record.message for record in caplog.records if record.name == log.name]
@@ -203,7 +203,7 @@ def test_values_that_would_only_fail_later_are_refused(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize(("replicas", "said"), [("4", False), ("5", True)])
-def test_more_connections_than_postgresql_takes_are_said(
+def test_more_connections_than_postgresql_allows_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, replicas: str, said: bool
 ) -> None:
     with caplog.at_level(logging.WARNING, log.name):

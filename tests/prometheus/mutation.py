@@ -1,4 +1,4 @@
-"""Do the unit tests notice when a rule is wrong? `make test-rules-mutation`.
+"""Do the unit tests detect a wrong rule? `make test-rules-mutation`.
 
 Changes one thing of one rule at a time and runs the unit test of that rule: it must fail. Changed are, of every alert,
 its thresholds and factors (a fifth lower and higher; 0 and small whole numbers by one), its comparisons, its `for` and

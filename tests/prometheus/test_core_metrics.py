@@ -75,11 +75,11 @@ def test_every_request_is_counted_once_under_its_route(watched: Watched) -> None
     wait_until(the_same)
 
 
-def test_nothing_is_in_progress_when_everybody_has_left(watched: Watched) -> None:
+def test_nothing_is_in_progress_without_clients(watched: Watched) -> None:
     wait_until(lambda: watched.prometheus.value('sum(http_requests_in_progress{endpoint!="/metrics"})') == 0)
 
 
-def test_tokens_and_prompts_are_those_the_answers_tell(watched: Watched) -> None:
+def test_tokens_and_prompts_match_the_answers(watched: Watched) -> None:
     prometheus, record = watched.prometheus, watched.record
     for expression, told in (
         ('sum(llm_tokens_total{type="input"})', record.tokens["input"]),

@@ -1,4 +1,4 @@
-"""Remote write to a real VictoriaMetrics: what arrives over outages and restarts, and what alerts say of it."""
+"""Remote write to a real VictoriaMetrics: what arrives over outages and restarts, and which alerts fire."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ def test_only_what_waits_is_lost_when_prometheus_restarts(place: Path, port: int
         assert missing(server, running, start, end) == []
 
 
-def test_alerts_speak_in_an_outage_and_of_refused_samples_and_are_silent_without_a_store(
-    place: Path, port: int
-) -> None:
+def test_alerts_fire_for_outages_and_rejected_samples_and_not_without_a_store(place: Path, port: int) -> None:
     rules = {rule.name: rule.expr for rule in alerts() if rule.name.startswith("PrometheusRemoteWrite")}
     late = rules["PrometheusRemoteWriteBehind"].replace("> 600", "> 5")
     failing = rules["PrometheusRemoteWriteFailing"]

@@ -24,37 +24,37 @@ def judged(*looks: list[Labels], situation: Situation = FAULT) -> Result:
 def test_an_alert_is_sent_once_it_has_fired_from_look_to_look_and_again_when_it_comes_back() -> None:
     quiet: list[Labels] = []
     result = judged(quiet, quiet, [DOWN], [DOWN], [DOWN], quiet, [DOWN], [DOWN])
-    assert (result.first, result.minutes, result.heard) == ("ServiceDown", 0, ["ServiceDown", "ServiceDown"])
-    assert judged(quiet, quiet, [DOWN], quiet, quiet).heard == []
+    assert (result.first, result.minutes, result.sent) == ("ServiceDown", 0, ["ServiceDown", "ServiceDown"])
+    assert judged(quiet, quiet, [DOWN], quiet, quiet).sent == []
 
 
-def test_what_is_inhibited_or_only_information_is_not_heard() -> None:
+def test_inhibited_alerts_and_severity_info_are_not_sent() -> None:
     result = judged([], [], [FAILING, DOWN, BUSY], [FAILING, DOWN, BUSY], [FAILING, BUSY], [FAILING, BUSY])
-    assert result.heard == ["ServiceDown", "HttpEndpointFailing"]
+    assert result.sent == ["ServiceDown", "HttpEndpointFailing"]
 
 
 def test_targets_that_are_lost_together_are_one_message_and_what_joins_later_is_another() -> None:
     host, rack = ({"alertname": "TargetDown", "severity": "warning", "area": "monitoring", "job": job} for job in "ab")
     result = judged([], [], [host, rack], [host, rack])
-    assert (result.heard, result.messages) == (["TargetDown", "TargetDown"], 1)
+    assert (result.sent, result.messages) == (["TargetDown", "TargetDown"], 1)
     result = judged([], [], [host], [host], [host, rack], [host, rack])
-    assert (result.heard, result.messages) == (["TargetDown", "TargetDown"], 2)
+    assert (result.sent, result.messages) == (["TargetDown", "TargetDown"], 2)
     result = judged([], [], [host, BUSY | {"severity": "warning"}], [host, BUSY | {"severity": "warning"}])
     assert result.messages == 2
 
 
 def test_what_fired_before_a_fault_is_not_its_alert_but_a_healthy_situations_false_alarm() -> None:
     looks: list[list[Labels]] = [[DOWN]] * 4
-    assert (judged(*looks).minutes, judged(*looks).heard) == (None, [])
-    assert judged(*looks, situation=HEALTHY).heard == ["ServiceDown"]
+    assert (judged(*looks).minutes, judged(*looks).sent) == (None, [])
+    assert judged(*looks, situation=HEALTHY).sent == ["ServiceDown"]
 
 
 def test_a_summary_names_each_target_that_is_missed() -> None:
     good = Result(FAULT, ["ServiceDown"], 1, "ServiceDown", 2)
     fine = summarize([good, Result(HEALTHY)])
     assert fine.missed() == []
-    assert "1 of 1 faults detected (0 too late), median 2.0 minutes, 1.00 heard for each, in 1.00 messages" in str(fine)
-    for change in ({"detected": 0}, {"late": 1}, {"median": 3.5}, {"heard": 1.4}, {"false": 1}):
+    assert "1 of 1 faults detected (0 too late), median 2.0 minutes, 1.00 sent for each, in 1.00 messages" in str(fine)
+    for change in ({"detected": 0}, {"late": 1}, {"median": 3.5}, {"sent": 1.4}, {"false": 1}):
         assert len(replace(fine, **change).missed()) == 1, change
 
 
@@ -68,8 +68,8 @@ def test_a_fault_is_detected_and_a_restart_is_not_reported() -> None:
     """Two situations through promtool; all of them are played by `make replay`."""
     named = {one.name: one for one in SITUATIONS}
     detected, restart = play([named["database exporter down"], named["Prometheus restarts"]], OURS)
-    assert (detected.first, detected.heard) == ("TargetDown", ["TargetDown"])
-    assert restart.heard == []
+    assert (detected.first, detected.sent) == ("TargetDown", ["TargetDown"])
+    assert restart.sent == []
 
 
 def test_recorded_series_are_replaced_by_what_they_are_recorded_from_as_far_as_the_selector_fits() -> None:

@@ -122,7 +122,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=named)
-def test_alert_says_what_it_must(alert: Rule) -> None:
+def test_alert_has_labels_summary_description_and_links(alert: Rule) -> None:
     labels, says = alert.labels, alert.annotations
     runbook = f"{{{{ with $externalLabels.runbooks_url }}}}{{{{ . }}}}/{alert.name}.md{{{{ end }}}}"
     dashboard = r"{{ with \$externalLabels.grafana_url }}{{ . }}/d/sightline-.*{{ end }}"
@@ -202,7 +202,7 @@ def test_recorded_names_are_free_beside_other_tools() -> None:
     assert re.fullmatch(theirs, "slo:objective:ratio")  # was ours once
 
 
-def test_recorded_names_tell_the_window() -> None:
+def test_recorded_names_contain_the_window() -> None:
     wrong = []
     for rule in recordings():
         windows = set(re.findall(r"\[(\w+)(?::\w+)?\]", rule.expr))

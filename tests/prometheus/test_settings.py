@@ -134,7 +134,7 @@ def test_the_guide_shows_this_very_change() -> None:
         ),
     ],
 )
-def test_what_can_not_be_is_one_clear_sentence(pattern: str, replacement: str, complaint: str) -> None:
+def test_invalid_values_are_reported_in_one_sentence(pattern: str, replacement: str, complaint: str) -> None:
     text, found = re.subn(pattern, replacement, TEXT, count=1, flags=re.MULTILINE)
     assert found
     with pytest.raises(SettingsError, match=complaint):

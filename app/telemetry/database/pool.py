@@ -48,8 +48,10 @@ class PoolWatcher:
         self._patches = patches
         self._rolled_back = rolled_back
         self._pool: Any = None
-        for name in ("close", "invalidate", "soft_invalidate"):
-            patches.listen(pool, name, getattr(self, f"_on_{name}"))  # the pool's successors inherit its listeners
+        # The pool's successors inherit its listeners.
+        patches.listen(pool, "close", self._on_close)
+        patches.listen(pool, "invalidate", self._on_invalidate)
+        patches.listen(pool, "soft_invalidate", self._on_soft_invalidate)
         self._watch(pool)
 
     def _watch(self, pool: Any) -> None:

@@ -32,10 +32,12 @@ class SocketSeries:
 
     def __init__(self, series: Series, const_labels: tuple[str, ...]) -> None:
         self.series = series
-        self._connections = CONNECTIONS.family(("endpoint", "outcome", *const_labels))
-        self._open = CONNECTIONS_OPEN.family(("endpoint", *const_labels), mode="livesum")
-        self._closed = CLOSED.family(("endpoint", "code", *const_labels))
-        self._duration = CONNECTION_DURATION.family(("endpoint", *const_labels), CONNECTION_BUCKETS)
+        self._families = {
+            "connections": CONNECTIONS.family(("endpoint", "outcome", *const_labels)),
+            "open": CONNECTIONS_OPEN.family(("endpoint", *const_labels), mode="livesum"),
+            "closed": CLOSED.family(("endpoint", "code", *const_labels)),
+            "duration": CONNECTION_DURATION.family(("endpoint", *const_labels), CONNECTION_BUCKETS),
+        }
         self._cells: dict[tuple[str, ...], int] = {}
         self._rows: dict[str, Row] = {}
 
@@ -59,9 +61,8 @@ class SocketSeries:
         if cell is None:
             if endpoint != OVERFLOW and not self.series.room():
                 return self._cell(kind, OVERFLOW, value)
-            family = getattr(self, f"_{kind}")
-            labels = (endpoint, value) if value else (endpoint,)
-            cell = self._cells[kind, endpoint, value] = self.series.cell(family, (*labels, *self.series.constant))
+            labels = (endpoint, value, *self.series.constant) if value else (endpoint, *self.series.constant)
+            cell = self._cells[kind, endpoint, value] = self.series.cell(self._families[kind], labels)
         return cell
 
 

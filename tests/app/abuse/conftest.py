@@ -1,4 +1,4 @@
-"""What strangers send: no server error, no new series, no unbounded memory, and others are still served.
+"""Hostile requests cause no server error, no new series and no unbounded memory, and others are still served.
 
 `make fuzz` sets FUZZ_SECONDS and so tries ten times as much. A table at the end of the run counts what was tried.
 """

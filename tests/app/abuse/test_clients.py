@@ -24,7 +24,7 @@ from tests.running import Running, wait_until
 from tests.servers import Postgres
 
 
-def test_slow_clients_are_let_go_and_hold_up_nobody(service: Running, client: httpx2.Client, tried: Tried) -> None:
+def test_slow_clients_are_disconnected_and_block_no_one(service: Running, client: httpx2.Client, tried: Tried) -> None:
     answers: Counter[int | str] = Counter()
     with (
         connection(service) as silent,
@@ -58,7 +58,7 @@ def test_clients_that_do_not_read_are_cut_off(
         main = psutil.Process(service.process.pid)
         address = raw.getsockname()
         wait_until(lambda: not any(peer.raddr == address for peer in main.net_connections()))
-    tried("answers that nobody reads", Counter({"closed": 20}))
+    tried("unread responses", Counter({"closed": 20}))
     assert client.get("/readyz").status_code == 200
 
 

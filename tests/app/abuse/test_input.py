@@ -1,4 +1,4 @@
-"""Requests that nobody should send: paths, methods, headers, bodies and values of every malformed kind."""
+"""Malformed requests: paths, methods, headers, bodies and values of every kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.app.conftest import sign_up
 from tests.running import Running
 
 
-def test_paths_that_nobody_made(service: Running, tried: Tried) -> None:
+def test_malformed_paths(service: Running, tried: Tried) -> None:
     dice = random.Random(1)
     letters = string.ascii_letters + string.digits + "/.-_~%:@!$&'()*+,;=?"
     paths = [
@@ -48,7 +48,7 @@ def test_paths_that_nobody_made(service: Running, tried: Tried) -> None:
     assert set(answers) <= {200, 400, 401, 404, 414, 422}
 
 
-def test_methods_that_nobody_knows(service: Running, tried: Tried) -> None:
+def test_unknown_methods(service: Running, tried: Tried) -> None:
     dice = random.Random(2)
     methods = ["PROPFIND", "PURGE", "QUERY", "TRACE", "CONNECT", "OPTIONS", "get", "", "G\x00T", "PRI", "M-SEARCH", "é"]
     methods += ["".join(dice.choices(string.ascii_uppercase, k=dice.randrange(3, 20))) for _ in range(200 * TIMES)]
@@ -105,7 +105,7 @@ def test_headers_that_make_no_sense(service: Running, tried: Tried) -> None:
 
 
 def test_headers_are_limited_before_all_of_them_have_come(service: Running, tried: Tried) -> None:
-    """Also behind a chunked body, where nobody expects any more."""
+    """Also after a chunked body, where no more headers are expected."""
     start = b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     body = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
     few, many = b"X-A: b\r\n" * 10, b"X-A: b\r\n" * 100_000
@@ -141,7 +141,7 @@ def test_bodies_that_are_too_large(service: Running, tried: Tried) -> None:
     assert send(service, start + f"Content-Length: {limit}\r\n\r\n".encode() + body) == 422
 
 
-def test_bytes_that_are_no_text(service: Running, user: httpx2.Client, tried: Tried) -> None:
+def test_bytes_that_are_not_text(service: Running, user: httpx2.Client, tried: Tried) -> None:
     dice = random.Random(3)
     pieces = [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"a\xff\xfeb"]
     pieces += [dice.randbytes(dice.randrange(1, 30)) for _ in range(20 * TIMES)]
@@ -173,7 +173,7 @@ def test_bytes_that_are_no_text(service: Running, user: httpx2.Client, tried: Tr
     assert set(answers) <= {200, 400, 401, 404, 422, "closed"}
 
 
-def test_json_that_hurts(client: httpx2.Client, tried: Tried) -> None:
+def test_hostile_json(client: httpx2.Client, tried: Tried) -> None:
     numbers = [b"9" * 100_000, b"-" + b"9" * 5000, b"1e999999", b"NaN", b"-Infinity", b"1" + b"0" * 400, b"0.1e-99999"]
     bodies = [
         b"[" * 500_000,

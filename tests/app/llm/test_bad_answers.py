@@ -43,7 +43,7 @@ def whole(content: Any) -> Reply:
 
 
 @pytest.mark.parametrize("content", BAD, ids=repr)
-async def test_content_that_is_no_text(
+async def test_content_that_is_not_text(
     content: Any, asked: FastAPI, inside: httpx2.AsyncClient, fake: FakeProvider, model: str
 ) -> None:
     fake.replies = [whole(content)]
@@ -76,7 +76,7 @@ async def test_content_that_is_no_text(
     ],
     ids=str,
 )
-async def test_whole_answers_that_are_none(
+async def test_responses_without_an_answer(
     body: Any, status: int, asked: FastAPI, inside: httpx2.AsyncClient, fake: FakeProvider
 ) -> None:
     fake.replies = [Reply(body=body)]
@@ -96,7 +96,7 @@ async def test_errors_inside_a_stream(asked: FastAPI, inside: httpx2.AsyncClient
     [{"retry_after": "600"}, {"retry_after_ms": "600000"}, {"retry_after": "Fri, 01 Jan 2100 00:00:00 GMT"}],
     ids=str,
 )
-async def test_long_waits_are_not_waited_for(
+async def test_long_retry_waits_are_skipped(
     provider: str, headers: dict[str, str], fake: FakeProvider, model: str
 ) -> None:
     made: Any

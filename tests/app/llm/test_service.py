@@ -217,7 +217,7 @@ async def test_simulated_behaviour_changes_at_run_time(model: str) -> None:
         {"requests_per_minute": -1},
     ],
 )
-def test_simulated_behaviour_refuses_nonsense(wrong: dict[str, Any]) -> None:
+def test_simulated_behaviour_rejects_invalid_values(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SimulatedBehaviour(**wrong)
 

@@ -23,13 +23,13 @@ def test_the_death_of_postgresql_shows_in_tiles(stack: Stack) -> None:
             wait_until(lambda: stack.tile(dashboard, "Model p95") == Tile(None, "idle", "text"))  # noqa: B023
 
 
-def test_a_dead_server_has_no_numbers(stack: Stack) -> None:
+def test_a_stopped_server_has_no_values(stack: Stack) -> None:
     """An average of 5 minutes would go on for 5 minutes."""
     for title in ("TPS", "Backends", "Cache hits", "Longest tx", "Blocked", "Deadlocks", "Uptime"):
         assert stack.tile("database", title) == Tile(None, "no answer", "text"), title
 
 
-def test_failures_are_not_speed(stack: Stack) -> None:
+def test_failures_do_not_count_as_fast_responses(stack: Stack) -> None:
     """Each request of the last minute was answered with 503, within milliseconds."""
     with stack.users():
         for dashboard in ("overview", "http"):

@@ -226,7 +226,7 @@ def test_no_web_page_reads_prometheus_through_its_visitors_browser(stack: Stack)
             assert answer.headers["Access-Control-Allow-Origin"] == allowed
 
 
-def test_grafana_is_told_to_let_nobody_in_but_by_password(containers: dict[str, dict[str, Any]]) -> None:
+def test_grafana_is_configured_to_require_a_password(containers: dict[str, dict[str, Any]]) -> None:
     settings = dict(entry.split("=", 1) for entry in containers["grafana"]["Config"]["Env"])
     assert {name: settings[f"GF_{name}"] for name in ("AUTH_ANONYMOUS_ENABLED", "USERS_ALLOW_SIGN_UP")} == {
         "AUTH_ANONYMOUS_ENABLED": "false",

@@ -45,7 +45,7 @@ def test_samples_arrive_and_grafana_reads_them(longterm: Stack) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/admin/tsdb/delete_series?match[]=up", "/snapshot/create"])
-def test_who_reads_through_grafana_deletes_nothing(path: str, longterm: Stack) -> None:
+def test_queries_through_grafana_cannot_delete_anything(path: str, longterm: Stack) -> None:
     assert grafana(longterm, f"{SOURCE}{path}").status_code == 401
 
 

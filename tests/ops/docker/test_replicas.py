@@ -93,7 +93,7 @@ def test_a_rolling_restart_fails_no_request(scaled: Stack) -> None:
     assert not after & before
 
 
-def test_who_is_scaled_away_is_no_target_any_more(scaled: Stack, summarize: Callable[[str, str], None]) -> None:
+def test_removed_replicas_are_no_longer_targets(scaled: Stack, summarize: Callable[[str, str], None]) -> None:
     wait_until(lambda: len(up(scaled)) == REPLICAS)
     with writing(scaled.url("proxy")) as writer:
         scale(scaled, 1)

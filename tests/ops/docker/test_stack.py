@@ -1,4 +1,4 @@
-"""The whole stack in containers does its work: healthy, scraped, measured, shown, and heard of when a part fails."""
+"""The whole stack in containers works: healthy, scraped, measured, shown, and an alert fires when a part fails."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_grafana_has_taken_the_provisioning(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("password", [None, "admin", ""])
-def test_grafana_lets_nobody_in_without_the_password(stack: Stack, password: str | None) -> None:
+def test_grafana_rejects_logins_without_the_password(stack: Stack, password: str | None) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         _grafana(stack, "/api/datasources", password)
     assert refused.value.code == 401

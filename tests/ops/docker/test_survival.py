@@ -45,7 +45,7 @@ def crash(stack: Stack, service: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_called(stack: Stack) -> Iterator[None]:
+def no_notifications(stack: Stack) -> Iterator[None]:
     """A crash that heals itself within seconds is no reason for an alert about a lost part."""
 
     def firing() -> set[tuple[str, str]]:
@@ -115,7 +115,7 @@ def test_the_service_comes_back_and_only_its_counters_restart(stack: Stack) -> N
     assert stack.prometheus.value('max(resets(node_cpu_seconds_total{mode="user"}[5m]))') == 0
 
 
-def test_prometheus_keeps_what_it_knew(stack: Stack) -> None:
+def test_prometheus_keeps_its_data(stack: Stack) -> None:
     def known() -> float:
         """The series that Prometheus knew at the moment, its own left out: they go on under the same names."""
         (result,) = stack.prometheus.api("query", query='count({job!~"|prometheus"})', time=moment)["result"]

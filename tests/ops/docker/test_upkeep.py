@@ -64,7 +64,7 @@ def test_a_second_up_has_edited_configuration_read_and_names_a_refused_one(stack
         stack.up()
 
 
-def test_settings_that_cannot_work_are_said_in_one_line(stack: Stack, tmp_path: Path) -> None:
+def test_invalid_settings_are_reported_in_one_line(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "key").touch(mode=0o600)
     for name, value, says in (
         ("APP_PORT", "9000-9010", "APP_PORT is '9000-9010'; it must be a port number from 1 to 65535.\n"),

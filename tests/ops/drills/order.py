@@ -1,4 +1,4 @@
-"""Which drills there are, in which order, and which of them nobody notices."""
+"""Which drills there are, in which order, and which of them send no notification."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_the_traffic_of_a_load_test_that_runs_is_used(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "A load test runs already; its traffic is used.\n"
 
 
-def test_a_load_test_that_does_not_start_is_said_at_once() -> None:
+def test_a_load_test_that_does_not_start_is_reported_immediately() -> None:
     app = f"http://127.0.0.1:{free_port()}"
     with (
         pytest.raises(DrillError, match=f"The load test did not start: loadtest: no healthy service at {app}"),

@@ -36,7 +36,7 @@ def watched(servers: Servers, received: set[str] | None) -> tuple[Watch, list[st
     return Watch(target, lambda _, step, __: steps.append(step), deliver), steps
 
 
-def test_delivered_is_what_a_receiver_got_and_not_what_alertmanager_knows() -> None:
+def test_delivered_means_received_by_a_receiver() -> None:
     servers, received = Servers(), set[str]()
     watch, steps = watched(servers, received)
     servers.state, servers.in_alertmanager = "firing", {ALERT}

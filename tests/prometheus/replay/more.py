@@ -1,6 +1,6 @@
 """Still more situations: leaks, partial failures, other environments, other tools, ordinary operations.
 
-They were written when the rules were done, to see whether these hold for what nobody had in mind.
+They were written when the rules were done, to test them on situations they were not designed for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ordinary operations, of which nobody is to hear: deploys, scaling, load tests, backups, copies, rotations."""
+"""Ordinary operations, which must send no alert: deploys, scaling, load tests, backups, copies, rotations."""
 
 from __future__ import annotations
 

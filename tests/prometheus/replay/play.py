@@ -1,8 +1,8 @@
 """Replays situations through promtool: which alerts fire when, and which of them Alertmanager would send.
 
-promtool evaluates the rules as Prometheus does, and says what ALERTS holds at any moment when a test expects something
-else. From the alerts that fire and the inhibitions of alertmanager.yml follows how many were sent: an alert that has
-fired for the 30 s of group_wait without being muted; one that comes back is sent again.
+promtool evaluates the rules as Prometheus does, and prints the content of ALERTS at a time for which a test expects
+something else. From the alerts that fire and the inhibitions of alertmanager.yml follows how many were sent: an alert
+that has fired for the 30 s of group_wait without being muted; one that comes back is sent again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .situations import Situation
 from .world import World, healthy
 
 OURS = tuple(sorted(RULES.glob("*.yml")))
-LOOK = 15  # seconds from look to look, as from one evaluation of the rules to the next
+LOOK = 15  # seconds between checks, as between evaluations of the rules
 SILENT = ("info", "none")
 Labels = dict[str, str]
 Group = dict[str, Any]
@@ -44,8 +44,8 @@ GROUP_WAIT, GROUP_INTERVAL = (_seconds(ALERTMANAGER["route"][key]) for key in ("
 @dataclass
 class Result:
     situation: Situation
-    heard: list[str] = field(default_factory=list)
-    """Alerts that were sent, in their order; twice what came twice."""
+    sent: list[str] = field(default_factory=list)
+    """Alerts that were sent, in order, including repeated ones."""
     messages: int = 0
     """In how many messages: Alertmanager groups them, and sends what joins a group every five minutes."""
     first: str = ""
@@ -199,7 +199,7 @@ def _judge(situation: Situation, looks: list[tuple[int, list[Labels]]], inhibite
             key = _key(alert)
             if key in loud and key not in sent and time - since[key] >= GROUP_WAIT:
                 sent.add(key)
-                result.heard.append(loud[key])
+                result.sent.append(loud[key])
                 first = groups.setdefault(group(alert), time)
                 messages.add((group(alert), -(-(time - first) // GROUP_INTERVAL)))
     result.messages = len(messages)
@@ -236,11 +236,11 @@ def muted(alert: Labels, firing: list[Labels]) -> bool:
     return False
 
 
-HEAD = f"{'situation':<58}{'minutes':>8}{'heard':>7}  alerts"
+HEAD = f"{'situation':<58}{'minutes':>8}{'sent':>7}  alerts"
 
 
 def line(result: Result) -> str:
     minutes = "-" if result.minutes is None else f"{result.minutes:.2f}"
     late = " LATE" if result.situation.late and not result.in_time else ""
-    alerts = " ".join(result.heard) or f"({result.first})"
-    return f"{result.situation.name:<58}{minutes:>8}{len(result.heard):>7}  {alerts}{late}"
+    alerts = " ".join(result.sent) or f"({result.first})"
+    return f"{result.situation.name:<58}{minutes:>8}{len(result.sent):>7}  {alerts}{late}"

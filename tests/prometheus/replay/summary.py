@@ -10,7 +10,7 @@ from .play import Result
 
 DETECTED = 0.96  # of the faults
 MEDIAN = 3.0  # minutes until the first alert
-HEARD = 1.3  # alerts that were sent for each fault
+SENT = 1.3  # alerts that were sent for each fault
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Summary:
     """Detected when it no longer helped."""
     median: float
     """Minutes until the first alert of those detected."""
-    heard: float
+    sent: float
     """Alerts sent for each of those detected."""
     messages: float
     """In how many messages."""
@@ -32,7 +32,7 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.detected} of {self.faults} faults detected ({self.late} too late), "
-            f"median {self.median:.1f} minutes, {self.heard:.2f} heard for each, in {self.messages:.2f} messages; "
+            f"median {self.median:.1f} minutes, {self.sent:.2f} sent for each, in {self.messages:.2f} messages; "
             f"false alarms in {self.false} of {self.healthy} healthy situations"
         )
 
@@ -42,7 +42,7 @@ class Summary:
             f"{DETECTED:.0%} of the faults detected": self.detected >= DETECTED * self.faults,
             "none too late": not self.late,
             f"a median of at most {MEDIAN:g} minutes": self.median <= MEDIAN,
-            f"at most {HEARD:g} alerts heard for each fault": self.heard <= HEARD,
+            f"at most {SENT:g} alerts sent for each fault": self.sent <= SENT,
             "no false alarm": not self.false,
         }
         return [target for target, met in targets.items() if not met]
@@ -58,8 +58,8 @@ def summarize(results: Iterable[Result]) -> Summary:
         detected=len(detected),
         late=sum(not result.in_time for result in detected),
         median=statistics.median([result.minutes or 0 for result in detected] or [0]),
-        heard=sum(len(result.heard) for result in detected) / max(len(detected), 1),
+        sent=sum(len(result.sent) for result in detected) / max(len(detected), 1),
         messages=sum(result.messages for result in detected) / max(len(detected), 1),
         healthy=len(healthy),
-        false=sum(bool(result.heard) for result in healthy),
+        false=sum(bool(result.sent) for result in healthy),
     )

@@ -73,7 +73,7 @@ def test_uninstrument_leaves_no_trace(run: Runner, disposed_before: bool) -> Non
     assert untouched.pool.__dict__.keys() == create_engine(url(run.dsn)).pool.__dict__.keys()
 
 
-def test_a_new_handle_knows_nothing_of_the_old_ones_transactions(run: Runner) -> None:
+def test_a_new_handle_does_not_see_the_old_ones_transactions(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         assert run.handle is not None
         with engine.connect() as connection:

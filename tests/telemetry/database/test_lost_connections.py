@@ -145,7 +145,7 @@ def test_killed_when_detached(run: Runner) -> None:
     }
 
 
-def test_a_transaction_that_nobody_ends_is_a_rollback(run: Runner) -> None:
+def test_an_unfinished_transaction_is_a_rollback(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         connection = engine.connect()
         connection.execute(ONE)

@@ -180,7 +180,7 @@ def with_listeners_that_come_later(dsn: str) -> Engine:
     ],
 )
 def test_connecting_and_pinging_is_not_waiting(dsn: str, make: Callable[[str], Engine]) -> None:
-    """A connection that takes its time to open or to be checked is not the pool's fault, whoever opens it."""
+    """A connection that takes its time to open or to be checked does not count as a wait for the pool."""
     engine = make(dsn)
     pool = new_pool()
     instrument_engine(engine, pool=pool)

@@ -239,7 +239,7 @@ def test_an_error_while_a_server_side_cursor_fetches(run: Runner) -> None:
     }
 
 
-def test_nothing_of_the_statement_is_in_a_label(run: Runner) -> None:
+def test_statements_are_not_in_labels(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         with engine.connect() as connection:
             connection.execute(text("SELECT 'secret_text', :secret"), {"secret": "secret_parameter"})
@@ -344,7 +344,7 @@ def test_long_and_bulk_statements_are_not_remembered(run: Runner) -> None:
     assert list(run.handle._queries.observers[None]) == ["SELECT 'short'"]
 
 
-def test_nothing_to_complain_about(
+def test_normal_use_logs_no_warnings(
     run: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SQLAlchemy's first look at the server, too, is nothing to wonder at."""

@@ -112,7 +112,7 @@ def test_commit_of_an_aborted_transaction_is_a_rollback(run: Runner) -> None:
     assert agrees(run)
 
 
-def test_an_error_of_the_caller_does_not_mend_an_aborted_transaction(run: Runner) -> None:
+def test_a_client_side_error_does_not_reset_an_aborted_transaction(run: Runner) -> None:
     def scenario(engine: Engine) -> None:
         with engine.connect() as connection:
             with pytest.raises(exc.IntegrityError):

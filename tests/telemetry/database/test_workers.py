@@ -77,7 +77,7 @@ def test_four_workers_agree_with_the_server(dsn: str, tmp_path: Path) -> None:
         wait_until(all_workers_added, interval=0)
         wait_until(numbers_agree)
 
-        # Killed in the middle of a transaction: its statement was counted, its end is nobody's; all else stays.
+        # Killed in the middle of a transaction: its statement was counted, its end never is; everything else stays.
         held = served.connect()
         held.sendall(b"POST /add/1?hold=60 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         holder = "SELECT application_name FROM pg_stat_activity WHERE state = 'idle in transaction'"

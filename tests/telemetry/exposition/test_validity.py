@@ -128,7 +128,7 @@ for accept in ("", "text/plain; version=1.0.0; escaping=allow-utf-8"):
 
 
 def test_names_that_are_no_names_or_equal_as_they_are_written() -> None:
-    """Prometheus takes nothing of a text with such a line."""
+    """Prometheus rejects the whole text if it has such a line."""
     done = subprocess.run([sys.executable, "-c", NAMES], cwd=ROOT, capture_output=True, text=True, check=True)
     ours = [
         line for line in done.stdout.splitlines() if re.search("apart|equal|digit|empty|broken|line|th|build", line)

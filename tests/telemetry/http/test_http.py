@@ -116,7 +116,7 @@ def test_client_that_leaves(server: Served, path: str, endpoint: str) -> None:
 
 
 def test_client_that_leaves_when_it_has_all(server: Served) -> None:
-    """What the head announced was sent: the request is what it was, whoever closes the connection."""
+    """What the head announced was sent: the request keeps its status, no matter which side closes the connection."""
     before = server.samples()
     with server.connect() as connection:
         connection.sendall(b"GET /announced HTTP/1.1\r\nhost: localhost\r\n\r\n")

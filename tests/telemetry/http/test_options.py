@@ -44,7 +44,7 @@ async def ask(app: Starlette, *paths: str) -> Samples:
 
 
 async def test_two_applications_in_one_process() -> None:
-    """Each with options of its own; nothing of one is counted by the other, and one text reports both."""
+    """Each with options of its own; neither counts requests of the other, and one text reports both."""
     blue, green = sizes(), sizes()
     options: dict[str, Any] = {"buckets": (0.5, 2), "unmatched_endpoint": "none"}
     blue.add_middleware(PrometheusMiddleware, const_labels={"service": "blue"}, **options)
@@ -80,7 +80,7 @@ async def test_two_applications_in_one_process() -> None:
     assert sent == 1 + 2
 
 
-async def test_in_progress_for_whoever_reads() -> None:
+async def test_in_progress_is_set_when_it_is_read() -> None:
     """Alone in its process the gauge is set when it is read: from within a request, and from a middleware."""
     seen: list[Samples] = []
 

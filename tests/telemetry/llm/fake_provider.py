@@ -1,4 +1,4 @@
-"""A provider of the tests: speaks the wire protocols of OpenAI and Anthropic over real sockets, and counts.
+"""A fake provider: implements the wire protocols of OpenAI and Anthropic over real sockets, and counts requests.
 
 It runs on an event loop and a thread of its own, answers each request with the next of its `replies` (the last one
 again and again), and notes in `exchanges` what it was asked, how much it sent, and whether the client left early.

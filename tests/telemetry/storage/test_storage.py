@@ -22,7 +22,7 @@ print(exposition.render(names=["plain_total", "labelled_total", "later_total"]).
 
 
 def test_metrics_that_were_there_before(tmp_path: Path) -> None:
-    """Nothing of them is lost; with several workers it is said that they are each worker's own."""
+    """Their values are not lost; with several workers the log says that they are not shared."""
     expected = {'labelled_total{l="before"} 1', 'labelled_total{l="after"} 3', 'later_total{l="after"} 4'}
     environment = {"PATH": os.environ["PATH"]}
     alone = subprocess.run(
@@ -74,7 +74,7 @@ def test_a_damaged_folder_keeps_no_service_from_starting(tmp_path: Path, damage:
     assert 'None # HELP counted_total c\n# TYPE counted_total counter\ncounted_total{l="x"} 1\n' in output
 
 
-def test_a_record_that_nobody_understands_while_the_service_runs(tmp_path: Path) -> None:
+def test_an_invalid_record_while_the_service_runs(tmp_path: Path) -> None:
     """Every reading says so, and what comes before it is taken over once."""
     code = f"""{COUNTS}
 import os, struct
@@ -111,7 +111,7 @@ def test_a_folder_that_is_removed_while_the_service_runs(tmp_path: Path) -> None
 
 
 def test_a_full_disk_keeps_no_metric_from_being_defined(tmp_path: Path) -> None:
-    """What has no room is counted in memory, said to be this worker's, and no other number is exposed in its place."""
+    """Series without space are counted in memory, labelled as this worker's, and no other value is exposed instead."""
     code = f"""{COUNTS}
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))

@@ -45,7 +45,7 @@ def everywhere(count: int) -> dict[str, int]:
     return dict.fromkeys(WINDOWS, count)
 
 
-def test_nobody(users: ActiveUsers) -> None:
+def test_no_users(users: ActiveUsers) -> None:
     assert users.counts() == everywhere(0)
 
 

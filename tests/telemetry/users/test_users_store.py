@@ -83,7 +83,7 @@ def shown(clock: Clock, *replicas: Replica) -> None:
 
 
 @pytest.mark.parametrize("many", [0, 1, 10, 1_000, 100_000])
-def test_four_replicas_count_everybody_once(valkey: servers.Valkey, key: bytes, clock: Clock, many: int) -> None:
+def test_four_replicas_count_each_user_once(valkey: servers.Valkey, key: bytes, clock: Clock, many: int) -> None:
     """1 % is more than six standard errors; `make bench ONLY=users` measures them. Half of the users go everywhere."""
     replicas = [Replica(valkey, key, clock) for _ in range(4)]
     for number in range(many):
@@ -110,7 +110,7 @@ def test_windows_are_as_long_as_their_names_say(valkey: servers.Valkey, key: byt
         assert there.store.counts()[window] == 0  # type: ignore[index]
 
 
-def test_a_replica_that_is_gone_takes_nobody_along(valkey: servers.Valkey, key: bytes, clock: Clock) -> None:
+def test_users_of_a_stopped_replica_still_count(valkey: servers.Valkey, key: bytes, clock: Clock) -> None:
     gone, other = (Replica(valkey, key, clock) for _ in range(2))
     gone.users.touch("ada")
     gone.store.exchange()
@@ -173,7 +173,7 @@ def test_the_store_down_and_back(key: bytes, clock: Clock, caplog: pytest.LogCap
             again.stop()
 
 
-def test_a_wrong_password_is_said(
+def test_a_wrong_password_is_reported(
     valkey: servers.Valkey, key: bytes, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = UsersStore(valkey.url, key, "not-the-password", users=ActiveUsers(clock=clock, registry=None), clock=clock)
@@ -183,7 +183,7 @@ def test_a_wrong_password_is_said(
     assert "not-the-password" not in caplog.text
 
 
-def test_counts_that_nobody_renews_are_none(valkey: servers.Valkey, key: bytes, clock: Clock) -> None:
+def test_stale_counts_are_not_exported(valkey: servers.Valkey, key: bytes, clock: Clock) -> None:
     replica = Replica(valkey, key, clock)
     shown(clock, replica)
     assert replica.exported() == everywhere(0)

@@ -23,15 +23,12 @@ __all__ = ["Answer", "by_class", "event", "is_malformed", "may_carry_usage", "re
 class Reader(Protocol):
     """The interface of the modules of this package."""
 
-    @staticmethod
-    def claims(thing: Any) -> bool: ...
-    @staticmethod
-    def whole(answer: Answer, response: Any) -> None: ...
-    @staticmethod
-    def event(answer: Answer, event: Any) -> None: ...
+    def claims(self, thing: Any) -> bool: ...
+    def whole(self, answer: Answer, response: Any) -> None: ...
+    def event(self, answer: Answer, event: Any) -> None: ...
 
 
-_READERS: tuple[Any, ...] = (langchain, chat, responses, anthropic)
+_READERS: list[Reader] = [langchain, chat, responses, anthropic]
 
 
 def whole(answer: Answer, response: Any) -> bool:
