@@ -121,7 +121,7 @@ outdated: $(BIN)/.installed  ## List images and Python packages with newer versi
 	@echo && python3 -m ops outdated
 audit: .venv-audit/bin/.installed  ## Check the deployed Python packages for known vulnerabilities (asks the index)
 	@.venv-audit/bin/python -m pip_audit --strict --disable-pip --require-hashes -r app/requirements.txt -r loadtest/requirements.txt \
-		|| { echo "Not shown to be free of known vulnerabilities: the lines above say why." >&2; exit 1; }
+		|| { echo "Could not be shown to be free of known vulnerabilities: see the lines above." >&2; exit 1; }
 sbom: .venv-audit/bin/.installed  ## Write sbom.json, the Python packages of the service's image (CycloneDX)
 	@.venv-audit/bin/python -m cyclonedx_py requirements --output-reproducible -o sbom.json app/requirements.txt
 	@echo sbom.json

@@ -100,7 +100,7 @@ def restore(stack: Stack, name: str, confirmed: bool, folder: Path, start: Calla
 
 
 def interrupted(stack: Stack) -> Path:
-    """The file that is there while a restore replaces the data; its text says what to do if the restore was killed."""
+    """The file that exists while a restore replaces the data; its text is what to do if the restore was killed."""
     return stack.settings.folder("SIGHTLINE_STATE") / "restoring"
 
 
@@ -108,7 +108,7 @@ def clear_up(stack: Stack) -> None:
     """Remove what a killed backup or restore has left.
 
     Raises:
-        OpsError: data are incomplete; it says what the user has to do.
+        OpsError: data are incomplete; the message is what to do.
     """
     _clear(stack.settings.folder("BACKUPS_DIR"))
     whole = stack.recover()
@@ -191,8 +191,8 @@ def _paused(stack: Stack, servers: Sequence[str]) -> Iterator[None]:
         _guard(stack, servers, its)
     its.close()
     try:
-        with ours.makefile() as said:
-            if complaint := said.readline().strip():
+        with ours.makefile() as reply:
+            if complaint := reply.readline().strip():
                 raise OpsError(complaint)
         yield
     finally:

@@ -17,7 +17,7 @@ def require_readable(places: Iterable[Path]) -> None:
     """Check that the containers' users, which have other ids, can read these files and folders.
 
     Raises:
-        OpsError: a place is closed to others (a strict umask); says how to open it.
+        OpsError: a path is not accessible to others (a strict umask); the message shows how to change that.
     """
 
     def closed(path: Path) -> bool:
@@ -42,7 +42,7 @@ def require_labels(places: Iterable[Path], enforce: Path = Path("/sys/fs/selinux
     """Check that SELinux, where it is enforcing, lets containers read these files and folders.
 
     Raises:
-        OpsError: the label of a place lets no container read it; says how to change it.
+        OpsError: the SELinux label of a path lets no container read it; the message shows how to change it.
     """
     if not enforce.exists() or enforce.read_text().strip() != "1":
         return

@@ -86,7 +86,7 @@ def obtain(*names: str) -> None:
     """Unpack the packages of these programs, unless they are there.
 
     Raises:
-        OpsError: this can't be done; says what to install.
+        OpsError: this can't be done; the message shows what to install.
     """
     with lock():  # another process may have unpacked them while this one waited
         absent = [name for name in names if not unpacked(name)]
@@ -149,7 +149,7 @@ class Apt:
         self.folder = home / "apt" / suite
         for folder in ("lists/partial", "cache/archives/partial", "debs"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
-        # The machine's own settings (a proxy, say) are read first; then these. Its hooks are for its own apt.
+        # The machine's own settings (such as a proxy) are read first, then these. Its hooks are for its own apt.
         (self.folder / "apt.conf").write_text(
             "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n#clear DPkg;\n"
             f'Dir::Etc::sourcelist "{self.folder}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'

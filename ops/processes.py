@@ -96,10 +96,10 @@ class ProcessStack(NativeServers):
         except subprocess.TimeoutExpired:
             raise OpsError(f"The service has not checked its settings within {CHECK_TIMEOUT:g} s.") from None
         if checked.returncode:
-            _, refused, said = checked.stderr.strip().rpartition("Cannot start: ")  # warnings may come before it
+            _, refused, reason = checked.stderr.strip().rpartition("Cannot start: ")  # warnings may come before it
             if refused:
-                raise OpsError(said)
-            last = said.rpartition("\n")[2] or "it said nothing"
+                raise OpsError(reason)
+            last = reason.rpartition("\n")[2] or "without output"
             raise OpsError(f"The service's check of its settings ended with exit code {checked.returncode}: {last}")
 
     def stop(self) -> bool:

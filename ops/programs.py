@@ -38,7 +38,7 @@ def find(*names: str, major: int | None = None) -> dict[str, Path]:
         major: the major version of PostgreSQL, for data that have one.
 
     Raises:
-        OpsError: a program is missing and not available; says what to install.
+        OpsError: a program is missing and not available; the message shows what to install.
     """
     missing = [name for name in names if not _present(name, major)]
     if missing:

@@ -105,7 +105,7 @@ class Store:
         """Fetch and unpack the release, unless it is there.
 
         Raises:
-            UnavailableError: neither the folder of archives nor the network has it; says why, without a full stop.
+            UnavailableError: neither the folder of archives nor the network has it; the reason, without a full stop.
             OpsError: what was found is not the release, or there is no room for it.
         """
         with locked(self.folder / "lock"):

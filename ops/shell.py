@@ -44,8 +44,8 @@ def to_file(what: str, command: Sequence[str], output: Path, environment: Mappin
     """Run `command`, its output into the file `output`.
 
     Raises:
-        OpsError: it fails; the message says `what` failed, and how.
-        OSError: there is no space left for the file. (tar says of that: "Wrote only 8192 of 10240 bytes".)
+        OpsError: it fails; the message has `what`, and the reason.
+        OSError: there is no space left for the file. (tar's own message is "Wrote only 8192 of 10240 bytes".)
     """
     with open(output, "wb") as file:
         result = subprocess.run(
@@ -60,14 +60,14 @@ def feed(what: str, command: Sequence[str], stream: IO[bytes], environment: Mapp
     """Run `command` with `stream` as its input.
 
     Raises:
-        OpsError: it fails; the message says `what` failed, and how.
+        OpsError: it fails; the message has `what`, and the reason.
     """
     with tempfile.TemporaryFile() as complaint:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=complaint, stderr=complaint, env=environment, cwd=cwd
         )
         with suppress(BrokenPipeError), process.stdin as pipe:  # type: ignore[union-attr]
-            shutil.copyfileobj(stream, pipe, 1 << 20)  # a broken pipe: it ended early, and its exit code says why
+            shutil.copyfileobj(stream, pipe, 1 << 20)  # a broken pipe: it ended early; its exit code is checked below
         process.wait()
         complaint.seek(0)
         _check(what, process.returncode, complaint.read())

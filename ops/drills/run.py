@@ -22,7 +22,7 @@ PATIENCE = 15 * 60.0  # seconds to wait for the alerts to fire, and again to res
 LOAD_STARTS = 60.0  # seconds for the load test to open its metrics port
 LATER = 10 * 60.0  # alerts with a longer `for` are named, not waited for
 LOOK_EVERY = 2.0
-SAY_EVERY = 30.0  # seconds between progress lines
+REPORT_EVERY = 30.0  # seconds between progress lines
 HOLD = 3 * 60.0  # how long a fault without expected alerts lasts
 WARM_UP = 60.0  # seconds of normal traffic before the fault, as a baseline for the alerts
 
@@ -104,13 +104,13 @@ def _run(drill: Drill, target: Target) -> bool:
 
 
 def _wait(watch: Watch, alerts: list[str], stage: str) -> bool:
-    began = said = time.monotonic()
+    began = reported = time.monotonic()
     while waiting := [alert for alert in alerts if not watch.all_reached([alert], stage)]:
         now = time.monotonic()
         if now - began > PATIENCE:
             return False
-        if now - said > SAY_EVERY:
-            said = now
+        if now - reported > REPORT_EVERY:
+            reported = now
             step = watch.arrived if stage == "delivered" else stage
             print(f"  {now - began:5.0f}  waiting until {', '.join(waiting)}: {step}", flush=True)
         time.sleep(LOOK_EVERY)

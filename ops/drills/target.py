@@ -23,7 +23,7 @@ PATIENT = 60.0  # for the service, which faults may have made slow
 
 
 class DrillError(OpsError):
-    """A drill that cannot run; the message says what to do."""
+    """A drill that cannot run; the message is what to do."""
 
 
 @dataclass(frozen=True)

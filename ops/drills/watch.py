@@ -33,7 +33,7 @@ class Watch:
             repair. For an alert that is inhibited or silenced the step is "muted" instead of "delivered", and
             "delivered" follows if it is sent after all.
         delivered: returns the names of the alerts that a receiver got. Without it the step is "in Alertmanager":
-            only a receiver knows what it got, and when.
+            only the receiver shows what it got, and when.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ def test_what_an_archive_lacks_is_kept_and_copies_of_the_users_are_not_removed(m
     [
         ("printf 'a warning\\nCannot start: ONE: no\\nTWO: no\\n' >&2; exit 1", "ONE: no\nTWO: no"),
         ("echo 'a warning' >&2; echo 'OSError: no' >&2; exit 1", "ended with exit code 1: OSError: no"),
-        ("kill -KILL $$", "ended with exit code -9: it said nothing"),
+        ("kill -KILL $$", "ended with exit code -9: without output"),
         ("exec sleep 600", "The service has not checked its settings within 0.5 s."),
     ],
 )
