@@ -94,7 +94,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         ("src/service/metrics.py", (), "is not a folder"),
         ("files", (), "files/monitoring\n"),
         ("files", ("PIECES=middleware", "PACKAGE=monitoring/telemetry"), "folders are needed"),
-        ("nowhere", (), "TARGET= names the folder"),
+        ("nowhere", (), "Set TARGET= to the folder"),
         (".", ("PIECES=moon",), "Unknown piece: moon"),
         (".", ("PACKAGE=../elsewhere",), "PACKAGE is a folder inside TARGET"),
         (str(PROJECT / "docs"), (), "inside this project"),
