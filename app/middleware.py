@@ -12,10 +12,11 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.telemetry.http.metrics import CLIENT_GONE
+
 access_logger = logging.getLogger("app.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
-CLIENT_GONE = 499  # as in nginx: the client disconnected before it got a response
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 

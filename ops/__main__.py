@@ -23,13 +23,12 @@ from ops.console import log
 from ops.docker import ComposeStack
 from ops.errors import NO_DOCKER, OpsError, refusal
 from ops.paths import PROJECT
-from ops.settings import Settings
+from ops.settings import MODES, Settings
 from ops.shell import succeeds
 from ops.stack import Stack
 
 VENV = PROJECT / ".venv"
 ENGINE_TIMEOUT = 20  # seconds for an engine to answer
-MODES = ("docker", "native")
 CHECKED = ("up", "restart", "restore", "check-config")  # bad settings stop these before anything starts or stops
 UNATTACHED = ("check-config", "pull")  # they touch no container
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

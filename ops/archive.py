@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from ops import secrets
 from ops.errors import OpsError
+from ops.settings import MODES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -33,7 +34,6 @@ FOLDERS = ("prometheus", "alertmanager", "grafana")  # the servers whose data ar
 KEY = secrets.GRAFANA_KEY  # archives of older versions have none
 DATABASES = {DUMP, "postgres.tar"}
 MADE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-MODES = ("docker", "native")
 LIMIT = 1 << 20  # bytes of a manifest that can be ours
 
 

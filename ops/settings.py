@@ -58,6 +58,7 @@ OWN = {
     "SECRETS_DIR": secrets.NAMES,
     "SIGHTLINE_STATE": ("lock", "in-docker", "run/supervisord.conf", "data/postgres/PG_VERSION"),
 }
+MODES = ("docker", "native")
 DATA_FOLDERS = ("data", "run", "logs", "longterm")  # of native mode, in SIGHTLINE_STATE: `make clean` removes them
 REMOTE_WRITE_FOLDER = "remote-write"  # likewise in SIGHTLINE_STATE: `make up` writes it in Docker mode
 LINKS = ("GRAFANA_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "RUNBOOKS_URL")  # where links in messages lead
@@ -67,7 +68,7 @@ _ADDRESS = (
     "an address such as https://grafana.example",
 )
 VALUES = {  # setting -> what it must match, and that in words
-    "SIGHTLINE_MODE": ("docker|native", "docker or native"),
+    "SIGHTLINE_MODE": ("|".join(MODES), " or ".join(MODES)),
     "APP_REPLICAS": (r"[1-9]|1\d|2\d|3[01]", "a number from 1 to 31"),
     "APP_WORKERS": (r"[1-9]|[1-5]\d|6[0-4]", "a number from 1 to 64"),
     "APP_SIGN_UPS_PER_MINUTE": (r"\d{1,9}", "a number, 0 for no limit"),
