@@ -101,7 +101,7 @@ standins: python  ## Without access to a registry: build stand-ins for the upstr
 
 .PHONY: lint lock outdated audit sbom generate dashboards-types
 lint: $(BIN)/.installed  ## Check style, types and every configuration file; FIX=1 fixes style
-	@$(BIN)/python -m ops check-config MODE=native
+	@$(BIN)/python -m ops check-files MODE=native
 	@$(BIN)/ruff check --quiet $(if $(FIX),--fix) .
 	@$(BIN)/ruff format --quiet $(if $(FIX),,--check) .
 	@$(BIN)/python -m mypy

@@ -30,7 +30,7 @@ from ops.stack import Stack
 VENV = PROJECT / ".venv"
 ENGINE_TIMEOUT = 20  # seconds for an engine to answer
 CHECKED = ("up", "restart", "restore", "check-config")  # bad settings stop these before anything starts or stops
-UNATTACHED = ("check-config", "pull")  # they touch no container
+UNATTACHED = ("check-config", "check-files", "pull")  # they touch no container
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATHS = ("TARGET", "OUT", "FROM")  # parameters whose ~ some shells leave as it is
 LOAD = ("HOST", "USERS", "DURATION", "SHAPE", "THINK", "WEIGHTS", "WORKERS", "MASTER")
@@ -172,6 +172,7 @@ COMMANDS: dict[str, Command] = {
     "logs": _stack(commands.logs, "SERVICE", "FOLLOW"),
     "psql": _stack(commands.psql),
     "check-config": _stack(commands.check_config),
+    "check-files": _stack(commands.check_files),
     "reload": _stack(commands.reload),
     "restart": _stack(commands.restart),
     "clean": _stack(commands.clean, "CONFIRM"),

@@ -107,6 +107,25 @@ def test_a_command_that_begins_again_in_the_virtual_environment_warns_once(made:
     assert result.stderr.count("SOMETHING is not a setting") == 1
 
 
+def test_files_are_checked_without_the_receivers_secrets(made: Stack) -> None:
+    """A receiver that is switched on fails no `make lint` of a machine that sends nothing, such as CI's."""
+    file = made.project / "alertmanager" / "alertmanager.yml"
+    text = file.read_text()
+    file.write_text(text.replace('receiver: "null"       # or: slack', "receiver: slack  #"))
+    assert file.read_text() != text
+    commands = {name: ["python3", "-m", "ops", name, "MODE=native"] for name in ("check-files", "check-config")}
+    environment = {**made.environment, "COMPOSE_DISABLE_ENV_FILE": "1"}
+    results = {
+        name: subprocess.run(command, env=environment, cwd=made.project, capture_output=True, text=True)
+        for name, command in commands.items()
+    }
+    file.write_text(text)
+    assert results["check-files"].returncode == 0, results["check-files"].stderr
+    assert results["check-config"].returncode == 1
+    assert "receivers whose secrets are missing or empty: " in results["check-config"].stderr
+    assert "ops check-files" in (PROJECT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+
+
 def test_status_logs_and_down_of_nothing(made: Stack) -> None:
     assert made.run("status").stderr == "Nothing runs; `make up` starts it.\n"
     assert made.run("status").returncode == 1
