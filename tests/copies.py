@@ -10,6 +10,7 @@ from pathlib import Path
 from ops.packages import NEEDED, POSTGRES
 from ops.paths import HOME, PROJECT
 from ops.programs import find
+from tests.alertmanager.config import CONFIG
 from tests.running import folder
 
 NOT_COPIED = shutil.ignore_patterns(
@@ -18,12 +19,16 @@ NOT_COPIED = shutil.ignore_patterns(
 
 
 def copy_project(folder: Path) -> Path:
-    """Make `folder` a copy without anything that was made here; it uses our virtual environment and our servers."""
+    """Make `folder` a copy without anything that was made here; it uses our virtual environment and our servers.
+
+    It notifies nobody, whichever receivers are switched on here: it has no secrets of theirs.
+    """
 
     def ignored(where: str, names: list[str]) -> set[str]:  # the other folders of this name hold a .gitignore
         return NOT_COPIED(where, names) | ({"secrets"} if Path(where) == PROJECT else set())
 
     shutil.copytree(PROJECT, folder, ignore=ignored)
+    (folder / "alertmanager" / "alertmanager.yml").write_text(CONFIG)
     (folder / ".venv").symlink_to(PROJECT / ".venv")
     find(*NEEDED, *POSTGRES)
     (folder / ".native").mkdir(mode=0o711)

@@ -23,9 +23,9 @@ def as_it_comes(config: str) -> str:
     """
     before, routes, after = re.split(r"(^route:\n.*?)(?=^inhibit_rules:)", config, flags=re.MULTILINE | re.DOTALL)
     routes = re.sub(r'(- matchers: \[area=~"host\|monitoring"\]\n) *receiver: .*\n', r"\1", routes)
-    routes = re.sub(r'(?<=receiver: )"?\w+"?', NULL, routes)
+    routes = re.sub(r'(?<=receiver: )"?[\w-]+"?', NULL, routes)
     after = re.sub(r"(_configs:) &\w+$", r"\1", after, flags=re.MULTILINE)
-    after = re.sub(r"^ *- \{name: \w+(, \w+_configs: \*\w+)+\}\n?", "", after, flags=re.MULTILINE)
+    after = re.sub(r"^ *- \{name: [\w-]+(, \w+_configs: \*\w+)+\}\n?", "", after, flags=re.MULTILINE)
     return before + routes + after
 
 

@@ -115,6 +115,13 @@ def test_the_watchdog_goes_to_the_heartbeat_alone(tmp_path: Path) -> None:
     assert receiver_of(config, alertname="TargetDown", severity="warning", area="monitoring") == "null"
 
 
+@pytest.mark.check
+def test_receivers_of_any_name_are_switched_off_for_the_other_tests() -> None:
+    assert as_it_comes(switched_on('severity="critical"', "on-call")) == CONFIG
+    both = "  - {name: chat-and-pager, slack_configs: *slack, pagerduty_configs: *pagerduty}\n"
+    assert as_it_comes(switched_on('severity="critical"', "chat-and-pager") + both) == CONFIG
+
+
 def test_two_receivers_at_once_as_in_the_guide(tmp_path: Path) -> None:
     """docs/notifications.md: one receiver with the parts of two."""
     guide = " ".join((PROJECT / "docs" / "notifications.md").read_text().split())
