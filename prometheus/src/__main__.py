@@ -36,7 +36,9 @@ def main() -> int:
         wanted = {**rendered(), CONFIGURATION: configured(configuration)}
     except SettingsError as error:
         for mistake in str(error).splitlines():
-            print(f"prometheus/slo.toml: {mistake}", file=sys.stderr)
+            print(
+                "" if mistake.startswith("prometheus/") else "prometheus/slo.toml: ", mistake, sep="", file=sys.stderr
+            )
         return 1
     present = {
         f"{kind}/{file.name}": file.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from . import recorded
 from .filling import FILLINGS
@@ -109,7 +110,8 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
     """`rules/http.yml` and so on -> content.
 
     Raises:
-        SettingsError: a template names a setting that slo.toml lacks, or none reads a threshold in it; a line for each.
+        SettingsError: a template becomes no YAML, or names a setting that slo.toml lacks, or none reads a threshold in it;
+            a line for each.
     """
     environment = jinja2.Environment(  # noqa: S701  YAML of our own, no HTML
         loader=jinja2.FileSystemLoader(SOURCES),
@@ -140,6 +142,10 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
             name = f"{kind}/{source.name}"
             try:
                 text = environment.get_template(name).render(names)
+                yaml.load(text, yaml.CSafeLoader)
+            except yaml.MarkedYAMLError as error:
+                line = text.splitlines()[error.problem_mark.line] if error.problem_mark else ""
+                mistakes.append(f"prometheus/src/{name} is no YAML: {error.problem}, at {line.strip()!r}")
             except jinja2.TemplateError as error:
                 mistakes.append(f"prometheus/src/{name} cannot be rendered: {error}")
             except SettingsError as error:

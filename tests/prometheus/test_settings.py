@@ -26,6 +26,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.check
 def test_rules_and_unit_tests_are_the_generated_ones() -> None:
     command = [sys.executable, "-m", "prometheus.src", "--check"]
     check = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
@@ -227,6 +228,20 @@ def test_a_bound_that_is_no_bucket_is_refused(tmp_path: Path) -> None:
     assert run.stderr.startswith("prometheus/slo.toml: latency.seconds must be one of 0.005, ")
     assert run.stderr.endswith("60\n")
     assert run.stderr.count("\n") == 1
+
+
+def test_all_templates_that_are_no_yaml_are_named(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "prometheus", tmp_path / "prometheus")
+    (tmp_path / "app").symlink_to(PROJECT / "app")
+    for name, line in (("http", "- alert: HttpEndpointSlow"), ("llm", "- alert: LlmSlow")):
+        file = tmp_path / "prometheus" / "src" / "rules" / f"{name}.yml"
+        file.write_text(file.read_text().replace(f"      {line}\n", f"     {line}\n"))
+    run = subprocess.run([sys.executable, "-m", "prometheus.src"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        "prometheus/src/rules/http.yml is no YAML: did not find expected key, at '- alert: HttpEndpointSlow'",
+        "prometheus/src/rules/llm.yml is no YAML: did not find expected key, at '- alert: LlmSlow'",
+    ]
 
 
 def test_numbers_print_as_prometheus_prints_them() -> None:
