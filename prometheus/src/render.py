@@ -110,7 +110,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
     """`rules/http.yml` and so on -> content.
 
     Raises:
-        SettingsError: a template becomes no YAML, or names a setting that slo.toml lacks, or none reads a threshold in it;
+        SettingsError: a template becomes no YAML or names a setting that slo.toml lacks, or none reads a threshold of it;
             a line for each.
     """
     environment = jinja2.Environment(  # noqa: S701  YAML of our own, no HTML
@@ -147,7 +147,8 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
                 line = text.splitlines()[error.problem_mark.line] if error.problem_mark else ""
                 mistakes.append(f"prometheus/src/{name} is no YAML: {error.problem}, at {line.strip()!r}")
             except jinja2.TemplateError as error:
-                mistakes.append(f"prometheus/src/{name} cannot be rendered: {error}")
+                line = f", line {error.lineno}," if isinstance(error, jinja2.TemplateSyntaxError) else ""
+                mistakes.append(f"prometheus/src/{name}{line} cannot be rendered: {error}")
             except SettingsError as error:
                 mistakes.append(str(error))
             else:

@@ -58,7 +58,7 @@ def test_unit_tests_pass(tmp_path: Path) -> None:
     with in_parallel() as pool:
         runs = list(pool.map(lambda file: promtool("test", "rules", file), files))
     failed = [f"{file.name}\n{run.stdout}{run.stderr}" for file, run in zip(files, runs, strict=True) if run.returncode]
-    assert not failed, "\n".join(failed)
+    assert not failed, re.sub(r"\n{2,}", "\n", "\n".join(failed))
 
 
 def drops_by_rounding(values: str) -> bool:
