@@ -36,9 +36,8 @@ def main() -> int:
         wanted = {**rendered(), CONFIGURATION: configured(configuration)}
     except SettingsError as error:
         for mistake in str(error).splitlines():
-            print(
-                "" if mistake.startswith("prometheus/") else "prometheus/slo.toml: ", mistake, sep="", file=sys.stderr
-            )
+            file = "" if mistake.startswith("prometheus/") else "prometheus/slo.toml: "
+            print(f"{file}{mistake}", file=sys.stderr)
         return 1
     present = {
         f"{kind}/{file.name}": file.read_text(encoding="utf-8")

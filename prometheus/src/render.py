@@ -110,7 +110,7 @@ def rendered(settings: Settings = SETTINGS) -> dict[str, str]:
     """`rules/http.yml` and so on -> content.
 
     Raises:
-        SettingsError: a template becomes no YAML or names a setting that slo.toml lacks, or none reads a threshold of it;
+        SettingsError: templates that become no YAML or name a setting that slo.toml lacks, thresholds that none reads;
             a line for each.
     """
     environment = jinja2.Environment(  # noqa: S701  YAML of our own, no HTML
