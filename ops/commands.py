@@ -197,9 +197,16 @@ def lacking_secrets(config: str, folder: Path) -> list[str]:
     One that holds nothing but blanks lacks, too: Alertmanager starts with it, and each notification would fail.
     """
     routed = set(re.findall(r"""\breceiver:\s*["']?([\w-]+)""", config))
-    receivers = re.split(r"""^\s*- name:\s*["']?(?=[\w-])""", config, flags=re.MULTILINE)[1:]
-    wanted = [re.findall(r"_file:\s*secrets/([\w.-]+)", one) for one in receivers if re.split(r"\W", one)[0] in routed]
-    files = [folder / name for names in wanted for name in names]
+    general, *receivers = re.split(r"""^\s*- \{?name:\s*["']?(?=[\w-])""", config, flags=re.MULTILINE)
+    mail = re.findall(r"smtp_\w+_file:\s*secrets/([\w.-]+)", general)
+    wanted: list[str] = []
+    shared: dict[str, list[str]] = {}
+    for one in receivers:
+        names = re.findall(r"_file:\s*secrets/([\w.-]+)", one) + (mail if "email_configs:" in one else [])
+        shared |= dict.fromkeys(re.findall(r"&(\w+)", one), names)  # a part that another receiver has as well: *slack
+        if re.split(r"[^\w-]", one)[0] in routed:
+            wanted += names + [name for part in re.findall(r"\*(\w+)", one) for name in shared.get(part, ())]
+    files = [folder / name for name in dict.fromkeys(wanted)]
     return [str(file) for file in files if not (file.is_file() and file.read_bytes().strip())]
 
 
