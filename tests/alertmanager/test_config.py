@@ -149,7 +149,12 @@ def test_tests_pass_with_receivers_switched_on(project_copy: Path) -> None:
     text = text.replace(child, f"{child}          receiver: slack\n").replace("oncall@example.com", "us@example.org")
     assert text.count(f"receiver: {NULL}") == 1, "only the root's is left"
     (project_copy / "alertmanager" / "alertmanager.yml").write_text(text)
-    # The routes are as they come, so what asks amtool of several of them asks of one.
+    # By name, as a renamed test would run itself without end. The routes are as they come, so what asks amtool of several
+    # of them asks of one.
+    left_out = (
+        test_tests_pass_with_receivers_switched_on,
+        test_alerts_keep_the_location_labels_that_inhibitions_compare,
+    )
     assert as_it_comes(text) == CONFIG.replace("oncall@example.com", "us@example.org")
     run = subprocess.run(
         [
@@ -158,7 +163,7 @@ def test_tests_pass_with_receivers_switched_on(project_copy: Path) -> None:
             "pytest",
             "-q",
             "-k",
-            "not who_has and not where_a_target and not (one_line and (warning or elsewhere))",
+            " and ".join((*(f"not {test.__name__}" for test in left_out), "not (one_line and (warning or elsewhere))")),
             Path(__file__).relative_to(PROJECT),
         ],
         cwd=project_copy,
