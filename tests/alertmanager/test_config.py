@@ -149,8 +149,8 @@ def test_tests_pass_with_receivers_switched_on(project_copy: Path) -> None:
     text = text.replace(child, f"{child}          receiver: slack\n").replace("oncall@example.com", "us@example.org")
     assert text.count(f"receiver: {NULL}") == 1, "only the root's is left"
     (project_copy / "alertmanager" / "alertmanager.yml").write_text(text)
-    # By name, as a renamed test would run itself without end. The routes are as they come, so what asks amtool of several
-    # of them asks of one.
+    # By their names, as a renamed test would run itself without end. The routes are as they come,
+    # so what asks amtool of several of them asks of one.
     left_out = (
         test_tests_pass_with_receivers_switched_on,
         test_alerts_keep_the_location_labels_that_inhibitions_compare,
