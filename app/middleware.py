@@ -12,11 +12,12 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.telemetry.http.metrics import CLIENT_GONE
-
 access_logger = logging.getLogger("app.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
+# As in nginx: the client disconnected before it got a response. Not imported from the telemetry, which would make the
+# process that starts the workers one of them: logging needs this module there.
+CLIENT_GONE = 499
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 

@@ -26,7 +26,7 @@ from app.api.schemas import ChatAnswer, ChatRequest, Usage
 from app.db import models
 from app.db.engine import Sessions, named
 from app.db.errors import one_line
-from app.telemetry.http.metrics import CLIENT_GONE
+from app.middleware import CLIENT_GONE
 
 logger = logging.getLogger("app.chat")
 

@@ -276,7 +276,10 @@ def test_an_old_python_is_rejected_in_one_line_for_every_target(tmp_path: Path) 
     """The one that is first on PATH says of itself that it is too old, and can't do anything else."""
     (tmp_path / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "SyntaxError" >&2\nexit 1\n')
     (tmp_path / "python3").chmod(0o755)
-    for target in [*COMMANDS.keys() - {"outdated"}, "standins"]:
+    for target in [
+        *COMMANDS.keys() - {"outdated", "check-files"},
+        "standins",
+    ]:  # parts of the targets outdated and lint
         result = subprocess.run(
             ["make", "--silent", target],
             cwd=PROJECT,
