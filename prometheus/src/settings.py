@@ -67,22 +67,6 @@ class Objective:
         return round(1 - self.ratio, 10)
 
 
-@dataclass(frozen=True)
-class Window:
-    """One pair of windows of the burn-rate alerts."""
-
-    long: str
-    short: str
-    factor: float
-    severity: str
-    min_bad_requests: float
-    """Failures in the long window; slow responses: `Settings.least_bad`."""
-
-    def limit(self, objective: Objective) -> float:
-        """The burn rate that alerts: the factor, capped at half of the requests being bad."""
-        return min(self.factor, round(MOST_BAD / objective.budget, 6))
-
-
 class Thresholds(dict[str, float]):
     """Name -> value; records which were read, as a threshold that no rule reads is a mistake.
 
@@ -221,12 +205,15 @@ class _Endpoints(_Table):
         return self
 
 
-class _Window(_Table):
+class Window(_Table):
+    """One pair of windows of the burn-rate alerts."""
+
     long: Minutes
     short: Minutes
     factor: Positive
     severity: Literal["critical", "warning", "info"]
-    min_bad_requests: Positive | None = None
+    min_bad_requests: Positive = 0  # validated only where it is set; 0: the general one
+    """Failures in the long window; slow responses: `Settings.least_bad`."""
 
     @model_validator(mode="after")
     def _is_long(self) -> Self:
@@ -234,10 +221,14 @@ class _Window(_Table):
             raise ValueError(f"{self.short} is no shorter than {self.long}")
         return self
 
+    def limit(self, objective: Objective) -> float:
+        """The burn rate that alerts: the factor, capped at half of the requests being bad."""
+        return min(self.factor, round(MOST_BAD / objective.budget, 6))
+
 
 class _Burn(_Table):
     min_bad_requests: Positive
-    windows: list[_Window]
+    windows: list[Window]
 
     @model_validator(mode="after")
     def _longest_first(self) -> Self:
@@ -246,6 +237,8 @@ class _Burn(_Table):
         longs = [seconds(window.long) for window in self.windows]
         if longs != sorted(set(longs), reverse=True):
             raise ValueError("the longest window comes first, and no two have the same length")
+        for window in self.windows:
+            window.min_bad_requests = window.min_bad_requests or self.min_bad_requests
         return self
 
 
@@ -302,10 +295,7 @@ def load(text: str) -> Settings:
         streaming=file.endpoints.streaming,
         ignored=file.endpoints.ignored,
         min_bad_requests=burn.min_bad_requests,
-        windows=tuple(
-            Window(one.long, one.short, one.factor, one.severity, one.min_bad_requests or burn.min_bad_requests)
-            for one in burn.windows
-        ),
+        windows=tuple(burn.windows),
         thresholds=Thresholds(file.thresholds),
     )
 

@@ -86,17 +86,9 @@ def test_the_guide_shows_this_very_change() -> None:
     ("pattern", "replacement", "complaint"),
     [
         (r"^availability = .*", "availability = 0.999", "percentage"),
-        (
-            r"^availability = .*",
-            "availability = 100",
-            "availability is 100: must be a percentage from 50 to 99.999",
-        ),
+        (r"^availability = .*", "availability = 100", "availability is 100: must be a percentage from 50 to 99.999"),
         (r"^availability = .*", "availability = 99.99999", "to 99.999"),
-        (
-            r"^availability = .*",
-            'availability = "99.9%"',
-            "is .99.9%.: should be a valid number",
-        ),
+        (r"^availability = .*", 'availability = "99.9%"', "is .99.9%.: should be a valid number"),
         (r"^availability = .*", "availability = nan", "to 99.999"),
         (r"^latency = .*", "latency = 99\nerrors = 98", "^objectives.errors is unknown$"),
         (r"^window = .*", 'window = "90d"', "objectives.window is '90d': must be 7d to 31d"),

@@ -51,8 +51,7 @@ def test_minutes_of_outage_cost_their_share_of_a_month(stack: Stack) -> None:
     budget = stack.tile("overview", "SLO 5xx")
     assert budget.value is not None
     seen = stack.prometheus.value('count_over_time(job_slo:requests:rate1m{slo="availability"}[1h])') * 15
-    most = (
-        seen / (SETTINGS.budget_days * 86400) / SETTINGS.objectives["availability"].budget
-    )  # everything failed since the start
+    # Everything failed since the start.
+    most = seen / (SETTINGS.budget_days * 86400) / SETTINGS.objectives["availability"].budget
     assert 1 - most <= budget.value < 1
     assert budget.value > -1
